@@ -1,0 +1,105 @@
+"""Every exception that edgevision raises.
+
+    EdgeVisionError
+    ├── ExportError               a model could not be turned into the graph asked for
+    ├── BuildError                an engine could not be built (`log`: what the builder said)
+    ├── ParityError               a graph or engine disagrees with its reference (`report`)
+    ├── BundleError
+    │   ├── BundleFormatError     not a bundle, or one this version cannot read
+    │   ├── BundleIntegrityError  files differ from what the manifest lists
+    │   └── TargetMismatchError   nothing in the bundle fits this machine
+    │       └── PendingError      what fits is not built yet (`command`: what finishes it)
+    ├── RunError
+    │   ├── EngineLoadError       an artifact that should load did not
+    │   ├── FrameError            an input of the wrong dtype, shape or content
+    │   ├── CudaError             a CUDA call failed
+    │   └── ClosedError           used after `close()`
+    ├── FileReadError             a user's file is missing, empty, corrupt or of the wrong kind
+    └── MissingDependencyError    an optional package is missing (also an ImportError)
+
+Plain misuse of a function (an unknown name, a value out of range) stays ValueError or TypeError.
+Each message says what happened, what was found and expected, and what to do.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgevision.parity import ParityReport
+
+
+class EdgeVisionError(Exception):
+    """Root of every error that edgevision raises on purpose."""
+
+
+class ExportError(EdgeVisionError):
+    """A model could not be turned into the graph asked for."""
+
+
+class BuildError(EdgeVisionError):
+    """An engine could not be built; `log` keeps what the builder said."""
+
+    def __init__(self, message: str, *, log: str = "") -> None:
+        super().__init__(message)
+        self.log = log
+
+
+class ParityError(EdgeVisionError):
+    """A graph or engine disagrees with its reference; `report` says where and by how much."""
+
+    def __init__(self, message: str, *, report: ParityReport | None = None) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+class BundleError(EdgeVisionError):
+    """Something is wrong with a bundle."""
+
+
+class BundleFormatError(BundleError):
+    """The directory is no bundle, or one that this version cannot read."""
+
+
+class BundleIntegrityError(BundleError):
+    """The bundle's files differ from what its manifest lists."""
+
+
+class TargetMismatchError(BundleError):
+    """Nothing in the bundle fits this machine."""
+
+
+class PendingError(TargetMismatchError):
+    """What fits this machine is not built yet; `command` finishes it."""
+
+    def __init__(self, message: str, *, command: str) -> None:
+        super().__init__(message)
+        self.command = command
+
+
+class RunError(EdgeVisionError):
+    """Running a model failed."""
+
+
+class EngineLoadError(RunError):
+    """An artifact that fits this machine could not be loaded."""
+
+
+class FrameError(RunError):
+    """An input has the wrong dtype, shape or content."""
+
+
+class CudaError(RunError):
+    """A CUDA call failed."""
+
+
+class ClosedError(RunError):
+    """A resource was used after `close()`."""
+
+
+class FileReadError(EdgeVisionError):
+    """A file given by the user is missing, empty, corrupt or of the wrong kind."""
+
+
+class MissingDependencyError(EdgeVisionError, ImportError):
+    """An optional package is missing; the message holds the pip line."""
