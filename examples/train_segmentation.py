@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -87,7 +88,7 @@ def train(options: argparse.Namespace) -> None:
         best = all(row["miou"] > past["miou"] for past in history)
         history.append(row)
         print(
-            f"epoch {epoch + 1}/{options.epochs}  loss {loss:.3f}  mIoU {row['miou']:.4f}"
+            f"\repoch {epoch + 1}/{options.epochs}  loss {loss:.3f}  mIoU {row['miou']:.4f}"
             f"{' *' if best else ''}  {row['seconds']:.0f} s",
             flush=True,
         )
@@ -154,6 +155,8 @@ def train_epoch(
         optimizer.step()
         schedule.step()
         losses.append(loss.item())
+        if sys.stderr.isatty():
+            print(f"\r  {start + len(batch)}/{len(order)}", end="", file=sys.stderr, flush=True)
     return float(np.mean(losses))
 
 
@@ -168,7 +171,9 @@ def augment(
     label = interpolate(label[None, None].float(), size=size, mode="nearest")[0, 0].long()
     below, right = (max(0, want - have) for want, have in zip(crop, size, strict=True))
     frame, label = pad(frame, (0, right, 0, below)), pad(label, (0, right, 0, below), value=void)
-    top, left = (int(rng.integers(0, have - want + 1)) for want, have in zip(crop, label.shape))
+    top, left = (
+        int(rng.integers(0, have - want + 1)) for want, have in zip(crop, label.shape, strict=True)
+    )
     frame = frame[:, top : top + crop[0], left : left + crop[1]]
     label = label[top : top + crop[0], left : left + crop[1]]
     if rng.random() < 0.5:

@@ -1,4 +1,4 @@
-"""MobileNetV2 feature extractor whose parameter names are torchvision's, so that its ImageNet weights load.
+"""MobileNetV2 feature extractor; parameter names are torchvision's, so its ImageNet weights load.
 
 Source: Sandler et al. 2018, "MobileNetV2: Inverted Residuals and Linear Bottlenecks", table 2.
 """
@@ -58,7 +58,7 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """The convolutional part of MobileNetV2, giving one feature map per stride (2, 4, 8, 16, 32)."""
+    """The convolutional part of MobileNetV2: one feature map per stride (2, 4, 8, 16, 32)."""
 
     channels = (16, 24, 32, 96, 320)
     _taps = (1, 3, 6, 13, 17)

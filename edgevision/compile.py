@@ -1,0 +1,455 @@
+"""The compile side, end to end: a trained model becomes a verified bundle.
+
+Stands above export and engines, which do not know each other: export makes graphs, engines make
+artifacts of them, this joins both into one directory that carries its proof.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from edgevision.bundle import Bundle, BundleWriter
+from edgevision.engines.builder import BuildRequest, build_engine, unavailable
+from edgevision.errors import ExportError, FileReadError, ParityError
+from edgevision.manifest import Artifact, Manifest, Stage
+from edgevision.parity import ParityReport
+from edgevision.progress import Progress, silent
+from edgevision.runtime.evaluate import SemanticScore, evaluate_semantic, labelled_images
+from edgevision.runtime.frames import read_image, resize
+from edgevision.runtime.session import Session
+from edgevision.runtime.verify import check_golden
+from edgevision.targets import Flavour, TargetProfile, get_target
+from edgevision.tensors import TensorSpec
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from edgevision.export.adapter import ModelAdapter
+    from edgevision.export.recipe import ExportedStage
+
+Array = npt.NDArray[np.generic]
+Feeds = dict[str, Array]
+PathLike = str | os.PathLike[str]
+
+PRECISIONS = ("fp32", "fp16", "int8")
+_GOLDEN_SAMPLES = 3
+_MAX_CALIBRATION_SAMPLES = 64
+_VERSIONED = ("edgevision", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
+
+
+@dataclass(frozen=True, slots=True)
+class BuildSummary:
+    """What a build made.
+
+    Attributes:
+        bundle: the finished bundle.
+        parity: each step's graph against the FP32 reference, on the golden samples.
+        scores: each form in the task's metric, on the evaluation folder; empty without one.
+        seconds: how long each target's engine took to build.
+    """
+
+    bundle: Bundle
+    parity: tuple[ParityReport, ...]
+    scores: tuple[SemanticScore, ...]
+    seconds: Mapping[str, float]
+
+
+def build(
+    source: str | Path | nn.Module | ModelAdapter,
+    out: PathLike,
+    *,
+    task: str | None = None,
+    weights: PathLike | None = None,
+    size: tuple[int, int] | None = None,
+    classes: Sequence[str | tuple[str, str]] | None = None,
+    precision: str = "fp32",
+    calibration: PathLike | None = None,
+    evaluate: PathLike | None = None,
+    targets: Sequence[str] = ("host-cpu",),
+    progress: Progress = silent,
+) -> BuildSummary:
+    """Turn a trained model into a bundle at `out`, replacing a bundle that is there.
+
+    Args:
+        source: a shipped net's name, `package.module:factory`, a path ending in .onnx, a torch
+            module, or an adapter.
+        out: the bundle's directory.
+        task: "semantic" or "tensors"; by default what the source says.
+        weights: a safetensors file, or a PyTorch checkpoint that holds tensors alone.
+        size: (H, W) of the net's input.
+        classes: names, or (name, "#rrggbb").
+        precision: "fp32", "fp16" or "int8".
+        calibration: folder of images (`tensors`: of .npz files keyed by input name); INT8 needs it.
+        evaluate: folder with `images/` and `labels/`, or images alone, to score every form on.
+        targets: names of targets; one that cannot be built here is recorded as pending.
+        progress: told how far the work is.
+
+    Raises:
+        ValueError: an argument makes no sense.
+        FileReadError: a file or folder cannot be read.
+        ExportError: the model does not become the graph asked for.
+        ParityError: a graph or engine disagrees with the FP32 reference.
+        BuildError: an engine could not be built.
+        BundleError: the bundle could not be written; one that was there is untouched.
+
+    Example:
+        >>> edgevision.build("unet-camvid", "road.ev", precision="int8",
+        ...                  calibration="frames/")  # doctest: +SKIP
+    """
+    profiles = [get_target(name) for name in dict.fromkeys(targets)]
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision: got '{precision}', expected one of {', '.join(PRECISIONS)}")
+    if precision == "int8" and calibration is None:
+        raise ValueError(
+            "INT8 needs frames to calibrate on: give --calibration DIR (calibration= in Python) "
+            "with 50 or more typical frames"
+        )
+    if not profiles:
+        raise ValueError("targets: none given; host-cpu runs anywhere")
+    # Late, so that `import edgevision.compile` stays light and says what is missing by itself.
+    from edgevision.export.recipe import export_stage
+    from edgevision.export.source import resolve
+
+    with BundleWriter(out) as writer:
+        resolved = resolve(
+            source,
+            task=task,
+            weights=Path(weights) if weights else None,
+            size=size,
+            classes=classes,
+        )
+        adapter = resolved.adapter
+        golden, origin = _golden_samples(adapter, calibration, evaluate)
+        stage = export_stage(
+            adapter,
+            precision=precision,
+            samples=golden,
+            calibration=_calibration(adapter, calibration) if precision == "int8" else None,
+            progress=progress,
+        )
+        scores = _scores(adapter, stage, evaluate, progress) if evaluate else []
+        graph = "stages/main/model.onnx"
+        writer.add(graph, stage.graphs[precision])
+        writer.add_golden("main", stage.golden_inputs, stage.golden_outputs)
+        described = Stage(
+            name="main",
+            graph=graph,
+            inputs=stage.inputs,
+            outputs=stage.outputs,
+            tolerance=stage.tolerances[precision],
+            profiles=stage.profiles,
+        )
+        described, seconds, proofs = _build_artifacts(
+            described,
+            profiles,
+            graph_for=lambda target: _graph_for(stage, precision, target),
+            golden=(stage.golden_inputs, stage.golden_outputs),
+            writer=writer,
+            bundle_name=Path(out).name,
+            progress=progress,
+        )
+        parity = (*stage.parity, *proofs)
+        writer.add("reports/parity.json", _json([asdict(report) for report in parity]))
+        if scores:
+            writer.add("reports/accuracy.json", _json([asdict(score) for score in scores]))
+        provenance = {
+            **resolved.provenance,
+            "golden_samples": origin,
+            "kept_fp32": " ".join(stage.kept_fp32),
+            **_calibration_provenance(stage),
+            **_versions(),
+        }
+        manifest = Manifest(
+            name=resolved.name,
+            task=adapter.task,
+            precision=precision,
+            settings=adapter.settings(),
+            stages=(described,),
+            files=(),
+            provenance=provenance,
+        )
+        bundle = writer.publish(manifest)
+    return BuildSummary(bundle, parity, tuple(scores), seconds)
+
+
+def add_targets(
+    bundle: PathLike, targets: Sequence[str], *, progress: Progress = silent
+) -> BuildSummary:
+    """Build engines for more targets from a bundle's own graph, and put them into the bundle.
+
+    This is what the command of a pending artifact runs, on the target.
+
+    Raises:
+        ValueError: a target is unknown.
+        BundleError: it is no bundle, or it could not be written.
+        BuildError: an engine could not be built; the bundle is untouched.
+        ParityError: an engine disagrees with the golden outputs; the bundle is untouched.
+    """
+    profiles = [get_target(name) for name in dict.fromkeys(targets)]
+    old = Bundle.open(bundle)
+    stages, seconds, proofs = [], {}, []
+    with BundleWriter(bundle) as writer:
+        golden = {stage.name: old.golden(stage.name) for stage in old.manifest.stages}
+        for stage in old.manifest.stages:
+            writer.add(stage.graph, old.read(stage.graph))
+            writer.add_golden(stage.name, *golden[stage.name])
+            kept = tuple(a for a in stage.artifacts if a.target not in targets)
+            for artifact in kept:
+                if artifact.path is not None and artifact.path != stage.graph:
+                    writer.add(artifact.path, old.read(artifact.path))
+            graph = old.read(stage.graph)
+            built, took, reports = _build_artifacts(
+                stage,
+                profiles,
+                graph_for=lambda _target, graph=graph: graph,
+                golden=golden[stage.name],
+                writer=writer,
+                bundle_name=str(bundle),
+                progress=progress,
+                kept=kept,
+            )
+            stages.append(built)
+            seconds.update(took)
+            proofs += reports
+        for entry in old.manifest.files:
+            if entry.path.startswith(("reports/", "logs/")):
+                writer.add(entry.path, old.read(entry.path))
+        manifest = Manifest(
+            name=old.manifest.name,
+            task=old.manifest.task,
+            precision=old.manifest.precision,
+            settings=old.manifest.settings,
+            stages=tuple(stages),
+            files=(),
+            provenance=old.manifest.provenance,
+        )
+        published = writer.publish(manifest)
+    return BuildSummary(published, tuple(proofs), (), seconds)
+
+
+def _build_artifacts(
+    stage: Stage,
+    targets: Sequence[TargetProfile],
+    *,
+    graph_for: Callable[[TargetProfile], bytes],
+    golden: tuple[Mapping[str, Array], Mapping[str, Array]],
+    writer: BundleWriter,
+    bundle_name: str,
+    progress: Progress,
+    kept: tuple[Artifact, ...] = (),
+) -> tuple[Stage, dict[str, float], list[ParityReport]]:
+    """Build one artifact per target, prove those that run here, and hand them to `writer`."""
+    artifacts, seconds, proofs = list(kept), {}, []
+    for target in targets:
+        if reason := unavailable(target):
+            command = f"edgevision build {bundle_name} --target {target.name}"
+            artifacts.append(
+                Artifact(target.name, target.flavour, None, reason=reason, command=command)
+            )
+            continue
+        suffix = "onnx" if target.flavour is Flavour.ORT else "plan"
+        path = f"stages/{stage.name}/{target.name}.{suffix}"
+        with tempfile.TemporaryDirectory(prefix="edgevision-") as folder:
+            graph, engine = Path(folder) / "model.onnx", Path(folder) / Path(path).name
+            graph.write_bytes(graph_for(target))
+            request = BuildRequest(graph, target, engine, stage.profiles)
+            result = build_engine(request, progress)
+            _check_tensors(stage, result.inputs, result.outputs, target)
+            data = engine.read_bytes()
+        if target.flavour is Flavour.ORT:
+            proofs += _prove(stage, data, golden, target)
+        writer.add(path, data)
+        artifacts.append(Artifact(target.name, target.flavour, path, result.version, result.sm))
+        seconds[target.name] = result.seconds
+    return (
+        Stage(
+            name=stage.name,
+            graph=stage.graph,
+            inputs=stage.inputs,
+            outputs=stage.outputs,
+            tolerance=stage.tolerance,
+            profiles=stage.profiles,
+            artifacts=tuple(artifacts),
+        ),
+        seconds,
+        proofs,
+    )
+
+
+def _prove(
+    stage: Stage,
+    data: bytes,
+    golden: tuple[Mapping[str, Array], Mapping[str, Array]],
+    target: TargetProfile,
+) -> list[ParityReport]:
+    with Session.open(data, flavour=target.flavour, profiles=stage.profiles) as session:
+        name = f"{stage.name}/{target.name}"
+        reports = check_golden(session, stage, *golden, stage.tolerance, name=name)
+    for report in reports:
+        if not report.passed:
+            raise ParityError(f"the artifact is not fit for use: {report}", report=report)
+    return reports
+
+
+def _check_tensors(
+    stage: Stage,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    target: TargetProfile,
+) -> None:
+    if (tuple(inputs), tuple(outputs)) != (stage.inputs, stage.outputs):
+        found = ", ".join(str(spec) for spec in (*inputs, *outputs))
+        wanted = ", ".join(str(spec) for spec in (*stage.inputs, *stage.outputs))
+        raise ExportError(f"the builder for '{target.name}' sees {found}; the graph has {wanted}")
+
+
+def _graph_for(stage: ExportedStage, precision: str, target: TargetProfile) -> bytes:
+    """INT8 runs fast on a CPU only where the rest is float32; GPUs take the FP16 rest."""
+    if precision == "int8" and target.flavour is Flavour.ORT:
+        return stage.graphs["int8-host"]
+    return stage.graphs[precision]
+
+
+def _golden_samples(
+    adapter: ModelAdapter, calibration: PathLike | None, evaluate: PathLike | None
+) -> tuple[list[Feeds], str]:
+    """Return a few feeds, and whether they are real frames or synthetic."""
+    for folder in (evaluate, calibration):
+        if folder is not None:
+            return list(_folder_feeds(adapter, folder, _GOLDEN_SAMPLES)), "real"
+    rng = np.random.default_rng(0)
+    return [
+        {spec.name: _synthetic(adapter, spec, rng) for spec in adapter.inputs}
+        for _ in range(_GOLDEN_SAMPLES)
+    ], "synthetic"
+
+
+def _synthetic(adapter: ModelAdapter, spec: TensorSpec, rng: np.random.Generator) -> Array:
+    shape = adapter.profiles[spec.name].optimum if spec.is_dynamic else spec.shape
+    dtype = spec.dtype.numpy
+    if dtype.kind == "f":
+        return rng.standard_normal(shape).astype(dtype)
+    return rng.integers(0, 256 if dtype == np.uint8 else 2, shape).astype(dtype)
+
+
+def _calibration(adapter: ModelAdapter, folder: PathLike | None) -> list[Feeds]:
+    assert folder is not None
+    return list(_folder_feeds(adapter, folder, _MAX_CALIBRATION_SAMPLES))
+
+
+def _folder_feeds(adapter: ModelAdapter, folder: PathLike, most: int) -> Iterator[Feeds]:
+    """Give feeds from at most `most` files of a folder, evenly spread over it."""
+    if adapter.task == "tensors":
+        yield from _npz_feeds(adapter, Path(folder), most)
+        return
+    images, _ = labelled_images(folder)
+    frame = adapter.inputs[0]
+    for path in _spread(images, most):
+        pixels = resize(read_image(path), (frame.shape[1], frame.shape[2]))
+        yield {frame.name: np.ascontiguousarray(_ordered(adapter, pixels))[np.newaxis]}
+
+
+def _npz_feeds(adapter: ModelAdapter, folder: Path, most: int) -> Iterator[Feeds]:
+    files = sorted(folder.glob("*.npz"))
+    if not files:
+        names = ", ".join(spec.name for spec in adapter.inputs)
+        raise FileReadError(f"{folder}: no .npz file; expected files with the inputs: {names}")
+    for path in _spread(files, most):
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                yield {spec.name: arrays[spec.name] for spec in adapter.inputs}
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            raise FileReadError(f"{path}: cannot be read as inputs: {error}") from error
+
+
+def _spread(paths: list[Path], most: int) -> list[Path]:
+    if len(paths) <= most:
+        return paths
+    return [paths[i * len(paths) // most] for i in range(most)]
+
+
+def _ordered(adapter: ModelAdapter, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return an RGB frame in the channel order that the graph takes."""
+    return pixels[..., ::-1] if adapter.settings().get("channel_order") == "bgr" else pixels
+
+
+def _scores(
+    adapter: ModelAdapter, stage: ExportedStage, folder: PathLike, progress: Progress
+) -> list[SemanticScore]:
+    if adapter.task != "semantic":
+        raise ValueError(f"task '{adapter.task}' has no metric: leave out --evaluate")
+    frame, mask = stage.inputs[0], stage.outputs[0]
+    classes = adapter.settings()["classes"]
+    assert isinstance(classes, list)
+    sessions = {
+        form: Session.open(graph, flavour=Flavour.ORT, profiles=stage.profiles)
+        for form, graph in stage.graphs.items()
+    }
+    runs: dict[str, Callable[[Feeds], Mapping[str, Array]]] = {"torch": adapter.reference}
+    runs |= {form: session.run for form, session in sessions.items()}
+
+    def predict(
+        run: Callable[[Feeds], Mapping[str, Array]],
+    ) -> Callable[..., npt.NDArray[np.uint8]]:
+        def of(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+            feed = np.ascontiguousarray(_ordered(adapter, pixels))[np.newaxis]
+            return run({frame.name: feed})[mask.name][0].astype(np.uint8)
+
+        return of
+
+    try:
+        return evaluate_semantic(
+            {form: predict(run) for form, run in runs.items()},
+            folder,
+            class_count=len(classes),
+            frame_size=(frame.shape[1], frame.shape[2]),
+            progress=progress,
+        )
+    finally:
+        for session in sessions.values():
+            session.close()
+
+
+def _calibration_provenance(stage: ExportedStage) -> dict[str, str]:
+    if stage.calibration is None:
+        return {}
+    return {
+        "calibration_count": str(stage.calibration.count),
+        "calibration_method": stage.calibration.method,
+        "calibration_sha256": stage.calibration.sha256,
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in _VERSIONED:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _json(value: object) -> bytes:
+    def plain(item: object) -> object:
+        # NaN is no JSON: a class that does not occur has no IoU.
+        if isinstance(item, float) and item != item:
+            return None
+        if isinstance(item, dict):
+            return {key: plain(one) for key, one in item.items()}
+        if isinstance(item, list | tuple):
+            return [plain(one) for one in item]
+        return item
+
+    return (json.dumps(plain(value), indent=1) + "\n").encode()

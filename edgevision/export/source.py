@@ -1,0 +1,256 @@
+"""From what a user names (a shipped net, a factory, an ONNX file) to an adapter."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from edgevision.errors import ExportError, FileReadError
+from edgevision.export.adapter import ModelAdapter
+from edgevision.export.semantic import SemanticSegmentation
+from edgevision.export.tensors import Tensors
+from edgevision.export.zoo import ZooEntry, zoo_entry, zoo_names
+
+_MAX_CHECKPOINT_BYTES = 8 << 30
+_CLASS_LINE = re.compile(r"(?P<name>[^#]+?)\s*(?P<color>#[0-9a-fA-F]{6})?\s*")
+
+Size = tuple[int, int]
+ClassNames = Sequence[str | tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A resolved source: the adapter, a name for the bundle, and where it all came from."""
+
+    name: str
+    adapter: ModelAdapter
+    provenance: dict[str, str]
+
+
+def resolve(
+    source: str | Path | nn.Module | ModelAdapter,
+    *,
+    task: str | None = None,
+    weights: Path | None = None,
+    size: Size | None = None,
+    classes: ClassNames | None = None,
+) -> Source:
+    """Turn `source` into an adapter.
+
+    Args:
+        source: a shipped net's name, `package.module:factory`, a path of an ONNX file, a module, or
+            an adapter.
+        task: "semantic" or "tensors"; by default what the source says.
+        weights: a safetensors file, or a PyTorch checkpoint of tensors alone.
+        size: (H, W) of the net's input.
+        classes: names, or (name, "#rrggbb").
+
+    Raises:
+        ValueError: the source or the options make no sense together.
+        ExportError: the factory or the weights fail.
+        FileReadError: a file cannot be read.
+    """
+    if task not in (None, "semantic", "tensors"):
+        raise ValueError(f"task: got '{task}', expected semantic or tensors")
+    if isinstance(source, Path) or (isinstance(source, str) and source.endswith(".onnx")):
+        return _from_onnx(Path(source), task, weights, size, classes)
+    if isinstance(source, nn.Module):
+        adapter = _adapt(_loaded(source, weights), type(source).__name__, task, size, classes)
+        return Source(type(source).__name__.lower(), adapter, _provenance("a module", weights))
+    if not isinstance(source, str):
+        _refuse_options("an adapter", weights=weights, size=size, classes=classes, task=task)
+        return Source(source.task, source, {"source": "an adapter"})
+    if ":" in source:
+        return _from_factory(source, task, weights, size, classes)
+    return _from_zoo(source, task, weights, size, classes)
+
+
+def read_classes(path: Path) -> list[str | tuple[str, str]]:
+    """Read a class file: one name a line, optionally followed by its colour `#rrggbb`.
+
+    Raises:
+        FileReadError: the file cannot be read, is empty, or has a line of another form.
+    """
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise FileReadError(f"{path}: cannot be read as a list of classes: {error}") from error
+    classes: list[str | tuple[str, str]] = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        match = _CLASS_LINE.fullmatch(line.strip())
+        if match is None:
+            raise FileReadError(f"{path}:{number}: expected 'name' or 'name #rrggbb', got {line!r}")
+        color = match["color"]
+        classes.append((match["name"], color.lower()) if color else match["name"])
+    if not classes:
+        raise FileReadError(f"{path}: no class in this file; expected one name a line")
+    return classes
+
+
+def load_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Read a state dict; a checkpoint that would run code is refused.
+
+    Raises:
+        FileReadError: the file is missing, too large, corrupt, or holds more than tensors.
+    """
+    try:
+        size_bytes = path.stat().st_size
+    except OSError as error:
+        raise FileReadError(f"{path}: {error.strerror}; expected a file of weights") from error
+    if size_bytes > _MAX_CHECKPOINT_BYTES:
+        raise FileReadError(f"{path}: {size_bytes} bytes, at most {_MAX_CHECKPOINT_BYTES} are read")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the readers raise whatever the bytes make them hit
+        raise FileReadError(
+            f"{path}: refused: {_first_line(error)} Expected a safetensors file, or a PyTorch "
+            "checkpoint that holds tensors alone (torch.save(module.state_dict(), path))."
+        ) from error
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise FileReadError(f"{path}: holds no state dict (a dict of tensors by name)")
+    return state
+
+
+def _from_zoo(
+    name: str, task: str | None, weights: Path | None, size: Size | None, classes: ClassNames | None
+) -> Source:
+    if name not in zoo_names():
+        known = ", ".join(zoo_names()) or "none on this machine (they come with the repository)"
+        raise ValueError(
+            f"unknown source '{name}'. Give a shipped net ({known}), package.module:factory, or a "
+            "path that ends in .onnx."
+        )
+    entry = zoo_entry(name)
+    if task not in (None, "semantic"):
+        raise ValueError(f"'{name}' is a semantic segmentation net; leave out task '{task}'")
+    chosen = weights or entry.weights
+    module = _loaded(_zoo_module(entry), chosen)
+    adapter = SemanticSegmentation(
+        module,
+        size=size or entry.size,
+        classes=classes or entry.classes,
+        mean=entry.mean,
+        std=entry.std,
+    )
+    return Source(name, adapter, _provenance(name, chosen))
+
+
+def _zoo_module(entry: ZooEntry) -> nn.Module:
+    module, function = entry.factory.split(":")
+    made = getattr(importlib.import_module(module), function)(**entry.arguments)
+    assert isinstance(made, nn.Module)
+    return made
+
+
+def _from_factory(
+    source: str,
+    task: str | None,
+    weights: Path | None,
+    size: Size | None,
+    classes: ClassNames | None,
+) -> Source:
+    module_name, _, function = source.partition(":")
+    try:
+        factory = getattr(importlib.import_module(module_name), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"source '{source}': {error}. Expected package.module:factory.") from error
+    try:
+        made = factory()
+    except Exception as error:  # the user's code may raise anything
+        raise ExportError(f"'{source}' failed: {type(error).__name__}: {error}") from error
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", function).strip("-._") or "model"
+    if isinstance(made, nn.Module):
+        adapter = _adapt(_loaded(made, weights), source, task, size, classes)
+        return Source(name, adapter, _provenance(source, weights))
+    if not hasattr(made, "to_onnx"):
+        raise ExportError(
+            f"'{source}' returned {type(made).__name__}, expected a torch module or an adapter "
+            "(edgevision.export.SemanticSegmentation, Tensors)"
+        )
+    _refuse_options("an adapter", weights=weights, size=size, classes=classes, task=task)
+    return Source(name, made, {"source": source})
+
+
+def _from_onnx(
+    path: Path,
+    task: str | None,
+    weights: Path | None,
+    size: Size | None,
+    classes: ClassNames | None,
+) -> Source:
+    if task == "semantic":
+        raise ValueError("an ONNX file has its own tensors: use task tensors, or leave it out")
+    _refuse_options("an ONNX file", weights=weights, size=size, classes=classes)
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", path.stem).strip("-._") or "model"
+    adapter = Tensors(path)
+    return Source(name, adapter, {"source": path.name, "source_sha256": _sha256(path)})
+
+
+def _adapt(
+    module: nn.Module, source: str, task: str | None, size: Size | None, classes: ClassNames | None
+) -> ModelAdapter:
+    if task == "tensors":
+        raise ValueError(
+            f"'{source}': a module with its own tensors needs their shapes; let the factory return "
+            "edgevision.export.Tensors(module, inputs=[TensorSpec(...)])"
+        )
+    if size is None or not classes:
+        raise ValueError(
+            f"'{source}': a segmentation net needs its input size and classes; give --size HxW and "
+            "--classes FILE (size=, classes= in Python)"
+        )
+    return SemanticSegmentation(module, size=size, classes=classes)
+
+
+def _loaded(module: nn.Module, weights: Path | None) -> nn.Module:
+    if weights is not None:
+        try:
+            module.load_state_dict(load_weights(weights))
+        except RuntimeError as error:
+            raise ExportError(
+                f"{weights}: does not fit {type(module).__name__}: {_first_line(error, lines=4)}"
+            ) from error
+    return module
+
+
+def _refuse_options(kind: str, **options: object) -> None:
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise ValueError(f"{', '.join(given)}: not used with {kind}, which says this itself")
+
+
+def _provenance(source: str, weights: Path | None) -> dict[str, str]:
+    found = {"source": source}
+    if weights is not None:
+        found["weights_sha256"] = _sha256(weights)
+    return found
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    except OSError as error:
+        raise FileReadError(f"{path}: {error.strerror}") from error
+    return digest.hexdigest()
+
+
+def _first_line(error: Exception, *, lines: int = 1) -> str:
+    return " ".join(line.strip() for line in str(error).strip().splitlines()[:lines])[:400]

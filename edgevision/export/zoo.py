@@ -1,0 +1,77 @@
+"""The trained nets that the repository ships: one folder under `checkpoints/` for each."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgevision.errors import FileReadError
+
+_CHECKPOINTS = Path(__file__).resolve().parents[2] / "checkpoints"
+
+
+@dataclass(frozen=True, slots=True)
+class ZooEntry:
+    """A shipped net: how to make it, its weights, and what they were trained for.
+
+    Attributes:
+        name: the folder's name.
+        factory: `package.module:function` that makes the untrained module.
+        arguments: what the factory takes.
+        weights: the safetensors file.
+        size: (H, W) that it was trained for.
+        classes: (name, "#rrggbb") of each class.
+        mean: per channel, on the 0-1 scale, RGB.
+        std: per channel, on the 0-1 scale, RGB.
+        metrics: what the model card states.
+    """
+
+    name: str
+    factory: str
+    arguments: dict[str, int]
+    weights: Path
+    size: tuple[int, int]
+    classes: tuple[tuple[str, str], ...]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    metrics: dict[str, float]
+
+
+def zoo_names() -> list[str]:
+    """List the shipped nets; empty where edgevision was installed without its repository."""
+    return sorted(path.parent.name for path in _CHECKPOINTS.glob("*/model.json"))
+
+
+def zoo_entry(name: str) -> ZooEntry:
+    """Return the shipped net called `name`.
+
+    Raises:
+        FileReadError: its folder is not on this machine.
+    """
+    folder = _CHECKPOINTS / name
+    try:
+        card = json.loads((folder / "model.json").read_text())
+    except OSError as error:
+        raise FileReadError(
+            f"{folder}: {error.strerror}. Trained nets come with the repository, not with the "
+            "wheel: clone it and install it with pip install -e ."
+        ) from error
+    height, width = card["size"]
+    return ZooEntry(
+        name=name,
+        factory=card["factory"],
+        arguments=card["arguments"],
+        weights=folder / "model.safetensors",
+        size=(height, width),
+        classes=tuple((c["name"], c["color"]) for c in card["classes"]),
+        mean=tuple(card["mean"]),
+        std=tuple(card["std"]),
+        metrics=card["metrics"],
+    )
+
+
+def shipped_photos() -> Path | None:
+    """Return the folder of free-licence street photos, if the repository is here."""
+    folder = _CHECKPOINTS.parent / "examples" / "photos"
+    return folder if folder.is_dir() else None

@@ -1,0 +1,155 @@
+"""Semantic segmentation on the run side: camera frame in, class map and pictures out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edgevision.errors import BundleFormatError, FrameError
+from edgevision.manifest import Settings, Stage
+from edgevision.runtime.timing import Timings
+from edgevision.tensors import DType
+
+Image = npt.NDArray[np.uint8]
+Array = npt.NDArray[np.generic]
+
+_COLOR = re.compile(r"#[0-9a-f]{6}")
+
+
+@dataclass(frozen=True, slots=True)
+class ClassLabel:
+    """A class: its name, and its colour as "#rrggbb"."""
+
+    name: str
+    color: str
+
+
+@dataclass(frozen=True, slots=True)
+class SemanticResult:
+    """What a segmentation net says of one frame.
+
+    Attributes:
+        mask: uint8[H, W] class indices, host; the caller's own copy.
+        classes: the label of each index.
+        timings: how long it took.
+    """
+
+    mask: Image
+    classes: tuple[ClassLabel, ...]
+    timings: Timings
+
+    def colored(self) -> Image:
+        """Return the mask in the classes' colours, uint8[H, W, 3] RGB."""
+        return np.take(_palette(self.classes), self.mask, axis=0)
+
+    def overlay(self, frame: Image, *, opacity: float = 0.5) -> Image:
+        """Return the colours laid over `frame`, uint8[H, W, 3] RGB.
+
+        Raises:
+            FrameError: `frame` is not uint8[H, W, 3] of the mask's size.
+            ValueError: `opacity` is not 0 to 1.
+        """
+        if not 0 <= opacity <= 1:
+            raise ValueError(f"opacity: got {opacity}, expected 0 to 1")
+        if frame.dtype != np.uint8 or frame.shape != (*self.mask.shape, 3):
+            raise FrameError(
+                f"frame: got {frame.dtype}{list(frame.shape)}, expected the frame that was "
+                f"segmented, uint8{[*self.mask.shape, 3]}"
+            )
+        weight = round(opacity * 256)
+        blend = frame.astype(np.uint16) * (256 - weight) + self.colored() * np.uint16(weight)
+        return (blend >> 8).astype(np.uint8)
+
+    def shares(self) -> dict[str, float]:
+        """Return each class's share of the frame, largest first."""
+        counts = np.bincount(self.mask.ravel(), minlength=len(self.classes))
+        named = (
+            (c.name, int(n) / self.mask.size) for c, n in zip(self.classes, counts, strict=True)
+        )
+        return dict(sorted(((k, v) for k, v in named if v > 0), key=lambda item: -item[1]))
+
+
+@dataclass(frozen=True, slots=True)
+class SemanticTask:
+    """Turns frames into feeds and outputs into `SemanticResult`.
+
+    Attributes:
+        classes: the label of each index.
+        frame_size: (H, W) of the frame that the graph takes.
+        channel_order: "rgb" or "bgr", the order in which the graph takes the frame's channels.
+    """
+
+    classes: tuple[ClassLabel, ...]
+    frame_size: tuple[int, int]
+    channel_order: str
+
+    @staticmethod
+    def from_manifest(settings: Settings, stages: tuple[Stage, ...]) -> SemanticTask:
+        """Read the task's settings.
+
+        Raises:
+            BundleFormatError: they are not those of this task, or do not fit the graph.
+        """
+        if len(stages) != 1 or len(stages[0].inputs) != 1 or len(stages[0].outputs) != 1:
+            raise BundleFormatError("task semantic: expected one stage with one input, one output")
+        frame, mask = stages[0].inputs[0], stages[0].outputs[0]
+        height, width = frame.shape[1:3] if len(frame.shape) == 4 else (0, 0)
+        fits = frame.shape == (1, height, width, 3) and mask.shape == (1, height, width)
+        if not fits or frame.dtype is not DType.UINT8 or mask.dtype is not DType.UINT8:
+            raise BundleFormatError(
+                "task semantic: expected uint8[1, H, W, 3] -> uint8[1, H, W], "
+                f"got {frame} -> {mask}"
+            )
+        order = settings.get("channel_order")
+        if order not in ("rgb", "bgr"):
+            raise BundleFormatError(
+                f"task semantic: channel_order is {order!r:.40}, not rgb or bgr"
+            )
+        classes = settings.get("classes")
+        if not isinstance(classes, list) or not 1 <= len(classes) <= 256:
+            raise BundleFormatError("task semantic: expected a list of 1 to 256 classes")
+        labels = tuple(_label(item) for item in classes)
+        return SemanticTask(labels, (height, width), str(order))
+
+    def feed(self, frame: Image) -> Array:
+        """Return `frame: uint8[H, W, 3]` as the graph takes it (a view)."""
+        if not isinstance(frame, np.ndarray) or frame.ndim != 3:
+            found = getattr(frame, "shape", type(frame).__name__)
+            raise FrameError(
+                f"frame: got {found}, expected a numpy array uint8{[*self.frame_size, 3]} "
+                f"({self.channel_order.upper()})"
+            )
+        return frame[np.newaxis]
+
+    def decode(self, outputs: Mapping[str, Array], timings: Timings) -> SemanticResult:
+        """Return the result of one inference.
+
+        Raises:
+            FrameError: the engine gave a class that the labels do not know.
+        """
+        (mask,) = outputs.values()
+        mask = mask[0].astype(np.uint8, copy=False)
+        if int(mask.max()) >= len(self.classes):
+            raise FrameError(
+                f"the engine gave class {int(mask.max())}, the bundle names {len(self.classes)}. "
+                "Run `edgevision verify` on the bundle."
+            )
+        return SemanticResult(mask, self.classes, timings)
+
+
+def _label(item: object) -> ClassLabel:
+    name = item.get("name") if isinstance(item, dict) else None
+    color = item.get("color") if isinstance(item, dict) else None
+    if not isinstance(name, str) or not isinstance(color, str) or not _COLOR.fullmatch(color):
+        raise BundleFormatError(
+            f"task semantic: expected {{name, color: #rrggbb}}, got {item!r:.80}"
+        )
+    return ClassLabel(name, color)
+
+
+def _palette(classes: tuple[ClassLabel, ...]) -> Image:
+    return np.array([list(bytes.fromhex(c.color[1:])) for c in classes], np.uint8)

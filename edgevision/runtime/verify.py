@@ -1,0 +1,60 @@
+"""Proof on this machine: the golden inputs through an artifact, held against the golden outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from edgevision.bundle import Bundle
+from edgevision.manifest import Stage
+from edgevision.parity import ParityReport, Tolerance, compare
+from edgevision.runtime.load import open_session
+from edgevision.runtime.select import select
+from edgevision.runtime.session import Session
+
+Arrays = Mapping[str, npt.NDArray[np.generic]]
+
+
+def verify(bundle: Bundle, *, device: str = "auto") -> list[ParityReport]:
+    """Run each stage's golden inputs through the artifact that this machine would use.
+
+    Returns:
+        One report per stage and output; a report that did not pass means: do not use it.
+
+    Raises:
+        BundleError: nothing fits this machine, or the golden vectors are damaged.
+        RunError: the artifact does not load or run.
+    """
+    reports = []
+    for stage in bundle.manifest.stages:
+        inputs, outputs = bundle.golden(stage.name)
+        selection = select(stage, device=device)
+        with open_session(bundle, stage, selection) as session:
+            name = f"{stage.name}/{selection.artifact.target}"
+            reports += check_golden(session, stage, inputs, outputs, stage.tolerance, name=name)
+    return reports
+
+
+def check_golden(
+    session: Session,
+    stage: Stage,
+    inputs: Arrays,
+    outputs: Arrays,
+    tolerance: Tolerance,
+    *,
+    name: str,
+) -> list[ParityReport]:
+    """Run golden `inputs` (samples first) and compare every output with `outputs`."""
+    samples = len(next(iter(inputs.values())))
+    answers = [session.run({k: v[i] for k, v in inputs.items()}) for i in range(samples)]
+    return [
+        compare(
+            outputs[spec.name],
+            np.stack([answer[spec.name] for answer in answers]),
+            tolerance,
+            name=f"{name}/{spec.name}",
+        )
+        for spec in stage.outputs
+    ]

@@ -1,0 +1,242 @@
+"""The verbs from end to end on a small net: what they print, write and return."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.cli.conftest import Outcome, Shell
+
+
+def test_build_reports_every_form_and_target(int8_bundle: Outcome, project: Path) -> None:
+    report = int8_bundle.json
+    forms = {row["form"]: row for row in report["accuracy"]}
+    assert list(forms) == ["torch", "fp32", "fp16", "int8", "int8-host"]
+    assert all(0 < row["miou"] <= 1 for row in forms.values())
+    assert forms["fp32"]["agreement"] > 0.999
+    states = {row["target"]: row for row in report["artifacts"]}
+    assert states["host-cpu"]["state"] == states["rtx"]["state"] == "built"
+    assert states["jetson-orin-jp6"]["state"] == "pending"
+    command = states["jetson-orin-jp6"]["command"]
+    assert command == "edgevision build int8.ev --target jetson-orin-jp6"
+    plan = (project / "int8.ev" / states["rtx"]["path"]).read_bytes()
+    assert hashlib.sha256(plan).hexdigest() == states["rtx"]["sha256"]
+    assert plan[28:32] == b"vtrt", "not a TensorRT-RTX engine"
+    assert report["provenance"]["calibration_count"] == "20"
+
+
+def test_a_second_build_gives_the_same_bundle(
+    int8_bundle: Outcome, shell: Shell, project: Path, tmp_path: Path
+) -> None:
+    again = tmp_path / "int8.ev"
+    shell(
+        "build", "nets:net", "--size", "32x48", "--classes", "classes.txt", "--precision", "int8",
+        "--calibration", "frames", "--evaluate", "val", "--target", "host-cpu", "--target", "rtx",
+        "--out", again,
+    )  # fmt: skip
+    names = ["stages/main/model.onnx", "stages/main/host-cpu.onnx", "stages/main/rtx.plan"]
+    for name in [*names, "golden.npz"]:
+        assert (again / name).read_bytes() == (project / "int8.ev" / name).read_bytes(), name
+
+
+def test_verify_inspect_and_run(int8_bundle: Outcome, shell: Shell, tmp_path: Path) -> None:
+    assert shell("verify", "int8.ev").out.endswith("verified\n")
+    assert shell("verify", "int8.ev", "--json").json["passed"] is True
+    assert "pending" in shell("inspect", "int8.ev").out
+    assert shell("inspect", "int8.ev", "--json").json["precision"] == "int8"
+    done = shell("run", "int8.ev", "frames", "--out", tmp_path / "o", "--json").json
+    assert len(done["frames"]) == 20
+    assert len(list((tmp_path / "o").glob("*.jpg"))) == 20
+    mask = np.asarray(Image.open(tmp_path / "o" / "00-classes.png"))
+    assert mask.shape == (32, 48)
+    assert mask.max() <= 2
+
+
+def test_run_says_that_it_resized(int8_bundle: Outcome, shell: Shell, tmp_path: Path) -> None:
+    Image.new("RGB", (96, 64)).save(tmp_path / "big.png")
+    assert (
+        "resized to the model's frame from 64x96"
+        in shell("run", "int8.ev", tmp_path / "big.png").out
+    )
+
+
+def test_a_pending_target_can_be_added_to_a_copy(
+    int8_bundle: Outcome, shell: Shell, project: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy.ev"
+    shutil.copytree(project / "int8.ev", copy)
+    assert "jetson-orin-jp6" in shell("build", copy, "--target", "rtx", code=4).out
+    shell("verify", copy)
+
+
+def test_targets_and_doctor(shell: Shell) -> None:
+    assert "jetson-orin-jp6" in shell("targets").out
+    rows = {row["name"]: row for row in shell("targets", "--json").json}
+    assert rows["host-cpu"]["builds_here"]
+    assert rows["rtx"]["builds_here"]
+    assert not rows["jetson-thor"]["builds_here"]
+    assert rows["jetson-thor"]["reason"]
+    assert "onnxruntime" in shell("doctor").out
+    assert any(row["what"] == "python" for row in shell("doctor", "--json").json)
+
+
+def test_an_onnx_file_keeps_its_tensors(shell: Shell, tmp_path: Path) -> None:
+    from tests.runtime.conftest import doubled
+
+    (tmp_path / "twice.onnx").write_bytes(doubled(2))
+    report = shell("build", tmp_path / "twice.onnx", "--out", tmp_path / "t.ev", "--json").json
+    assert report["artifacts"][0]["state"] == "built"
+    error = shell("run", tmp_path / "t.ev", "frames", code=2).err
+    assert "takes its own tensors, not frames" in error
+
+
+BUILD = ("build", "nets:net", "--size", "32x48", "--classes", "classes.txt", "--out", "bad.ev")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ((*BUILD, "--target", "jetson-orin"), 2, "unknown target 'jetson-orin'. Did you mean"),
+        ((*BUILD, "--precision", "int8"), 2, "INT8 needs frames to calibrate on"),
+        ((*BUILD, "--precision", "int8", "--calibration", "nowhere"), 2, "nowhere: No such file"),
+        ((*BUILD, "--precision", "int8", "--calibration", "empty"), 2, "no image in this folder"),
+        ((*BUILD, "--precision", "int8", "--calibration", "corrupt"), 2, "0.png: not an image"),
+        ((*BUILD, "--evaluate", "unlabelled"), 2, "images have no label"),
+        ((*BUILD, "--weights", "nowhere.pt"), 2, "nowhere.pt: No such file"),
+        ((*BUILD, "--weights", "evil.pt"), 2, "evil.pt: refused"),
+        ((*BUILD, "--weights", "evil.safetensors"), 2, "evil.safetensors: refused"),
+        ((*BUILD, "--weights", "other.pt"), 1, "does not fit Sequential"),
+        (("build", "nets:net", "--out", "bad.ev"), 2, "give --size HxW and --classes FILE"),
+        (("build", "nets:net", "--size", "32", "--out", "b.ev"), 2, "expected HEIGHTxWIDTH"),
+        (("build", "nets:net", "--size", "0x9", "--out", "b.ev"), 2, "expected HEIGHTxWIDTH"),
+        (("build", "unet", "--out", "bad.ev"), 2, "unknown source 'unet'"),
+        (("build", "nets:missing", "--out", "bad.ev"), 2, "Expected package.module:factory"),
+        (("build", "nowhere:net", "--out", "bad.ev"), 2, "No module named 'nowhere'"),
+        (("build", "nets:broken", "--out", "bad.ev"), 1, "no such backbone"),
+        (("build", "nets:nothing", "--out", "bad.ev"), 1, "returned int, expected a torch module"),
+        (("build", "nowhere.onnx", "--out", "bad.ev"), 2, "nowhere.onnx"),
+        (("build", "garbage.onnx", "--out", "bad.ev"), None, "garbage.onnx"),
+        (("build", "nets:net", "--size", "32x48", "--classes", "empty.txt", "--out", "b.ev"), 2,
+         "no class in this file"),
+        (("build", "nets:net", "--size", "32x48", "--classes", "two.txt", "--out", "b.ev"), 1,
+         "2"),
+        (("build", "nets:net"), 2, "Give --out NAME.ev"),
+        (("build", "empty", "--target", "rtx"), 2, "manifest.json"),
+        (("verify", "nowhere.ev"), 2, "nowhere.ev"),
+        (("run", "nowhere.ev", "frames"), 2, "nowhere.ev"),
+        (("inspect", "classes.txt"), 2, "classes.txt"),
+    ],
+)  # fmt: skip
+def test_bad_input_has_one_clear_message(
+    shell: Shell, project: Path, arguments: tuple[str, ...], code: int | None, message: str
+) -> None:
+    bad_files(project)
+    outcome = shell(*arguments, code=code)
+    assert outcome.code in (1, 2)
+    assert message in outcome.err
+    assert len(outcome.err.strip().splitlines()) <= 12
+    assert not list(project.glob("*bad.ev*"))
+    assert not list(project.glob(".*partial*"))
+    assert not (project / "pwned").exists()
+
+
+def bad_files(project: Path) -> None:
+    """Put the files that a tired (or hostile) person would give into the project."""
+    import pickle
+
+    import torch
+
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str, ...]]:
+            return Path.touch, (Path(project / "pwned"),)  # type: ignore[return-value]
+
+    for folder in ("empty", "corrupt", "unlabelled/images", "unlabelled/labels"):
+        (project / folder).mkdir(parents=True, exist_ok=True)
+    (project / "corrupt" / "0.png").write_bytes(b"no image")
+    Image.new("RGB", (48, 32)).save(project / "unlabelled" / "images" / "0.png")
+    (project / "evil.pt").write_bytes(pickle.dumps(Evil()))
+    (project / "evil.safetensors").write_bytes(b"\xff" * 64)
+    torch.save({"other": torch.zeros(3)}, project / "other.pt")
+    (project / "garbage.onnx").write_bytes(b"\x08\x07garbage" * 9)
+    (project / "empty.txt").write_text("\n")
+    (project / "two.txt").write_text("road\nsky\n")
+
+
+def test_errors_as_json(shell: Shell) -> None:
+    outcome = shell("verify", "nowhere.ev", "--json", code=2)
+    assert outcome.json["exit_code"] == 2
+    assert outcome.json["error"]["type"] == "BundleFormatError"
+
+
+def test_debug_shows_the_traceback(project: Path) -> None:
+    command = [sys.executable, "-m", "edgevision.cli", "--debug", "verify", "nowhere.ev"]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    assert "Traceback" in done.stderr
+
+
+def test_a_flipped_byte_is_no(
+    int8_bundle: Outcome, shell: Shell, project: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy.ev"
+    shutil.copytree(project / "int8.ev", copy)
+    plan = copy / "stages/main/rtx.plan"
+    data = bytearray(plan.read_bytes())
+    data[len(data) // 2] ^= 1
+    plan.write_bytes(data)
+    assert "rtx.plan" in shell("verify", copy, code=1).err
+    assert "rtx.plan" in shell("run", copy, "frames", code=1).err
+
+
+def test_interrupted_build_leaves_the_old_bundle_whole(
+    int8_bundle: Outcome, shell: Shell, project: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "keep.ev"
+    shutil.copytree(project / "int8.ev", target)
+    before = {p: p.read_bytes() for p in target.rglob("*") if p.is_file()}
+    command = [sys.executable, "-m", "edgevision.cli", "build", "nets:net", "--size", "32x48",
+               "--classes", "classes.txt", "--target", "rtx", "--out", str(target)]  # fmt: skip
+    for delay_s in (0.3, 1.5, 3.0, 4.5):
+        build = subprocess.Popen(command, cwd=project, stderr=subprocess.PIPE, text=True)
+        time.sleep(delay_s)
+        build.send_signal(signal.SIGINT)
+        _, err = build.communicate(timeout=60)
+        if build.returncode == 0:
+            break
+        # Before main() runs there is nobody to catch the signal yet.
+        assert build.returncode in (130, -signal.SIGINT, 1)
+        if build.returncode == 130:
+            assert "interrupted; nothing was changed" in err
+        after = {p: p.read_bytes() for p in target.rglob("*") if p.is_file()}
+        assert after == before
+        assert [p.name for p in tmp_path.iterdir()] == ["keep.ev"]
+    shell("verify", target)
+
+
+def test_a_full_disk_is_one_message(project: Path, tmp_path: Path) -> None:
+    limited = (
+        "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000)); "
+        "sys.argv = ['edgevision', *sys.argv[1:]]; "
+        "runpy.run_module('edgevision.cli', None, '__main__')"
+    )
+    command = [sys.executable, "-c", limited, "build", "nets:net", "--size", "32x48", "--classes",
+               "classes.txt", "--out", str(tmp_path / "full.ev")]  # fmt: skip
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    assert done.returncode == 3, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "could not write" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_json_is_json_even_where_a_class_is_absent(int8_bundle: Outcome, project: Path) -> None:
+    report = json.loads((project / "int8.ev" / "reports" / "accuracy.json").read_text())
+    assert len(report[0]["iou"]) == 3

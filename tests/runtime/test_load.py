@@ -1,0 +1,152 @@
+"""Loading a bundle: the choice of an artifact, the answers, and each refusal."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from edgevision.bundle import Bundle, BundleWriter
+
+from edgevision.errors import (
+    BundleFormatError,
+    EngineLoadError,
+    FrameError,
+    MissingDependencyError,
+    PendingError,
+    TargetMismatchError,
+)
+from edgevision.manifest import Artifact
+from edgevision.runtime.load import load
+from edgevision.runtime.verify import verify
+from edgevision.targets import Flavour
+from edgevision.tensors import TensorSpec
+from tests.runtime.conftest import HEIGHT, WIDTH, semantic_bundle
+
+ON_CPU = Artifact("host-cpu", Flavour.ORT, "stages/main/host-cpu.onnx", version="1")
+ON_RTX = Artifact("rtx", Flavour.TRT_RTX, "stages/main/model.onnx", version="1.7", sm=("8.9",))
+ON_ORIN = Artifact(
+    "jetson-orin-jp6", Flavour.TRT, None, reason="needs an Orin", command="edgevision build x.ev"
+)
+
+
+@pytest.fixture
+def frame() -> np.ndarray:
+    return np.random.default_rng(7).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+
+
+def test_loads_runs_and_explains(tmp_path: Path, frame: np.ndarray) -> None:
+    bundle = semantic_bundle(tmp_path / "a.ev", artifacts=(ON_ORIN, ON_RTX, ON_CPU))
+    with load(bundle.root) as model:
+        result = model(frame)
+        explained = model.explain()
+    np.testing.assert_array_equal(result.mask, frame.argmax(-1))
+    assert result.timings.total_ms > 0
+    lines = explained.splitlines()
+    assert lines[0].startswith("runs 'host-cpu' (stages/main/host-cpu.onnx)")
+    assert "not 'jetson-orin-jp6': pending (needs an Orin)" in lines
+    assert any(line.startswith("not 'rtx'") for line in lines)
+
+
+def test_a_bundle_with_nothing_but_pending_gives_the_command(tmp_path: Path) -> None:
+    bundle = semantic_bundle(tmp_path / "a.ev", artifacts=(ON_ORIN,))
+    with pytest.raises(PendingError, match=r"Finish it on the target with: edgevision build x\.ev"):
+        load(bundle)
+
+
+def test_insisting_on_a_device_never_falls_back(bundle: Bundle) -> None:
+    with pytest.raises(TargetMismatchError, match="host-cpu: runs on the CPU"):
+        load(bundle, device="cuda")
+
+
+def test_unknown_device(bundle: Bundle) -> None:
+    with pytest.raises(ValueError, match="got 'tpu', expected auto, cpu or cuda"):
+        load(bundle, device="tpu")
+
+
+def test_missing_onnx_runtime_gives_the_pip_line(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else find(name)
+    )
+    with pytest.raises(MissingDependencyError, match=r"pip install 'edgevision\[ort\]'"):
+        load(bundle)
+
+
+def test_an_engine_with_other_tensors_than_promised_is_refused(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    (stage,) = bundle.manifest.stages
+    (frame,) = stage.inputs
+    renamed = replace(stage, inputs=(TensorSpec("picture", frame.dtype, frame.shape),))
+    with BundleWriter(tmp_path / "b.ev") as writer:
+        for path in (stage.graph, "stages/main/host-cpu.onnx"):
+            writer.add(path, bundle.read(path))
+        inputs, outputs = bundle.golden("main")
+        writer.add_golden("main", {"picture": inputs["frame"]}, outputs)
+        lying = writer.publish(replace(bundle.manifest, stages=(renamed,), files=()))
+    with pytest.raises(EngineLoadError, match="manifest promises picture: uint8"):
+        load(lying)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"task": "dream"}, "this edgevision knows semantic and tensors"),
+        ({"settings": {}}, "channel_order is None"),
+        ({"settings": {"channel_order": "rgb", "classes": []}}, "list of 1 to 256 classes"),
+        (
+            {"settings": {"channel_order": "rgb", "classes": [{"name": "a", "color": "red"}]}},
+            "expected {name, color: #rrggbb}",
+        ),
+    ],
+)
+def test_a_task_that_does_not_fit_is_refused(
+    bundle: Bundle, tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    with BundleWriter(tmp_path / "b.ev") as writer:
+        for path in ("stages/main/model.onnx", "stages/main/host-cpu.onnx"):
+            writer.add(path, bundle.read(path))
+        writer.add_golden("main", *bundle.golden("main"))
+        changed = writer.publish(replace(bundle.manifest, **change, files=()))
+    with pytest.raises(BundleFormatError, match=message):
+        load(changed)
+
+
+@pytest.mark.parametrize(
+    ("fed", "message"),
+    [
+        (np.zeros((HEIGHT, WIDTH), np.uint8), r"got \(6, 10\), expected a numpy array uint8"),
+        (np.zeros((HEIGHT, WIDTH, 4), np.uint8), r"got uint8\[1, 6, 10, 4\]"),
+        (np.zeros((HEIGHT * 2, WIDTH, 3), np.uint8), "Convert or resize it"),
+        (np.zeros((HEIGHT, WIDTH, 3), np.float32), "got float32"),
+        ("street.jpg", "got str, expected a numpy array"),
+        ({"frame": None}, "got a dict, expected one frame"),
+    ],
+)
+def test_wrong_frames_say_what_would_be_right(bundle: Bundle, fed: object, message: str) -> None:
+    with load(bundle) as model, pytest.raises(FrameError, match=message):
+        model(fed)  # type: ignore[arg-type]
+
+
+def test_verify_passes_and_names_what_it_ran(bundle: Bundle) -> None:
+    (report,) = verify(bundle)
+    assert report.passed
+    assert report.name == "main/host-cpu/classes"
+    assert report.elements == 3 * HEIGHT * WIDTH
+
+
+def test_verify_finds_an_engine_that_disagrees(bundle: Bundle, tmp_path: Path) -> None:
+    inputs, outputs = bundle.golden("main")
+    with BundleWriter(tmp_path / "b.ev") as writer:
+        for path in ("stages/main/model.onnx", "stages/main/host-cpu.onnx"):
+            writer.add(path, bundle.read(path))
+        writer.add_golden("main", inputs, {"classes": (outputs["classes"] + 1) % 3})
+        wrong = writer.publish(replace(bundle.manifest, files=()))
+    (report,) = verify(wrong)
+    assert not report.passed
+    assert report.mismatch_share == 1.0
