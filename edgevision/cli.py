@@ -30,6 +30,7 @@ from edgevision.errors import (
     ParityError,
     PendingError,
 )
+from edgevision.progress import Progress, silent
 
 if TYPE_CHECKING:
     from edgevision.compile import BuildSummary
@@ -418,10 +419,10 @@ class _Bar:
 
 
 @contextlib.contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
+def _progress() -> Iterator[Progress]:
     """Give a progress callback: a bar on a terminal, nothing elsewhere."""
     if not sys.stderr.isatty():
-        yield lambda phase, done, total: None
+        yield silent
         return
     bar = _Bar()
     try:

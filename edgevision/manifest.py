@@ -129,7 +129,7 @@ class Manifest:
         precision: "fp32", "fp16" or "int8".
         settings: the task's own settings, checked by the task.
         stages: the graphs, in the order in which they run.
-        files: every file of the bundle but the manifest.
+        files: every file of the bundle but the manifest; the writer fills it in.
         provenance: where it came from: source, weights' hash, package versions.
     """
 
@@ -150,11 +150,14 @@ class Manifest:
             raise BundleFormatError("manifest: a file is listed twice")
         if not self.stages or len({s.name for s in self.stages}) != len(self.stages):
             raise BundleFormatError("manifest: stages are missing or share a name")
-        for stage in self.stages:
-            wanted = [stage.graph, *(a.path for a in stage.artifacts if a.path is not None)]
-            for path in wanted:
-                if path not in listed:
-                    raise BundleFormatError(f"manifest: '{path}' is used but not listed")
+
+    def used_paths(self) -> list[str]:
+        """Return the paths that stages and artifacts refer to."""
+        return [
+            path
+            for stage in self.stages
+            for path in (stage.graph, *(a.path for a in stage.artifacts if a.path is not None))
+        ]
 
     def to_json(self) -> str:
         """Return the manifest as JSON, keys in a fixed order."""

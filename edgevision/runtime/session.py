@@ -35,6 +35,7 @@ class Session:
         self.inputs: tuple[TensorSpec, ...] = program.inputs
         self.outputs: tuple[TensorSpec, ...] = program.outputs
         self._profiles = dict(profiles)
+        self._allocates = any(spec.is_dynamic for spec in self.outputs)
         self._lock = threading.Lock()
         self._staging: dict[str, Array] = {}
         self._results: dict[str, Array | None] = {}
@@ -86,7 +87,7 @@ class Session:
             copied_ns = perf_counter_ns()
             execution.run()
             computed_ns = perf_counter_ns()
-            if None in self._results.values():
+            if self._allocates:
                 fetched = execution.fetch()
                 outputs = {spec.name: f for spec, f in zip(self.outputs, fetched, strict=True)}
             else:

@@ -54,6 +54,13 @@ def test_dynamic_batch_follows_each_feed() -> None:
             np.testing.assert_array_equal(session.run({"x": x})["y"], x * 2)
 
 
+def test_dynamic_answers_belong_to_the_caller_too() -> None:
+    with Session.open(doubled(), flavour=Flavour.ORT, profiles=PROFILE) as session:
+        first = session.run({"x": np.ones((2, 3), np.float32)})["y"]
+        session.run({"x": np.zeros((2, 3), np.float32)})
+    np.testing.assert_array_equal(first, np.full((2, 3), 2, np.float32))
+
+
 def test_shape_outside_the_profile_is_refused() -> None:
     with (
         Session.open(doubled(), flavour=Flavour.ORT, profiles=PROFILE) as session,
