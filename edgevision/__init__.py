@@ -1,0 +1,41 @@
+"""Trained PyTorch vision models to embedded NVIDIA GPUs: verified bundles, and a lean runtime.
+
+`build` makes a bundle, `load` runs one. Every name is imported at first use, so that a machine that
+only runs models never imports what makes them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgevision.bundle import Bundle
+    from edgevision.compile import build
+    from edgevision.errors import EdgeVisionError
+    from edgevision.runtime.load import load
+
+    __version__: str
+
+__all__ = ["Bundle", "EdgeVisionError", "__version__", "build", "load"]
+
+_HOMES = {
+    "Bundle": "edgevision.bundle",
+    "EdgeVisionError": "edgevision.errors",
+    "build": "edgevision.compile",
+    "load": "edgevision.runtime.load",
+}
+
+if not TYPE_CHECKING:  # A type checker that saw it would let every misspelt name pass.
+
+    def __getattr__(name: str) -> object:
+        if name == "__version__":
+            return importlib.metadata.version("edgevision")
+        if name not in _HOMES:
+            raise AttributeError(f"module 'edgevision' has no attribute '{name}'")
+        return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -34,22 +34,26 @@ class Staging:
         """
         self.path = path
         recover(path)
-        while True:
-            self._partial = path.with_name(
-                f".{path.name}.partial-{os.getpid()}-{secrets.token_hex(4)}"
-            )
+        lock = None
+        while lock is None:  # A writer beside us may take what is not locked yet for a dead one's.
+            random = secrets.token_hex(4)
+            self._partial = path.with_name(f".{path.name}.partial-{os.getpid()}-{random}")
             os.mkdir(self._partial)
             try:
                 lock = _lock(self._partial)
-                if lock is not None:
-                    break
             except FileNotFoundError:
-                pass
-            # Another writer took the directory for a dead one's before it was locked.
+                continue
+            except BaseException:
+                shutil.rmtree(self._partial, ignore_errors=True)
+                raise
         self._lock = lock
         self.folder = self._partial / "new"
         self._old = self._partial / "old"
-        os.mkdir(self.folder)
+        try:
+            os.mkdir(self.folder)
+        except BaseException:
+            self.close()
+            raise
 
     def put_in_place(self) -> None:
         """Make `folder` the directory at `path`; the one that was there is gone on `close`.
@@ -76,8 +80,14 @@ class Staging:
 
     def close(self) -> None:
         """Remove the partial directory; an old one that has not been replaced goes back."""
-        _discard(self._partial, self.path)
-        os.close(self._lock)
+        try:
+            _discard(self._partial, self.path)
+        except KeyboardInterrupt:
+            # Ctrl-C is as likely here as while writing, and no reason to leave half of it behind.
+            _discard(self._partial, self.path)
+            raise
+        finally:
+            os.close(self._lock)
 
 
 def recover(path: Path) -> None:
@@ -97,8 +107,10 @@ def recover(path: Path) -> None:
         except OSError:
             continue
         if lock is not None:
-            _discard(partial, path)
-            os.close(lock)
+            try:
+                _discard(partial, path)
+            finally:
+                os.close(lock)
 
 
 def _discard(partial: Path, path: Path) -> None:
@@ -130,6 +142,7 @@ def _replace(path: Path, new: Path, old: Path) -> None:
     except OSError as error:
         if error.errno not in _CANNOT_EXCHANGE:
             raise
+        shutil.rmtree(old, ignore_errors=True)  # A first try that lost a race left it.
         os.rename(path, old)
         os.rename(new, path)
 

@@ -166,7 +166,7 @@ def build(
         provenance = {
             **resolved.provenance,
             "golden_samples": origin,
-            "kept_fp32": " ".join(stage.kept_fp32),
+            "kept_fp32": "; ".join(f"{n}: {why}" for n, why in stage.kept_fp32.items()),
             **_calibration_provenance(stage),
             **_versions(),
         }

@@ -7,6 +7,7 @@ same inputs give the same bytes.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -23,12 +24,19 @@ SCHEMA = 1
 MAX_BYTES = 1 << 20
 """Largest manifest that is read at all."""
 
+MAX_FILE_BYTES = 1 << 32
+"""Largest file that a manifest may list."""
+
 JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
 Settings = Mapping[str, JsonValue]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _PATH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*){0,7}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+# Control characters would reach terminals, reversed text hides what a command is, and half a
+# surrogate pair cannot be written out again.
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_MAX_DEPTH = 32
 _T = TypeVar("_T")
 
 
@@ -44,8 +52,11 @@ class FileEntry:
         """Check the fields."""
         _match(_PATH, self.path, "file path")
         _match(_SHA256, self.sha256, f"sha256 of {self.path}")
-        if self.size_bytes < 0:
-            raise BundleFormatError(f"manifest: negative size of {self.path}")
+        if not 0 <= self.size_bytes <= MAX_FILE_BYTES:
+            raise BundleFormatError(
+                f"manifest: '{self.path}' has {self.size_bytes} bytes; expected 0 to "
+                f"{MAX_FILE_BYTES}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +126,12 @@ class Stage:
             raise BundleFormatError(f"manifest: stage '{self.name}' has bad tensors: {names}")
         for spec in self.inputs:
             profile = self.profiles.get(spec.name)
-            if spec.is_dynamic and not (profile and spec.accepts(profile.maximum)):
-                raise BundleFormatError(f"manifest: no fitting profile for dynamic {spec}")
+            shapes = (profile.minimum, profile.optimum, profile.maximum) if profile else ()
+            if (spec.is_dynamic and not profile) or not all(map(spec.accepts, shapes)):
+                raise BundleFormatError(f"manifest: no fitting profile for {spec}")
+        targets = [artifact.target for artifact in self.artifacts]
+        if len(set(targets)) != len(targets):
+            raise BundleFormatError(f"manifest: stage '{self.name}' names a target twice")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +160,9 @@ class Manifest:
         """Check the fields and what they say of each other."""
         for what, text in (("name", self.name), ("task", self.task), ("precision", self.precision)):
             _match(_NAME, text, what)
-        listed = [entry.path for entry in self.files]
-        if len({path.lower() for path in listed}) != len(listed):
+        listed = {entry.path for entry in self.files}
+        # Names that differ in case alone are one file on some of the media that bundles travel on.
+        if len({path.lower() for path in listed} | {"manifest.json"}) != len(self.files) + 1:
             raise BundleFormatError("manifest: a file is listed twice")
         if not self.stages or len({s.name for s in self.stages}) != len(self.stages):
             raise BundleFormatError("manifest: stages are missing or share a name")
@@ -171,7 +187,8 @@ class Manifest:
             BundleFormatError: it is no manifest of this schema.
         """
         try:
-            parsed = json.loads(text)
+            parsed = json.loads(text, object_pairs_hook=_object)
+            _check_value(parsed, depth=0)
         except (ValueError, RecursionError) as error:
             raise BundleFormatError(f"manifest.json is not JSON: {error}") from error
         reader = _Reader(parsed, "manifest")
@@ -182,14 +199,45 @@ class Manifest:
                 "Install the edgevision that made the bundle, or build it again."
             )
         try:
-            return _manifest_from(reader)
-        except (ValueError, TypeError, OverflowError) as error:
-            raise BundleFormatError(f"manifest: {error}") from error
+            manifest = _manifest_from(reader)
+        except ValueError as error:
+            raise BundleFormatError(f"manifest: {str(error)[:400]}") from error
+        listed = {entry.path for entry in manifest.files}
+        for path in manifest.used_paths():
+            if path not in listed:
+                raise BundleFormatError(f"manifest: '{path}' is used but not listed")
+        return manifest
 
 
 def _match(pattern: re.Pattern[str], text: str, what: str) -> None:
     if not pattern.fullmatch(text) or len(text) > 255:
         raise BundleFormatError(f"manifest: bad {what} {text[:80]!r}")
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise ValueError("an object has the same key twice")
+    return fields
+
+
+def _check_value(value: object, depth: int) -> None:
+    """Refuse what JSON allows and nobody downstream expects: in `settings` no reader is typed."""
+    if depth > _MAX_DEPTH:
+        raise ValueError(f"nested deeper than {_MAX_DEPTH}")
+    if isinstance(value, str) and _UNPRINTABLE.search(value):
+        raise ValueError(f"unprintable characters in {value[:80]!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value} is no number")
+    if isinstance(value, int) and abs(value) >= 1 << 63:
+        raise ValueError("an integer of more than 64 bits")
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _check_value(key, depth + 1)
+            _check_value(inner, depth + 1)
+    elif isinstance(value, list):
+        for inner in value:
+            _check_value(inner, depth + 1)
 
 
 class _Reader:
@@ -306,7 +354,7 @@ def _stage(value: object, place: str) -> Stage:
             max_abs=tolerance.number("max_abs"),
             max_mismatch_share=tolerance.number("max_mismatch_share"),
         ),
-        profiles={k: _profile(v, f"{place}.profiles.{k}") for k, v in profiles.items()},
+        profiles={k: _profile(v, f"{place}.profiles.{k[:64]}") for k, v in profiles.items()},
         artifacts=r.array("artifacts", _artifact),
     )
 
@@ -340,7 +388,7 @@ def _manifest_from(r: _Reader) -> Manifest:
         settings=cast(Settings, r.mapping("settings")),
         stages=r.array("stages", _stage),
         files=r.array("files", _file),
-        provenance={k: _text(v, f"manifest.provenance.{k}") for k, v in provenance.items()},
+        provenance={k: _text(v, f"manifest.provenance.{k[:64]}") for k, v in provenance.items()},
     )
 
 

@@ -240,7 +240,7 @@ def plot(history: list[dict[str, float]], path: Path) -> None:
     right = left.twinx()
     right.plot(epochs, [row["miou"] for row in history], color="tab:blue", label="val mIoU")
     right.set(ylabel="val mIoU", ylim=(0, 1))
-    figure.legend(loc="upper left", bbox_to_anchor=(0.12, 0.95))
+    figure.legend(loc="outside upper center", ncols=2)
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
 

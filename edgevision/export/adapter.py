@@ -1,0 +1,43 @@
+"""The contract between a model and the recipe: what can be exported, whatever its task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from edgevision.manifest import Settings
+from edgevision.tensors import ShapeProfile, TensorSpec
+
+Array = npt.NDArray[np.generic]
+Feeds = Mapping[str, Array]
+
+
+class ModelAdapter(Protocol):
+    """A model that gives its FP32 graph and its FP32 answers; holds it unchanged, frees nothing.
+
+    Attributes:
+        task: name of the task that decodes the outputs on the run side.
+        inputs: what goes in, in order.
+        profiles: bounds of the dynamic inputs, by name.
+    """
+
+    task: str
+    inputs: tuple[TensorSpec, ...]
+    profiles: Mapping[str, ShapeProfile]
+
+    def settings(self) -> Settings:
+        """Return what the run side must know to decode the outputs, for the manifest."""
+
+    def reference(self, feeds: Feeds) -> dict[str, Array]:
+        """Return the FP32 answers that every graph and engine is held against."""
+
+    def to_onnx(self) -> onnx.ModelProto:
+        """Return the FP32 graph; equal models give equal graphs.
+
+        Raises:
+            ExportError: the model cannot be captured.
+        """

@@ -1,0 +1,121 @@
+"""What flows through a graph: any of its tensors on real feeds, by ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from edgevision.errors import ExportError
+from edgevision.export.adapter import Array, Feeds
+from edgevision.export.capture import serialized
+from edgevision.runtime.session import Session
+from edgevision.targets import Flavour
+from edgevision.tensors import ShapeProfile
+
+Profiles = dict[str, ShapeProfile]
+
+
+def typed(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy whose value_info has the type of every tensor, and with no Constant nodes.
+
+    Raises:
+        ExportError: the graph has subgraphs, or its types do not fit together.
+    """
+    for node in model.graph.node:
+        if any(
+            a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
+            for a in node.attribute
+        ):
+            raise ExportError(
+                f"node '{node.name}' ({node.op_type}) holds a subgraph; FP16 and INT8 take flat "
+                "graphs. Unroll it, or build FP32."
+            )
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    _constants_to_initializers(copy.graph)
+    del copy.graph.value_info[:]
+    try:
+        return onnx.shape_inference.infer_shapes(copy, check_type=True, strict_mode=True)
+    except Exception as error:  # onnx raises InferenceError, ValueError and others
+        raise ExportError(f"the graph's types do not fit together: {error}") from error
+
+
+def element_types(model: onnx.ModelProto) -> dict[str, int]:
+    """Return the ONNX element type of every tensor of a typed model."""
+    graph = model.graph
+    types = {i.name: i.data_type for i in graph.initializer}
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        types[value.name] = value.type.tensor_type.elem_type
+    return types
+
+
+def float_tensors(model: onnx.ModelProto) -> list[str]:
+    """List the float32 tensors that nodes compute, in order."""
+    types = element_types(model)
+    return [
+        name
+        for node in model.graph.node
+        for name in node.output
+        if name and types.get(name) == TensorProto.FLOAT
+    ]
+
+
+def largest_magnitudes(
+    model: onnx.ModelProto, tensors: Sequence[str], feeds: Iterable[Feeds], profiles: Profiles
+) -> dict[str, float]:
+    """Return the largest |x| of each tensor over all feeds; inf where one is not finite."""
+    probe = onnx.ModelProto()
+    probe.CopyFrom(model)
+    del probe.graph.output[:]
+    for i, name in enumerate(tensors):
+        probe.graph.node.append(helper.make_node("Abs", [name], [f"edgevision_abs{i}"]))
+        probe.graph.node.append(
+            helper.make_node(
+                "ReduceMax", [f"edgevision_abs{i}"], [f"edgevision_max{i}"], keepdims=0
+            )
+        )
+        probe.graph.output.append(
+            helper.make_tensor_value_info(f"edgevision_max{i}", TensorProto.FLOAT, [])
+        )
+    largest = np.zeros(len(tensors))
+    with Session.open(serialized(probe), flavour=Flavour.ORT, profiles=profiles) as session:
+        for feed in feeds:
+            found = np.array([float(value) for value in session.run(feed).values()])
+            largest = np.maximum(largest, np.where(np.isfinite(found), found, np.inf))
+    return dict(zip(tensors, largest.tolist(), strict=True))
+
+
+def observe(
+    model: onnx.ModelProto, tensors: Sequence[str], feeds: Iterable[Feeds], profiles: Profiles
+) -> Iterator[dict[str, Array]]:
+    """Give the values of `tensors` for each feed, one feed in memory at a time."""
+    probe = onnx.ModelProto()
+    probe.CopyFrom(model)
+    shapes = {v.name: v for v in (*model.graph.value_info, *model.graph.output, *model.graph.input)}
+    del probe.graph.output[:]
+    for i, name in enumerate(tensors):
+        # An input cannot be an output too.
+        probe.graph.node.append(helper.make_node("Identity", [name], [f"edgevision_see{i}"]))
+        seen = onnx.ValueInfoProto()
+        seen.CopyFrom(shapes[name])
+        seen.name = f"edgevision_see{i}"
+        probe.graph.output.append(seen)
+    with Session.open(serialized(probe), flavour=Flavour.ORT, profiles=profiles) as session:
+        for feed in feeds:
+            yield dict(zip(tensors, session.run(feed).values(), strict=True))
+
+
+def _constants_to_initializers(graph: onnx.GraphProto) -> None:
+    kept = []
+    for node in graph.node:
+        value = next((a for a in node.attribute if a.name == "value"), None)
+        if node.op_type != "Constant" or value is None:
+            kept.append(node)
+            continue
+        array = numpy_helper.to_array(value.t)
+        graph.initializer.append(numpy_helper.from_array(array, node.output[0]))
+    del graph.node[:]
+    graph.node.extend(kept)

@@ -1,0 +1,194 @@
+"""INT8 in the graph: QuantizeLinear and DequantizeLinear where TensorRT fuses them.
+
+Rules (NVIDIA, "Working with quantized types"; measured on TensorRT-RTX): symmetric int8, zero point
+0, one scale per activation tensor and one per output channel of weights, inputs of Conv,
+ConvTranspose, Gemm and MatMul quantised and never their outputs, biases left float, and the
+identity branch of a residual Add quantised.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from edgevision.errors import ExportError
+from edgevision.export.adapter import Feeds
+from edgevision.export.calibration import CalibrationSummary, calibrate
+from edgevision.export.lint import lint_qdq, output_axis
+from edgevision.export.observe import Profiles, element_types, typed
+from edgevision.export.precision import typed_like
+from edgevision.progress import Progress, silent
+
+_QUANTIZED_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_LEVELS = 127
+# A scale must survive float16, whose numbers below 2**-14 lose digits one by one.
+_SMALLEST_SCALE = 2.0**-18
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizedModel:
+    """An INT8 graph with a float32 rest, what was calibrated on, and how many layers are INT8."""
+
+    model: onnx.ModelProto
+    calibration: CalibrationSummary
+    layers: int
+
+
+def to_int8(
+    model: onnx.ModelProto,
+    samples: Iterable[Feeds],
+    *,
+    method: str = "percentile",
+    profiles: Profiles | None = None,
+    keep_float: Collection[str] = (),
+    progress: Progress = silent,
+) -> QuantizedModel:
+    """Return `model` with Q/DQ around its convolutions and matrix products.
+
+    Args:
+        model: a float32 graph; it is not changed.
+        samples: typical feeds; 50 or more are advised.
+        method: "percentile", "entropy" or "minmax".
+        profiles: bounds of the dynamic inputs.
+        keep_float: op types or node names that stay float.
+        progress: told how far calibration is.
+
+    Raises:
+        ExportError: nothing can be quantised, there are no samples, or `keep_float` names nothing.
+    """
+    graph = typed(model)
+    layers = _layers(graph, keep_float)
+    tensors = list(dict.fromkeys(node.input[0] for node in layers))
+    with warnings.catch_warnings():
+        # numpy's histogram over constant tensors; the scale is handled below.
+        warnings.filterwarnings("ignore", category=RuntimeWarning)
+        ranges, summary = calibrate(
+            graph, tensors, samples, method=method, profiles=profiles or {}, progress=progress
+        )
+    writer = _Writer(graph, {name: _scale(ranges[name]) for name in tensors})
+    for node in layers:
+        writer.quantize_layer(node)
+    writer.quantize_residuals(layers)
+    quantized = typed_like(writer.finish())
+    if findings := lint_qdq(quantized):
+        raise ExportError(
+            "the INT8 graph would be refused by TensorRT: "
+            + "; ".join(f"{f.node}: {f.message}" for f in findings[:5])
+        )
+    return QuantizedModel(quantized, summary, len(layers))
+
+
+def _layers(model: onnx.ModelProto, keep_float: Collection[str]) -> list[onnx.NodeProto]:
+    nodes = list(model.graph.node)
+    known = {node.name for node in nodes} | {node.op_type for node in nodes}
+    if unknown := sorted(set(keep_float) - known):
+        raise ExportError(f"keep_float: no node or op type is called {', '.join(unknown)}")
+    stored = {i.name for i in model.graph.initializer}
+    types = element_types(model)
+    layers = [
+        node
+        for node in nodes
+        if node.op_type in _QUANTIZED_OPS
+        and node.input[1] in stored
+        and node.input[0] not in stored
+        and types.get(node.input[0]) == types.get(node.input[1]) == TensorProto.FLOAT
+        and not {node.name, node.op_type} & set(keep_float)
+    ]
+    if not layers:
+        raise ExportError(
+            "nothing to quantise: no float32 Conv, ConvTranspose, Gemm or MatMul with stored "
+            "weights. Build FP16 instead."
+        )
+    return layers
+
+
+def _scale(magnitude: float) -> float:
+    return float(_half_up(np.array(magnitude / _LEVELS)))
+
+
+def _half_up(scale: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    """Return the next float16 numbers not below `scale`, as float32: the same in both rests."""
+    scale = np.maximum(scale, _SMALLEST_SCALE)
+    half = scale.astype(np.float16)
+    half = np.where(half.astype(np.float64) < scale, np.nextafter(half, np.float16(np.inf)), half)
+    return half.astype(np.float32)
+
+
+class _Writer:
+    """Inserts Q/DQ pairs into a graph, one per tensor however many layers read it."""
+
+    def __init__(self, model: onnx.ModelProto, scales: dict[str, float]) -> None:
+        self.model = model
+        self.scales = scales
+        self.stored = {i.name: i for i in model.graph.initializer}
+        self.added: list[onnx.TensorProto] = []
+        self.before: dict[str, list[onnx.NodeProto]] = {}
+        self.done: dict[str, str] = {}
+
+    def quantize_layer(self, node: onnx.NodeProto) -> None:
+        node.input[0] = self._activation(node.input[0], node)
+        node.input[1] = self._weight(node)
+
+    def quantize_residuals(self, layers: list[onnx.NodeProto]) -> None:
+        """Give an Add its identity branch through the Q/DQ that a layer reads anyway."""
+        products = {layer.output[0] for layer in layers}
+        for node in self.model.graph.node:
+            if node.op_type != "Add" or sum(name in products for name in node.input) != 1:
+                continue
+            for i, name in enumerate(node.input):
+                if name in self.done:
+                    node.input[i] = self.done[name]
+
+    def finish(self) -> onnx.ModelProto:
+        graph = self.model.graph
+        nodes = [n for node in graph.node for n in (*self.before.get(node.name, ()), node)]
+        used = {name for node in nodes for name in node.input} | {o.name for o in graph.output}
+        kept = [i for i in (*graph.initializer, *self.added) if i.name in used]
+        del graph.node[:], graph.initializer[:]
+        graph.node.extend(nodes)
+        graph.initializer.extend(kept)
+        return self.model
+
+    def _activation(self, name: str, node: onnx.NodeProto) -> str:
+        if name not in self.done:
+            scale = np.array(self.scales[name], np.float32)
+            stems = [f"{name}_scale", f"{name}_zero"]
+            self.added.append(numpy_helper.from_array(scale, stems[0]))
+            self.added.append(numpy_helper.from_array(np.array(0, np.int8), stems[1]))
+            self.before.setdefault(node.name, []).extend(
+                [
+                    helper.make_node("QuantizeLinear", [name, *stems], [f"{name}_q"], f"{name}_Q"),
+                    helper.make_node(
+                        "DequantizeLinear", [f"{name}_q", *stems], [f"{name}_dq"], f"{name}_DQ"
+                    ),
+                ]
+            )
+            self.done[name] = f"{name}_dq"
+        return self.done[name]
+
+    def _weight(self, node: onnx.NodeProto) -> str:
+        name = node.input[1]
+        if name not in self.done:
+            weights = numpy_helper.to_array(self.stored[name]).astype(np.float64)
+            axis = output_axis(node, weights.ndim)
+            others = tuple(i for i in range(weights.ndim) if i != axis)
+            scales = _half_up(np.abs(weights).max(axis=others) / _LEVELS)
+            shape = [-1 if i == axis else 1 for i in range(weights.ndim)]
+            levels = np.rint(weights / scales.astype(np.float64).reshape(shape))
+            stems = [f"{name}_q", f"{name}_scale", f"{name}_zero"]
+            zeros = np.zeros(len(scales), np.int8)
+            for stem, array in zip(
+                stems, (levels.clip(-_LEVELS, _LEVELS).astype(np.int8), scales, zeros), strict=True
+            ):
+                self.added.append(numpy_helper.from_array(array, stem))
+            self.before.setdefault(node.name, []).append(
+                helper.make_node("DequantizeLinear", stems, [f"{name}_dq"], f"{name}_DQ", axis=axis)
+            )
+            self.done[name] = f"{name}_dq"
+        return self.done[name]

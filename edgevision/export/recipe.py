@@ -1,0 +1,183 @@
+"""One model's way to its graphs: FP32, then FP16, then INT8, each held against the FP32 answers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from edgevision.errors import ExportError, ParityError
+from edgevision.export.adapter import Array, Feeds, ModelAdapter
+from edgevision.export.calibration import CalibrationSummary
+from edgevision.export.capture import serialized
+from edgevision.export.precision import to_fp16
+from edgevision.export.quantize import to_int8
+from edgevision.export.tensors import graph_inputs, graph_outputs
+from edgevision.parity import ParityReport, Tolerance, compare
+from edgevision.progress import Progress, silent
+from edgevision.runtime.session import Session
+from edgevision.targets import Flavour
+from edgevision.tensors import ShapeProfile, TensorSpec
+
+# Share of label elements that may differ from FP32. A bar against a broken graph, not a measure of
+# accuracy: that is the task's metric. Labels differ where two classes are nearly as likely.
+_LABEL_SHARES = {"fp32": 1e-3, "fp16": 1e-2, "int8": 0.1, "int8-host": 0.1}
+# Distance of float elements, relative to the largest magnitude of the output.
+_FLOAT_DISTANCES = {"fp32": 1e-3, "fp16": 2e-2, "int8": 0.2, "int8-host": 0.2}
+_FLOAT_SHARES = {"fp32": 0.0, "fp16": 1e-3, "int8": 1e-2, "int8-host": 1e-2}
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedStage:
+    """The graphs of one stage and their proof.
+
+    Attributes:
+        graphs: ONNX bytes by step: "fp32"; "fp16"; "int8" with its rest in FP16, for GPUs;
+            "int8-host" with the same scales and its rest in FP32, for CPUs.
+        inputs: what goes in.
+        outputs: what comes out.
+        profiles: bounds of the dynamic inputs.
+        golden_inputs: samples first, by input name.
+        golden_outputs: the FP32 answers of the model itself, samples first, by output name.
+        parity: each step and output against the golden outputs.
+        tolerances: what each step is allowed.
+        kept_fp32: nodes that stay in float32 in FP16 graphs, with the reason.
+        calibration: what INT8's scales came from.
+    """
+
+    graphs: Mapping[str, bytes]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    profiles: Mapping[str, ShapeProfile]
+    golden_inputs: dict[str, Array]
+    golden_outputs: dict[str, Array]
+    parity: tuple[ParityReport, ...]
+    tolerances: Mapping[str, Tolerance]
+    kept_fp32: Mapping[str, str]
+    calibration: CalibrationSummary | None
+
+
+def export_stage(
+    adapter: ModelAdapter,
+    *,
+    precision: str,
+    samples: Sequence[Feeds],
+    calibration: Sequence[Feeds] | None = None,
+    method: str = "percentile",
+    keep_fp32: Collection[str] = (),
+    progress: Progress = silent,
+) -> ExportedStage:
+    """Export `adapter` step by step up to `precision`.
+
+    Args:
+        adapter: the model.
+        precision: "fp32", "fp16" or "int8".
+        samples: a few feeds; they become the golden inputs, and FP16's ranges are scanned on them.
+        calibration: typical feeds, for INT8.
+        method: how INT8's ranges are found.
+        keep_fp32: op types or node names that stay in float32.
+        progress: told how far the work is.
+
+    Raises:
+        ExportError: a step is not possible.
+        ParityError: a step's graph disagrees with the model.
+    """
+    if not samples:
+        raise ExportError("no samples were given; one is the least that can prove a graph")
+    golden_inputs = _stacked(samples)
+    golden_outputs = _stacked([adapter.reference(sample) for sample in samples])
+    progress("capturing", 0, 0)
+    fp32 = _named(adapter.to_onnx(), golden_outputs)
+    inputs, outputs = graph_inputs(fp32), graph_outputs(fp32)
+    profiles = dict(adapter.profiles)
+    steps: dict[str, onnx.ModelProto] = {"fp32": fp32}
+    kept: dict[str, str] = {}
+    summary = None
+    if precision in ("fp16", "int8"):
+        progress("converting to FP16", 0, 0)
+        half = to_fp16(fp32, samples=samples, profiles=profiles, keep_fp32=keep_fp32)
+        steps["fp16"], kept = half.model, half.kept_fp32
+    if precision == "int8":
+        quantized = to_int8(
+            fp32,
+            calibration or (),
+            method=method,
+            profiles=profiles,
+            keep_float=keep_fp32,
+            progress=progress,
+        )
+        half = to_fp16(quantized.model, samples=samples, profiles=profiles, keep_fp32=keep_fp32)
+        steps["int8"], steps["int8-host"] = half.model, quantized.model
+        summary, kept = quantized.calibration, kept | half.kept_fp32
+    graphs = {step: serialized(model) for step, model in steps.items()}
+    tolerance = {step: _tolerance(step, golden_outputs) for step in graphs}
+    parity: list[ParityReport] = []
+    for done, (step, graph) in enumerate(graphs.items()):
+        progress("checking parity", done, len(graphs))
+        parity += _check(step, graph, profiles, samples, golden_outputs, tolerance[step])
+    return ExportedStage(
+        graphs=graphs,
+        inputs=inputs,
+        outputs=outputs,
+        profiles=profiles,
+        golden_inputs=golden_inputs,
+        golden_outputs=golden_outputs,
+        parity=tuple(parity),
+        tolerances=tolerance,
+        kept_fp32=kept,
+        calibration=summary,
+    )
+
+
+def _check(
+    step: str,
+    graph: bytes,
+    profiles: Mapping[str, ShapeProfile],
+    samples: Sequence[Feeds],
+    golden: Mapping[str, Array],
+    tolerance: Tolerance,
+) -> list[ParityReport]:
+    with Session.open(graph, flavour=Flavour.ORT, profiles=profiles) as session:
+        answers = _stacked([session.run(sample) for sample in samples])
+    reports = [
+        compare(golden[name], answers[name], tolerance, name=f"{step}/{name}") for name in golden
+    ]
+    for report in reports:
+        if not report.passed:
+            raise ParityError(
+                f"the {step} graph does not do what the model does: {report}. Look at the first "
+                "samples, or keep more of the net in FP32 (keep_fp32).",
+                report=report,
+            )
+    return reports
+
+
+def _tolerance(step: str, golden: Mapping[str, Array]) -> Tolerance:
+    """Return the bar of one step: labels may rarely differ, floats by a share of their range."""
+    floats = [np.abs(a[np.isfinite(a)]) for a in golden.values() if a.dtype.kind == "f"]
+    if not floats:
+        return Tolerance(0.0, _LABEL_SHARES[step])
+    largest = max(float(values.max(initial=0)) for values in floats)
+    share = _FLOAT_SHARES[step]
+    if any(a.dtype.kind != "f" for a in golden.values()):
+        share = max(share, _LABEL_SHARES[step])
+    return Tolerance(max(largest, 1e-6) * _FLOAT_DISTANCES[step], share)
+
+
+def _stacked(samples: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+    try:
+        return {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
+    except (KeyError, ValueError) as error:
+        raise ExportError(
+            f"the samples differ in names or shapes: {error}. Give samples of one shape."
+        ) from error
+
+
+def _named(model: onnx.ModelProto, golden: Mapping[str, Array]) -> onnx.ModelProto:
+    """Check that the graph's outputs are the model's."""
+    names = [value.name for value in model.graph.output]
+    if names != list(golden):
+        raise ExportError(f"the graph gives {names}, the model gives {list(golden)}")
+    return model

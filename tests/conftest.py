@@ -1,0 +1,68 @@
+"""What holds for every test: a time limit per directory, no skips in unit, skips counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+TIME_LIMITS_S = {
+    "architecture": 120,
+    "cli": 300,
+    "contract": 120,
+    "engines": 300,
+    "export": 300,
+    "gpu": 300,
+    "runtime": 60,
+    "unit": 60,
+}
+NEVER_SKIPPED = ("tests/unit/", "tests/architecture/")
+
+# Tests do not time, and a run on a clean clone must not find what the last one did not.
+settings.register_profile("edgevision", deadline=None, derandomize=True)
+settings.load_profile("edgevision")
+
+_HERE = Path(__file__).parent
+_skips: list[tuple[str, str]] = []
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        directory = item.path.relative_to(_HERE).parts[0]
+        if directory not in TIME_LIMITS_S:
+            raise pytest.UsageError(f"{item.nodeid}: tests/{directory} is not listed in conftest")
+        if item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(TIME_LIMITS_S[directory]))
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    _note(report)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    _note(report)
+
+
+def _note(report: pytest.CollectReport | pytest.TestReport) -> None:
+    if report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        _skips.append((report.nodeid, str(reason).removeprefix("Skipped: ")))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if session.exitstatus == pytest.ExitCode.OK and _forbidden():
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reasons = Counter(reason for _, reason in _skips)
+    counted = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common())
+    terminalreporter.write_line(f"skipped: {len(_skips)}" + (f" ({counted})" if counted else ""))
+    for nodeid in _forbidden():
+        terminalreporter.write_line(f"ERROR {nodeid}: nothing may be skipped here", red=True)
+
+
+def _forbidden() -> list[str]:
+    return [nodeid for nodeid, _ in _skips if nodeid.startswith(NEVER_SKIPPED)]
