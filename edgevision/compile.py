@@ -13,6 +13,7 @@ import platform
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -212,7 +213,7 @@ def add_targets(
             built, took, reports = _build_artifacts(
                 stage,
                 profiles,
-                graph_for=lambda _target, graph=graph: graph,
+                graph_for=partial(_same, graph),
                 golden=golden[stage.name],
                 writer=writer,
                 bundle_name=str(bundle),
@@ -265,12 +266,14 @@ def _build_artifacts(
             graph.write_bytes(graph_for(target))
             request = BuildRequest(graph, target, engine, stage.profiles)
             result = build_engine(request, progress)
-            _check_tensors(stage, result.inputs, result.outputs, target)
+            _check_tensors(stage, result.built.inputs, result.built.outputs, target)
             data = engine.read_bytes()
         if target.flavour is Flavour.ORT:
             proofs += _prove(stage, data, golden, target)
         writer.add(path, data)
-        artifacts.append(Artifact(target.name, target.flavour, path, result.version, result.sm))
+        artifacts.append(
+            Artifact(target.name, target.flavour, path, result.built.version, result.built.sm)
+        )
         seconds[target.name] = result.seconds
     return (
         Stage(
@@ -312,6 +315,10 @@ def _check_tensors(
         found = ", ".join(str(spec) for spec in (*inputs, *outputs))
         wanted = ", ".join(str(spec) for spec in (*stage.inputs, *stage.outputs))
         raise ExportError(f"the builder for '{target.name}' sees {found}; the graph has {wanted}")
+
+
+def _same(graph: bytes, _target: TargetProfile) -> bytes:
+    return graph
 
 
 def _graph_for(stage: ExportedStage, precision: str, target: TargetProfile) -> bytes:
@@ -357,7 +364,7 @@ def _folder_feeds(adapter: ModelAdapter, folder: PathLike, most: int) -> Iterato
     frame = adapter.inputs[0]
     for path in _spread(images, most):
         pixels = resize(read_image(path), (frame.shape[1], frame.shape[2]))
-        yield {frame.name: np.ascontiguousarray(_ordered(adapter, pixels))[np.newaxis]}
+        yield {frame.name: _ordered(adapter, pixels)[np.newaxis]}
 
 
 def _npz_feeds(adapter: ModelAdapter, folder: Path, most: int) -> Iterator[Feeds]:
@@ -381,7 +388,8 @@ def _spread(paths: list[Path], most: int) -> list[Path]:
 
 def _ordered(adapter: ModelAdapter, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Return an RGB frame in the channel order that the graph takes."""
-    return pixels[..., ::-1] if adapter.settings().get("channel_order") == "bgr" else pixels
+    flipped = adapter.settings().get("channel_order") == "bgr"
+    return np.ascontiguousarray(pixels[..., ::-1]) if flipped else pixels
 
 
 def _scores(
@@ -403,8 +411,9 @@ def _scores(
         run: Callable[[Feeds], Mapping[str, Array]],
     ) -> Callable[..., npt.NDArray[np.uint8]]:
         def of(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-            feed = np.ascontiguousarray(_ordered(adapter, pixels))[np.newaxis]
-            return run({frame.name: feed})[mask.name][0].astype(np.uint8)
+            feed = _ordered(adapter, pixels)[np.newaxis]
+            classes: npt.NDArray[np.uint8] = run({frame.name: feed})[mask.name][0].astype(np.uint8)
+            return classes
 
         return of
 

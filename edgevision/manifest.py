@@ -290,16 +290,19 @@ def _dimension(value: object, place: str) -> int:
     return value
 
 
-def _spec(value: object, place: str) -> TensorSpec:
+def spec_from_json(value: object, place: str) -> TensorSpec:
+    """Read a tensor description; `place` names it in errors."""
     r = _Reader(value, place)
     return TensorSpec(r.text("name"), DType(r.text("dtype")), r.array("shape", _dimension))
 
 
-def _spec_json(spec: TensorSpec) -> JsonValue:
+def spec_to_json(spec: TensorSpec) -> JsonValue:
+    """Return a tensor description as JSON."""
     return {"name": spec.name, "dtype": spec.dtype.value, "shape": list(spec.shape)}
 
 
-def _profile(value: object, place: str) -> ShapeProfile:
+def profile_from_json(value: object, place: str) -> ShapeProfile:
+    """Read a shape profile; `place` names it in errors."""
     r = _Reader(value, place)
     return ShapeProfile(
         r.array("minimum", _dimension),
@@ -308,7 +311,8 @@ def _profile(value: object, place: str) -> ShapeProfile:
     )
 
 
-def _profile_json(profile: ShapeProfile) -> JsonValue:
+def profile_to_json(profile: ShapeProfile) -> JsonValue:
+    """Return a shape profile as JSON."""
     return {
         "minimum": list(profile.minimum),
         "optimum": list(profile.optimum),
@@ -348,13 +352,15 @@ def _stage(value: object, place: str) -> Stage:
     return Stage(
         name=r.text("name"),
         graph=r.text("graph"),
-        inputs=r.array("inputs", _spec),
-        outputs=r.array("outputs", _spec),
+        inputs=r.array("inputs", spec_from_json),
+        outputs=r.array("outputs", spec_from_json),
         tolerance=Tolerance(
             max_abs=tolerance.number("max_abs"),
             max_mismatch_share=tolerance.number("max_mismatch_share"),
         ),
-        profiles={k: _profile(v, f"{place}.profiles.{k[:64]}") for k, v in profiles.items()},
+        profiles={
+            k: profile_from_json(v, f"{place}.profiles.{k[:64]}") for k, v in profiles.items()
+        },
         artifacts=r.array("artifacts", _artifact),
     )
 
@@ -363,13 +369,13 @@ def _stage_json(stage: Stage) -> JsonValue:
     return {
         "name": stage.name,
         "graph": stage.graph,
-        "inputs": [_spec_json(s) for s in stage.inputs],
-        "outputs": [_spec_json(s) for s in stage.outputs],
+        "inputs": [spec_to_json(s) for s in stage.inputs],
+        "outputs": [spec_to_json(s) for s in stage.outputs],
         "tolerance": {
             "max_abs": stage.tolerance.max_abs,
             "max_mismatch_share": stage.tolerance.max_mismatch_share,
         },
-        "profiles": {k: _profile_json(v) for k, v in sorted(stage.profiles.items())},
+        "profiles": {k: profile_to_json(v) for k, v in sorted(stage.profiles.items())},
         "artifacts": [_artifact_json(a) for a in stage.artifacts],
     }
 

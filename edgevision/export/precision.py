@@ -32,9 +32,9 @@ _HEADROOM = 2.0
 _FLOAT32_INPUTS = {"Resize": (1, 2)}
 # Ops whose float output has a type of its own, not that of an input.
 _FLOAT32_OPS = frozenset(
-    {"ConstantOfShape", "EyeLike", "RandomNormal", "RandomUniform", "Range", "DynamicQuantizeLinear",
-     "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
-)  # fmt: skip
+    "Bernoulli ConstantOfShape DynamicQuantizeLinear EyeLike Multinomial RandomNormal "
+    "RandomNormalLike RandomUniform RandomUniformLike Range".split()
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -183,10 +183,11 @@ class _Writer:
             levels = np.rint(weights / scales.astype(np.float64).reshape(shape))
             stems = [f"{name}_q", f"{name}_scale", f"{name}_zero"]
             zeros = np.zeros(len(scales), np.int8)
-            for stem, array in zip(
-                stems, (levels.clip(-_LEVELS, _LEVELS).astype(np.int8), scales, zeros), strict=True
-            ):
-                self.added.append(numpy_helper.from_array(array, stem))
+            self.added += [
+                numpy_helper.from_array(levels.clip(-_LEVELS, _LEVELS).astype(np.int8), stems[0]),
+                numpy_helper.from_array(scales, stems[1]),
+                numpy_helper.from_array(zeros, stems[2]),
+            ]
             self.before.setdefault(node.name, []).append(
                 helper.make_node("DequantizeLinear", stems, [f"{name}_dq"], f"{name}_DQ", axis=axis)
             )

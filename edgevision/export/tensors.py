@@ -69,7 +69,7 @@ class Tensors:
             self._original = serialized(model)
             self._graph = _at_opset(model, source)
             self.inputs = graph_inputs(model)
-        self.profiles = _profiles(self.inputs, profiles or {})
+        self.profiles: Mapping[str, ShapeProfile] = _profiles(self.inputs, profiles or {})
 
     def settings(self) -> Settings:
         """Return nothing: the tensors say all."""
@@ -160,11 +160,12 @@ def _profiles(
 
 def _tensors(output: object) -> list[Tensor]:
     items = list(output) if isinstance(output, tuple | list) else [output]
-    if not items or not all(isinstance(item, Tensor) for item in items):
+    tensors = [item for item in items if isinstance(item, Tensor)]
+    if not items or len(tensors) != len(items):
         raise ExportError(
             f"the module returns {type(output).__name__}, expected a tensor or a tuple of tensors"
         )
-    return items
+    return tensors
 
 
 def _load(path: Path) -> onnx.ModelProto:

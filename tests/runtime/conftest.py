@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from edgevision.bundle import Bundle, BundleWriter
 from onnx import TensorProto, helper, numpy_helper
 
+from edgevision.bundle import Bundle, BundleWriter
 from edgevision.manifest import Artifact, Manifest, Stage
 from edgevision.parity import Tolerance
 from edgevision.targets import Flavour

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edgevision.bundle import Bundle, BundleWriter
 
+from edgevision.bundle import Bundle, BundleWriter
 from edgevision.errors import (
     BundleFormatError,
     EngineLoadError,

@@ -1,0 +1,27 @@
+"""Whether this machine has an NVIDIA GPU, asked of the driver itself, with no CUDA package."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+
+# CUdevice_attribute of cuda.h.
+_CAPABILITY_MAJOR = 75
+_CAPABILITY_MINOR = 76
+
+
+@functools.cache
+def compute_capability() -> str | None:
+    """Return the first GPU's compute capability such as "8.7"; None without GPU or driver."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None
+    device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    failed = (
+        driver.cuInit(0)
+        or driver.cuDeviceGet(ctypes.byref(device), 0)
+        or driver.cuDeviceGetAttribute(ctypes.byref(major), _CAPABILITY_MAJOR, device)
+        or driver.cuDeviceGetAttribute(ctypes.byref(minor), _CAPABILITY_MINOR, device)
+    )
+    return None if failed else f"{major.value}.{minor.value}"
