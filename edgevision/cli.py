@@ -67,7 +67,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except tuple(kind for kind, _ in _EXIT_CODES) as error:
         if options.debug:
             raise
-        return _fail(error, as_json=getattr(options, "json", False))
+        code = _fail(error, as_json=getattr(options, "json", False))
+        if code == INTERRUPTED:
+            # torch and ONNX Runtime can crash in their own teardown when they were interrupted
+            # while loading; everything of ours is closed by now.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+        return code
 
 
 def exit_code(error: BaseException) -> int:

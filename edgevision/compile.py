@@ -167,7 +167,7 @@ def build(
         provenance = {
             **resolved.provenance,
             "golden_samples": origin,
-            "kept_fp32": "; ".join(f"{n}: {why}" for n, why in stage.kept_fp32.items()),
+            "kept_wide": "; ".join(f"{node}: {why}" for node, why in stage.kept.items()),
             **_calibration_provenance(stage),
             **_versions(),
         }

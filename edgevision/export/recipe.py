@@ -23,7 +23,7 @@ from edgevision.tensors import ShapeProfile, TensorSpec
 
 # Share of label elements that may differ from FP32. A bar against a broken graph, not a measure of
 # accuracy: that is the task's metric. Labels differ where two classes are nearly as likely.
-_LABEL_SHARES = {"fp32": 1e-3, "fp16": 1e-2, "int8": 0.1, "int8-host": 0.1}
+_LABEL_SHARES = {"fp32": 1e-4, "fp16": 5e-3, "int8": 0.05, "int8-host": 0.05}
 # Distance of float elements, relative to the largest magnitude of the output.
 _FLOAT_DISTANCES = {"fp32": 1e-3, "fp16": 2e-2, "int8": 0.2, "int8-host": 0.2}
 _FLOAT_SHARES = {"fp32": 0.0, "fp16": 1e-3, "int8": 1e-2, "int8-host": 1e-2}
@@ -43,7 +43,8 @@ class ExportedStage:
         golden_outputs: the FP32 answers of the model itself, samples first, by output name.
         parity: each step and output against the golden outputs.
         tolerances: what each step is allowed.
-        kept_fp32: nodes that stay in float32 in FP16 graphs, with the reason.
+        kept: nodes left in a wider type than asked for, with the reason: float32 in FP16 graphs,
+            float in INT8 graphs.
         calibration: what INT8's scales came from.
     """
 
@@ -55,7 +56,7 @@ class ExportedStage:
     golden_outputs: dict[str, Array]
     parity: tuple[ParityReport, ...]
     tolerances: Mapping[str, Tolerance]
-    kept_fp32: Mapping[str, str]
+    kept: Mapping[str, str]
     calibration: CalibrationSummary | None
 
 
@@ -110,7 +111,8 @@ def export_stage(
         )
         half = to_fp16(quantized.model, samples=samples, profiles=profiles, keep_fp32=keep_fp32)
         steps["int8"], steps["int8-host"] = half.model, quantized.model
-        summary, kept = quantized.calibration, kept | half.kept_fp32
+        summary = quantized.calibration
+        kept = {**kept, **half.kept_fp32, **quantized.kept_float}
     graphs = {step: serialized(model) for step, model in steps.items()}
     tolerance = {step: _tolerance(step, golden_outputs) for step in graphs}
     parity: list[ParityReport] = []
@@ -126,7 +128,7 @@ def export_stage(
         golden_outputs=golden_outputs,
         parity=tuple(parity),
         tolerances=tolerance,
-        kept_fp32=kept,
+        kept=kept,
         calibration=summary,
     )
 

@@ -313,6 +313,15 @@ def _central_sizes(size_bytes: int) -> Callable[[dict[str, bytes]], bytes]:
     return make
 
 
+def _headers_beyond_the_end(members: dict[str, bytes]) -> bytes:
+    data = bytearray(_zipped(members))
+    place = data.find(b"PK\x01\x02")
+    while place >= 0:
+        data[place + 42 : place + 46] = (len(data) - 5).to_bytes(4, "little")
+        place = data.find(b"PK\x01\x02", place + 4)
+    return bytes(data)
+
+
 def _duplicated(members: dict[str, bytes]) -> bytes:
     data = _zipped(members | {"encoder/input/frameX.npy": members[FRAME]})
     return data.replace(b"frameX.npy", b"frame.npy\0")
@@ -447,6 +456,12 @@ ATTACKS: dict[str, tuple[Callable[[Path], None], type[BundleError], str]] = {
     ),
     "pickle in golden": (_golden(_pickled), FORMAT, r"is no plain array"),
     "zip bomb": (_golden(_bomb), FORMAT, r"is compressed"),
+    "golden compressed": (
+        _golden(lambda members: _zipped(members, zipfile.ZIP_DEFLATED)),
+        FORMAT,
+        r"is compressed",
+    ),
+    "golden headers beyond end": (_golden(_headers_beyond_the_end), FORMAT, r"cannot be read"),
     "golden no zip": (_golden(lambda _: b"PK\x03\x04"), FORMAT, r"cannot be read"),
     "golden empty": (_golden(lambda _: b""), FORMAT, r"cannot be read"),
     "golden claims 4 GB": (_golden(_central_sizes(0xFFFFFFF0)), FORMAT, r"golden\.npz"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import random
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from edgevision import _staging
 from edgevision.bundle import Bundle, BundleWriter
 from tests.unit.conftest import FILES, MANIFEST_VALUE, contents, golden_arrays, write_bundle
 
@@ -117,6 +119,22 @@ def test_a_living_writer_is_not_cleared_away(root: Path, tmp_path: Path) -> None
         slow.publish(MANIFEST_VALUE)
     assert "reports/slow" in contents(root)
     assert [path.name for path in tmp_path.iterdir()] == [root.name]
+
+
+def test_a_lost_race_is_run_again_where_names_cannot_be_exchanged(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cannot(a: Path, b: Path) -> None:
+        raise OSError(errno.EINVAL, f"{a}, {b}")
+
+    monkeypatch.setattr(_staging, "_exchange", cannot)
+    staging = _staging.Staging(root)
+    (staging.folder / "new").touch()
+    # What the first try moved aside before another writer's bundle took the place.
+    (staging.folder.parent / "old" / "moved").mkdir(parents=True)
+    staging.put_in_place()
+    staging.close()
+    assert contents(tmp_path) == {f"{root.name}/new": b""}
 
 
 def test_an_error_in_the_with_block_leaves_nothing(root: Path, tmp_path: Path) -> None:
