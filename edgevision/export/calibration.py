@@ -14,7 +14,7 @@ import onnx
 
 from edgevision._optional import require
 from edgevision.errors import ExportError
-from edgevision.export.adapter import Feeds
+from edgevision.export.adapter import Array, Feeds
 from edgevision.export.observe import Profiles, observe
 from edgevision.progress import Progress, silent
 
@@ -89,8 +89,7 @@ def _minmax(
     largest = dict.fromkeys(tensors, 0.0)
     for values in observe(model, tensors, feeds, profiles):
         for name, value in values.items():
-            largest[name] = max(largest[name], float(np.abs(value).max(initial=0)))
-            _check_finite(name, largest[name])
+            largest[name] = max(largest[name], _magnitude(name, value))
     return largest
 
 
@@ -115,16 +114,18 @@ def _histogram(
     with contextlib.redirect_stdout(io.StringIO()):
         for values in observe(model, tensors, feeds, profiles):
             for name, value in values.items():
-                _check_finite(name, float(np.abs(value).max(initial=0)))
+                _magnitude(name, value)
             collector.collect({name: [value] for name, value in values.items()})
             seen = True
         found = collector.compute_collection_result() if seen else {}
     return {name: float(max(abs(low), abs(high))) for name, (low, high, *_) in found.items()}
 
 
-def _check_finite(name: str, value: float) -> None:
-    if not np.isfinite(value):
+def _magnitude(name: str, value: Array) -> float:
+    largest = float(np.abs(value).max(initial=0))
+    if not np.isfinite(largest):
         raise ExportError(
             f"tensor '{name}' holds values that are not finite on a calibration sample; look at "
             "that sample and at the FP32 net"
         )
+    return largest

@@ -19,7 +19,9 @@ Profiles = dict[str, ShapeProfile]
 
 
 def typed(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy whose value_info has the type of every tensor, and with no Constant nodes.
+    """Return a copy that is ready to be rewritten.
+
+    Its value_info has the type of every tensor, its nodes have names, none is a Constant.
 
     Raises:
         ExportError: the graph has subgraphs, or its types do not fit together.
@@ -36,6 +38,7 @@ def typed(model: onnx.ModelProto) -> onnx.ModelProto:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     _constants_to_initializers(copy.graph)
+    _name_nodes(copy.graph)
     del copy.graph.value_info[:]
     try:
         return onnx.shape_inference.infer_shapes(copy, check_type=True, strict_mode=True)
@@ -106,6 +109,19 @@ def observe(
     with Session.open(serialized(probe), flavour=Flavour.ORT, profiles=profiles) as session:
         for feed in feeds:
             yield dict(zip(tensors, session.run(feed).values(), strict=True))
+
+
+def _name_nodes(graph: onnx.GraphProto) -> None:
+    """Give every node a name of its own; files from elsewhere often do not."""
+    taken = {node.name for node in graph.node}
+    seen = {""}
+    for i, node in enumerate(graph.node):
+        if node.name in seen:
+            node.name = f"{node.op_type}_{i}"
+            while node.name in taken:
+                node.name += "_"
+            taken.add(node.name)
+        seen.add(node.name)
 
 
 def _constants_to_initializers(graph: onnx.GraphProto) -> None:

@@ -1,0 +1,93 @@
+"""Small nets with fixed seeds, and frames that look like something."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from edgevision.export import SemanticSegmentation
+from edgevision.export.adapter import Feeds
+from edgevision.export.capture import serialized
+from edgevision.models.unet import unet
+from edgevision.runtime.session import Session
+from edgevision.targets import Flavour
+
+PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
+SIZE = (36, 52)
+NAMES = ("road", "sky", "person")
+
+
+def small_net(seed: int = 0) -> nn.Module:
+    """A plain U-Net with statistics in its batch norms, as after training."""
+    torch.manual_seed(seed)
+    net = unet(len(NAMES), width=4)
+    net.train()
+    with torch.no_grad():
+        for _ in range(5):
+            net(torch.randn(2, 3, 48, 48))
+        # Logits well apart, so that labels do not hang on the last bit.
+        net.head.weight.mul_(20)
+    return net.eval()
+
+
+def frames(count: int, size: tuple[int, int] = SIZE) -> list[Feeds]:
+    """Real photos at `size`, as feeds."""
+    height, width = size
+    paths = sorted(PHOTOS.glob("*.jpg"))[:count]
+    assert len(paths) == count
+    feeds: list[Feeds] = []
+    for path in paths:
+        with Image.open(path) as photo:
+            pixels = np.asarray(photo.resize((width, height)), np.uint8)
+        feeds.append({"frame": pixels[np.newaxis]})
+    return feeds
+
+
+def run(model: onnx.ModelProto | bytes, feed: Feeds) -> dict[str, np.ndarray]:
+    graph = model if isinstance(model, bytes) else serialized(model)
+    with Session.open(graph, flavour=Flavour.ORT) as session:
+        return session.run(feed)
+
+
+@pytest.fixture(scope="session")
+def adapter() -> SemanticSegmentation:
+    return SemanticSegmentation(small_net(), size=SIZE, classes=NAMES)
+
+
+@pytest.fixture(scope="session")
+def fp32(adapter: SemanticSegmentation) -> onnx.ModelProto:
+    return adapter.to_onnx()
+
+
+@pytest.fixture
+def made() -> Callable[..., onnx.ModelProto]:
+    """Makes a one-path float graph from (op, inputs, outputs, attributes) rows."""
+
+    def make(
+        rows: list[tuple[str, list[str], list[str], dict[str, object]]],
+        shapes: dict[str, list[int]],
+        weights: dict[str, np.ndarray],
+        outputs: list[str],
+    ) -> onnx.ModelProto:
+        helper = onnx.helper
+        graph = helper.make_graph(
+            [
+                helper.make_node(op, ins, outs, name=f"{op}{i}", **attributes)
+                for i, (op, ins, outs, attributes) in enumerate(rows)
+            ],
+            "made",
+            [helper.make_tensor_value_info(n, 1, s) for n, s in shapes.items()],
+            [helper.make_tensor_value_info(n, 1, None) for n in outputs],
+            [onnx.numpy_helper.from_array(a, n) for n, a in weights.items()],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+        return onnx.shape_inference.infer_shapes(model, strict_mode=True)
+
+    return make

@@ -1,0 +1,56 @@
+"""Nets that nobody here wrote go through without a change to edgevision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import edgevision
+from edgevision.export import SemanticSegmentation
+from tests.export.conftest import PHOTOS, frames
+
+monai = pytest.importorskip("monai.networks.nets", reason="monai is not installed")
+
+
+def basic_unet() -> nn.Module:
+    module: nn.Module = monai.BasicUNet(2, 3, 4, features=(8, 8, 16, 16, 16, 8))
+    return module
+
+
+def residual_unet() -> nn.Module:
+    module: nn.Module = monai.UNet(2, 3, 4, channels=(8, 16, 16), strides=(2, 2), num_res_units=1)
+    return module
+
+
+def taught(net: nn.Module) -> nn.Module:
+    """Teach the net four levels of brightness: an untrained one is unsure everywhere."""
+    photos = torch.from_numpy(np.concatenate([f["frame"] for f in frames(12, (64, 96))]))
+    x = (photos.permute(0, 3, 1, 2) / 255.0 - 0.45) / 0.225
+    labels = (photos.float().mean(3) // 64).long()
+    optimizer = torch.optim.Adam(net.parameters(), 1e-2)
+    for _ in range(40):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(net(x), labels).backward()
+        optimizer.step()
+    return net
+
+
+@pytest.mark.parametrize("make", [basic_unet, residual_unet])
+def test_monai_nets_build_in_int8(make: object, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    net = taught(make())  # type: ignore[operator]
+    adapter = SemanticSegmentation(net, size=(64, 96), classes=list("abcd"), input_size=(72, 96))
+    with pytest.warns(UserWarning, match="calibrated on 12 frames"):
+        summary = edgevision.build(
+            adapter, tmp_path / "m.ev", precision="int8", calibration=PHOTOS,
+            targets=["host-cpu", "rtx"],
+        )  # fmt: skip
+    states = {a.target: a.is_pending for a in summary.bundle.manifest.stages[0].artifacts}
+    assert states == {"host-cpu": False, "rtx": False}
+    with edgevision.load(summary.bundle) as model:
+        result = model(frames(1, (72, 96))[0]["frame"][0])
+    assert result.mask.shape == (72, 96)

@@ -1,0 +1,169 @@
+"""FP16 in the graph: types that fit, ranges that are watched, boundaries that stay."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto
+
+from edgevision.errors import ExportError
+from edgevision.export.observe import element_types, largest_magnitudes, typed
+from edgevision.export.precision import to_fp16
+from tests.export.conftest import frames, run
+
+Make = Callable[..., onnx.ModelProto]
+
+
+def types_of(model: onnx.ModelProto) -> dict[str, int]:
+    return element_types(typed(model))
+
+
+def test_a_net_becomes_half_with_its_boundary_kept(fp32: onnx.ModelProto) -> None:
+    half = to_fp16(fp32, samples=frames(2))
+    assert half.kept_fp32 == {}
+    types = types_of(half.model)
+    assert types["frame"] == types["classes"] == TensorProto.UINT8
+    computed = [types[name] for node in half.model.graph.node for name in node.output]
+    assert TensorProto.FLOAT not in computed
+    assert Counter(n.op_type for n in half.model.graph.node)["Cast"] == 2
+    for feed in frames(3):
+        same = run(fp32, feed)["classes"] == run(half.model, feed)["classes"]
+        assert same.mean() > 0.99
+
+
+def test_the_given_model_is_not_changed(fp32: onnx.ModelProto) -> None:
+    before = fp32.SerializeToString(deterministic=True)
+    to_fp16(fp32, samples=frames(1))
+    assert fp32.SerializeToString(deterministic=True) == before
+
+
+def test_float_inputs_and_outputs_stay_float32(made: Make) -> None:
+    model = made(
+        [
+            ("Mul", ["x", "w"], ["y"], {}),
+            ("Relu", ["y"], ["z"], {}),
+        ],
+        {"x": [1, 4]},
+        {"w": np.array([1.5], np.float32)},
+        ["y", "z"],
+    )
+    feed = {"x": np.array([[-1, 2, 0.1, 3]], np.float32)}
+    half = to_fp16(model, samples=[feed]).model
+    types = types_of(half)
+    assert types["x"] == types["y"] == types["z"] == TensorProto.FLOAT
+    wanted, found = run(model, feed), run(half, feed)
+    for name in ("y", "z"):
+        assert found[name].dtype == np.float32
+        np.testing.assert_allclose(found[name], wanted[name], rtol=2e-3)
+
+
+def test_nodes_near_the_end_of_float16_stay_float32(made: Make) -> None:
+    model = made(
+        [
+            ("Mul", ["x", "big"], ["y"], {}),
+            ("Mul", ["y", "small"], ["z"], {}),
+            ("Relu", ["z"], ["r"], {}),
+        ],
+        {"x": [1, 4]},
+        {"big": np.array([1e5], np.float32), "small": np.array([1e-5], np.float32)},
+        ["r"],
+    )
+    feed = {"x": np.array([[1, 2, 3, 4]], np.float32)}
+    half = to_fp16(model, samples=[feed])
+    assert set(half.kept_fp32) == {"Mul0", "Mul1"}
+    assert "4e+05" in half.kept_fp32["Mul0"]
+    np.testing.assert_allclose(run(half.model, feed)["r"], run(model, feed)["r"], rtol=2e-3)
+
+
+def test_an_overflow_on_frames_is_found_whatever_its_sign(made: Make) -> None:
+    model = made([("Exp", ["x"], ["e"], {}), ("Neg", ["e"], ["n"], {})], {"x": [1, 2]}, {}, ["n"])
+    kept = to_fp16(model, samples=[{"x": np.array([[0, 12]], np.float32)}]).kept_fp32
+    assert set(kept) == {"Exp0", "Neg1"}
+    assert to_fp16(model, samples=[{"x": np.zeros((1, 2), np.float32)}]).kept_fp32 == {}
+
+
+def test_masks_of_minus_infinity_like_values_stay_float32(made: Make) -> None:
+    model = made(
+        [("Add", ["x", "mask"], ["y"], {}), ("Softmax", ["y"], ["s"], {"axis": 1})],
+        {"x": [1, 3]},
+        {"mask": np.array([[0, -1e9, 0]], np.float32)},
+        ["s"],
+    )
+    feed = {"x": np.array([[1, 5, 2]], np.float32)}
+    half = to_fp16(model, samples=[feed])
+    assert "Add0" in half.kept_fp32
+    np.testing.assert_allclose(run(half.model, feed)["s"], run(model, feed)["s"], atol=1e-3)
+
+
+def test_nodes_asked_for_stay_float32_with_one_cast_each_way(made: Make) -> None:
+    model = made(
+        [
+            ("Relu", ["x"], ["a"], {}),
+            ("Softmax", ["a"], ["b"], {"axis": 1}),
+            ("Exp", ["a"], ["c"], {}),
+            ("Add", ["b", "c"], ["d"], {}),
+        ],
+        {"x": [1, 3]},
+        {},
+        ["d"],
+    )
+    feed = {"x": np.array([[1, 2, 3]], np.float32)}
+    half = to_fp16(model, samples=[feed], keep_fp32=["Softmax", "Exp2"])
+    assert set(half.kept_fp32) == {"Softmax1", "Exp2"}
+    casts = Counter(n.input[0] for n in half.model.graph.node if n.op_type == "Cast")
+    assert max(casts.values()) == 1, "a tensor is cast twice to one type"
+    chains = {n.output[0] for n in half.model.graph.node if n.op_type == "Cast"} & set(casts)
+    assert not chains, "a Cast reads a Cast"
+
+
+def test_an_unknown_name_is_an_error(fp32: onnx.ModelProto) -> None:
+    with pytest.raises(ExportError, match="called Sotfmax"):
+        to_fp16(fp32, samples=frames(1), keep_fp32=["Sotfmax"])
+
+
+def test_resize_keeps_its_scales(made: Make) -> None:
+    model = made(
+        [("Resize", ["x", "", "scales"], ["y"], {"mode": "nearest"})],
+        {"x": [1, 1, 2, 2]},
+        {"scales": np.array([1, 1, 2, 2], np.float32)},
+        ["y"],
+    )
+    feed = {"x": np.arange(4, dtype=np.float32).reshape(1, 1, 2, 2)}
+    half = to_fp16(model, samples=[feed]).model
+    np.testing.assert_array_equal(run(half, feed)["y"], run(model, feed)["y"])
+    (resize,) = (n for n in half.graph.node if n.op_type == "Resize")
+    assert types_of(half)[resize.input[2]] == TensorProto.FLOAT
+
+
+def test_subgraphs_are_refused() -> None:
+    helper = onnx.helper
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["o"])],
+        "body",
+        [],
+        [helper.make_tensor_value_info("o", 1, [1])],
+    )
+    graph = helper.make_graph(
+        [helper.make_node("If", ["c"], ["y"], name="branch", then_branch=body, else_branch=body)],
+        "g",
+        [
+            helper.make_tensor_value_info("c", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("x", 1, [1]),
+        ],
+        [helper.make_tensor_value_info("y", 1, [1])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    with pytest.raises(ExportError, match=r"'branch' \(If\) holds a subgraph"):
+        to_fp16(model, samples=[])
+
+
+def test_magnitudes_are_those_of_numpy(made: Make) -> None:
+    model = typed(made([("Neg", ["x"], ["y"], {})], {"x": [2, 3]}, {}, ["y"]))
+    feeds = [{"x": np.full((2, 3), v, np.float32)} for v in (1, -7, 3)]
+    assert largest_magnitudes(model, ["y"], feeds, {}) == {"y": 7.0}
+    broken = [{"x": np.full((2, 3), np.nan, np.float32)}]
+    assert largest_magnitudes(model, ["y"], broken, {}) == {"y": np.inf}

@@ -1,0 +1,289 @@
+"""INT8 in the graph: placement, scales, sensitivity, and the linter that guards them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from edgevision.errors import ExportError
+from edgevision.export.calibration import METHODS
+from edgevision.export.lint import lint_qdq
+from edgevision.export.observe import element_types, typed
+from edgevision.export.precision import to_fp16
+from edgevision.export.quantize import _half_up, to_int8
+from edgevision.export.sensitivity import signal_to_noise_db
+from tests.export.conftest import frames, run
+
+Make = Callable[..., onnx.ModelProto]
+ALL = float("-inf")
+
+pytestmark = pytest.mark.filterwarnings("ignore:INT8 was calibrated on:UserWarning")
+
+
+def conv_feeds(count: int = 4) -> list[dict[str, np.ndarray]]:
+    rng = np.random.default_rng(count)
+    return [{"x": rng.normal(size=(1, 3, 8, 8)).astype(np.float32)} for _ in range(count)]
+
+
+@pytest.fixture
+def block(made: Make) -> onnx.ModelProto:
+    """A residual block: conv, relu, conv, add, and a transposed convolution."""
+    rng = np.random.default_rng(5)
+    weights = {
+        "w0": rng.normal(size=(3, 3, 3, 3)).astype(np.float32),
+        "b0": rng.normal(size=3).astype(np.float32),
+        "w1": rng.normal(size=(3, 3, 1, 1)).astype(np.float32),
+        "w2": rng.normal(size=(3, 5, 2, 2)).astype(np.float32),
+    }
+    return made(
+        [
+            ("Conv", ["x", "w0", "b0"], ["a"], {"pads": [1, 1, 1, 1]}),
+            ("Relu", ["a"], ["r"], {}),
+            ("Conv", ["r", "w1"], ["c"], {}),
+            ("Add", ["c", "r"], ["s"], {}),
+            ("ConvTranspose", ["s", "w2"], ["y"], {"strides": [2, 2]}),
+        ],
+        {"x": [1, 3, 8, 8]},
+        weights,
+        ["y"],
+    )
+
+
+def test_placement(block: onnx.ModelProto) -> None:
+    graph = to_int8(block, conv_feeds(), min_snr_db=ALL).model.graph
+    producers = {name: node for node in graph.node for name in node.output}
+    stored = {i.name: i for i in graph.initializer}
+    layers = {n.name: n for n in graph.node if n.op_type in ("Conv", "ConvTranspose")}
+    for layer in layers.values():
+        activation, weight = (producers[name] for name in layer.input[:2])
+        assert activation.op_type == weight.op_type == "DequantizeLinear"
+        assert stored[weight.input[0]].data_type == TensorProto.INT8
+        axis = next(a.i for a in weight.attribute if a.name == "axis")
+        assert axis == (1 if layer.op_type == "ConvTranspose" else 0)
+        assert list(stored[weight.input[1]].dims) == [stored[weight.input[0]].dims[axis]]
+    assert layers["Conv0"].input[2] == "b0", "the bias must stay float"
+    add = next(n for n in graph.node if n.op_type == "Add")
+    assert list(add.input) == ["c", "r_dq"], "the identity branch is quantised, the other not"
+    quantized = Counter(n.input[0] for n in graph.node if n.op_type == "QuantizeLinear")
+    assert quantized == {"x": 1, "r": 1, "s": 1}
+
+
+# Entropy clips the tails of random numbers, which hold more of their energy than those of images.
+@pytest.mark.parametrize(
+    ("method", "bar"), [("percentile", 0.05), ("minmax", 0.05), ("entropy", 0.2)]
+)
+def test_int8_stays_near_float(block: onnx.ModelProto, method: str, bar: float) -> None:
+    feeds = conv_feeds(24)
+    quantized = to_int8(block, feeds, method=method, min_snr_db=ALL)
+    assert (quantized.layers, quantized.calibration.count) == (3, 24)
+    wanted, found = run(block, feeds[0])["y"], run(quantized.model, feeds[0])["y"]
+    assert np.linalg.norm(found - wanted) / np.linalg.norm(wanted) < bar
+
+
+def test_the_same_frames_give_the_same_bytes(fp32: onnx.ModelProto) -> None:
+    first, second = (to_int8(fp32, frames(12)) for _ in range(2))
+    assert first.model.SerializeToString(deterministic=True) == second.model.SerializeToString(
+        deterministic=True
+    )
+    assert first.calibration == second.calibration
+    assert to_int8(fp32, frames(11)).calibration.sha256 != first.calibration.sha256
+
+
+def test_both_rests_share_their_scales_exactly(block: onnx.ModelProto) -> None:
+    feeds = conv_feeds()
+    host = to_int8(block, feeds, min_snr_db=ALL).model
+    half = to_fp16(host, samples=feeds).model
+    wide = {i.name: numpy_helper.to_array(i) for i in host.graph.initializer}
+    narrow = {i.name: numpy_helper.to_array(i) for i in half.graph.initializer}
+    scales = [name for name in wide if name.endswith("_scale")]
+    assert len(scales) == 6
+    for name in scales:
+        np.testing.assert_array_equal(wide[name], narrow[f"{name}_fp16"].astype(np.float32))
+    types = element_types(typed(half))
+    for node in half.graph.node:
+        if node.op_type == "DequantizeLinear":
+            assert types[node.output[0]] == types[node.input[1]] == TensorProto.FLOAT16
+    assert not lint_qdq(half)
+
+
+@given(st.lists(st.floats(0, 1e3), min_size=1, max_size=8))
+def test_scales_round_up_to_float16(values: list[float]) -> None:
+    scales = np.array(values)
+    rounded = _half_up(scales)
+    assert np.all(rounded >= scales)
+    assert np.all(rounded > 0)
+    np.testing.assert_array_equal(rounded.astype(np.float16).astype(np.float32), rounded)
+    fine = scales > 2.0**-14
+    assert np.all(rounded[fine] <= scales[fine] * (1 + 2.0**-10))
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(0.01, 100))
+def test_weights_are_within_half_a_step(seed: int, size: float) -> None:
+    rng = np.random.default_rng(seed)
+    weights = (rng.normal(size=(4, 3, 1, 1)) * size).astype(np.float32)
+    weights[0] = 0
+    model = conv_model(weights)
+    graph = to_int8(model, conv_feeds(2), min_snr_db=ALL).model.graph
+    stored = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
+    scale = stored["w_scale"].reshape(-1, 1, 1, 1)
+    error = np.abs(stored["w_q"] * scale - weights)
+    assert np.all(error <= scale * 0.5001)
+
+
+def conv_model(weights: np.ndarray) -> onnx.ModelProto:
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["x", "w"], ["y"], name="conv")],
+        "g",
+        [helper.make_tensor_value_info("x", 1, [1, 3, 8, 8])],
+        [helper.make_tensor_value_info("y", 1, [1, 4, 8, 8])],
+        [numpy_helper.from_array(weights, "w")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+def test_a_layer_that_int8_ruins_stays_float(made: Make) -> None:
+    # One channel a thousand times the other: one scale for both leaves the small one no levels.
+    wide = np.array([[[[1000.0]]], [[[1.0]]]], np.float32).repeat(3, axis=1)
+    sharp = np.array([[[[0.0]], [[1.0]]], [[[0.0]], [[-1.0]]]], np.float32)
+    model = made(
+        [("Conv", ["x", "w0"], ["a"], {}), ("Conv", ["a", "w1"], ["y"], {})],
+        {"x": [1, 3, 8, 8]},
+        {"w0": wide, "w1": sharp},
+        ["y"],
+    )
+    quantized = to_int8(model, conv_feeds(8))
+    assert list(quantized.kept_float) == ["Conv1"]
+    assert "signal-to-noise" in quantized.kept_float["Conv1"]
+    assert quantized.layers == 1
+
+
+def test_signal_to_noise_is_what_numpy_says(block: onnx.ModelProto) -> None:
+    feeds = conv_feeds(1)
+    graph = typed(block)
+    quantized = to_int8(block, feeds, min_snr_db=ALL).model
+    (first,) = signal_to_noise_db(graph, quantized, ["Conv0"], feeds, {}).values()
+    probe = onnx.ModelProto()
+    probe.CopyFrom(quantized)
+    del probe.graph.output[:]
+    probe.graph.output.append(helper.make_tensor_value_info("a", 1, None))
+    exact = onnx.ModelProto()
+    exact.CopyFrom(block)
+    exact.graph.output.append(helper.make_tensor_value_info("a", 1, None))
+    wanted = run(exact, feeds[0])["a"].astype(np.float64)
+    found = run(probe, feeds[0])["a"].astype(np.float64)
+    assert first == pytest.approx(
+        10 * np.log10((wanted**2).mean() / ((wanted - found) ** 2).mean()), abs=0.01
+    )
+
+
+def test_layers_asked_for_stay_float(block: onnx.ModelProto) -> None:
+    quantized = to_int8(block, conv_feeds(), keep_float=["ConvTranspose", "Conv2"], min_snr_db=ALL)
+    assert quantized.layers == 1
+    with pytest.raises(ExportError, match="called Covn"):
+        to_int8(block, conv_feeds(), keep_float=["Covn"])
+
+
+def test_nothing_to_quantise(made: Make) -> None:
+    model = made([("Relu", ["x"], ["y"], {})], {"x": [1, 3, 8, 8]}, {}, ["y"])
+    with pytest.raises(ExportError, match="nothing to quantise"):
+        to_int8(model, conv_feeds())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_samples(block: onnx.ModelProto, method: str) -> None:
+    with pytest.raises(ExportError, match="none were given"):
+        to_int8(block, [], method=method)
+
+
+def test_unknown_method(block: onnx.ModelProto) -> None:
+    with pytest.raises(ValueError, match="got 'kl', expected one of percentile"):
+        to_int8(block, conv_feeds(), method="kl")
+
+
+@pytest.mark.filterwarnings("default:INT8 was calibrated on:UserWarning")
+def test_few_or_flat_frames_are_a_warning(block: onnx.ModelProto) -> None:
+    flat = [{"x": np.zeros((1, 3, 8, 8), np.float32)}]
+    with pytest.warns(UserWarning, match="on 4 frames; 1 of them are of one colour"):
+        to_int8(block, [*conv_feeds(3), *flat], min_snr_db=ALL)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_values_that_are_not_finite_are_named(block: onnx.ModelProto, method: str) -> None:
+    feed = conv_feeds(1)[0]
+    feed["x"][0, 0, 0, 0] = np.nan
+    with pytest.raises(ExportError, match="tensor 'x' holds values that are not finite"):
+        to_int8(block, [feed], method=method)
+
+
+def test_lint_passes_our_own_graphs(fp32: onnx.ModelProto) -> None:
+    assert lint_qdq(to_int8(fp32, frames(4)).model) == []
+
+
+def broken(rule: str) -> onnx.ModelProto:
+    """Return a graph with Q/DQ that breaks one of TensorRT's rules."""
+    per_channel = rule in ("wrong axis", "activation per channel")
+    weights = np.ones((4, 3, 1, 1), np.int8)
+    zero = np.array(3 if rule == "zero point" else 0, np.uint8 if rule == "uint8" else np.int8)
+    scale = np.array(0.0 if rule == "zero scale" else 0.1, np.float32)
+    stored = {"s": scale, "z": zero, "w": weights, "ws": np.full(4, 0.1, np.float32),
+              "wz": np.zeros(4, np.int8), "b": np.ones(4, np.int32),
+              "bs": np.full(4, 0.01, np.float32)}  # fmt: skip
+    axis = 1 if rule == "wrong axis" else 0
+    if rule == "wrong axis":
+        stored |= {"ws": np.full(3, 0.1, np.float32), "wz": np.zeros(3, np.int8)}
+    if rule == "activation per channel":
+        stored |= {"s": np.full(3, 0.1, np.float32), "z": np.zeros(3, np.int8)}
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"], "Q"),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"], "DQ"),
+        helper.make_node("DequantizeLinear", ["w", "ws", "wz"], ["wd"], "WDQ", axis=axis),
+        helper.make_node("DequantizeLinear", ["b", "bs"], ["bd"], "BDQ", axis=0),
+        helper.make_node("Conv", ["d", "wd", *(["bd"] if rule == "bias" else [])], ["y"], "conv"),
+    ]
+    if rule != "bias":
+        del nodes[3]
+    if rule == "computed scale":
+        nodes.insert(0, helper.make_node("ReduceMax", ["x"], ["s"], keepdims=0))
+        del stored["s"]
+    if rule == "dynamic":
+        nodes[0] = helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"], "Q")
+        del stored["s"], stored["z"]
+    assert per_channel or rule
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", 1, [1, 3, 8, 8])],
+        [helper.make_tensor_value_info("y", 1, [1, 4, 8, 8])],
+        [numpy_helper.from_array(a, n) for n, a in stored.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+@pytest.mark.parametrize(
+    ("rule", "node", "message"),
+    [
+        ("zero point", "Q", "zero point is not 0"),
+        ("uint8", "Q", "quantises to UINT8"),
+        ("zero scale", "Q", "not positive"),
+        ("computed scale", "Q", "scale is computed"),
+        ("bias", "BDQ", "int32 bias"),
+        ("wrong axis", "WDQ", "axis 1 of Conv"),
+        ("activation per channel", "Q", "scale per channel"),
+        ("dynamic", "Q", "scales must be constants"),
+    ],
+)
+def test_lint_names_the_node_and_the_rule(rule: str, node: str, message: str) -> None:
+    found = {f.node: f.message for f in lint_qdq(broken(rule))}
+    assert message in found[node]
+
+
+def test_lint_has_nothing_to_say_of_good_pairs() -> None:
+    assert lint_qdq(broken("none")) == []

@@ -1,0 +1,194 @@
+"""Models with their own tensors: old ONNX files, dynamic batches, several inputs, hostile files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+import edgevision
+from edgevision.errors import ExportError, FileReadError, FrameError
+from edgevision.export import Tensors
+from edgevision.tensors import DYNAMIC, DType, ShapeProfile, TensorSpec
+from tests.export.conftest import run
+
+
+def onnx_file(path: Path, *, opset: int = 11, batch: int | str = "n") -> Path:
+    """Write a model of two inputs; its Squeeze has axes as an attribute, as before opset 13."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("Add", ["a", "b"], ["s"]),
+            helper.make_node("Unsqueeze", ["s"], ["u"], axes=[2]),
+            helper.make_node("Squeeze", ["u"], ["q"], axes=[2]),
+            helper.make_node("MatMul", ["q", "w"], ["y"]),
+        ],
+        "old",
+        [helper.make_tensor_value_info(n, 1, [batch, 3]) for n in ("a", "b")],
+        [helper.make_tensor_value_info("y", 1, [batch, 2])],
+        [numpy_helper.from_array(np.arange(6, dtype=np.float32).reshape(3, 2), "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=7)
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def feed(batch: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(batch)
+    return {n: rng.normal(size=(batch, 3)).astype(np.float32) for n in ("a", "b")}
+
+
+def test_an_old_file_with_two_inputs_and_a_dynamic_batch(tmp_path: Path) -> None:
+    adapter = Tensors(onnx_file(tmp_path / "old.onnx"))
+    assert adapter.inputs[0] == TensorSpec("a", DType.FLOAT32, (DYNAMIC, 3))
+    assert adapter.profiles["b"] == ShapeProfile((1, 3), (1, 3), (8, 3))
+    model = adapter.to_onnx()
+    assert model.opset_import[0].version == 20
+    for batch in (1, 5):
+        wanted = (feed(batch)["a"] + feed(batch)["b"]) @ np.arange(6).reshape(3, 2)
+        np.testing.assert_allclose(adapter.reference(feed(batch))["y"], wanted, rtol=1e-5)
+        np.testing.assert_allclose(run(model, feed(batch))["y"], wanted, rtol=1e-5)
+
+
+def test_a_bundle_of_it_keeps_the_profile(tmp_path: Path) -> None:
+    summary = edgevision.build(
+        onnx_file(tmp_path / "old.onnx"), tmp_path / "old.ev", precision="fp16",
+        targets=["host-cpu", "rtx"],
+    )  # fmt: skip
+    with edgevision.load(summary.bundle) as model:
+        for batch in (1, 8):
+            wanted = (feed(batch)["a"] + feed(batch)["b"]) @ np.arange(6).reshape(3, 2)
+            found = model(feed(batch)).outputs["y"]
+            np.testing.assert_allclose(found, wanted, rtol=2e-2, atol=2e-2)
+        with pytest.raises(FrameError, match="outside the profile"):
+            model(feed(9))
+
+
+class TwoAnswers(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 2)
+
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return self.linear(x) + y, x.argmax(1)
+
+
+def test_a_module_with_several_inputs_and_outputs() -> None:
+    torch.manual_seed(0)
+    specs = [
+        TensorSpec("x", DType.FLOAT32, (DYNAMIC, 3)),
+        TensorSpec("y", DType.FLOAT32, (DYNAMIC, 2)),
+    ]
+    adapter = Tensors(TwoAnswers(), inputs=specs)
+    model = adapter.to_onnx()
+    for batch in (1, 4, 8):
+        fed = {"x": np.ones((batch, 3), np.float32), "y": np.full((batch, 2), 2, np.float32)}
+        wanted, found = adapter.reference(fed), run(model, fed)
+        assert wanted.keys() == found.keys() == {"output0", "output1"}
+        np.testing.assert_allclose(found["output0"], wanted["output0"], rtol=1e-5)
+        np.testing.assert_array_equal(found["output1"], wanted["output1"])
+
+
+def test_int8_of_plain_tensors_from_npz_files(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    (tmp_path / "data").mkdir()
+    for i in range(16):
+        arrays = {name: rng.normal(size=(2, 3)).astype(np.float32) for name in ("a", "b")}
+        np.savez(tmp_path / "data" / f"{i}.npz", **arrays)
+    summary = edgevision.build(
+        onnx_file(tmp_path / "old.onnx"), tmp_path / "o.ev", precision="int8",
+        calibration=tmp_path / "data",
+    )  # fmt: skip
+    assert summary.bundle.manifest.provenance["calibration_count"] == "16"
+    (tmp_path / "data" / "5.npz").write_bytes(b"nonsense")
+    with pytest.raises(FileReadError, match=r"5\.npz: cannot be read as inputs"):
+        edgevision.build(
+            onnx_file(tmp_path / "old.onnx"), tmp_path / "o.ev", precision="int8",
+            calibration=tmp_path / "data",
+        )  # fmt: skip
+
+
+def test_dynamic_axes_beyond_the_batch_need_bounds(tmp_path: Path) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", 1, ["n", 3, "h", "w"])],
+        [helper.make_tensor_value_info("y", 1, ["n", 3, "h", "w"])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    path = tmp_path / "d.onnx"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ExportError, match=r"dynamic on axes \[0, 2, 3\].*ShapeProfile"):
+        Tensors(path)
+    profile = ShapeProfile((1, 3, 8, 8), (1, 3, 16, 16), (2, 3, 32, 32))
+    assert Tensors(path, profiles={"x": profile}).profiles == {"x": profile}
+    with pytest.raises(ValueError, match=r"\['z'\] are not dynamic inputs"):
+        Tensors(path, profiles={"z": profile})
+
+
+def test_bad_use() -> None:
+    with pytest.raises(ValueError, match="a module needs them"):
+        Tensors(nn.Linear(1, 1))
+
+
+@pytest.mark.parametrize("content", [b"", b"\x08\x07garbage", b"\xff" * 300])
+def test_garbage_files(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "bad.onnx"
+    path.write_bytes(content)
+    with pytest.raises(ExportError, match=r"bad\.onnx: not a valid ONNX file"):
+        Tensors(path)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(FileReadError, match="No such file"):
+        Tensors(tmp_path / "nowhere.onnx")
+
+
+def external(folder: Path, location: str) -> Path:
+    """Write a model whose weights say that they lie at `location`."""
+    path = onnx_file(folder / "e.onnx", opset=11)
+    model = onnx.load(path)
+    weights = model.graph.initializer[0]
+    (folder / "weights.bin").write_bytes(numpy_helper.to_array(weights).tobytes())
+    weights.ClearField("raw_data")
+    weights.data_location = TensorProto.EXTERNAL
+    entry = weights.external_data.add()
+    entry.key, entry.value = "location", location
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_weights_beside_the_model_are_read(tmp_path: Path) -> None:
+    adapter = Tensors(external(tmp_path, "weights.bin"))
+    wanted = (feed(2)["a"] + feed(2)["b"]) @ np.arange(6).reshape(3, 2)
+    np.testing.assert_allclose(run(adapter.to_onnx(), feed(2))["y"], wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "location", ["../weights.bin", "/etc/hostname", "link.bin", "nowhere.bin", ""]
+)
+def test_weights_elsewhere_are_refused(tmp_path: Path, location: str) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "weights.bin").write_bytes(b"\0" * 24)
+    (tmp_path / "model" / "link.bin").symlink_to(tmp_path / "weights.bin")
+    with pytest.raises(FileReadError, match="weights of 'w'"):
+        Tensors(external(tmp_path / "model", location))
+
+
+def test_a_type_that_no_target_takes(tmp_path: Path) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.DOUBLE, [1])],
+        [helper.make_tensor_value_info("y", TensorProto.DOUBLE, [1])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    path = tmp_path / "d.onnx"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ExportError, match=r"tensor 'x' \(DOUBLE\)"):
+        Tensors(path)
