@@ -1,7 +1,8 @@
 """From an ONNX file to engine bytes by any TensorRT flavour, handed its module.
 
 Only names that TensorRT 10.3 to 11.4 and TensorRT-RTX all have are used unguarded; the contract
-test reads this file and holds each of them against NVIDIA's bindings.
+test reads this file and holds each of them against NVIDIA's bindings. It knows what an object is by
+its variable's name: builder, network, parser, parser_error, config, profile, tensor, logger.
 """
 
 from __future__ import annotations
@@ -18,16 +19,6 @@ from edgevision.tensors import DYNAMIC, DType, ShapeProfile, TensorSpec
 Configure = Callable[[Any, Any], None]
 """Called with (builder, config) to add what only one flavour has."""
 
-_DTYPES = {
-    "BOOL": DType.BOOL,
-    "UINT8": DType.UINT8,
-    "INT8": DType.INT8,
-    "INT32": DType.INT32,
-    "INT64": DType.INT64,
-    "HALF": DType.FLOAT16,
-    "FLOAT": DType.FLOAT32,
-}
-
 
 def build_plan(
     trt: ModuleType, request: BuildRequest, progress: Progress, configure: Configure
@@ -43,7 +34,8 @@ def build_plan(
     strongly_typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     network = builder.create_network(strongly_typed)
     parser = trt.OnnxParser(network, logger)
-    if not parser.parse(request.graph.read_bytes()):
+    # TensorRT-RTX takes some garbage for an empty network.
+    if not parser.parse(request.graph.read_bytes()) or not network.num_outputs:
         raise BuildError(_parser_message(parser, request.target.name))
     inputs = tuple(_spec(trt, network.get_input(i)) for i in range(network.num_inputs))
     outputs = tuple(_spec(trt, network.get_output(i)) for i in range(network.num_outputs))
@@ -84,22 +76,32 @@ def _add_profile(
 
 
 def _parser_message(parser: Any, target: str) -> str:
-    errors = [parser.get_error(i) for i in range(parser.num_errors)]
-    said = "; ".join(
-        f"node '{e.node_name()}' ({e.node_operator()}): {e.desc().strip()}" for e in errors[:3]
-    )
+    said = "; ".join(_parser_error(parser.get_error(i)) for i in range(min(3, parser.num_errors)))
     return (
         f"the parser for '{target}' refuses the graph: {said or 'no reason given'}. Rewrite that "
         "node without the op or type it names."
     )
 
 
+def _parser_error(parser_error: Any) -> str:
+    name, operator = parser_error.node_name(), parser_error.node_operator()
+    return f"node '{name}' ({operator}): {parser_error.desc().strip()}"
+
+
 def _spec(trt: ModuleType, tensor: Any) -> TensorSpec:
-    names = {getattr(trt.DataType, name): dtype for name, dtype in _DTYPES.items()}
-    if tensor.dtype not in names:
+    dtypes = {
+        trt.DataType.BOOL: DType.BOOL,
+        trt.DataType.UINT8: DType.UINT8,
+        trt.DataType.INT8: DType.INT8,
+        trt.DataType.INT32: DType.INT32,
+        trt.DataType.INT64: DType.INT64,
+        trt.DataType.HALF: DType.FLOAT16,
+        trt.DataType.FLOAT: DType.FLOAT32,
+    }
+    if tensor.dtype not in dtypes:
         raise BuildError(f"tensor '{tensor.name}' has type {tensor.dtype}, which is not supported")
     shape = tuple(DYNAMIC if extent < 0 else int(extent) for extent in tensor.shape)
-    return TensorSpec(tensor.name, names[tensor.dtype], shape)
+    return TensorSpec(tensor.name, dtypes[tensor.dtype], shape)
 
 
 def _logger(trt: ModuleType) -> Any:
