@@ -7,13 +7,11 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,13 +28,13 @@ from edgevision.errors import (
     ParityError,
     PendingError,
 )
-from edgevision.progress import Progress, silent
+from edgevision.terminal import progress_bar
 
 if TYPE_CHECKING:
     from edgevision.compile import BuildSummary
     from edgevision.manifest import Manifest
 
-OK, NO, WRONG_USE, MISSING, PENDING, INTERRUPTED = 0, 1, 2, 3, 4, 130
+OK, NO, WRONG_USE, MISSING, PENDING, INTERRUPTED, READER_GONE = 0, 1, 2, 3, 4, 130, 141
 
 _EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (KeyboardInterrupt, INTERRUPTED),
@@ -64,6 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         handler: Callable[[argparse.Namespace], int] = options.handler
         return handler(options)
+    except BrokenPipeError:
+        # Whoever read us has seen enough, as in `edgevision inspect B.ev | head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return READER_GONE
     except tuple(kind for kind, _ in _EXIT_CODES) as error:
         if options.debug:
             raise
@@ -156,7 +158,7 @@ def _demo(options: argparse.Namespace) -> int:
     """Segment street photos with an INT8 net on this CPU, and write a report."""
     from edgevision.demo import run_demo
 
-    with _progress() as progress:
+    with progress_bar() as progress:
         report = run_demo(options.out, progress=progress)
     if options.json:
         _print_json({"report": str(report.page), "pictures": [str(p) for p in report.pictures]})
@@ -174,12 +176,12 @@ def _build(options: argparse.Namespace) -> int:
     if path.is_dir():
         if not options.target:
             raise ValueError("which target shall be built? Give --target NAME")
-        with _progress() as progress:
+        with progress_bar() as progress:
             summary = add_targets(path, options.target, progress=progress)
     else:
         if options.out is None:
             raise ValueError("where shall the bundle go? Give --out NAME.ev")
-        with _progress() as progress:
+        with progress_bar() as progress:
             summary = build(
                 options.source,
                 options.out,
@@ -327,7 +329,7 @@ def _run(options: argparse.Namespace) -> int:
     from edgevision.runtime.batch import run_files
     from edgevision.runtime.load import load
 
-    with load(options.bundle, device=options.device) as model, _progress() as progress:
+    with load(options.bundle, device=options.device) as model, progress_bar() as progress:
         done = run_files(model, options.source, options.out, progress=progress)
     if options.json:
         _print_json(
@@ -402,40 +404,6 @@ def _doctor(options: argparse.Namespace) -> int:
 
 def _print_json(value: object) -> None:
     print(json.dumps(value, indent=1, default=str, allow_nan=False))
-
-
-class _Bar:
-    """A progress bar on one line of a terminal."""
-
-    def __init__(self) -> None:
-        self._drawn = ""
-
-    def __call__(self, phase: str, done: int, total: int) -> None:
-        share = min(1.0, done / total) if total else 0.0
-        filled = math.floor(share * 24)
-        bar = f"[{'#' * filled}{'.' * (24 - filled)}] {done}/{total}" if total else f"{done}"
-        line = f"{phase[:40]:40} {bar}"
-        if line != self._drawn:
-            sys.stderr.write(f"\r\x1b[K{line}")
-            sys.stderr.flush()
-            self._drawn = line
-
-    def clear(self) -> None:
-        if self._drawn:
-            sys.stderr.write("\r\x1b[K")
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Progress]:
-    """Give a progress callback: a bar on a terminal, nothing elsewhere."""
-    if not sys.stderr.isatty():
-        yield silent
-        return
-    bar = _Bar()
-    try:
-        yield bar
-    finally:
-        bar.clear()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -22,12 +22,11 @@ import numpy.typing as npt
 
 from edgevision.bundle import Bundle, BundleWriter
 from edgevision.engines.builder import BuildRequest, build_engine, unavailable
-from edgevision.errors import ExportError, FileReadError, ParityError
+from edgevision.errors import ExportError, ParityError
 from edgevision.manifest import Artifact, Manifest, Stage
 from edgevision.parity import ParityReport
 from edgevision.progress import Progress, silent
-from edgevision.runtime.evaluate import SemanticScore, evaluate_semantic, labelled_images
-from edgevision.runtime.frames import read_image, resize
+from edgevision.runtime.evaluate import SemanticScore, evaluate_semantic
 from edgevision.runtime.session import Session
 from edgevision.runtime.verify import check_golden
 from edgevision.targets import Flavour, TargetProfile, get_target
@@ -44,8 +43,6 @@ Feeds = dict[str, Array]
 PathLike = str | os.PathLike[str]
 
 PRECISIONS = ("fp32", "fp16", "int8")
-_GOLDEN_SAMPLES = 3
-_MAX_CALIBRATION_SAMPLES = 64
 _VERSIONED = ("edgevision", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 
 
@@ -120,6 +117,7 @@ def build(
         raise ValueError("targets: none given; host-cpu runs anywhere")
     # Late, so that `import edgevision.compile` stays light and says what is missing by itself.
     from edgevision.export.recipe import export_stage
+    from edgevision.export.samples import calibration_samples, golden_samples
     from edgevision.export.source import resolve
 
     with BundleWriter(out) as writer:
@@ -131,12 +129,12 @@ def build(
             classes=classes,
         )
         adapter = resolved.adapter
-        golden, origin = _golden_samples(adapter, calibration, evaluate)
+        golden, origin = golden_samples(adapter, calibration, evaluate)
         stage = export_stage(
             adapter,
             precision=precision,
             samples=golden,
-            calibration=_calibration(adapter, calibration) if precision == "int8" else None,
+            calibration=calibration_samples(adapter, calibration) if calibration else None,
             progress=progress,
         )
         scores = _scores(adapter, stage, evaluate, progress) if evaluate else []
@@ -328,75 +326,13 @@ def _graph_for(stage: ExportedStage, precision: str, target: TargetProfile) -> b
     return stage.graphs[precision]
 
 
-def _golden_samples(
-    adapter: ModelAdapter, calibration: PathLike | None, evaluate: PathLike | None
-) -> tuple[list[Feeds], str]:
-    """Return a few feeds, and whether they are real frames or synthetic."""
-    for folder in (evaluate, calibration):
-        if folder is not None:
-            return list(_folder_feeds(adapter, folder, _GOLDEN_SAMPLES)), "real"
-    rng = np.random.default_rng(0)
-    return [
-        {spec.name: _synthetic(adapter, spec, rng) for spec in adapter.inputs}
-        for _ in range(_GOLDEN_SAMPLES)
-    ], "synthetic"
-
-
-def _synthetic(adapter: ModelAdapter, spec: TensorSpec, rng: np.random.Generator) -> Array:
-    shape = adapter.profiles[spec.name].optimum if spec.is_dynamic else spec.shape
-    dtype = spec.dtype.numpy
-    if dtype.kind == "f":
-        return rng.standard_normal(shape).astype(dtype)
-    return rng.integers(0, 256 if dtype == np.uint8 else 2, shape).astype(dtype)
-
-
-def _calibration(adapter: ModelAdapter, folder: PathLike | None) -> list[Feeds]:
-    assert folder is not None
-    return list(_folder_feeds(adapter, folder, _MAX_CALIBRATION_SAMPLES))
-
-
-def _folder_feeds(adapter: ModelAdapter, folder: PathLike, most: int) -> Iterator[Feeds]:
-    """Give feeds from at most `most` files of a folder, evenly spread over it."""
-    if adapter.task == "tensors":
-        yield from _npz_feeds(adapter, Path(folder), most)
-        return
-    images, _ = labelled_images(folder)
-    frame = adapter.inputs[0]
-    for path in _spread(images, most):
-        pixels = resize(read_image(path), (frame.shape[1], frame.shape[2]))
-        yield {frame.name: _ordered(adapter, pixels)[np.newaxis]}
-
-
-def _npz_feeds(adapter: ModelAdapter, folder: Path, most: int) -> Iterator[Feeds]:
-    files = sorted(folder.glob("*.npz"))
-    if not files:
-        names = ", ".join(spec.name for spec in adapter.inputs)
-        raise FileReadError(f"{folder}: no .npz file; expected files with the inputs: {names}")
-    for path in _spread(files, most):
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                yield {spec.name: arrays[spec.name] for spec in adapter.inputs}
-        except (OSError, ValueError, KeyError, EOFError) as error:
-            raise FileReadError(f"{path}: cannot be read as inputs: {error}") from error
-
-
-def _spread(paths: list[Path], most: int) -> list[Path]:
-    if len(paths) <= most:
-        return paths
-    return [paths[i * len(paths) // most] for i in range(most)]
-
-
-def _ordered(adapter: ModelAdapter, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Return an RGB frame in the channel order that the graph takes."""
-    flipped = adapter.settings().get("channel_order") == "bgr"
-    return np.ascontiguousarray(pixels[..., ::-1]) if flipped else pixels
-
-
 def _scores(
     adapter: ModelAdapter, stage: ExportedStage, folder: PathLike, progress: Progress
 ) -> list[SemanticScore]:
     if adapter.task != "semantic":
         raise ValueError(f"task '{adapter.task}' has no metric: leave out --evaluate")
+    from edgevision.export.samples import in_channel_order
+
     frame, mask = stage.inputs[0], stage.outputs[0]
     classes = adapter.settings()["classes"]
     assert isinstance(classes, list)
@@ -411,7 +347,7 @@ def _scores(
         run: Callable[[Feeds], Mapping[str, Array]],
     ) -> Callable[..., npt.NDArray[np.uint8]]:
         def of(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-            feed = _ordered(adapter, pixels)[np.newaxis]
+            feed = in_channel_order(adapter, pixels)[np.newaxis]
             classes: npt.NDArray[np.uint8] = run({frame.name: feed})[mask.name][0].astype(np.uint8)
             return classes
 

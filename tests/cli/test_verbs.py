@@ -240,3 +240,45 @@ def test_a_full_disk_is_one_message(project: Path, tmp_path: Path) -> None:
 def test_json_is_json_even_where_a_class_is_absent(int8_bundle: Outcome, project: Path) -> None:
     report = json.loads((project / "int8.ev" / "reports" / "accuracy.json").read_text())
     assert len(report[0]["iou"]) == 3
+
+
+def test_a_reader_that_stops_reading_is_no_error(int8_bundle: Outcome, project: Path) -> None:
+    command = f"{sys.executable} -m edgevision.cli inspect int8.ev | head -1"
+    done = subprocess.run(
+        command, shell=True, cwd=project, capture_output=True, text=True, check=False
+    )
+    assert done.stderr == ""
+    assert done.stdout.startswith("net: task semantic")
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "line"),
+    [
+        ("torch", BUILD, "pip install 'edgevision[export]'"),
+        ("onnx", BUILD, "pip install 'edgevision[export]'"),
+        ("PIL.Image", ("run", "int8.ev", "frames/00.png"), "pip install 'edgevision[media]'"),
+        ("jinja2", ("demo", "--out", "demo"), "pip install 'edgevision[report]'"),
+    ],
+)
+def test_a_missing_package_gives_its_pip_line(
+    int8_bundle: Outcome, project: Path, module: str, arguments: tuple[str, ...], line: str
+) -> None:
+    without = (
+        f"import sys; sys.modules['{module}'] = None; import edgevision.cli; "
+        "sys.exit(edgevision.cli.main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", without, *arguments]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    assert done.returncode == 3, done.stderr
+    assert line in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_video_frames_become_pictures(int8_bundle: Outcome, shell: Shell, tmp_path: Path) -> None:
+    from tests.runtime.test_frames import write_video
+
+    write_video(tmp_path / "drive.mp4", 5)
+    done = shell("run", "int8.ev", tmp_path / "drive.mp4", "--out", tmp_path / "o", "--json").json
+    assert [f["name"] for f in done["frames"]] == [f"drive-{i:06d}" for i in range(5)]
+    assert done["frames"][0]["resized_from"] == [48, 64]
+    assert len(list((tmp_path / "o").iterdir())) == 10

@@ -1,0 +1,94 @@
+"""Feeds for a model from files: golden samples, calibration frames, or synthetic stand-ins."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from edgevision.errors import FileReadError
+from edgevision.export.adapter import Array, ModelAdapter
+from edgevision.runtime.evaluate import labelled_images
+from edgevision.runtime.frames import read_image, resize
+from edgevision.tensors import TensorSpec
+
+Feeds = dict[str, Array]
+PathLike = str | os.PathLike[str]
+
+_GOLDEN_SAMPLES = 3
+_MAX_CALIBRATION_SAMPLES = 64
+
+
+def golden_samples(
+    adapter: ModelAdapter, calibration: PathLike | None, evaluate: PathLike | None
+) -> tuple[list[Feeds], str]:
+    """Return a few feeds, and whether they are "real" frames or "synthetic".
+
+    Raises:
+        FileReadError: the folder or a file in it cannot be read.
+    """
+    for folder in (evaluate, calibration):
+        if folder is not None:
+            return list(_folder_feeds(adapter, folder, _GOLDEN_SAMPLES)), "real"
+    rng = np.random.default_rng(0)
+    return [
+        {spec.name: _synthetic(adapter, spec, rng) for spec in adapter.inputs}
+        for _ in range(_GOLDEN_SAMPLES)
+    ], "synthetic"
+
+
+def _synthetic(adapter: ModelAdapter, spec: TensorSpec, rng: np.random.Generator) -> Array:
+    shape = adapter.profiles[spec.name].optimum if spec.is_dynamic else spec.shape
+    dtype = spec.dtype.numpy
+    if dtype.kind == "f":
+        return rng.standard_normal(shape).astype(dtype)
+    return rng.integers(0, 256 if dtype == np.uint8 else 2, shape).astype(dtype)
+
+
+def calibration_samples(adapter: ModelAdapter, folder: PathLike) -> list[Feeds]:
+    """Return up to 64 feeds, evenly spread over a folder.
+
+    Raises:
+        FileReadError: the folder or a file in it cannot be read.
+    """
+    return list(_folder_feeds(adapter, folder, _MAX_CALIBRATION_SAMPLES))
+
+
+def _folder_feeds(adapter: ModelAdapter, folder: PathLike, most: int) -> Iterator[Feeds]:
+    """Give feeds from at most `most` files of a folder, evenly spread over it."""
+    if adapter.task == "tensors":
+        yield from _npz_feeds(adapter, Path(folder), most)
+        return
+    images, _ = labelled_images(folder)
+    frame = adapter.inputs[0]
+    for path in _spread(images, most):
+        pixels = resize(read_image(path), (frame.shape[1], frame.shape[2]))
+        yield {frame.name: in_channel_order(adapter, pixels)[np.newaxis]}
+
+
+def _npz_feeds(adapter: ModelAdapter, folder: Path, most: int) -> Iterator[Feeds]:
+    files = sorted(folder.glob("*.npz"))
+    if not files:
+        names = ", ".join(spec.name for spec in adapter.inputs)
+        raise FileReadError(f"{folder}: no .npz file; expected files with the inputs: {names}")
+    for path in _spread(files, most):
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                yield {spec.name: arrays[spec.name] for spec in adapter.inputs}
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            raise FileReadError(f"{path}: cannot be read as inputs: {error}") from error
+
+
+def _spread(paths: list[Path], most: int) -> list[Path]:
+    if len(paths) <= most:
+        return paths
+    return [paths[i * len(paths) // most] for i in range(most)]
+
+
+def in_channel_order(adapter: ModelAdapter, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return an RGB frame in the channel order that the graph takes."""
+    flipped = adapter.settings().get("channel_order") == "bgr"
+    return np.ascontiguousarray(pixels[..., ::-1]) if flipped else pixels

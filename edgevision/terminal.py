@@ -1,0 +1,44 @@
+"""A progress bar on one line of a terminal, and nothing where there is none."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+from collections.abc import Iterator
+
+from edgevision.progress import Progress, silent
+
+
+class _Bar:
+    """A progress bar on one line of a terminal."""
+
+    def __init__(self) -> None:
+        self._drawn = ""
+
+    def __call__(self, phase: str, done: int, total: int) -> None:
+        share = min(1.0, done / total) if total else 0.0
+        filled = math.floor(share * 24)
+        bar = f"[{'#' * filled}{'.' * (24 - filled)}] {done}/{total}" if total else f"{done}"
+        line = f"{phase[:40]:40} {bar}"
+        if line != self._drawn:
+            sys.stderr.write(f"\r\x1b[K{line}")
+            sys.stderr.flush()
+            self._drawn = line
+
+    def clear(self) -> None:
+        if self._drawn:
+            sys.stderr.write("\r\x1b[K")
+
+
+@contextlib.contextmanager
+def progress_bar() -> Iterator[Progress]:
+    """Give a progress callback: a bar on a terminal, nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield silent
+        return
+    bar = _Bar()
+    try:
+        yield bar
+    finally:
+        bar.clear()
