@@ -115,9 +115,11 @@ def load_weights(path: Path) -> dict[str, torch.Tensor]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the readers raise whatever the bytes make them hit
+        # torch's own text advises to load it all the same, which may run code: not repeated here.
         raise FileReadError(
-            f"{path}: refused: {_first_line(error)} Expected a safetensors file, or a PyTorch "
-            "checkpoint that holds tensors alone (torch.save(module.state_dict(), path))."
+            f"{path}: refused ({type(error).__name__}): damaged, or it holds more than tensors. "
+            "Expected a safetensors file, or a PyTorch checkpoint of tensors alone "
+            "(torch.save(module.state_dict(), path))."
         ) from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
