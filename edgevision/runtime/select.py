@@ -56,7 +56,8 @@ def select(stage: Stage, *, device: str) -> Selection:
     if pending and len(pending) == len(stage.artifacts):
         command = pending[0].command
         raise PendingError(f"{message} Finish it on the target with: {command}", command=command)
-    raise TargetMismatchError(f"{message} Add one with: edgevision build BUNDLE --target host-cpu")
+    wanted = "local" if device == "cuda" else "host-cpu"
+    raise TargetMismatchError(f"{message} Add one with: edgevision build BUNDLE --target {wanted}")
 
 
 def _unfit(artifact: Artifact, device: str) -> str | None:
