@@ -264,14 +264,12 @@ def _build_artifacts(
             graph.write_bytes(graph_for(target))
             request = BuildRequest(graph, target, engine, stage.profiles)
             result = build_engine(request, progress)
-            _check_tensors(stage, result.built.inputs, result.built.outputs, target)
+            _check_tensors(stage, result.inputs, result.outputs, target)
             data = engine.read_bytes()
         if target.flavour is Flavour.ORT:
             proofs += _prove(stage, data, golden, target)
         writer.add(path, data)
-        artifacts.append(
-            Artifact(target.name, target.flavour, path, result.built.version, result.built.sm)
-        )
+        artifacts.append(Artifact(target.name, target.flavour, path, result.version, result.sm))
         seconds[target.name] = result.seconds
     return (
         Stage(

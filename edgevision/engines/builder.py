@@ -1,6 +1,6 @@
-"""One build: an ONNX file becomes an artifact for one target, in a child process of its own.
+"""One build: an ONNX file becomes an artifact for one target.
 
-A builder may crash, or be killed for memory; that must be an error message here. And
+The work is done in a child process of its own: a builder may crash or be killed for memory, and
 TensorRT-RTX gives the same bytes for the same graph only in a fresh process.
 """
 
@@ -9,24 +9,21 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import signal
-import subprocess
-import sys
-import tempfile
-import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
-from typing import IO, Protocol
+from typing import Any, Protocol
 
+from edgevision.engines.process import run_child
 from edgevision.errors import BuildError
 from edgevision.manifest import profile_from_json, profile_to_json, spec_from_json, spec_to_json
 from edgevision.progress import Progress, silent
-from edgevision.targets import Flavour, TargetProfile, get_target
+from edgevision.targets import Flavour, TargetProfile
 from edgevision.tensors import ShapeProfile, TensorSpec
 
-_MAX_LOG_BYTES = 1 << 20
+_CHILD = "edgevision.engines.child"
+_HIGHEST_LEVEL = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +46,19 @@ class BuildRequest:
     workspace_bytes: int | None = None
     optimization_level: int | None = None
 
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        if self.workspace_bytes is not None and self.workspace_bytes < 1:
+            raise ValueError(f"workspace_bytes: {self.workspace_bytes}, expected at least 1")
+        if self.optimization_level not in (None, *range(_HIGHEST_LEVEL + 1)):
+            raise ValueError(f"optimization_level: {self.optimization_level}, expected 0 to 5")
+
     def to_json(self) -> str:
-        """Return the request as one line of JSON."""
+        """Return the request as JSON."""
         return json.dumps(
             {
                 "graph": str(self.graph),
-                "target": self.target.name,
+                "target": asdict(self.target) | {"flavour": self.target.flavour.value},
                 "output": str(self.output),
                 "profiles": {name: profile_to_json(p) for name, p in self.profiles.items()},
                 "workspace_bytes": self.workspace_bytes,
@@ -66,34 +70,53 @@ class BuildRequest:
     def from_json(text: str) -> BuildRequest:
         """Read what `to_json` wrote."""
         fields = json.loads(text)
-        profiles = {n: profile_from_json(p, n) for n, p in fields.pop("profiles").items()}
+        target = fields.pop("target")
+        versions = target.pop("versions")
         return BuildRequest(
             graph=Path(fields.pop("graph")),
-            target=get_target(fields.pop("target")),
+            target=TargetProfile(
+                flavour=Flavour(target.pop("flavour")),
+                versions=None if versions is None else (versions[0], versions[1]),
+                sm=tuple(target.pop("sm")),
+                **target,
+            ),
             output=Path(fields.pop("output")),
-            profiles=profiles,
+            profiles={n: profile_from_json(p, n) for n, p in fields.pop("profiles").items()},
             **fields,
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Built:
-    """What a builder made, as it says itself.
+class BuildResult:
+    """A finished artifact.
 
     Attributes:
+        path: the file.
+        flavour: the runtime that executes it.
         version: the builder's version.
-        sm: CUDA compute capabilities that the artifact runs on; empty where none is needed.
+        sm: CUDA compute capabilities that it runs on; empty where none is needed.
         inputs: what goes in, as the builder saw it.
         outputs: what comes out, as the builder saw it.
+        seconds: how long the build took, the start of its process included.
+        log: what the builder said; the end of it where it said much.
     """
 
+    path: Path
+    flavour: Flavour
     version: str
     sm: tuple[str, ...]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    seconds: float = 0.0
+    log: str = ""
+
+    @property
+    def built(self) -> BuildResult:
+        """The result itself, for callers that know its fields by this name."""
+        return self
 
     def to_json(self) -> dict[str, object]:
-        """Return the fields as JSON."""
+        """Return what only the builder knows as JSON."""
         return {
             "version": self.version,
             "sm": list(self.sm),
@@ -102,36 +125,33 @@ class Built:
         }
 
     @staticmethod
-    def from_json(fields: Mapping[str, list[object]]) -> Built:
+    def from_json(fields: Mapping[str, Any], path: Path, flavour: Flavour) -> BuildResult:
         """Read what `to_json` wrote."""
-        return Built(
-            version=str(fields["version"]),
-            sm=tuple(str(sm) for sm in fields["sm"]),
+        return BuildResult(
+            path=path,
+            flavour=flavour,
+            version=fields["version"],
+            sm=tuple(fields["sm"]),
             inputs=tuple(spec_from_json(spec, "input") for spec in fields["inputs"]),
             outputs=tuple(spec_from_json(spec, "output") for spec in fields["outputs"]),
         )
 
 
-@dataclass(frozen=True, slots=True)
-class BuildResult:
-    """A finished artifact: what the builder said of it, how long it took, and the log."""
-
-    path: Path
-    built: Built
-    seconds: float
-    log: str
-
-
 class Builder(Protocol):
     """Builds artifacts of one flavour.
 
-    `unavailable` runs in the user's process and must stay light; `build` runs in a child.
+    `unavailable` runs in the user's process and must stay light; `build` runs in the child, once
+    per process, and may crash it. `build` leaves `seconds` and `log` of its result to the parent.
     """
+
+    @property
+    def flavour(self) -> Flavour:
+        """The runtime that executes what this builds."""
 
     def unavailable(self, target: TargetProfile) -> str | None:
         """Return why this machine cannot build for `target`; None if it can."""
 
-    def build(self, request: BuildRequest, progress: Progress) -> Built:
+    def build(self, request: BuildRequest, progress: Progress) -> BuildResult:
         """Write the artifact to `request.output`.
 
         Raises:
@@ -141,18 +161,13 @@ class Builder(Protocol):
 
 def builder_for(flavour: Flavour) -> Builder:
     """Return the builder of a flavour."""
-    # Late, because a builder's module is needed in the child alone.
-    if flavour is Flavour.ORT:
-        from edgevision.engines.ort import OrtBuilder
-
-        return OrtBuilder()
-    if flavour is Flavour.TRT_RTX:
-        from edgevision.engines.trt_rtx import RtxBuilder
-
-        return RtxBuilder()
+    # Late, because the builders import this module.
+    from edgevision.engines.ort import OrtBuilder
     from edgevision.engines.trt import TrtBuilder
+    from edgevision.engines.trt_rtx import RtxBuilder
 
-    return TrtBuilder()
+    builders: tuple[Builder, ...] = (OrtBuilder(), RtxBuilder(), TrtBuilder())
+    return next(builder for builder in builders if builder.flavour is flavour)
 
 
 def unavailable(target: TargetProfile) -> str | None:
@@ -163,113 +178,24 @@ def unavailable(target: TargetProfile) -> str | None:
 def build_engine(
     request: BuildRequest, progress: Progress = silent, *, timeout_s: float | None = None
 ) -> BuildResult:
-    """Build in a fresh child process; on any failure nothing is left at `request.output`.
+    """Build in a fresh child process; a failure leaves `request.output` as it was.
 
     Raises:
-        BuildError: the builder refused the graph, crashed, was killed, or took too long; `log` has
-            what it said.
+        BuildError: the builder refused the graph, crashed, was killed or took longer than
+            `timeout_s`; `log` has what it said.
     """
-    output = request.output
+    output = request.output.absolute()
+    if not output.parent.is_dir():
+        raise BuildError(f"there is no folder {output.parent} for the artifact; create it first")
     partial = output.with_name(f".{output.name}.partial-{secrets.token_hex(6)}")
-    inner = BuildRequest(
-        request.graph,
-        request.target,
-        partial,
-        request.profiles,
-        request.workspace_bytes,
-        request.optimization_level,
-    )
+    inner = replace(request, graph=request.graph.absolute(), output=partial)
     started = perf_counter()
     try:
-        answer, log = _run_child(inner, progress, timeout_s)
+        answer, log = run_child(_CHILD, inner.to_json(), progress, timeout_s=timeout_s)
+        result = BuildResult.from_json(answer, request.output, request.target.flavour)
         os.replace(partial, output)
-    except FileNotFoundError as error:
-        raise BuildError(f"the builder for '{request.target.name}' wrote no file") from error
+    except OSError as error:
+        raise BuildError(f"the artifact cannot be put at {output}: {error}") from error
     finally:
         partial.unlink(missing_ok=True)
-    return BuildResult(output, Built.from_json(answer), perf_counter() - started, log)
-
-
-def _run_child(
-    request: BuildRequest, progress: Progress, timeout_s: float | None
-) -> tuple[dict[str, list[object]], str]:
-    """Run the child, show its progress, and return its answer and log."""
-    read_end, write_end = os.pipe()
-    command = [sys.executable, "-m", "edgevision.engines.child", str(write_end), str(os.getpid())]
-    answer: dict[str, dict[str, list[object]]] = {}
-    with tempfile.TemporaryFile() as log:
-        with os.fdopen(read_end, encoding="utf-8") as messages:
-            child = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                pass_fds=[write_end],
-                start_new_session=True,
-            )
-            os.close(write_end)
-            overdue = threading.Event()
-            timer = threading.Timer(timeout_s or 0, _stop, (child, overdue))
-            try:
-                if timeout_s is not None:
-                    timer.start()
-                assert child.stdin is not None
-                with child.stdin:
-                    child.stdin.write(request.to_json().encode())
-                answer = _listen(messages, progress)
-                child.wait()
-            finally:
-                timer.cancel()
-                if child.poll() is None:
-                    _stop(child, threading.Event())
-                    child.wait()
-        text = _tail(log)
-    name = request.target.name
-    if overdue.is_set():
-        raise BuildError(f"the build for '{name}' took longer than {timeout_s} s", log=text)
-    if "error" in answer:
-        raise BuildError(str(answer["error"]["message"]), log=text)
-    if child.returncode or "built" not in answer:
-        raise BuildError(_obituary(name, child.returncode), log=text)
-    return answer["built"], text
-
-
-def _listen(messages: IO[str], progress: Progress) -> dict[str, dict[str, list[object]]]:
-    """Pass progress on until the child closes its pipe; return its last word."""
-    answer: dict[str, dict[str, list[object]]] = {}
-    for line in messages:
-        try:
-            message = json.loads(line)
-        except ValueError:
-            # A child that dies in the middle of a line.
-            continue
-        if "progress" in message:
-            progress(*message["progress"])
-        else:
-            answer = message
-    return answer
-
-
-def _obituary(target: str, code: int) -> str:
-    if code == -signal.SIGKILL:
-        return (
-            f"the build for '{target}' was killed, most likely for memory. Close other programs, "
-            "or lower workspace_bytes or optimization_level."
-        )
-    if code < 0:
-        return (
-            f"the builder for '{target}' crashed ({signal.Signals(-code).name}). The graph that "
-            "did it is worth a report to the builder's makers."
-        )
-    return f"the builder for '{target}' ended with code {code} and no answer"
-
-
-def _stop(child: subprocess.Popen[bytes], overdue: threading.Event) -> None:
-    overdue.set()
-    child.kill()
-
-
-def _tail(log: IO[bytes]) -> str:
-    size_bytes = log.seek(0, os.SEEK_END)
-    log.seek(max(0, size_bytes - _MAX_LOG_BYTES))
-    return log.read().decode("utf-8", "replace")
+    return replace(result, seconds=perf_counter() - started, log=log)

@@ -1,11 +1,9 @@
-"""The process that a build runs in: request on stdin, JSON lines on a pipe, argv its number.
-
-The second argument is the parent's process number: a build does not outlive who asked for it.
-"""
+"""The process that a build runs in; `process.py` says how the two talk."""
 
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import json
 import os
 import signal
@@ -19,25 +17,26 @@ _PR_SET_PDEATHSIG = 1
 
 def main() -> int:
     """Build what stdin asks for; libraries may print what they like to stdout and stderr."""
+    faulthandler.enable()
+    # A build does not outlive who asked for it, not even for the moment before this call.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != int(sys.argv[2]):
         return 1
-    with os.fdopen(int(sys.argv[1]), "w", encoding="utf-8") as pipe:
+    with os.fdopen(int(sys.argv[1]), "w", encoding="utf-8", buffering=1) as messages:
 
-        def send(message: dict[str, object]) -> None:
-            pipe.write(json.dumps(message) + "\n")
-            pipe.flush()
+        def send(kind: str, content: object) -> None:
+            messages.write(json.dumps({kind: content}) + "\n")
 
         def progress(phase: str, done: int, total: int) -> None:
-            send({"progress": [phase, done, total]})
+            send("progress", [phase, done, total])
 
         try:
             request = BuildRequest.from_json(sys.stdin.read())
-            built = builder_for(request.target.flavour).build(request, progress)
+            result = builder_for(request.target.flavour).build(request, progress)
         except (EdgeVisionError, OSError, MemoryError) as error:
-            send({"error": {"message": str(error) or type(error).__name__}})
+            send("error", str(error) or type(error).__name__)
             return 1
-        send({"built": built.to_json()})
+        send("result", result.to_json())
     return 0
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
 
-from edgevision.engines.builder import BuildRequest, Built
+from edgevision.engines.builder import BuildRequest, BuildResult
+from edgevision.engines.profiles import check_profiles
 from edgevision.errors import BuildError, EngineLoadError
 from edgevision.progress import Progress
 from edgevision.runtime.backends.ort import OrtProgram
-from edgevision.targets import TargetProfile
+from edgevision.targets import Flavour, TargetProfile
 
 
 class OrtBuilder:
     """Checks that ONNX Runtime loads the graph, and passes it on byte for byte."""
+
+    flavour = Flavour.ORT
 
     def unavailable(self, target: TargetProfile) -> str | None:
         """Return why this machine cannot build for `target`; None if it can."""
@@ -21,16 +23,20 @@ class OrtBuilder:
             return "ONNX Runtime is not installed; pip install 'edgevision[ort]'"
         return None
 
-    def build(self, request: BuildRequest, progress: Progress) -> Built:
+    def build(self, request: BuildRequest, progress: Progress) -> BuildResult:
         """Write the artifact to `request.output`.
 
         Raises:
-            BuildError: ONNX Runtime refuses the graph.
+            BuildError: ONNX Runtime refuses the graph, or a profile does not fit it.
         """
         progress("loading into ONNX Runtime", 0, 0)
+        graph = request.graph.read_bytes()
         try:
-            program = OrtProgram(request.graph.read_bytes())
+            program = OrtProgram(graph)
         except EngineLoadError as error:
             raise BuildError(str(error)) from error
-        shutil.copyfile(request.graph, request.output)
-        return Built(program.version, (), program.inputs, program.outputs)
+        check_profiles(program.inputs, request.profiles)
+        request.output.write_bytes(graph)
+        return BuildResult(
+            request.output, self.flavour, program.version, (), program.inputs, program.outputs
+        )

@@ -1,94 +1,124 @@
 """From an ONNX file to engine bytes by any TensorRT flavour, handed its module.
 
-Only names that TensorRT 10.3 to 11.4 and TensorRT-RTX all have are used unguarded; the contract
-test reads this file and holds each of them against NVIDIA's bindings. It knows what an object is by
-its variable's name: builder, network, parser, parser_error, config, profile, tensor, logger.
+Only names that TensorRT 10.3 to 11.4 and TensorRT-RTX all have are used unguarded. The contract
+test reads this file and holds each against NVIDIA's bindings: annotate what comes from the module.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgevision.engines.builder import BuildRequest
+from edgevision.engines.profiles import check_profiles
 from edgevision.errors import BuildError
 from edgevision.progress import Progress
-from edgevision.tensors import DYNAMIC, DType, ShapeProfile, TensorSpec
+from edgevision.tensors import DYNAMIC, DType, Profiles, TensorSpec
 
-Configure = Callable[[Any, Any], None]
-"""Called with (builder, config) to add what only one flavour has."""
+if TYPE_CHECKING:
+    import tensorrt
+
+Configure = Callable[["tensorrt.IBuilderConfig"], None]
+"""Called with the builder's config to add what only one flavour has."""
+
+_QUOTED_ERRORS = 3
+_MAX_ERROR_CHARS = 500
+# Every missing driver adds this line on a machine without GPU, whatever the real error is.
+_NOISE = "cudaError 35"
+_ADVICE = (
+    ("zero point", "Quantise symmetrically: int8 with zero point 0."),
+    ("UInt8", "Let Cast be the first op on a uint8 input, and the last before a uint8 output."),
+    ("K exceeds", "Take fewer candidates: TopK goes to 3840."),
+    ("plugin", "No target has this op. Write it with native ops and fixed sizes."),
+    ("no runners", "No kernel does this op. Write it with native ops and fixed sizes."),
+    ("ParseFromCodedStream", "Check that the file is ONNX and complete."),
+    ("no outputs", "Check that the file is ONNX and complete."),
+    ("workspace limit", "Raise workspace_bytes, or leave it out."),
+    ("memory", "Close other programs, or lower workspace_bytes or optimization_level."),
+)
 
 
 def build_plan(
-    trt: ModuleType, request: BuildRequest, progress: Progress, configure: Configure
+    trt: ModuleType,
+    request: BuildRequest,
+    progress: Progress,
+    configure: Configure | None = None,
 ) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """Build a strongly typed engine into `request.output`; return its inputs and outputs.
 
     Raises:
         BuildError: the graph cannot be parsed or built; names the node, quotes the builder.
     """
-    logger = _logger(trt)
-    builder = trt.Builder(logger)
+    name = request.target.name
+    logger = make_logger(trt)
+    try:
+        builder = trt.Builder(logger)
+    except TypeError as error:
+        # How the binding says that the library gave no builder.
+        raise BuildError(f"TensorRT does not start: {_told(logger.errors)}") from error
     # The flag's value differs between 10 and 11: the bit is made from the loaded module.
     strongly_typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     network = builder.create_network(strongly_typed)
+    if network is None:
+        raise BuildError(f"TensorRT makes no network: {_told(logger.errors)}")
     parser = trt.OnnxParser(network, logger)
     # TensorRT-RTX takes some garbage for an empty network.
     if not parser.parse(request.graph.read_bytes()) or not network.num_outputs:
-        raise BuildError(_parser_message(parser, request.target.name))
+        errors = [_parser_error(parser.get_error(i)) for i in range(parser.num_errors)]
+        told = _told(errors[:_QUOTED_ERRORS] or ["it has no outputs"])
+        raise BuildError(f"the parser for '{name}' refuses the graph: {told}")
     inputs = tuple(_spec(trt, network.get_input(i)) for i in range(network.num_inputs))
     outputs = tuple(_spec(trt, network.get_output(i)) for i in range(network.num_outputs))
     config = builder.create_builder_config()
+    if config is None:
+        raise BuildError(f"TensorRT makes no builder config: {_told(logger.errors)}")
     if request.workspace_bytes is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, request.workspace_bytes)
     if request.optimization_level is not None:
         config.builder_optimization_level = request.optimization_level
-    _add_profile(builder, config, inputs, request.profiles)
-    monitor = _monitor(trt, progress)
+    check_profiles(inputs, request.profiles)
+    if request.profiles:
+        profile = builder.create_optimization_profile()
+        _fill_profile(profile, request.profiles)
+        if config.add_optimization_profile(profile) < 0:
+            raise BuildError(f"the builder refuses the profiles: {_told(logger.errors)}")
+    monitor = make_monitor(trt, progress)
     config.progress_monitor = monitor
-    configure(builder, config)
+    if configure is not None:
+        configure(config)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        said = "; ".join(logger.errors[-3:]) or "it gave no reason"
-        raise BuildError(f"no engine could be built for '{request.target.name}': {said}")
+        raise BuildError(f"no engine could be built for '{name}': {_told(logger.errors)}")
     request.output.write_bytes(plan)
     return inputs, outputs
 
 
-def _add_profile(
-    builder: Any,
-    config: Any,
-    inputs: tuple[TensorSpec, ...],
-    profiles: Mapping[str, ShapeProfile],
-) -> None:
-    dynamic = [spec for spec in inputs if spec.is_dynamic]
-    if missing := [str(spec) for spec in dynamic if spec.name not in profiles]:
-        raise BuildError(f"dynamic inputs need a profile: {', '.join(missing)}")
-    if not dynamic:
-        return
-    profile = builder.create_optimization_profile()
-    for spec in dynamic:
-        bounds = profiles[spec.name]
-        profile.set_shape(spec.name, bounds.minimum, bounds.optimum, bounds.maximum)
-    if config.add_optimization_profile(profile) < 0:
-        raise BuildError(f"the builder refuses the profiles {dict(profiles)}")
+def _fill_profile(profile: tensorrt.IOptimizationProfile, profiles: Profiles) -> None:
+    for name, bounds in profiles.items():
+        profile.set_shape(name, bounds.minimum, bounds.optimum, bounds.maximum)
 
 
-def _parser_message(parser: Any, target: str) -> str:
-    said = "; ".join(_parser_error(parser.get_error(i)) for i in range(min(3, parser.num_errors)))
-    return (
-        f"the parser for '{target}' refuses the graph: {said or 'no reason given'}. Rewrite that "
-        "node without the op or type it names."
-    )
-
-
-def _parser_error(parser_error: Any) -> str:
+def _parser_error(parser_error: tensorrt.ParserError) -> str:
     name, operator = parser_error.node_name(), parser_error.node_operator()
-    return f"node '{name}' ({operator}): {parser_error.desc().strip()}"
+    said = str(parser_error.desc()).strip()
+    if not operator:
+        return said
+    return f"node '{name or parser_error.node()}' ({operator}): {said}"
 
 
-def _spec(trt: ModuleType, tensor: Any) -> TensorSpec:
+def _told(errors: list[str]) -> str:
+    """Return the last errors in the builder's words, and what to do about them."""
+    said = []
+    for error in errors[-_QUOTED_ERRORS:]:
+        lines = [line for line in error.splitlines() if _NOISE not in line]
+        said.append(" ".join(lines)[:_MAX_ERROR_CHARS].rstrip(". "))
+    quoted = "; ".join(filter(None, said)) or "it gave no reason"
+    advice = (advice for sign, advice in _ADVICE if sign in quoted)
+    return f"{quoted}. {next(advice, 'The log has the rest.')}"
+
+
+def _spec(trt: ModuleType, tensor: tensorrt.ITensor) -> TensorSpec:
     dtypes = {
         trt.DataType.BOOL: DType.BOOL,
         trt.DataType.UINT8: DType.UINT8,
@@ -99,49 +129,57 @@ def _spec(trt: ModuleType, tensor: Any) -> TensorSpec:
         trt.DataType.FLOAT: DType.FLOAT32,
     }
     if tensor.dtype not in dtypes:
-        raise BuildError(f"tensor '{tensor.name}' has type {tensor.dtype}, which is not supported")
+        supported = ", ".join(dtype.value for dtype in dtypes.values())
+        raise BuildError(
+            f"tensor '{tensor.name}' is {tensor.dtype}; supported are {supported}. Cast it in the "
+            "graph"
+        )
     shape = tuple(DYNAMIC if extent < 0 else int(extent) for extent in tensor.shape)
-    return TensorSpec(tensor.name, dtypes[tensor.dtype], shape)
+    try:
+        return TensorSpec(tensor.name, dtypes[tensor.dtype], shape)
+    except ValueError as error:
+        raise BuildError(f"the graph has a tensor that no engine takes: {error}") from error
 
 
-def _logger(trt: ModuleType) -> Any:
-    """Return a logger that prints (into the build's log) and remembers errors."""
+def make_logger(trt: ModuleType) -> Any:
+    """Return a logger that prints (into the build's log) and remembers its `errors`."""
+    bad = (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR)
 
     class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.errors: list[str] = []
 
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
-                self.errors.append(message.strip()[:500])
+        def log(self, severity: tensorrt.ILogger.Severity, msg: str) -> None:
+            if severity in bad:
+                self.errors.append(msg.strip())
             if severity != trt.ILogger.Severity.VERBOSE:
                 # The child's stdout is the log.
-                print(f"[{severity.name}] {message}", flush=True)  # noqa: T201
+                print(f"[{severity.name}] {msg.rstrip()}", flush=True)  # noqa: T201
 
     return Logger()
 
 
-def _monitor(trt: ModuleType, progress: Progress) -> Any:
+def make_monitor(trt: ModuleType, progress: Progress) -> Any:
     """Return a progress monitor that passes TensorRT's outermost phase on."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
-            self.phases: dict[str, int] = {}
+            self.steps: dict[str, int] = {}
 
-        def phase_start(self, name: str, parent: str | None, steps: int) -> None:
-            if not parent:
-                self.phases[name] = steps
-                progress(name, 0, steps)
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            if not parent_phase:
+                self.steps[phase_name] = num_steps
+                progress(phase_name, 0, num_steps)
 
-        def step_complete(self, name: str, step: int) -> bool:
-            if name in self.phases:
-                progress(name, step, self.phases[name])
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            if phase_name in self.steps:
+                progress(phase_name, step + 1, self.steps[phase_name])
             return True
 
-        def phase_finish(self, name: str) -> None:
-            if steps := self.phases.pop(name, 0):
-                progress(name, steps, steps)
+        def phase_finish(self, phase_name: str) -> None:
+            if steps := self.steps.pop(phase_name, 0):
+                progress(phase_name, steps, steps)
 
     return Monitor()

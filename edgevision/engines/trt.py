@@ -4,55 +4,67 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-from typing import Any
 
 from edgevision._optional import require
-from edgevision.engines.builder import BuildRequest, Built
+from edgevision.engines.builder import BuildRequest, BuildResult
 from edgevision.engines.gpu import compute_capability
 from edgevision.engines.tensorrt_network import build_plan
 from edgevision.errors import BuildError
 from edgevision.progress import Progress
-from edgevision.targets import TargetProfile
+from edgevision.targets import Flavour, TargetProfile
 
 
 class TrtBuilder:
     """Builds an engine for this machine's GPU by the TensorRT installed here."""
 
-    def unavailable(self, target: TargetProfile) -> str | None:
-        """Return why this machine cannot build for `target`; None if it can."""
-        sm = compute_capability()
-        if sm is None:
-            return "no NVIDIA GPU on this machine"
-        if target.sm and sm not in target.sm:
-            return f"this machine's GPU is SM {sm}, the target's is {' or '.join(target.sm)}"
-        if importlib.util.find_spec("tensorrt") is None:
-            return "TensorRT is not installed; pip install 'edgevision[tensorrt]', or JetPack's own"
-        version = _installed_version()
-        if version and target.versions and not within(version, *target.versions):
-            return f"TensorRT {version} is here, the target has {' to '.join(target.versions)}"
-        return None
+    flavour = Flavour.TRT
 
-    def build(self, request: BuildRequest, progress: Progress) -> Built:
+    def unavailable(self, target: TargetProfile) -> str | None:
+        """Return why this machine cannot build for `target`; None if it can.
+
+        The GPU comes first: without it, no package would help.
+        """
+        if reason := _gpu_mismatch(target, compute_capability()):
+            return reason
+        if importlib.util.find_spec("tensorrt") is None:
+            return (
+                "TensorRT is not installed. On a Jetson use JetPack's, from a virtual environment "
+                "with --system-site-packages; elsewhere pip install 'edgevision[tensorrt]'"
+            )
+        return _version_mismatch(target, _installed_version())
+
+    def build(self, request: BuildRequest, progress: Progress) -> BuildResult:
         """Write the engine to `request.output`.
 
         Raises:
-            BuildError: the graph cannot be built, or this TensorRT is not the target's.
+            BuildError: the graph cannot be built, or this is not the target's GPU or TensorRT.
+            MissingDependencyError: TensorRT is not installed.
         """
+        sm = compute_capability()
         trt = require("tensorrt", extra="tensorrt")
-        version, sm = str(trt.__version__), compute_capability()
-        if sm is None:
-            raise BuildError("no NVIDIA GPU on this machine; TensorRT builds on its own GPU alone")
-        if request.target.versions and not within(version, *request.target.versions):
-            raise BuildError(
-                f"TensorRT {version} is here, '{request.target.name}' has "
-                f"{' to '.join(request.target.versions)}: a plan runs on its own version alone"
-            )
+        version = str(trt.__version__)
+        reason = _gpu_mismatch(request.target, sm) or _version_mismatch(request.target, version)
+        if sm is None or reason:
+            raise BuildError(f"nothing can be built for '{request.target.name}' here: {reason}")
+        inputs, outputs = build_plan(trt, request, progress)
+        return BuildResult(request.output, self.flavour, version, (sm,), inputs, outputs)
 
-        def configure(_builder: Any, _config: Any) -> None:
-            """Leave TensorRT's defaults: precision lives in the graph."""
 
-        inputs, outputs = build_plan(trt, request, progress, configure)
-        return Built(version, (sm,), inputs, outputs)
+def _gpu_mismatch(target: TargetProfile, sm: str | None) -> str | None:
+    if sm is None:
+        return "no NVIDIA GPU on this machine"
+    if target.sm and sm not in target.sm:
+        return f"this machine's GPU is SM {sm}, the target's is {' or '.join(target.sm)}"
+    return None
+
+
+def _version_mismatch(target: TargetProfile, version: str | None) -> str | None:
+    if version is None or target.versions is None or within(version, *target.versions):
+        return None
+    return (
+        f"TensorRT {version} is here, the target has {' to '.join(target.versions)}; a plan runs "
+        "on its own version alone"
+    )
 
 
 def within(version: str, first: str, last: str) -> bool:
@@ -64,8 +76,7 @@ def within(version: str, first: str, last: str) -> bool:
 
 
 def _installed_version() -> str | None:
-    """Return the version that pip knows; None where a system package brought TensorRT."""
-    try:
-        return importlib.metadata.version("tensorrt")
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    """Return TensorRT's version without importing it; None if no package metadata tells."""
+    # The distribution's name varies: tensorrt, tensorrt-cu12, tensorrt-cu13.
+    names = importlib.metadata.packages_distributions().get("tensorrt", [])
+    return importlib.metadata.version(names[0]) if names else None

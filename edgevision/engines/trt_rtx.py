@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgevision._optional import require
-from edgevision.engines.builder import BuildRequest, Built
+from edgevision.engines.builder import BuildRequest, BuildResult
 from edgevision.engines.tensorrt_network import build_plan
 from edgevision.errors import BuildError
 from edgevision.progress import Progress
-from edgevision.targets import TargetProfile
+from edgevision.targets import Flavour, TargetProfile
+
+if TYPE_CHECKING:
+    import tensorrt_rtx
 
 
 class RtxBuilder:
     """Builds one engine for all compute capabilities of the target."""
+
+    flavour = Flavour.TRT_RTX
 
     def unavailable(self, target: TargetProfile) -> str | None:
         """Return why this machine cannot build for `target`; None if it can."""
@@ -22,28 +27,35 @@ class RtxBuilder:
             return "TensorRT for RTX is not installed; pip install 'edgevision[rtx]'"
         return None
 
-    def build(self, request: BuildRequest, progress: Progress) -> Built:
-        """Write the engine to `request.output`.
+    def build(self, request: BuildRequest, progress: Progress) -> BuildResult:
+        """Write the engine to `request.output`; its `sm` are those that this version knows.
 
         Raises:
             BuildError: the graph cannot be built, or this TensorRT-RTX knows none of the GPUs.
+            MissingDependencyError: TensorRT-RTX is not installed.
         """
         trt = require("tensorrt_rtx", extra="rtx")
         known = {
-            sm: getattr(trt.ComputeCapability, f"SM{sm.replace('.', '')}")
+            sm: getattr(trt.ComputeCapability, _member(sm))
             for sm in request.target.sm
-            if hasattr(trt.ComputeCapability, f"SM{sm.replace('.', '')}")
+            if hasattr(trt.ComputeCapability, _member(sm))
         }
         if not known:
             raise BuildError(
-                f"TensorRT-RTX {trt.__version__} builds for none of SM {request.target.sm}"
+                f"TensorRT-RTX {trt.__version__} builds for none of the GPUs of "
+                f"'{request.target.name}': SM {', '.join(request.target.sm) or 'not given'}"
             )
 
-        def configure(_builder: Any, config: Any) -> None:
+        def configure(config: tensorrt_rtx.IBuilderConfig) -> None:
             config.num_compute_capabilities = len(known)
-            for i, capability in enumerate(known.values()):
+            for i, (sm, capability) in enumerate(known.items()):
                 if not config.set_compute_capability(capability, i):
-                    raise BuildError(f"TensorRT-RTX refuses {capability}")
+                    raise BuildError(f"TensorRT-RTX {trt.__version__} refuses to build for SM {sm}")
 
         inputs, outputs = build_plan(trt, request, progress, configure)
-        return Built(str(trt.__version__), tuple(known), inputs, outputs)
+        version = str(trt.__version__)
+        return BuildResult(request.output, self.flavour, version, tuple(known), inputs, outputs)
+
+
+def _member(sm: str) -> str:
+    return "SM" + sm.replace(".", "")

@@ -92,9 +92,14 @@ def anonymous(model: onnx.ModelProto) -> onnx.ModelProto:
         for node in graph.node:
             node.doc_string = ""
             del node.metadata_props[:]
-    for value in (*model.graph.input, *model.graph.output, *model.graph.initializer):
-        value.doc_string = ""
-        del value.metadata_props[:]
+            for attribute in node.attribute:
+                # Grows the list that is walked: subgraphs have notes too.
+                graphs += [attribute.g] if attribute.HasField("g") else []
+                graphs += attribute.graphs
+        if isinstance(graph, onnx.GraphProto):
+            for value in (*graph.input, *graph.output, *graph.initializer):
+                value.doc_string = ""
+                del value.metadata_props[:]
     return model
 
 

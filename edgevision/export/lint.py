@@ -11,6 +11,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from edgevision.export.observe import constants
+
 _REFUSED_OPS = {
     "QLinearConv": "QLinear ops have no TensorRT layer",
     "QLinearMatMul": "QLinear ops have no TensorRT layer",
@@ -33,8 +35,10 @@ class Finding:
 
 def lint_qdq(model: onnx.ModelProto) -> list[Finding]:
     """Return everything in `model` that breaks TensorRT's rules for Q/DQ; empty is good."""
-    stored = {i.name: i for i in model.graph.initializer}
-    producers = {name: node for node in model.graph.node for name in node.output}
+    stored = {i.name: i for i in model.graph.initializer} | constants(model.graph)
+    producers = {
+        name: node for node in model.graph.node for name in node.output if name not in stored
+    }
     consumers: dict[str, list[tuple[onnx.NodeProto, int]]] = {}
     for node in model.graph.node:
         for i, name in enumerate(node.input):

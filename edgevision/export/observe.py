@@ -17,11 +17,21 @@ from edgevision.tensors import ShapeProfile
 
 Profiles = dict[str, ShapeProfile]
 
+_CONSTANT_DTYPES = {
+    "value_float": np.float32,
+    "value_floats": np.float32,
+    "value_int": np.int64,
+    "value_ints": np.int64,
+}
+_IR_VERSION = 9
+"""Opset 20's; before 4, stored values had to be inputs as well."""
+
 
 def typed(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy that is ready to be rewritten.
 
-    Its value_info has the type of every tensor, its nodes have names, none is a Constant.
+    Its value_info has the type of every tensor, its nodes have names, none is a Constant, and
+    stored values are no inputs.
 
     Raises:
         ExportError: the graph has subgraphs, or its types do not fit together.
@@ -37,7 +47,9 @@ def typed(model: onnx.ModelProto) -> onnx.ModelProto:
             )
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
+    copy.ir_version = max(copy.ir_version, _IR_VERSION)
     _constants_to_initializers(copy.graph)
+    _drop_stored_inputs(copy.graph)
     _name_nodes(copy.graph)
     del copy.graph.value_info[:]
     try:
@@ -70,19 +82,25 @@ def largest_magnitudes(
     model: onnx.ModelProto, tensors: Sequence[str], feeds: Iterable[Feeds], profiles: Profiles
 ) -> dict[str, float]:
     """Return the largest |x| of each tensor over all feeds; inf where one is not finite."""
+    if not tensors:
+        return {}
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
     del probe.graph.output[:]
+    infinity = numpy_helper.from_array(np.array(np.inf, np.float32), "edgevision_inf")
+    probe.graph.initializer.append(infinity)
     for i, name in enumerate(tensors):
-        probe.graph.node.append(helper.make_node("Abs", [name], [f"edgevision_abs{i}"]))
-        probe.graph.node.append(
-            helper.make_node(
-                "ReduceMax", [f"edgevision_abs{i}"], [f"edgevision_max{i}"], keepdims=0
-            )
+        size, nan, seen, top = (f"edgevision_{part}{i}" for part in ("abs", "nan", "seen", "max"))
+        probe.graph.node.extend(
+            [
+                helper.make_node("Abs", [name], [size]),
+                # ONNX Runtime's ReduceMax passes over NaN.
+                helper.make_node("IsNaN", [name], [nan]),
+                helper.make_node("Where", [nan, infinity.name, size], [seen]),
+                helper.make_node("ReduceMax", [seen], [top], keepdims=0),
+            ]
         )
-        probe.graph.output.append(
-            helper.make_tensor_value_info(f"edgevision_max{i}", TensorProto.FLOAT, [])
-        )
+        probe.graph.output.append(helper.make_tensor_value_info(top, TensorProto.FLOAT, []))
     largest = np.zeros(len(tensors))
     with Session.open(serialized(probe), flavour=Flavour.ORT, profiles=profiles) as session:
         for feed in feeds:
@@ -124,14 +142,32 @@ def _name_nodes(graph: onnx.GraphProto) -> None:
         seen.add(node.name)
 
 
-def _constants_to_initializers(graph: onnx.GraphProto) -> None:
-    kept = []
+def constants(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
+    """Return what Constant nodes hold, by output name; strings and sparse values are left out."""
+    found = {}
     for node in graph.node:
-        value = next((a for a in node.attribute if a.name == "value"), None)
-        if node.op_type != "Constant" or value is None:
-            kept.append(node)
+        if node.op_type != "Constant":
             continue
-        array = numpy_helper.to_array(value.t)
-        graph.initializer.append(numpy_helper.from_array(array, node.output[0]))
+        (held,) = node.attribute
+        name = node.output[0]
+        if held.name == "value":
+            found[name] = numpy_helper.from_array(numpy_helper.to_array(held.t), name)
+        elif dtype := _CONSTANT_DTYPES.get(held.name):
+            value = np.array(helper.get_attribute_value(held), dtype)
+            found[name] = numpy_helper.from_array(value, name)
+    return found
+
+
+def _constants_to_initializers(graph: onnx.GraphProto) -> None:
+    found = constants(graph)
+    kept = [n for n in graph.node if n.op_type != "Constant" or n.output[0] not in found]
     del graph.node[:]
     graph.node.extend(kept)
+    graph.initializer.extend(found.values())
+
+
+def _drop_stored_inputs(graph: onnx.GraphProto) -> None:
+    stored = {initializer.name for initializer in graph.initializer}
+    kept = [value for value in graph.input if value.name not in stored]
+    del graph.input[:]
+    graph.input.extend(kept)

@@ -25,16 +25,19 @@ from edgevision.export.observe import (
 )
 
 FLOAT16_MAX = 65504.0
+_SMALLEST_FLOAT16 = 2.0**-24
 _HEADROOM = 2.0
 """Frames not seen may hold larger values than those scanned."""
 
 # Inputs that the ONNX specification fixes to float32.
-_FLOAT32_INPUTS = {"Resize": (1, 2)}
+_FLOAT32_INPUTS = {"Resize": (1, 2), "NonMaxSuppression": (0, 1, 3, 4)}
 # Ops whose float output has a type of its own, not that of an input.
 _FLOAT32_OPS = frozenset(
     "Bernoulli ConstantOfShape DynamicQuantizeLinear EyeLike Multinomial RandomNormal "
     "RandomNormalLike RandomUniform RandomUniformLike Range".split()
 )
+# Ops that pass a tiny value on to whoever divides by it.
+_PASS_TINY = frozenset("Clip Expand Max Pow Reciprocal Reshape Sqrt Squeeze Unsqueeze".split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,7 @@ def _keep(
             values = np.abs(numpy_helper.to_array(tensor))
             # No headroom: a weight does not change from frame to frame.
             largest[tensor.name] = float(values.max(initial=0)) / _HEADROOM
+    sizes, tiny = _shape_arithmetic(model), _tiny(model)
     kept = {}
     for node in model.graph.node:
         fixed = _FLOAT32_INPUTS.get(node.op_type, ())
@@ -103,9 +107,51 @@ def _keep(
             kept[node.name] = "asked for"
         elif node.op_type in _FLOAT32_OPS:
             kept[node.name] = f"{node.op_type} gives float32"
+        elif node.name in sizes:
+            kept[node.name] = "computes a shape"
+        elif node.name in tiny:
+            kept[node.name] = "a constant that float16 takes for 0"
         elif worst * _HEADROOM > FLOAT16_MAX:
             kept[node.name] = f"values up to {worst:.3g}"
     return kept
+
+
+def _shape_arithmetic(model: onnx.ModelProto) -> set[str]:
+    """Return the nodes that compute floats of shapes alone; float16 is exact up to 2048 only."""
+    stored = {i.name for i in model.graph.initializer}
+    types, known, found = element_types(model), set[str](), set[str]()
+    for node in model.graph.node:
+        inputs = {name for name in node.input if name} - stored
+        if node.op_type in ("Shape", "Size") or (inputs and inputs <= known):
+            known.update(node.output)
+            if any(types.get(name) == TensorProto.FLOAT for name in node.output):
+                found.add(node.name)
+    return found
+
+
+def _tiny(model: onnx.ModelProto) -> set[str]:
+    """Return the nodes whose constants vanish in float16, and who may divide by them.
+
+    A vanished epsilon divides by 0; a few vanished weights among others do no harm.
+    """
+    arrays = {
+        i.name: numpy_helper.to_array(i)
+        for i in model.graph.initializer
+        if i.data_type == TensorProto.FLOAT
+    }
+    lost = {n: (a != 0) & (np.abs(a) < _SMALLEST_FLOAT16) for n, a in arrays.items()}
+    passed, found = set[str](), set[str]()
+    for node in model.graph.node:
+        fixed = _FLOAT32_INPUTS.get(node.op_type, ())
+        held = [lost[n] for i, n in enumerate(node.input) if n in lost and i not in fixed]
+        # One lost scale ruins a channel.
+        is_pair = node.op_type in ("QuantizeLinear", "DequantizeLinear")
+        starts = any(mask.any() and (is_pair or mask.size == 1) for mask in held)
+        if starts or passed & set(node.input):
+            found.add(node.name)
+            if (starts and not is_pair) or node.op_type in _PASS_TINY:
+                passed.update(node.output)
+    return found
 
 
 class _Converter:
@@ -119,6 +165,7 @@ class _Converter:
         self.nodes: list[onnx.NodeProto] = []
         self.halves: dict[str, str] = {}
         self.casts: dict[tuple[str, int], str] = {}
+        self.sources: dict[str, str] = {}
 
     def convert(self) -> onnx.ModelProto:
         graph = self.model.graph
@@ -127,6 +174,7 @@ class _Converter:
         for node in source:
             target = TensorProto.FLOAT if node.name in self.kept else TensorProto.FLOAT16
             self._rewrite(node, target, wanted)
+        self._drop_unread_casts({o.name for o in graph.output})
         used = {name for node in self.nodes for name in node.input}
         halves = [
             numpy_helper.from_array(
@@ -151,6 +199,10 @@ class _Converter:
             if name and not is_cast and self._is_float(name):
                 node.input[i] = self._as(name, TensorProto.FLOAT if i in fixed else target)
         if is_cast:
+            if not self._is_float(node.input[0]):
+                # Integers beyond 2048 are not exact in float16: no detour on the way to float32.
+                self.sources[node.output[0]] = node.input[0]
+                target = TensorProto.FLOAT if node.output[0] in wanted else target
             self._retarget_cast(node, target)
         late: list[onnx.NodeProto] = []
         for i, name in enumerate(node.output):
@@ -171,6 +223,10 @@ class _Converter:
             if attribute.name == "to" and attribute.i == TensorProto.FLOAT:
                 attribute.i = target
 
+    def _drop_unread_casts(self, outputs: set[str]) -> None:
+        used = {name for node in self.nodes for name in node.input} | outputs
+        self.nodes = [n for n in self.nodes if n.op_type != "Cast" or n.output[0] in used]
+
     def _is_float(self, name: str) -> bool:
         return self.types.get(name) in (TensorProto.FLOAT, TensorProto.FLOAT16)
 
@@ -185,6 +241,7 @@ class _Converter:
         key = (name, target)
         if key not in self.casts:
             cast = f"{name}_to_{'fp16' if target == TensorProto.FLOAT16 else 'fp32'}"
-            self.nodes.append(helper.make_node("Cast", [name], [cast], f"{cast}_cast", to=target))
+            source = self.sources.get(name, name)
+            self.nodes.append(helper.make_node("Cast", [source], [cast], f"{cast}_cast", to=target))
             self.casts[key] = cast
         return self.casts[key]

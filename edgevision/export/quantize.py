@@ -128,14 +128,16 @@ def _layers(model: onnx.ModelProto, keep_float: Collection[str]) -> list[onnx.No
     known = {node.name for node in nodes} | {node.op_type for node in nodes}
     if unknown := sorted(set(keep_float) - known):
         raise ExportError(f"keep_float: no node or op type is called {', '.join(unknown)}")
-    stored = {i.name for i in model.graph.initializer}
+    # A vector of weights has no output channels to scale by.
+    stored = {i.name for i in model.graph.initializer if len(i.dims) > 1}
+    values = {i.name for i in model.graph.initializer}
     types = element_types(model)
     layers = [
         node
         for node in nodes
         if node.op_type in _QUANTIZED_OPS
         and node.input[1] in stored
-        and node.input[0] not in stored
+        and node.input[0] not in values
         and types.get(node.input[0]) == types.get(node.input[1]) == TensorProto.FLOAT
         and not {node.name, node.op_type} & set(keep_float)
     ]
@@ -167,11 +169,11 @@ class _Writer:
         self.scales = scales
         self.stored = {i.name: i for i in model.graph.initializer}
         self.added: list[onnx.TensorProto] = []
-        self.before: dict[str, list[onnx.NodeProto]] = {}
+        self.pairs: dict[str, list[onnx.NodeProto]] = {}
         self.done: dict[str, str] = {}
 
     def quantize_layer(self, node: onnx.NodeProto) -> None:
-        node.input[0] = self._activation(node.input[0], node)
+        node.input[0] = self._activation(node.input[0])
         node.input[1] = self._weight(node)
 
     def quantize_residuals(self, layers: list[onnx.NodeProto]) -> None:
@@ -186,7 +188,12 @@ class _Writer:
 
     def finish(self) -> onnx.ModelProto:
         graph = self.model.graph
-        nodes = [n for node in graph.node for n in (*self.before.get(node.name, ()), node)]
+        nodes: list[onnx.NodeProto] = []
+        for node in graph.node:
+            # Before the first reader, which is not always the layer that the pair was made for.
+            for name in node.input:
+                nodes += self.pairs.pop(name, ())
+            nodes.append(node)
         used = {name for node in nodes for name in node.input} | {o.name for o in graph.output}
         kept = [i for i in (*graph.initializer, *self.added) if i.name in used]
         del graph.node[:], graph.initializer[:]
@@ -194,20 +201,18 @@ class _Writer:
         graph.initializer.extend(kept)
         return self.model
 
-    def _activation(self, name: str, node: onnx.NodeProto) -> str:
+    def _activation(self, name: str) -> str:
         if name not in self.done:
             scale = np.array(self.scales[name], np.float32)
             stems = [f"{name}_scale", f"{name}_zero"]
             self.added.append(numpy_helper.from_array(scale, stems[0]))
             self.added.append(numpy_helper.from_array(np.array(0, np.int8), stems[1]))
-            self.before.setdefault(node.name, []).extend(
-                [
-                    helper.make_node("QuantizeLinear", [name, *stems], [f"{name}_q"], f"{name}_Q"),
-                    helper.make_node(
-                        "DequantizeLinear", [f"{name}_q", *stems], [f"{name}_dq"], f"{name}_DQ"
-                    ),
-                ]
-            )
+            self.pairs[f"{name}_dq"] = [
+                helper.make_node("QuantizeLinear", [name, *stems], [f"{name}_q"], f"{name}_Q"),
+                helper.make_node(
+                    "DequantizeLinear", [f"{name}_q", *stems], [f"{name}_dq"], f"{name}_DQ"
+                ),
+            ]
             self.done[name] = f"{name}_dq"
         return self.done[name]
 
@@ -227,8 +232,8 @@ class _Writer:
                 numpy_helper.from_array(scales, stems[1]),
                 numpy_helper.from_array(zeros, stems[2]),
             ]
-            self.before.setdefault(node.name, []).append(
+            self.pairs[f"{name}_dq"] = [
                 helper.make_node("DequantizeLinear", stems, [f"{name}_dq"], f"{name}_DQ", axis=axis)
-            )
+            ]
             self.done[name] = f"{name}_dq"
         return self.done[name]

@@ -89,6 +89,7 @@ def export_stage(
         raise ExportError("no samples were given; one is the least that can prove a graph")
     golden_inputs = _stacked(samples)
     golden_outputs = _stacked([adapter.reference(sample) for sample in samples])
+    _check_numbers(golden_outputs)
     progress("capturing", 0, 0)
     fp32 = _named(adapter.to_onnx(), golden_outputs)
     inputs, outputs = graph_inputs(fp32), graph_outputs(fp32)
@@ -118,7 +119,7 @@ def export_stage(
     parity: list[ParityReport] = []
     for done, (step, graph) in enumerate(graphs.items()):
         progress("checking parity", done, len(graphs))
-        parity += _check(step, graph, profiles, samples, golden_outputs, tolerance[step])
+        parity += _check(step, graph, profiles, samples, golden_outputs)
     return ExportedStage(
         graphs=graphs,
         inputs=inputs,
@@ -139,12 +140,17 @@ def _check(
     profiles: Mapping[str, ShapeProfile],
     samples: Sequence[Feeds],
     golden: Mapping[str, Array],
-    tolerance: Tolerance,
 ) -> list[ParityReport]:
     with Session.open(graph, flavour=Flavour.ORT, profiles=profiles) as session:
         answers = _stacked([session.run(sample) for sample in samples])
     reports = [
-        compare(golden[name], answers[name], tolerance, name=f"{step}/{name}") for name in golden
+        compare(
+            golden[name],
+            answers[name],
+            _tolerance(step, {name: golden[name]}),
+            name=f"{step}/{name}",
+        )
+        for name in golden
     ]
     for report in reports:
         if not report.passed:
@@ -175,6 +181,16 @@ def _stacked(samples: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
         raise ExportError(
             f"the samples differ in names or shapes: {error}. Give samples of one shape."
         ) from error
+
+
+def _check_numbers(golden: Mapping[str, Array]) -> None:
+    """Refuse a model that gives NaN: every graph of it would agree."""
+    for name, values in golden.items():
+        if values.dtype.kind == "f" and np.isnan(values).any():
+            raise ExportError(
+                f"the model itself gives NaN in output '{name}' on a sample. Look at that sample "
+                "and at the weights."
+            )
 
 
 def _named(model: onnx.ModelProto, golden: Mapping[str, Array]) -> onnx.ModelProto:

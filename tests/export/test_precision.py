@@ -167,3 +167,116 @@ def test_magnitudes_are_those_of_numpy(made: Make) -> None:
     assert largest_magnitudes(model, ["y"], feeds, {}) == {"y": 7.0}
     broken = [{"x": np.full((2, 3), np.nan, np.float32)}]
     assert largest_magnitudes(model, ["y"], broken, {}) == {"y": np.inf}
+
+
+@pytest.mark.parametrize("place", [0, 1, 150, 299])
+def test_one_nan_among_many_values_is_seen(made: Make, place: int) -> None:
+    model = typed(made([("Neg", ["x"], ["y"], {})], {"x": [1, 300]}, {}, ["y"]))
+    feed = {"x": np.ones((1, 300), np.float32)}
+    feed["x"][0, place] = np.nan
+    assert largest_magnitudes(model, ["y"], [feed], {}) == {"y": np.inf}
+
+
+def test_a_vanished_epsilon_does_not_divide_by_zero(made: Make) -> None:
+    model = made(
+        [
+            ("ReduceSumSquare", ["x"], ["s"], {"keepdims": 1}),
+            ("Add", ["s", "eps"], ["e"], {}),
+            ("Sqrt", ["e"], ["q"], {}),
+            ("Div", ["x", "q"], ["n"], {}),
+            ("Relu", ["n"], ["y"], {}),
+        ],
+        {"x": [1, 4]},
+        {"eps": np.array(1e-12, np.float32)},
+        ["y"],
+    )
+    half = to_fp16(model, samples=[{"x": np.array([[1, -2, 0.5, 3]], np.float32)}])
+    assert set(half.kept_fp32) == {"Add1", "Sqrt2", "Div3"}
+    zeros = {"x": np.zeros((1, 4), np.float32)}
+    np.testing.assert_array_equal(run(half.model, zeros)["y"], zeros["x"])
+
+
+def test_scales_that_vanish_in_half_keep_their_pair_wide() -> None:
+    helper = onnx.helper
+    pair = ["s", "z"]
+    graph = helper.make_graph(
+        [
+            helper.make_node("QuantizeLinear", ["x", *pair], ["q"], "Q"),
+            helper.make_node("DequantizeLinear", ["q", *pair], ["d"], "DQ"),
+            helper.make_node("Relu", ["d"], ["y"], "relu"),
+        ],
+        "g",
+        [helper.make_tensor_value_info("x", 1, [1, 3])],
+        [helper.make_tensor_value_info("y", 1, [1, 3])],
+        [
+            onnx.numpy_helper.from_array(np.array(1e-8, np.float32), "s"),
+            onnx.numpy_helper.from_array(np.array(0, np.int8), "z"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    feed = {"x": np.array([[1e-6, 5e-7, 1e-7]], np.float32)}
+    half = to_fp16(model, samples=[feed])
+    assert set(half.kept_fp32) == {"Q", "DQ"}
+    np.testing.assert_allclose(run(half.model, feed)["y"], run(model, feed)["y"], atol=6e-8)
+
+
+def test_arithmetic_on_shapes_stays_exact() -> None:
+    helper = onnx.helper
+    graph = helper.make_graph(
+        [
+            helper.make_node("Shape", ["x"], ["shape"], "shape"),
+            helper.make_node("Cast", ["shape"], ["sides"], "sides", to=TensorProto.FLOAT),
+            helper.make_node("Mul", ["sides", "factor"], ["wide"], "wide"),
+            helper.make_node("Cast", ["wide"], ["sizes"], "sizes", to=TensorProto.INT64),
+            helper.make_node("Resize", ["x", "", "", "sizes"], ["y"], "resize", mode="nearest"),
+        ],
+        "g",
+        [helper.make_tensor_value_info("x", 1, [1, 1, 2051, 2])],
+        [helper.make_tensor_value_info("y", 1, [1, 1, "h", "w"])],
+        [onnx.numpy_helper.from_array(np.array([1, 1, 1.3, 1], np.float32), "factor")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    feed = {"x": np.zeros((1, 1, 2051, 2), np.float32)}
+    half = to_fp16(model, samples=[feed]).model
+    assert run(half, feed)["y"].shape == run(model, feed)["y"].shape == (1, 1, 2666, 2)
+
+
+def test_integers_reach_a_float32_node_without_a_detour() -> None:
+    helper = onnx.helper
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["i"], ["f"], "cast", to=TensorProto.FLOAT),
+            helper.make_node("Mul", ["f", "k"], ["y"], "mul"),
+        ],
+        "g",
+        [helper.make_tensor_value_info("i", TensorProto.INT32, [3])],
+        [
+            helper.make_tensor_value_info("y", 1, [3]),
+            helper.make_tensor_value_info("f", 1, [3]),
+        ],
+        [onnx.numpy_helper.from_array(np.array(0.5, np.float32), "k")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    feed = {"i": np.array([2049, 4097, 3], np.int32)}
+    half = to_fp16(model, samples=[feed], keep_fp32=["mul"]).model
+    for name, wanted in run(model, feed).items():
+        np.testing.assert_array_equal(run(half, feed)[name], wanted)
+
+
+def test_a_graph_without_float_values_passes(made: Make) -> None:
+    model = made([("ArgMax", ["x"], ["y"], {"axis": 1})], {"x": [1, 4]}, {}, [])
+    model.graph.output.append(onnx.helper.make_tensor_value_info("y", TensorProto.INT64, [1, 1]))
+    assert to_fp16(model, samples=[{"x": np.zeros((1, 4), np.float32)}]).kept_fp32 == {}
+
+
+def test_constants_of_every_notation_become_half(made: Make) -> None:
+    model = made(
+        [("Constant", [], ["k"], {"value_float": 3.0}), ("Mul", ["x", "k"], ["y"], {})],
+        {"x": [1, 4]},
+        {},
+        ["y"],
+    )
+    feed = {"x": np.array([[1, 2, 3, 4]], np.float32)}
+    half = to_fp16(model, samples=[feed])
+    assert half.kept_fp32 == {}
+    np.testing.assert_array_equal(run(half.model, feed)["y"], 3 * feed["x"])

@@ -191,6 +191,79 @@ def test_layers_asked_for_stay_float(block: onnx.ModelProto) -> None:
         to_int8(block, conv_feeds(), keep_float=["Covn"])
 
 
+def test_an_add_may_come_before_the_layer_that_shares_its_branch(made: Make) -> None:
+    weights = {
+        n: np.random.default_rng(len(n)).normal(size=(3, 3, 1, 1)).astype(np.float32)
+        for n in ("w0", "w1")
+    }
+    model = made(
+        [
+            ("Relu", ["x"], ["r"], {}),
+            ("Conv", ["x", "w0"], ["a"], {}),
+            ("Add", ["a", "r"], ["s"], {}),
+            ("Conv", ["r", "w1"], ["b"], {}),
+            ("Add", ["b", "s"], ["y"], {}),
+        ],
+        {"x": [1, 3, 8, 8]},
+        weights,
+        ["y"],
+    )
+    graph = to_int8(model, conv_feeds(), min_snr_db=ALL).model.graph
+    add = next(n for n in graph.node if n.name == "Add2")
+    assert list(add.input) == ["a", "r_dq"]
+
+
+@pytest.mark.parametrize(
+    ("method", "faint"),
+    [("percentile", 0.0), ("percentile", 1e-30), ("percentile", 1e-5), ("entropy", 1e-5)],
+)
+def test_a_faint_first_frame_changes_nothing(
+    block: onnx.ModelProto, method: str, faint: float
+) -> None:
+    feed = conv_feeds(1)[0]
+    feeds = [feed, {"x": feed["x"] * np.float32(faint)}]
+    first, second = (
+        to_int8(block, order, method=method, min_snr_db=ALL).model for order in (feeds, feeds[::-1])
+    )
+    assert first.SerializeToString(deterministic=True) == second.SerializeToString(
+        deterministic=True
+    )
+
+
+def test_percentile_is_that_of_numpy(made: Make) -> None:
+    # Eight values of a million stand far out; 99.999 % leaves ten of them aside.
+    values = np.random.default_rng(0).uniform(-1, 1, (1, 1, 1000, 1000)).astype(np.float32)
+    values[0, 0, 0, :8] = 90
+    model = made([("Conv", ["x", "w"], ["y"], {})], {"x": [1, 1, 1000, 1000]},
+                 {"w": np.ones((1, 1, 1, 1), np.float32)}, ["y"])  # fmt: skip
+    feeds = np.split(values, 4, axis=2)
+    model.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 250
+    model.graph.output[0].type.tensor_type.shape.dim[2].dim_value = 250
+    quantized = to_int8(model, [{"x": f} for f in feeds], min_snr_db=ALL).model
+    scale = next(i for i in quantized.graph.initializer if i.name == "x_scale")
+    # One bin of 2048 over 0 to 128.
+    wanted = np.percentile(np.abs(values), 99.999)
+    assert wanted <= numpy_helper.to_array(scale) * 127 <= wanted + 128 / 2048 + 1e-2
+
+
+def test_stored_values_may_be_listed_as_inputs() -> None:
+    model = conv_model(np.random.default_rng(0).normal(size=(4, 3, 1, 1)).astype(np.float32))
+    model.ir_version = 3
+    model.graph.input.append(helper.make_tensor_value_info("w", 1, [4, 3, 1, 1]))
+    feeds = conv_feeds()
+    quantized = to_int8(model, feeds, min_snr_db=ALL).model
+    for graph in (quantized, to_fp16(model, samples=feeds).model):
+        assert [i.name for i in graph.graph.input] == ["x"]
+        np.testing.assert_allclose(run(graph, feeds[0])["y"], run(model, feeds[0])["y"], atol=0.1)
+
+
+def test_a_vector_of_weights_is_no_layer(made: Make) -> None:
+    model = made([("MatMul", ["x", "w"], ["y"], {})], {"x": [2, 4]},
+                 {"w": np.ones(4, np.float32)}, ["y"])  # fmt: skip
+    with pytest.raises(ExportError, match="nothing to quantise"):
+        to_int8(model, [{"x": np.ones((2, 4), np.float32)}])
+
+
 def test_nothing_to_quantise(made: Make) -> None:
     model = made([("Relu", ["x"], ["y"], {})], {"x": [1, 3, 8, 8]}, {}, ["y"])
     with pytest.raises(ExportError, match="nothing to quantise"):
@@ -287,3 +360,15 @@ def test_lint_names_the_node_and_the_rule(rule: str, node: str, message: str) ->
 
 def test_lint_has_nothing_to_say_of_good_pairs() -> None:
     assert lint_qdq(broken("none")) == []
+
+
+def test_lint_reads_scales_of_constant_nodes() -> None:
+    for rule, wanted in (("none", []), ("zero scale", ["scale", "scale"])):
+        model = broken(rule)
+        stored = list(model.graph.initializer)
+        del model.graph.initializer[:]
+        nodes = [helper.make_node("Constant", [], [i.name], value=i) for i in stored]
+        nodes += model.graph.node
+        del model.graph.node[:]
+        model.graph.node.extend(nodes)
+        assert [f.rule for f in lint_qdq(model)] == wanted

@@ -192,3 +192,18 @@ def test_a_type_that_no_target_takes(tmp_path: Path) -> None:
     path.write_bytes(model.SerializeToString())
     with pytest.raises(ExportError, match=r"tensor 'x' \(DOUBLE\)"):
         Tensors(path)
+
+
+class Branching(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        answer: Tensor = torch.cond(x.sum() > 0, lambda y: y * 2 + 1, lambda y: y.relu() - 3, (x,))
+        return answer
+
+
+def test_no_path_of_this_machine_is_in_a_subgraph() -> None:
+    adapter = Tensors(Branching(), inputs=[TensorSpec("x", DType.FLOAT32, (1, 4))])
+    model = adapter.to_onnx()
+    assert any(node.op_type == "If" for node in model.graph.node)
+    data = model.SerializeToString()
+    assert b".py" not in data
+    assert b"stack_trace" not in data
