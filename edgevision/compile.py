@@ -146,7 +146,7 @@ def build(
             graph=graph,
             inputs=stage.inputs,
             outputs=stage.outputs,
-            tolerance=stage.tolerances[precision],
+            tolerances=stage.tolerances[precision],
             profiles=stage.profiles,
         )
         described, seconds, proofs = _build_artifacts(
@@ -277,7 +277,7 @@ def _build_artifacts(
             graph=stage.graph,
             inputs=stage.inputs,
             outputs=stage.outputs,
-            tolerance=stage.tolerance,
+            tolerances=stage.tolerances,
             profiles=stage.profiles,
             artifacts=tuple(artifacts),
         ),
@@ -294,7 +294,7 @@ def _prove(
 ) -> list[ParityReport]:
     with Session.open(data, flavour=target.flavour, profiles=stage.profiles) as session:
         name = f"{stage.name}/{target.name}"
-        reports = check_golden(session, stage, *golden, stage.tolerance, name=name)
+        reports = check_golden(session, stage, *golden, name=name)
     for report in reports:
         if not report.passed:
             raise ParityError(f"the artifact is not fit for use: {report}", report=report)

@@ -105,7 +105,7 @@ class Stage:
         inputs: what goes in, in order.
         outputs: what comes out, in order.
         profiles: bounds of the dynamic inputs, by name.
-        tolerance: how far an artifact may be from the golden outputs.
+        tolerances: how far an artifact may be from the golden outputs, by output name.
         artifacts: one per target.
     """
 
@@ -113,7 +113,7 @@ class Stage:
     graph: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    tolerance: Tolerance
+    tolerances: Mapping[str, Tolerance]
     profiles: Mapping[str, ShapeProfile] = field(default_factory=dict)
     artifacts: tuple[Artifact, ...] = ()
 
@@ -124,6 +124,10 @@ class Stage:
         names = [spec.name for spec in (*self.inputs, *self.outputs)]
         if not self.inputs or not self.outputs or len(set(names)) != len(names):
             raise BundleFormatError(f"manifest: stage '{self.name}' has bad tensors: {names}")
+        if self.tolerances.keys() != {spec.name for spec in self.outputs}:
+            raise BundleFormatError(
+                f"manifest: stage '{self.name}' needs one tolerance for each output"
+            )
         for spec in self.inputs:
             profile = self.profiles.get(spec.name)
             shapes = (profile.minimum, profile.optimum, profile.maximum) if profile else ()
@@ -345,19 +349,29 @@ def _artifact_json(artifact: Artifact) -> JsonValue:
     }
 
 
+def _tolerance(value: object, place: str) -> Tolerance:
+    r = _Reader(value, place)
+    return Tolerance(r.number("max_abs"), r.number("max_mismatch_share"))
+
+
+def _tolerance_json(tolerance: Tolerance) -> JsonValue:
+    return {
+        "max_abs": tolerance.max_abs,
+        "max_mismatch_share": tolerance.max_mismatch_share,
+    }
+
+
 def _stage(value: object, place: str) -> Stage:
     r = _Reader(value, place)
-    tolerance = _Reader(r.mapping("tolerance"), f"{place}.tolerance")
-    profiles = r.mapping("profiles")
+    tolerances, profiles = r.mapping("tolerances"), r.mapping("profiles")
     return Stage(
         name=r.text("name"),
         graph=r.text("graph"),
         inputs=r.array("inputs", spec_from_json),
         outputs=r.array("outputs", spec_from_json),
-        tolerance=Tolerance(
-            max_abs=tolerance.number("max_abs"),
-            max_mismatch_share=tolerance.number("max_mismatch_share"),
-        ),
+        tolerances={
+            k: _tolerance(v, f"{place}.tolerances.{k[:64]}") for k, v in tolerances.items()
+        },
         profiles={
             k: profile_from_json(v, f"{place}.profiles.{k[:64]}") for k, v in profiles.items()
         },
@@ -371,10 +385,7 @@ def _stage_json(stage: Stage) -> JsonValue:
         "graph": stage.graph,
         "inputs": [spec_to_json(s) for s in stage.inputs],
         "outputs": [spec_to_json(s) for s in stage.outputs],
-        "tolerance": {
-            "max_abs": stage.tolerance.max_abs,
-            "max_mismatch_share": stage.tolerance.max_mismatch_share,
-        },
+        "tolerances": {k: _tolerance_json(v) for k, v in sorted(stage.tolerances.items())},
         "profiles": {k: profile_to_json(v) for k, v in sorted(stage.profiles.items())},
         "artifacts": [_artifact_json(a) for a in stage.artifacts],
     }

@@ -110,11 +110,6 @@ class BuildResult:
     seconds: float = 0.0
     log: str = ""
 
-    @property
-    def built(self) -> BuildResult:
-        """The result itself, for callers that know its fields by this name."""
-        return self
-
     def to_json(self) -> dict[str, object]:
         """Return what only the builder knows as JSON."""
         return {

@@ -42,7 +42,7 @@ class ExportedStage:
         golden_inputs: samples first, by input name.
         golden_outputs: the FP32 answers of the model itself, samples first, by output name.
         parity: each step and output against the golden outputs.
-        tolerances: what each step is allowed.
+        tolerances: what each step is allowed, by output name.
         kept: nodes left in a wider type than asked for, with the reason: float32 in FP16 graphs,
             float in INT8 graphs.
         calibration: what INT8's scales came from.
@@ -55,7 +55,7 @@ class ExportedStage:
     golden_inputs: dict[str, Array]
     golden_outputs: dict[str, Array]
     parity: tuple[ParityReport, ...]
-    tolerances: Mapping[str, Tolerance]
+    tolerances: Mapping[str, Mapping[str, Tolerance]]
     kept: Mapping[str, str]
     calibration: CalibrationSummary | None
 
@@ -115,11 +115,14 @@ def export_stage(
         summary = quantized.calibration
         kept = {**kept, **half.kept_fp32, **quantized.kept_float}
     graphs = {step: serialized(model) for step, model in steps.items()}
-    tolerance = {step: _tolerance(step, golden_outputs) for step in graphs}
+    tolerances = {
+        step: {name: _tolerance(step, array) for name, array in golden_outputs.items()}
+        for step in graphs
+    }
     parity: list[ParityReport] = []
     for done, (step, graph) in enumerate(graphs.items()):
         progress("checking parity", done, len(graphs))
-        parity += _check(step, graph, profiles, samples, golden_outputs)
+        parity += _check(step, graph, profiles, samples, golden_outputs, tolerances[step])
     return ExportedStage(
         graphs=graphs,
         inputs=inputs,
@@ -128,7 +131,7 @@ def export_stage(
         golden_inputs=golden_inputs,
         golden_outputs=golden_outputs,
         parity=tuple(parity),
-        tolerances=tolerance,
+        tolerances=tolerances,
         kept=kept,
         calibration=summary,
     )
@@ -140,16 +143,12 @@ def _check(
     profiles: Mapping[str, ShapeProfile],
     samples: Sequence[Feeds],
     golden: Mapping[str, Array],
+    tolerances: Mapping[str, Tolerance],
 ) -> list[ParityReport]:
     with Session.open(graph, flavour=Flavour.ORT, profiles=profiles) as session:
         answers = _stacked([session.run(sample) for sample in samples])
     reports = [
-        compare(
-            golden[name],
-            answers[name],
-            _tolerance(step, {name: golden[name]}),
-            name=f"{step}/{name}",
-        )
+        compare(golden[name], answers[name], tolerances[name], name=f"{step}/{name}")
         for name in golden
     ]
     for report in reports:
@@ -162,16 +161,12 @@ def _check(
     return reports
 
 
-def _tolerance(step: str, golden: Mapping[str, Array]) -> Tolerance:
-    """Return the bar of one step: labels may rarely differ, floats by a share of their range."""
-    floats = [np.abs(a[np.isfinite(a)]) for a in golden.values() if a.dtype.kind == "f"]
-    if not floats:
+def _tolerance(step: str, golden: Array) -> Tolerance:
+    """Return the bar of one output: labels may rarely differ, floats by a share of their range."""
+    if golden.dtype.kind != "f":
         return Tolerance(0.0, _LABEL_SHARES[step])
-    largest = max(float(values.max(initial=0)) for values in floats)
-    share = _FLOAT_SHARES[step]
-    if any(a.dtype.kind != "f" for a in golden.values()):
-        share = max(share, _LABEL_SHARES[step])
-    return Tolerance(max(largest, 1e-6) * _FLOAT_DISTANCES[step], share)
+    largest = float(np.abs(golden[np.isfinite(golden)]).max(initial=0))
+    return Tolerance(max(largest, 1e-6) * _FLOAT_DISTANCES[step], _FLOAT_SHARES[step])
 
 
 def _stacked(samples: Sequence[Mapping[str, Array]]) -> dict[str, Array]:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from edgevision.bundle import Bundle
 from edgevision.manifest import Stage
-from edgevision.parity import ParityReport, Tolerance, compare
+from edgevision.parity import ParityReport, compare
 from edgevision.runtime.load import open_session
 from edgevision.runtime.select import select
 from edgevision.runtime.session import Session
@@ -33,7 +33,7 @@ def verify(bundle: Bundle, *, device: str = "auto") -> list[ParityReport]:
         selection = select(stage, device=device)
         with open_session(bundle, stage, selection) as session:
             name = f"{stage.name}/{selection.artifact.target}"
-            reports += check_golden(session, stage, inputs, outputs, stage.tolerance, name=name)
+            reports += check_golden(session, stage, inputs, outputs, name=name)
     return reports
 
 
@@ -42,7 +42,6 @@ def check_golden(
     stage: Stage,
     inputs: Arrays,
     outputs: Arrays,
-    tolerance: Tolerance,
     *,
     name: str,
 ) -> list[ParityReport]:
@@ -53,7 +52,7 @@ def check_golden(
         compare(
             outputs[spec.name],
             np.stack([answer[spec.name] for answer in answers]),
-            tolerance,
+            stage.tolerances[spec.name],
             name=f"{name}/{spec.name}",
         )
         for spec in stage.outputs

@@ -77,7 +77,7 @@ def semantic_bundle(path: Path, *, artifacts: tuple[Artifact, ...] | None = None
             "stages/main/model.onnx",
             (FRAME,),
             (CLASSES,),
-            Tolerance(),
+            {"classes": Tolerance()},
             artifacts=(on_cpu,) if artifacts is None else artifacts,
         )
         return writer.publish(Manifest("tiny", "semantic", "fp32", SETTINGS, (stage,), ()))

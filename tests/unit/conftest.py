@@ -31,7 +31,7 @@ STAGES = (
         graph="stages/encoder/model.onnx",
         inputs=(FRAME,),
         outputs=(FEATURES,),
-        tolerance=Tolerance(max_abs=0.5, max_mismatch_share=0.125),
+        tolerances={"features": Tolerance(max_abs=0.5, max_mismatch_share=0.125)},
         artifacts=(
             Artifact("host-cpu", Flavour.ORT, "stages/encoder/host-cpu.onnx", version="1.32.0"),
             Artifact("rtx", Flavour.TRT_RTX, None, reason="no GPU", command="edgevision build"),
@@ -42,7 +42,7 @@ STAGES = (
         graph="stages/decoder/model.onnx",
         inputs=(FEATURES,),
         outputs=(CLASSES,),
-        tolerance=Tolerance(),
+        tolerances={"classes": Tolerance()},
         profiles={"features": PROFILE},
     ),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -85,7 +86,10 @@ def stages(draw: st.DrawFn, name: str, paths: list[str]) -> Stage:
         graph=draw(st.sampled_from(paths)),
         inputs=tuple(inputs),
         outputs=tuple(outputs),
-        tolerance=draw(st.builds(Tolerance, st.floats(0, 1e30), st.floats(0, 1))),
+        tolerances={
+            spec.name: draw(st.builds(Tolerance, st.floats(0, 1e30), st.floats(0, 1)))
+            for spec in outputs
+        },
         profiles=bounds,
         artifacts=tuple(draw(artifacts)),
     )
@@ -210,3 +214,9 @@ def test_names_are_short_and_plain(field: str, text: str) -> None:
     values = {"name": "tiny", "task": "semantic", "precision": "fp32"} | {field: text}
     with pytest.raises(BundleFormatError, match=f"manifest: bad {field}"):
         Manifest(**values, settings={}, stages=STAGES, files=())
+
+
+@pytest.mark.parametrize("tolerances", [{}, {"x": Tolerance()}])
+def test_every_output_needs_its_own_tolerance(tolerances: dict[str, Tolerance]) -> None:
+    with pytest.raises(BundleFormatError, match="one tolerance for each output"):
+        replace(STAGES[1], tolerances=tolerances)
