@@ -11,6 +11,7 @@ import json
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,6 +58,8 @@ _EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
     options = _parser().parse_args(arguments)
+    # A person wants the message, not the line of ours that gave it.
+    warnings.formatwarning = lambda message, *_: f"edgevision: warning: {message}\n"
     # As `python -m` does: factories are looked up where the user stands.
     sys.path.insert(0, os.getcwd())
     try:

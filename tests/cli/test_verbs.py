@@ -172,6 +172,22 @@ def bad_files(project: Path) -> None:
     (project / "two.txt").write_text("road\nsky\n")
 
 
+def test_a_warning_is_one_line(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "few").mkdir()
+    for i in range(3):
+        pixels = np.random.default_rng(i).integers(0, 256, (32, 48, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "few" / f"{i}.png")
+    err = shell(
+        *BUILD[:-1], tmp_path / "w.ev", "--precision", "int8", "--calibration", tmp_path / "few",
+        code=None,
+    ).err  # fmt: skip
+    lines = [line for line in err.splitlines() if "warning" in line]
+    assert lines == [
+        "edgevision: warning: INT8 was calibrated on 3 frames: 50 or more typical ones are advised"
+    ]
+    assert ".py:" not in err
+
+
 def test_errors_as_json(shell: Shell) -> None:
     outcome = shell("verify", "nowhere.ev", "--json", code=2)
     assert outcome.json["exit_code"] == 2
