@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections import Counter
 from pathlib import Path
 
@@ -23,6 +24,10 @@ NEVER_SKIPPED = ("tests/unit/", "tests/architecture/")
 # Tests do not time, and a run on a clean clone must not find what the last one did not.
 settings.register_profile("edgevision", deadline=None, derandomize=True)
 settings.load_profile("edgevision")
+
+# A shell starts its background jobs with Ctrl-C ignored, and children inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _HERE = Path(__file__).parent
 _skips: list[tuple[str, str]] = []
