@@ -20,7 +20,7 @@ from edgevision.runtime.batch import save_pictures
 from edgevision.runtime.frames import list_images, read_image, resize
 from edgevision.runtime.load import load
 from edgevision.runtime.model import Model
-from edgevision.runtime.tasks.semantic import ClassLabel, SemanticResult
+from edgevision.runtime.tasks.semantic import ClassLabel, SemanticResult, SemanticTask
 
 Image = npt.NDArray[np.uint8]
 
@@ -112,7 +112,7 @@ def _segment(
     times_ms: dict[str, list[float]] = {"FP32": [], "INT8": []}
     for done, path in enumerate(images):
         progress("segmenting", done, len(images))
-        assert int8.task is not None
+        assert isinstance(int8.task, SemanticTask)
         photo = resize(read_image(path), int8.task.frame_size)
         wide, narrow = fp32(photo), int8(photo)
         assert isinstance(wide, SemanticResult)

@@ -12,8 +12,13 @@
     ├── RunError
     │   ├── EngineLoadError       an artifact that should load did not
     │   ├── FrameError            an input of the wrong dtype, shape or content
-    │   ├── CudaError             a CUDA call failed
+    │   ├── CudaError             a CUDA call failed (`code`: the driver's number for why)
+    │   ├── HazardError           the simulated device saw a race; never raised by a real one
+    │   ├── StalledError          the device has not answered for too long
+    │   ├── FrameDroppedError     a frame was dropped by policy: it has no result
+    │   ├── FrameLostError        a frame was in the pipeline when the engine failed
     │   └── ClosedError           used after `close()`
+    │       └── StaleViewError    a view of outputs whose memory was used again
     ├── FileReadError             a user's file is missing, empty, corrupt or of the wrong kind
     └── MissingDependencyError    an optional package is missing (also an ImportError)
 
@@ -90,11 +95,35 @@ class FrameError(RunError):
 
 
 class CudaError(RunError):
-    """A CUDA call failed."""
+    """A CUDA call failed; `code` is the driver's CUresult, 0 where it gave none."""
+
+    def __init__(self, message: str, *, code: int = 0) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class HazardError(RunError):
+    """The simulated device saw work or memory used before it was ready; names both places."""
+
+
+class StalledError(RunError):
+    """The device has not answered for too long."""
+
+
+class FrameDroppedError(RunError):
+    """A frame was dropped by the pipeline's policy: it has no result."""
+
+
+class FrameLostError(RunError):
+    """A frame was in the pipeline when the engine failed: it has no result."""
 
 
 class ClosedError(RunError):
     """A resource was used after `close()`."""
+
+
+class StaleViewError(ClosedError):
+    """A view of outputs was read after their memory was used again."""
 
 
 class FileReadError(EdgeVisionError):

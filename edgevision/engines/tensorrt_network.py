@@ -14,7 +14,8 @@ from edgevision.engines.builder import BuildRequest
 from edgevision.engines.profiles import check_profiles
 from edgevision.errors import BuildError
 from edgevision.progress import Progress
-from edgevision.tensors import DYNAMIC, DType, Profiles, TensorSpec
+from edgevision.runtime.backends.tensorrt_program import engine_dtypes
+from edgevision.tensors import DYNAMIC, Profiles, TensorSpec
 
 if TYPE_CHECKING:
     import tensorrt
@@ -119,15 +120,7 @@ def _told(errors: list[str]) -> str:
 
 
 def _spec(trt: ModuleType, tensor: tensorrt.ITensor) -> TensorSpec:
-    dtypes = {
-        trt.DataType.BOOL: DType.BOOL,
-        trt.DataType.UINT8: DType.UINT8,
-        trt.DataType.INT8: DType.INT8,
-        trt.DataType.INT32: DType.INT32,
-        trt.DataType.INT64: DType.INT64,
-        trt.DataType.HALF: DType.FLOAT16,
-        trt.DataType.FLOAT: DType.FLOAT32,
-    }
+    dtypes = engine_dtypes(trt)
     if tensor.dtype not in dtypes:
         supported = ", ".join(dtype.value for dtype in dtypes.values())
         raise BuildError(

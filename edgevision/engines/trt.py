@@ -7,10 +7,10 @@ import importlib.util
 
 from edgevision._optional import require
 from edgevision.engines.builder import BuildRequest, BuildResult
-from edgevision.engines.gpu import compute_capability
 from edgevision.engines.tensorrt_network import build_plan
 from edgevision.errors import BuildError
 from edgevision.progress import Progress
+from edgevision.runtime.cuda.gpu import compute_capability
 from edgevision.targets import Flavour, TargetProfile
 
 

@@ -15,7 +15,7 @@ from edgevision.errors import FileReadError, FrameError
 from edgevision.progress import Progress, silent
 from edgevision.runtime.frames import count_frames, iterate_frames, resize
 from edgevision.runtime.model import Model
-from edgevision.runtime.tasks.semantic import SemanticResult
+from edgevision.runtime.tasks.semantic import SemanticResult, SemanticTask
 
 Image = npt.NDArray[np.uint8]
 
@@ -53,7 +53,7 @@ def run_files(
         FrameError: the model does not take frames.
     """
     task = model.task
-    if task is None:
+    if not isinstance(task, SemanticTask):
         raise FrameError(
             f"'{model.manifest.name}' takes its own tensors, not frames: call it from Python with "
             f"{', '.join(str(spec) for spec in model.session.inputs)}"

@@ -1,11 +1,15 @@
-"""The life of a resource: where it was opened, and the warning when it was forgotten."""
+"""The life of a resource: where it was opened, its end, and the warning when it was forgotten."""
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
+import weakref
 
 from edgevision.errors import ClosedError
+
+_alive: weakref.WeakSet[Lifetime] = weakref.WeakSet()
 
 
 class Lifetime:
@@ -15,9 +19,17 @@ class Lifetime:
         self.resource = resource
         self.is_open = True
         self.opened_at = _caller()
+        self._forked = False
+        _alive.add(self)
 
     def check(self) -> None:
         """Raise ClosedError once the resource is closed."""
+        if self._forked:
+            raise ClosedError(
+                f"{self.resource} belongs to the process that opened it, at {self.opened_at}; a "
+                "GPU and its threads do not survive fork(). Load the model in the child, or start "
+                "it with multiprocessing's 'spawn'."
+            )
         if not self.is_open:
             raise ClosedError(
                 f"{self.resource} is closed. It was opened at {self.opened_at}; open it again, or "
@@ -25,18 +37,32 @@ class Lifetime:
             )
 
     def end(self) -> bool:
-        """Mark the resource closed; False if it was closed before."""
+        """Mark the resource closed; False if it was closed before, or lives in another process."""
         was_open, self.is_open = self.is_open, False
         return was_open
 
-    def warn_if_open(self) -> None:
+    def warn_if_open(self) -> bool:
         """Warn of a resource that is dropped without `close()`; for destructors, never raises."""
-        if self.is_open and not sys.is_finalizing():
-            warnings.warn(
-                f"{self.resource}, opened at {self.opened_at}, was never closed",
-                ResourceWarning,
-                stacklevel=3,
-            )
+        if not self.is_open or sys.is_finalizing():
+            return False
+        warnings.warn(
+            f"{self.resource}, opened at {self.opened_at}, was never closed",
+            ResourceWarning,
+            stacklevel=3,
+        )
+        return True
+
+    def _fork(self) -> None:
+        self._forked, self.is_open = self.is_open, False
+
+
+def _end_all() -> None:
+    """In a forked child, end what belongs to the parent, so that no use or close reaches it."""
+    for lifetime in list(_alive):
+        lifetime._fork()
+
+
+os.register_at_fork(after_in_child=_end_all)
 
 
 def _caller() -> str:

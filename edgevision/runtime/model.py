@@ -1,22 +1,28 @@
-"""A loaded model: calls its session and decodes the answer as its task says."""
+"""A loaded model: calls its session, or a pipeline, and decodes the answers as its task says."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from edgevision.errors import BundleFormatError, FrameError
+from edgevision.errors import BundleFormatError, RunError
 from edgevision.manifest import Manifest
+from edgevision.runtime.pipeline import Pipeline
+from edgevision.runtime.schedule import Policy, StreamOptions
 from edgevision.runtime.select import Selection
 from edgevision.runtime.session import Session
 from edgevision.runtime.tasks.semantic import SemanticResult, SemanticTask
-from edgevision.runtime.tasks.tensors import TensorsResult
+from edgevision.runtime.tasks.tensors import TensorsResult, TensorsTask
+from edgevision.runtime.ticket import Ticket
 
 Array = npt.NDArray[np.generic]
+Frame = npt.NDArray[np.uint8] | Mapping[str, Array]
 Result = SemanticResult | TensorsResult
+Task = SemanticTask | TensorsTask
 
 
 class Model:
@@ -24,7 +30,7 @@ class Model:
 
     Attributes:
         manifest: what the bundle says of itself.
-        task: how answers are decoded; None for a model with plain tensors.
+        task: how answers are decoded.
         session: the session beneath, for arrays in and arrays out.
     """
 
@@ -32,37 +38,79 @@ class Model:
         self.manifest = manifest
         self.session = session
         self._selection = selection
-        self.task = task_of(manifest)
+        self._pipelines: list[Pipeline[Any, Any]] = []
+        self.task: Task = task_of(manifest)
 
-    def __call__(self, frame: npt.NDArray[np.uint8] | Mapping[str, Array]) -> Result:
+    def __call__(self, frame: Frame) -> Result:
         """Run the model once.
 
         Args:
             frame: uint8[H, W, 3], host, of the size and channel order of `task`; for a model with
-                plain tensors, its inputs by name.
+                plain tensors, its inputs by name. An array of another library, on the host or the
+                GPU, is taken with its batch axis: uint8[1, H, W, 3].
 
         Raises:
             FrameError: the input has the wrong dtype or shape.
             ClosedError: the model is closed.
+            CudaError: the device failed.
         """
-        if self.task is None:
-            if not isinstance(frame, Mapping):
-                raise FrameError(
-                    f"got {type(frame).__name__}, expected a dict of arrays: "
-                    f"{', '.join(str(spec) for spec in self.session.inputs)}"
-                )
-            return TensorsResult(*self.session.run_timed(frame))
-        if isinstance(frame, Mapping):
-            raise FrameError("got a dict, expected one frame as a numpy array uint8[H, W, 3]")
-        name = self.session.inputs[0].name
-        return self.task.decode(*self.session.run_timed({name: self.task.feed(frame)}))
+        feeds = self.task.feeds(frame)  # type: ignore[arg-type]
+        return self.task.decode(*self.session.run_timed(feeds))
+
+    def stream(
+        self,
+        *,
+        slots: int = 3,
+        policy: Policy = "latest",
+        deadline_ms: float | None = None,
+        on_late: Literal["deliver", "drop"] = "deliver",
+        stall_ms: float = 10_000.0,
+        on_result: Callable[[Ticket[Any]], None] | None = None,
+    ) -> Pipeline[Frame, Any]:
+        """Open a pipeline for frames that come at camera rate; see `StreamOptions`.
+
+        The pipeline has its own slots beside the session's, and is closed with the model at the
+        latest. Its answers are what calling the model returns.
+
+        Raises:
+            ValueError: an option is out of range.
+            ClosedError: the model is closed.
+
+        Example:
+            >>> with model.stream(policy="latest", deadline_ms=50) as pipeline:  # doctest: +SKIP
+            ...     ticket = pipeline.submit(frame)
+            ...     mask = ticket.result().mask
+        """
+        options = StreamOptions(slots, policy, deadline_ms, on_late, stall_ms)
+        session = self.session
+        session.check_open()
+        self._pipelines = [pipeline for pipeline in self._pipelines if pipeline.is_open]
+        pipeline: Pipeline[Frame, Any] = Pipeline(
+            session.program,
+            session.profiles,
+            self.task,  # type: ignore[arg-type]
+            options,
+            run_options=session.options,
+            on_result=on_result,
+        )
+        self._pipelines.append(pipeline)
+        return pipeline
 
     def explain(self) -> str:
-        """Say which artifact runs, why, and why the others do not."""
-        return str(self._selection)
+        """Say which artifact runs, why, on what and how, and why the others do not."""
+        return f"{self._selection}\n{self.session.explain()}"
 
     def close(self) -> None:
-        """Free what the model holds; safe to call twice."""
+        """Close its pipelines, dropping what waits in them, and free what it holds.
+
+        Safe to call twice and on any thread.
+
+        Raises:
+            StalledError: a pipeline's device does not answer; nothing is freed.
+        """
+        for pipeline in self._pipelines:
+            pipeline.close(drain=False)
+        self._pipelines = []
         self.session.close()
 
     def __enter__(self) -> Model:
@@ -74,11 +122,15 @@ class Model:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except RunError:
+            if error is None:  # never mask what the user's block raised
+                raise
 
 
-def task_of(manifest: Manifest) -> SemanticTask | None:
-    """Return the decoder that the manifest asks for; None for plain tensors.
+def task_of(manifest: Manifest) -> Task:
+    """Return the decoder that the manifest asks for.
 
     Raises:
         BundleFormatError: this version does not know the task, or its settings are wrong.
@@ -86,7 +138,7 @@ def task_of(manifest: Manifest) -> SemanticTask | None:
     if manifest.task == "semantic":
         return SemanticTask.from_manifest(manifest.settings, manifest.stages)
     if manifest.task == "tensors":
-        return None
+        return TensorsTask(manifest.stages[0].inputs)
     raise BundleFormatError(
         f"the bundle's task is '{manifest.task}', this edgevision knows semantic and tensors. "
         "Install a newer edgevision."

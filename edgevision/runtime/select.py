@@ -2,19 +2,61 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from edgevision.errors import MissingDependencyError, PendingError, TargetMismatchError
 from edgevision.manifest import Artifact, Stage
+from edgevision.runtime.cuda.gpu import compute_capability
 from edgevision.targets import Flavour
+
+# Per flavour: the packages that carry its runtime, how many parts of the version must be the
+# plan's, its title, and the extra that installs it. NVIDIA: a plan fits its exact TensorRT version;
+# TensorRT-RTX 1.5 does not take 1.4's engines.
+_RUNTIMES = {
+    Flavour.TRT: (("tensorrt", "tensorrt_lean"), 3, "TensorRT", "tensorrt"),
+    Flavour.TRT_RTX: (("tensorrt_rtx",), 2, "TensorRT-RTX", "rtx"),
+}
+_BINDINGS = ("cuda.bindings", "pycuda")
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What this machine has, as far as the choice depends on it.
+
+    Attributes:
+        sm: the GPU's compute capability, e.g. "8.7"; None without one.
+        versions: of the installed packages that run engines, by module.
+        has_binding: whether cuda-bindings or pycuda is installed.
+    """
+
+    sm: str | None
+    versions: Mapping[str, str]
+    has_binding: bool
+
+
+def this_machine() -> Machine:
+    """Ask the driver and the installed packages, importing none of them."""
+    modules = ["onnxruntime", *(name for names, *_ in _RUNTIMES.values() for name in names)]
+    found = {name: _version(name) for name in modules if _is_installed(name)}
+    return Machine(compute_capability(), found, any(map(_is_installed, _BINDINGS)))
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The artifact chosen for a stage, and why not the others (target, reason)."""
+    """The artifact chosen for a stage, and why not the others (target, reason).
+
+    Attributes:
+        artifact: what runs.
+        on_gpu: whether it runs on a GPU.
+        reason: why it was chosen.
+        rejected: each other target, and why not.
+    """
 
     artifact: Artifact
+    on_gpu: bool
     reason: str
     rejected: tuple[tuple[str, str], ...]
 
@@ -25,8 +67,13 @@ class Selection:
         return "\n".join(lines)
 
 
-def select(stage: Stage, *, device: str) -> Selection:
+def select(
+    stage: Stage, *, device: str, machine: Callable[[], Machine] = this_machine
+) -> Selection:
     """Choose the artifact of `stage` to run on `device`, "auto", "cpu" or "cuda".
+
+    "auto" takes an engine for this GPU if there is one, and else the CPU's. "cuda" also takes an
+    ONNX file, through ONNX Runtime's CUDA provider.
 
     Raises:
         ValueError: the device is unknown.
@@ -36,23 +83,23 @@ def select(stage: Stage, *, device: str) -> Selection:
     """
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"device: got '{device}', expected auto, cpu or cuda")
-    rejected: list[tuple[str, str]] = []
+    has = machine()
+    rejected: dict[str, str] = {}
+    packages: list[str] = []
     for artifact in sorted(stage.artifacts, key=lambda a: a.flavour is Flavour.ORT):
-        reason = _unfit(artifact, device)
-        if reason is None:
-            rest = [a for a in stage.artifacts if a is not artifact]
-            seen = dict(rejected)
-            left = tuple((a.target, seen.get(a.target, "not needed")) for a in rest)
-            return Selection(artifact, "ONNX Runtime on this CPU", left)
-        rejected.append((artifact.target, reason))
+        reason, package = _unfit(artifact, device, has)
+        if not reason:
+            others = [a.target for a in stage.artifacts if a is not artifact]
+            left = tuple((target, rejected.get(target, "not needed")) for target in others)
+            on_gpu = artifact.flavour is not Flavour.ORT or device == "cuda"
+            return Selection(artifact, on_gpu, _chosen(artifact, has, on_gpu=on_gpu), left)
+        rejected[artifact.target] = reason
+        packages += [package] if package else []
+    told = "; ".join(f"{target}: {reason}" for target, reason in rejected.items()) or "it has none"
+    message = f"no artifact of stage '{stage.name}' runs here on device '{device}': {told}."
+    if packages:
+        raise MissingDependencyError(f"{message} Install what is missing: {packages[0]}")
     pending = [a for a in stage.artifacts if a.is_pending]
-    reasons = "; ".join(f"{target}: {reason}" for target, reason in rejected) or "it has none"
-    message = f"no artifact of stage '{stage.name}' runs here on device '{device}': {reasons}."
-    missing = [a for a in stage.artifacts if not a.is_pending and a.flavour is Flavour.ORT]
-    if missing and device != "cuda":
-        raise MissingDependencyError(
-            f"{message} Install ONNX Runtime with: pip install 'edgevision[ort]'"
-        )
     if pending and len(pending) == len(stage.artifacts):
         command = pending[0].command
         raise PendingError(f"{message} Finish it on the target with: {command}", command=command)
@@ -60,14 +107,57 @@ def select(stage: Stage, *, device: str) -> Selection:
     raise TargetMismatchError(f"{message} Add one with: edgevision build BUNDLE --target {wanted}")
 
 
-def _unfit(artifact: Artifact, device: str) -> str | None:
-    """Return why `artifact` cannot run here, None if it can."""
+def _unfit(artifact: Artifact, device: str, has: Machine) -> tuple[str, str]:
+    """Return why `artifact` cannot run here ("" if it can), and the pip line that mends it."""
     if artifact.is_pending:
-        return f"pending ({artifact.reason})"
+        return f"pending ({artifact.reason})", ""
     if artifact.flavour is Flavour.ORT:
-        if device == "cuda":
-            return "runs on the CPU"
-        return None if importlib.util.find_spec("onnxruntime") else "ONNX Runtime is not installed"
+        return _unfit_onnx(device, has)
     if device == "cpu":
-        return "runs on an NVIDIA GPU"
-    return f"this edgevision does not run '{artifact.flavour.value}' engines yet"
+        return "runs on an NVIDIA GPU", ""
+    if has.sm is None:
+        return "needs an NVIDIA GPU and its driver; none was found", ""
+    if artifact.sm and has.sm not in artifact.sm:
+        return f"made for GPUs of SM {', '.join(artifact.sm)}; this one has {has.sm}", ""
+    modules, parts, title, extra = _RUNTIMES[artifact.flavour]
+    here = next((has.versions[name] for name in modules if name in has.versions), None)
+    if here is None:
+        return f"{title} is not installed", f"pip install 'edgevision[{extra}]'"
+    if here.split(".")[:parts] != artifact.version.split(".")[:parts]:
+        return f"made by {title} {artifact.version}; here is {here}", ""
+    if not has.has_binding:
+        return "no CUDA binding is installed", "pip install 'edgevision[cuda]'"
+    return "", ""
+
+
+def _unfit_onnx(device: str, has: Machine) -> tuple[str, str]:
+    if "onnxruntime" not in has.versions:
+        return "ONNX Runtime is not installed", "pip install 'edgevision[ort]'"
+    if device != "cuda":
+        return "", ""
+    if has.sm is None:
+        return "runs on the CPU; a GPU and its driver were not found", ""
+    if not has.has_binding:
+        return "no CUDA binding is installed", "pip install 'edgevision[cuda]'"
+    return "", ""
+
+
+def _chosen(artifact: Artifact, has: Machine, *, on_gpu: bool) -> str:
+    if not on_gpu:
+        return "ONNX Runtime on this CPU"
+    if artifact.flavour is Flavour.ORT:
+        return "ONNX Runtime's CUDA provider, as device='cuda' asks"
+    return f"fits this GPU (SM {has.sm}) and {_RUNTIMES[artifact.flavour][2]} {artifact.version}"
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # its parent package is missing
+        return False
+
+
+def _version(module: str) -> str:
+    """Return a module's version by its distribution; "" if no metadata tells."""
+    names = importlib.metadata.packages_distributions().get(module, [])
+    return importlib.metadata.version(names[0]) if names else ""

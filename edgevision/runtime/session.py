@@ -1,130 +1,240 @@
-"""A session: one program, its buffers bound once, arrays in and arrays out."""
+"""A session: one program and its slots, arrays in and arrays out."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from queue import SimpleQueue
 from time import perf_counter_ns
 from types import TracebackType
+from typing import TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
-from edgevision.errors import EngineLoadError, FrameError
-from edgevision.runtime.backends.ort import OrtExecution, OrtProgram
+from edgevision.errors import EngineLoadError, RunError
+from edgevision.runtime.backends.ort import OrtProgram
+from edgevision.runtime.feeds import FeedCheck
+from edgevision.runtime.lending import SessionInput
 from edgevision.runtime.lifetime import Lifetime
-from edgevision.runtime.timing import Timings
+from edgevision.runtime.memory import Array
+from edgevision.runtime.options import RunOptions
+from edgevision.runtime.program import Program
+from edgevision.runtime.slot import OutputView, Slot
+from edgevision.runtime.timing import Timings, timings
 from edgevision.targets import Flavour
-from edgevision.tensors import ShapeProfile, TensorSpec
+from edgevision.tensors import Profiles, TensorSpec
 
-Array = npt.NDArray[np.generic]
+_DEFAULTS = RunOptions()
+_T = TypeVar("_T")
 
 
 class Session:
     """Runs one graph or engine over buffers that it owns; safe to share between threads.
+
+    A thread that finds every slot in use waits for one: give `RunOptions.slots` for more.
 
     Example:
         >>> with Session.open(graph, flavour=Flavour.ORT) as session:  # doctest: +SKIP
         ...     outputs = session.run({"frame": frame})
     """
 
-    def __init__(self, program: OrtProgram, profiles: Mapping[str, ShapeProfile]) -> None:
-        """Bind buffers to `program`; the session owns them until `close()`."""
+    def __init__(
+        self, program: Program, profiles: Profiles, options: RunOptions = _DEFAULTS
+    ) -> None:
+        """Take over `program`, which is closed with the session."""
         self._lifetime = Lifetime("the session")
         self.program = program
+        self.profiles = dict(profiles)
+        self.options = options
         self.inputs: tuple[TensorSpec, ...] = program.inputs
         self.outputs: tuple[TensorSpec, ...] = program.outputs
-        self._profiles = dict(profiles)
-        self._allocates = any(spec.is_dynamic for spec in self.outputs)
-        self._lock = threading.Lock()
-        self._staging: dict[str, Array] = {}
-        self._results: dict[str, Array | None] = {}
-        self._execution: OrtExecution | None = None
-        if not any(spec.is_dynamic for spec in self.inputs):
-            self._bind({spec.name: spec.shape for spec in self.inputs})
+        self.check = FeedCheck(
+            program.inputs,
+            self.profiles,
+            on_device=program.device.capabilities.async_copies,
+        )
+        self._slots: list[Slot] = []
+        # The pool is the lock: a slot is in it, or belongs to one thread. None wakes the waiters of
+        # a closed session.
+        self._pool: SimpleQueue[Slot | None] = SimpleQueue()
+        self._lenders: set[int] = set()
+        try:
+            for _ in range(options.slots):
+                self._slots.append(Slot(program, self.profiles, options))
+        except BaseException:
+            self._lifetime.end()
+            self._free()
+            raise
+        for slot in self._slots:
+            self._pool.put(slot)
 
     @staticmethod
     def open(
         graph: bytes,
         *,
         flavour: Flavour,
-        profiles: Mapping[str, ShapeProfile] | None = None,
+        profiles: Profiles | None = None,
+        options: RunOptions = _DEFAULTS,
     ) -> Session:
-        """Load `graph` with the runtime `flavour` and make it ready to run.
+        """Load `graph` on the host's ONNX Runtime and make it ready to run.
 
         Raises:
-            EngineLoadError: this version has no such runtime, or it refuses the graph.
+            EngineLoadError: the flavour needs a GPU, or the runtime refuses the graph.
             MissingDependencyError: the runtime is not installed.
         """
         if flavour is not Flavour.ORT:
             raise EngineLoadError(
-                f"this edgevision cannot run '{flavour.value}' artifacts yet; it runs "
-                "ONNX Runtime's. Plans are byte-exact: trtexec and other loaders take them."
+                f"'{flavour.value}' engines run on a GPU: open the bundle with edgevision.load"
             )
-        return Session(OrtProgram(graph), profiles or {})
+        return Session(OrtProgram(graph), profiles or {}, options)
 
-    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    def run(self, feeds: Mapping[str, object]) -> dict[str, Array]:
         """Run once; the returned arrays are the caller's.
+
+        Args:
+            feeds: by input name, numpy arrays or what has `__dlpack__` or
+                `__cuda_array_interface__`; read before the call returns.
 
         Raises:
             FrameError: an input is missing, unknown, or has the wrong dtype or shape.
             ClosedError: the session is closed.
+            CudaError: the device failed.
         """
-        return self.run_timed(feeds)[0]
+        return self._run(feeds, Slot.outputs)
 
-    def run_timed(self, feeds: Mapping[str, Array]) -> tuple[dict[str, Array], Timings]:
+    def run_timed(self, feeds: Mapping[str, object]) -> tuple[dict[str, Array], Timings]:
         """Run once and say how long each part took; see `run`."""
-        self._check(feeds)
-        with self._lock:
-            self._lifetime.check()
+        self._lifetime.check()
+        checked = self.check(feeds)
+        slot = self._take()
+        try:
             start_ns = perf_counter_ns()
-            shapes = {name: feed.shape for name, feed in feeds.items()}
-            if any(self._staging[n].shape != s for n, s in shapes.items() if n in self._staging):
-                self._execution = None
-            execution = self._execution or self._bind(shapes)
-            for name, feed in feeds.items():
-                np.copyto(self._staging[name], feed)
-            copied_ns = perf_counter_ns()
-            execution.run()
+            slot.fill(checked)
+            filled_ns = perf_counter_ns()
+            slot.launch()
+            slot.wait()
             computed_ns = perf_counter_ns()
-            if self._allocates:
-                fetched = execution.fetch()
-                outputs = {spec.name: f for spec, f in zip(self.outputs, fetched, strict=True)}
-            else:
-                outputs = {n: r.copy() for n, r in self._results.items() if r is not None}
-            done_ns = perf_counter_ns()
-        timings = Timings(
-            (copied_ns - start_ns) / 1e6,
-            (computed_ns - copied_ns) / 1e6,
-            (done_ns - computed_ns) / 1e6,
-        )
-        return outputs, timings
-
-    def _check(self, feeds: Mapping[str, Array]) -> None:
-        known = {spec.name for spec in self.inputs}
-        if feeds.keys() != known:
-            raise FrameError(
-                f"inputs: got {sorted(feeds)}, this model takes {sorted(known)}. "
-                f"Give exactly: {', '.join(str(spec) for spec in self.inputs)}"
+            outputs = slot.outputs()
+            copied_ns = perf_counter_ns()
+            return outputs, timings(
+                slot, filled_ns - start_ns, computed_ns - filled_ns, copied_ns - computed_ns
             )
-        for spec in self.inputs:
-            check_feed(spec, feeds[spec.name], self._profiles.get(spec.name))
+        finally:
+            self._pool.put(slot)
 
-    def _bind(self, shapes: Mapping[str, tuple[int, ...]]) -> OrtExecution:
-        staging = {s.name: np.zeros(shapes[s.name], s.dtype.numpy) for s in self.inputs}
-        results = {
-            s.name: None if s.is_dynamic else np.zeros(s.shape, s.dtype.numpy) for s in self.outputs
-        }
-        execution = self.program.execution(staging, results)
-        self._staging, self._results, self._execution = staging, results, execution
-        return execution
+    def run_view(self, feeds: Mapping[str, object]) -> OutputView:
+        """Run once and return the outputs without a copy; see `run`.
+
+        Returns:
+            A view of the slot's memory, valid until the session's next frame takes that slot:
+            with one slot, until the next call. After that reading it is a StaleViewError.
+        """
+        return self._run(feeds, OutputView)
+
+    @contextmanager
+    def input(self) -> Iterator[SessionInput]:
+        """Lend a slot's input memory, for a camera or decoder to write the frame in place.
+
+        Raises:
+            ClosedError: the session is closed.
+
+        Example:
+            >>> with session.input() as buffer:  # doctest: +SKIP
+            ...     camera.read_into(buffer["frame"])
+            ...     mask = buffer.run()["mask"].copy()
+        """
+        slot = self._take()
+        self._lenders.add(threading.get_ident())
+        try:
+            buffer = SessionInput(slot)
+            try:
+                yield buffer
+            finally:
+                buffer.end()
+        finally:
+            self._lenders.discard(threading.get_ident())
+            self._pool.put(slot)
+
+    def check_open(self) -> None:
+        """Raise ClosedError once the session is closed."""
+        self._lifetime.check()
+
+    def warm_up(self) -> None:
+        """Run every slot once and capture its graph, so that no frame pays for it.
+
+        Raises:
+            RunError: the engine or the device fails.
+        """
+        for slot in self._take_all():
+            try:
+                slot.warm_up()
+            finally:
+                self._pool.put(slot)
+
+    def explain(self) -> str:
+        """Say on what the session runs, and whether as a captured graph or why not."""
+        device = self.program.device
+        slot = self._slots[0] if self._slots else None
+        how = "closed" if slot is None else f"no graph: {slot.no_graph}"
+        if slot is not None and not slot.no_graph:
+            how = "one graph launch a frame"
+        free_bytes, total_bytes = device.memory() if slot is not None else (0, 0)
+        return (
+            f"{self.program.version} on {device.name}, driven by {device.binding}; {how}; "
+            f"{len(self._slots)} slot(s) hold {self.allocated_bytes / 1e6:.1f} MB, the device has "
+            f"{free_bytes / 1e9:.1f} of {total_bytes / 1e9:.1f} GB free"
+        )
+
+    @property
+    def allocated_bytes(self) -> int:
+        """Memory that the slots hold, on the host and the device."""
+        return sum(slot.allocated_bytes for slot in self._slots)
 
     def close(self) -> None:
-        """Free the buffers; safe to call twice and from any thread."""
-        with self._lock:
-            if self._lifetime.end():
-                self._execution = None
-                self._staging, self._results = {}, {}
+        """Wait for running frames, then free everything; safe to call twice and on any thread.
+
+        Raises:
+            RunError: called inside this thread's own `with session.input()`, which never ends then.
+        """
+        if threading.get_ident() in self._lenders:
+            raise RunError(
+                "close() was called inside `with session.input()` on the same thread, which holds "
+                "what close() waits for. Leave the block first."
+            )
+        if self._lifetime.end():
+            for _ in self._slots:
+                self._pool.get()
+            self._pool.put(None)
+            self._free()
+
+    def _run(self, feeds: Mapping[str, object], answer: Callable[[Slot], _T]) -> _T:
+        self._lifetime.check()
+        checked = self.check(feeds)
+        slot = self._take()
+        try:
+            slot.fill(checked)
+            slot.launch()
+            slot.wait()
+            return answer(slot)
+        finally:
+            self._pool.put(slot)
+
+    def _take(self) -> Slot:
+        self._lifetime.check()
+        slot = self._pool.get()
+        if slot is None:
+            self._pool.put(None)
+            self._lifetime.check()
+            raise AssertionError("a session that wakes its waiters is closed")
+        return slot
+
+    def _take_all(self) -> list[Slot]:
+        return [self._take() for _ in self._slots]
+
+    def _free(self) -> None:
+        for slot in self._slots:
+            slot.close()
+        self._slots = []
+        self.program.close()
 
     def __enter__(self) -> Session:
         return self
@@ -138,27 +248,8 @@ class Session:
         self.close()
 
     def __del__(self) -> None:
-        if lifetime := getattr(self, "_lifetime", None):
-            lifetime.warn_if_open()
-
-
-def check_feed(spec: TensorSpec, feed: Array, profile: ShapeProfile | None) -> None:
-    """Check one input against its description.
-
-    Raises:
-        FrameError: the dtype or shape is wrong; says what would be right.
-    """
-    if not isinstance(feed, np.ndarray):
-        raise FrameError(
-            f"input '{spec.name}': got {type(feed).__name__}, expected a numpy array {spec}"
-        )
-    if feed.dtype != spec.dtype.numpy or not spec.accepts(feed.shape):
-        raise FrameError(
-            f"input '{spec.name}': got {feed.dtype}{list(feed.shape)}, expected {spec}. "
-            "Convert or resize it, or build the bundle for this shape."
-        )
-    if profile is not None and not profile.allows(feed.shape):
-        raise FrameError(
-            f"input '{spec.name}': shape {list(feed.shape)} lies outside the profile "
-            f"{list(profile.minimum)} to {list(profile.maximum)}. Build with a wider profile."
-        )
+        lifetime = getattr(self, "_lifetime", None)
+        if lifetime is not None and lifetime.warn_if_open():
+            lifetime.end()
+            with suppress(Exception):  # a destructor has nobody to tell
+                self._free()

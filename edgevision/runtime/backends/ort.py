@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: programs from ONNX bytes, executions over buffers bound once.
+"""ONNX Runtime: programs from ONNX bytes, on the CPU or on a GPU through its CUDA provider.
 
 Any machine can run it, so it is what proves a graph's accuracy and what `host-cpu` deploys.
 """
@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from edgevision._optional import require
 from edgevision.errors import EngineLoadError, RunError
+from edgevision.runtime.device import Device, Stream
+from edgevision.runtime.host import HostDevice
+from edgevision.runtime.memory import Array, Buffer
+from edgevision.runtime.program import Shape
 from edgevision.tensors import DType, TensorSpec
-
-Array = npt.NDArray[np.generic]
 
 # Quantises float biases with scale input x weight, which underflows where scales are float16: it
 # turned a correct INT8 + FP16 graph into noise (ONNX Runtime 1.32). Never worth the risk.
@@ -35,76 +34,184 @@ _DTYPES = {
 class OrtProgram:
     """A loaded ONNX graph: immutable, shared by threads and executions."""
 
-    def __init__(self, graph: bytes) -> None:
-        """Load `graph`, an ONNX file's bytes without external data.
+    scratch_bytes = 0
+
+    def __init__(self, graph: bytes, *, device: Device | None = None) -> None:
+        """Load `graph`, an ONNX file's bytes without external data, for `device` or the host.
 
         Raises:
-            EngineLoadError: ONNX Runtime refuses the graph.
+            EngineLoadError: ONNX Runtime refuses the graph, or has no CUDA provider.
             MissingDependencyError: ONNX Runtime is not installed.
         """
         ort = require("onnxruntime", extra="ort")
+        self._ort = ort
+        self.device = device or HostDevice()
+        self.version: str = ort.__version__
+        self.no_graph = "ONNX Runtime synchronises inside a run"
         options = ort.SessionOptions()
         options.log_severity_level = 4
         # Two spinning pools on few cores slow each other up to fivefold; a control loop has others.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._stream: Stream | None = None
+        providers: list[Any] = ["CPUExecutionProvider"]
+        if device is not None and device.capabilities.async_copies:
+            if "CUDAExecutionProvider" not in ort.get_available_providers():
+                raise EngineLoadError(
+                    f"ONNX Runtime {ort.__version__} has no CUDA provider. "
+                    "Install it with: pip install onnxruntime-gpu"
+                )
+            # The provider takes one stream for good, so executions meet their own stream by events.
+            with device.active():
+                self._stream = device.stream()
+            settings = {"user_compute_stream": str(self._stream.handle)}
+            providers = [("CUDAExecutionProvider", settings)]
         try:
-            self._session = ort.InferenceSession(
+            self.session = ort.InferenceSession(
                 graph,
                 options,
-                providers=["CPUExecutionProvider"],
+                providers=providers,
                 disabled_optimizers=_DISABLED_OPTIMIZERS,
             )
-            self.inputs = _specs(self._session.get_inputs())
-            self.outputs = _specs(self._session.get_outputs())
+            self.inputs = _specs(self.session.get_inputs())
+            self.outputs = _specs(self.session.get_outputs())
         except Exception as error:  # ONNX Runtime has no common error class
+            self.close()
             raise EngineLoadError(
                 f"ONNX Runtime {ort.__version__} cannot load the graph: {_first_line(error)}"
             ) from error
-        self.version: str = ort.__version__
 
-    def execution(
-        self, inputs: Mapping[str, Array], outputs: Mapping[str, Array | None]
-    ) -> OrtExecution:
-        """Bind host arrays; an output given as None is allocated by ONNX Runtime at each run.
+    def execution(self, scratch: Buffer | None) -> OrtExecution | OrtCudaExecution:
+        """Return a new execution; ONNX Runtime owns its working memory."""
+        if self._stream is None:
+            return OrtExecution(self)
+        return OrtCudaExecution(self, self._stream)
 
-        The arrays stay the caller's and must outlive the execution.
-        """
-        return OrtExecution(self._session, inputs, outputs)
+    def close(self) -> None:
+        """Free the provider's stream; the graph goes with its last execution."""
+        if self._stream is not None:
+            with self.device.active():
+                self._stream.close()
+            self._stream = None
 
 
 class OrtExecution:
-    """One binding of a program to host arrays; not for two threads at once."""
+    """One binding of a program to host buffers."""
 
-    def __init__(
-        self, session: Any, inputs: Mapping[str, Array], outputs: Mapping[str, Array | None]
-    ) -> None:
-        ort = require("onnxruntime", extra="ort")
-        self._session = session
-        self._binding = session.io_binding()
-        # An OrtValue over a numpy array aliases it, so both are kept alive here.
-        self._values = []
-        for name, array in inputs.items():
-            value = ort.OrtValue.ortvalue_from_numpy(array)
-            self._values.append((value, array))
+    def __init__(self, program: OrtProgram) -> None:
+        self._ort = program._ort
+        self._session = program.session
+        self._run = program.session.run_with_iobinding
+        self._outputs = program.outputs
+        self._specs = {spec.name: spec for spec in (*program.inputs, *program.outputs)}
+        self._input_names = {spec.name for spec in program.inputs}
+        self._reset()
+
+    def _reset(self) -> None:
+        self._binding: Any = self._session.io_binding()
+        # An OrtValue over host memory aliases it, so both are kept alive here.
+        self._values: list[Any] = []
+        self._shapes: dict[str, Shape] = {}
+
+    def reshape(self, shapes: Mapping[str, Shape]) -> Mapping[str, Shape | None]:
+        """Start a new binding; the shape of a dynamic output is known only after a run."""
+        self._reset()
+        found = {s.name: None if s.is_dynamic else s.shape for s in self._outputs}
+        for spec in self._outputs:
+            if spec.is_dynamic:
+                self._binding.bind_output(spec.name, "cpu")
+        self._shapes = {**shapes, **{name: s for name, s in found.items() if s is not None}}
+        return found
+
+    def bind(self, name: str, buffer: Buffer) -> None:
+        """Let the graph read or write the buffer in place."""
+        array = buffer.view(self._specs[name].with_shape(self._shapes[name]))
+        value = self._ort.OrtValue.ortvalue_from_numpy(array)
+        self._values.append((value, array))
+        if name in self._input_names:
             self._binding.bind_ortvalue_input(name, value)
-        for name, out in outputs.items():
-            if out is None:
-                self._binding.bind_output(name, "cpu")
-            else:
-                value = ort.OrtValue.ortvalue_from_numpy(out)
-                self._values.append((value, out))
-                self._binding.bind_ortvalue_output(name, value)
+        else:
+            self._binding.bind_ortvalue_output(name, value)
 
-    def run(self) -> None:
-        """Compute the outputs from what the input arrays hold now."""
+    def enqueue(self, stream: Stream) -> None:
+        """Compute the outputs; done on return."""
         try:
-            self._session.run_with_iobinding(self._binding)
+            self._run(self._binding)
         except Exception as error:  # ONNX Runtime has no common error class
             raise RunError(f"ONNX Runtime failed: {_first_line(error)}") from error
 
-    def fetch(self) -> list[Array]:
-        """Return every output in order; those allocated by ONNX Runtime are fresh arrays."""
-        return list(self._binding.copy_outputs_to_cpu())
+    def fetch(self, name: str) -> Array:
+        """Return an output that ONNX Runtime allocated."""
+        index = [spec.name for spec in self._outputs].index(name)
+        array: Array = self._binding.get_outputs()[index].numpy().copy()
+        return array
+
+    def close(self) -> None:
+        """Drop the bindings."""
+        self._binding, self._values, self._run = None, [], _closed
+
+
+class OrtCudaExecution:
+    """One binding of a program to device buffers, run on the provider's own stream."""
+
+    def __init__(self, program: OrtProgram, stream: Stream) -> None:
+        self._session = program.session
+        self._stream = stream
+        self._specs = {spec.name: spec for spec in (*program.inputs, *program.outputs)}
+        self._outputs = program.outputs
+        self._input_names = {spec.name for spec in program.inputs}
+        self._before, self._after = program.device.event(), program.device.event()
+        self._options = program._ort.RunOptions()
+        self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        self._binding: Any = None
+        self._shapes: dict[str, Shape] = {}
+
+    def reshape(self, shapes: Mapping[str, Shape]) -> Mapping[str, Shape | None]:
+        """Start a new binding.
+
+        Raises:
+            EngineLoadError: an output's shape is dynamic, so no buffer can be bound to it.
+        """
+        self._binding = self._session.io_binding()
+        dynamic = [spec.name for spec in self._outputs if spec.is_dynamic]
+        if dynamic:
+            raise EngineLoadError(
+                f"outputs {dynamic} have dynamic shapes, which edgevision runs by ONNX Runtime on "
+                "the CPU only. Load with device='cpu', or build a TensorRT engine."
+            )
+        found = {spec.name: spec.shape for spec in self._outputs}
+        self._shapes = {**shapes, **found}
+        return found
+
+    def bind(self, name: str, buffer: Buffer) -> None:
+        """Let the graph read or write the device buffer in place."""
+        dtype, shape = self._specs[name].dtype.numpy, self._shapes[name]
+        bind = self._binding.bind_input if name in self._input_names else self._binding.bind_output
+        bind(name, "cuda", 0, dtype, shape, buffer.address)
+
+    def enqueue(self, stream: Stream) -> None:
+        """Queue the run between the slot's earlier and later work."""
+        stream.record(self._before)
+        self._stream.wait(self._before)
+        try:
+            self._session.run_with_iobinding(self._binding, self._options)
+        except Exception as error:  # ONNX Runtime has no common error class
+            raise RunError(f"ONNX Runtime failed: {_first_line(error)}") from error
+        self._stream.record(self._after)
+        stream.wait(self._after)
+
+    def fetch(self, name: str) -> Array:
+        """Refuse: every output has a buffer."""
+        raise RunError(f"output '{name}' lies in its buffer")
+
+    def close(self) -> None:
+        """Drop the bindings."""
+        self._binding = None
+        self._before.close()
+        self._after.close()
+
+
+def _closed(binding: object) -> None:
+    raise RunError("the execution is closed")
 
 
 def _specs(nodes: Sequence[Any]) -> tuple[TensorSpec, ...]:

@@ -81,11 +81,13 @@ class SemanticTask:
         classes: the label of each index.
         frame_size: (H, W) of the frame that the graph takes.
         channel_order: "rgb" or "bgr", the order in which the graph takes the frame's channels.
+        input_name: the graph's name for the frame.
     """
 
     classes: tuple[ClassLabel, ...]
     frame_size: tuple[int, int]
     channel_order: str
+    input_name: str
 
     @staticmethod
     def from_manifest(settings: Settings, stages: tuple[Stage, ...]) -> SemanticTask:
@@ -113,17 +115,20 @@ class SemanticTask:
         if not isinstance(classes, list) or not 1 <= len(classes) <= 256:
             raise BundleFormatError("task semantic: expected a list of 1 to 256 classes")
         labels = tuple(_label(item) for item in classes)
-        return SemanticTask(labels, (height, width), str(order))
+        return SemanticTask(labels, (height, width), str(order), frame.name)
 
-    def feed(self, frame: Image) -> Array:
+    def feeds(self, frame: Image) -> dict[str, object]:
         """Return `frame: uint8[H, W, 3]` as the graph takes it (a view)."""
-        if not isinstance(frame, np.ndarray) or frame.ndim != 3:
-            found = getattr(frame, "shape", type(frame).__name__)
+        if isinstance(frame, Mapping):
+            raise FrameError("got a dict, expected one frame as a numpy array uint8[H, W, 3]")
+        if not hasattr(frame, "ndim"):
+            return {self.input_name: frame}  # another library's array, with its batch axis
+        if frame.ndim != 3:
             raise FrameError(
-                f"frame: got {found}, expected a numpy array uint8{[*self.frame_size, 3]} "
-                f"({self.channel_order.upper()})"
+                f"frame: got {getattr(frame, 'shape', None)}, expected a numpy array "
+                f"uint8{[*self.frame_size, 3]} ({self.channel_order.upper()})"
             )
-        return frame[np.newaxis]
+        return {self.input_name: frame[np.newaxis]}
 
     def decode(self, outputs: Mapping[str, Array], timings: Timings) -> SemanticResult:
         """Return the result of one inference.

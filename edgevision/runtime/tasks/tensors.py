@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from edgevision.errors import FrameError
 from edgevision.runtime.timing import Timings
+from edgevision.tensors import TensorSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,3 +24,27 @@ class TensorsResult:
 
     outputs: Mapping[str, npt.NDArray[np.generic]]
     timings: Timings
+
+
+@dataclass(frozen=True, slots=True)
+class TensorsTask:
+    """Passes tensors through; `inputs` are what the model takes."""
+
+    inputs: tuple[TensorSpec, ...]
+
+    def feeds(self, frame: object) -> Mapping[str, object]:
+        """Return the arrays as they are.
+
+        Raises:
+            FrameError: it is no dict of arrays.
+        """
+        if not isinstance(frame, Mapping):
+            wanted = ", ".join(str(spec) for spec in self.inputs)
+            raise FrameError(f"got {type(frame).__name__}, expected a dict of arrays: {wanted}")
+        return frame
+
+    def decode(
+        self, outputs: Mapping[str, npt.NDArray[np.generic]], timings: Timings
+    ) -> TensorsResult:
+        """Return the result of one inference."""
+        return TensorsResult(outputs, timings)

@@ -1,0 +1,216 @@
+"""A plan of any TensorRT flavour, loaded and run by the module it is handed.
+
+Full and lean TensorRT and TensorRT-RTX differ in what is around this, not in this. Only names that
+10.3 to 11.4 and RTX all have are used; the contract test reads this file, so annotate what comes
+from the module.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from edgevision.errors import EngineLoadError, RunError
+from edgevision.runtime.device import Device, Stream
+from edgevision.runtime.memory import Array, Buffer
+from edgevision.runtime.program import Shape
+from edgevision.tensors import DYNAMIC, DType, TensorSpec
+
+if TYPE_CHECKING:
+    import tensorrt
+
+_log = logging.getLogger(__name__)
+_KEPT_ERRORS = 3
+
+MakeContext = Callable[["tensorrt.ICudaEngine"], "tensorrt.IExecutionContext"]
+"""Makes an execution context in the flavour's own way."""
+
+
+class TensorRTProgram:
+    """See `Program`; holds the runtime and the engine.
+
+    Args:
+        trt: the flavour's module.
+        plan: the engine's bytes, trusted: their hash was checked.
+        device: the GPU.
+        title: the flavour's name and version.
+        no_graph: why its executions cannot be captured; empty if they can.
+        make_context: how contexts are made; None lets executions share working memory.
+    """
+
+    def __init__(
+        self,
+        trt: ModuleType,
+        plan: bytes,
+        device: Device,
+        *,
+        title: str,
+        no_graph: str = "",
+        make_context: MakeContext | None = None,
+    ) -> None:
+        self.device = device
+        self.version = title
+        self.no_graph = no_graph
+        self._trt = trt
+        self._make_context = make_context
+        self.logger = make_logger(trt)
+        with device.active():
+            try:
+                runtime = trt.Runtime(self.logger)
+            except TypeError as error:  # how the binding says that the library gave no runtime
+                raise EngineLoadError(f"{title} does not start: {self.told()}") from error
+            engine = runtime.deserialize_cuda_engine(plan)
+            if engine is None:
+                raise EngineLoadError(
+                    f"{title} refuses the plan: {self.told()} Plans fit one TensorRT version and "
+                    "one kind of GPU; build it here with: edgevision build BUNDLE --target local"
+                )
+            self._runtime, self.engine = runtime, engine
+            self.inputs, self.outputs = _tensors(trt, engine)
+            self.scratch_bytes = 0 if make_context else int(engine.device_memory_size_v2)
+
+    def execution(self, scratch: Buffer | None) -> TensorRTExecution:
+        """Return a new execution; with `scratch`, its activations lie there."""
+        trt = self._trt
+        engine: tensorrt.ICudaEngine = self.engine
+        if self._make_context is not None:
+            context = self._make_context(engine)
+        elif scratch is None:
+            context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.STATIC)
+        else:
+            strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+            context = engine.create_execution_context(strategy)
+            if context is not None:
+                _share(context, scratch)
+        if context is None:
+            raise EngineLoadError(f"{self.version} makes no execution context: {self.told()}")
+        return TensorRTExecution(self, context)
+
+    def told(self) -> str:
+        """Return TensorRT's last errors, and forget them."""
+        errors = list(self.logger.errors[-_KEPT_ERRORS:])
+        self.logger.errors.clear()
+        return "; ".join(errors) + "." if errors else "it gave no reason."
+
+    def close(self) -> None:
+        """Free the engine, then its runtime."""
+        with self.device.active():
+            self.engine = None
+            self._runtime = None
+
+
+class TensorRTExecution:
+    """See `Execution`."""
+
+    def __init__(self, program: TensorRTProgram, context: tensorrt.IExecutionContext) -> None:
+        self._program = program
+        self._context: tensorrt.IExecutionContext | None = context
+        self._execute = context.execute_async_v3
+
+    def reshape(self, shapes: Mapping[str, Shape]) -> Mapping[str, Shape | None]:
+        """Set the inputs' shapes.
+
+        Raises:
+            EngineLoadError: an output's shape depends on the data.
+            RunError: TensorRT refuses a shape.
+        """
+        context: tensorrt.IExecutionContext = self._context
+        for name, shape in shapes.items():
+            if not context.set_input_shape(name, shape):
+                raise RunError(f"TensorRT refuses shape {shape} of '{name}'. {self._told()}")
+        found: dict[str, Shape | None] = {}
+        for spec in self._program.outputs:
+            extents = tuple(int(extent) for extent in context.get_tensor_shape(spec.name))
+            if any(extent < 0 for extent in extents):
+                raise EngineLoadError(
+                    f"output '{spec.name}' has a shape {extents} that depends on the data, so no "
+                    "buffer can be bound to it. Give the graph a fixed size and a count."
+                )
+            found[spec.name] = extents
+        return found
+
+    def bind(self, name: str, buffer: Buffer) -> None:
+        """Let the engine read or write the buffer in place."""
+        context: tensorrt.IExecutionContext = self._context
+        if not context.set_tensor_address(name, buffer.address):
+            raise RunError(f"TensorRT refuses the address of '{name}'. {self._told()}")
+
+    def enqueue(self, stream: Stream) -> None:
+        """Queue one run."""
+        if not self._execute(stream.handle):
+            raise RunError(f"TensorRT does not run: {self._told()}")
+
+    def fetch(self, name: str) -> Array:
+        """Refuse: every output has a buffer."""
+        raise RunError(f"output '{name}' lies in its buffer")
+
+    def close(self) -> None:
+        """Free the context."""
+        self._execute = _closed
+        self._context = None
+
+    def _told(self) -> str:
+        return self._program.told()
+
+
+def make_logger(trt: ModuleType) -> Any:
+    """Return a logger that forwards to `logging` and remembers its `errors`."""
+    levels = {
+        trt.ILogger.Severity.INTERNAL_ERROR: logging.ERROR,
+        trt.ILogger.Severity.ERROR: logging.ERROR,
+        trt.ILogger.Severity.WARNING: logging.WARNING,
+    }
+
+    class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.errors: list[str] = []
+
+        def log(self, severity: object, message: str) -> None:
+            level = levels.get(severity, logging.DEBUG)
+            if level == logging.ERROR:
+                self.errors = [*self.errors[-_KEPT_ERRORS:], message.strip()]
+            _log.log(level, "%s", message)
+
+    return Logger()
+
+
+def _share(context: tensorrt.IExecutionContext, scratch: Buffer) -> None:
+    context.set_device_memory(scratch.address, scratch.size_bytes)
+
+
+def _tensors(
+    trt: ModuleType, engine: tensorrt.ICudaEngine
+) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    dtypes = engine_dtypes(trt)
+    inputs: list[TensorSpec] = []
+    outputs: list[TensorSpec] = []
+    for index in range(engine.num_io_tensors):
+        name = engine.get_tensor_name(index)
+        dtype = engine.get_tensor_dtype(name)
+        if dtype not in dtypes:
+            raise EngineLoadError(f"tensor '{name}' is {dtype}, which edgevision does not take")
+        shape = tuple(DYNAMIC if e < 0 else int(e) for e in engine.get_tensor_shape(name))
+        spec = TensorSpec(name, dtypes[dtype], shape)
+        is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
+        (inputs if is_input else outputs).append(spec)
+    return tuple(inputs), tuple(outputs)
+
+
+def engine_dtypes(trt: ModuleType) -> dict[Any, DType]:
+    """Return the element types that cross a model's boundary, by TensorRT's name for them."""
+    return {
+        trt.DataType.BOOL: DType.BOOL,
+        trt.DataType.UINT8: DType.UINT8,
+        trt.DataType.INT8: DType.INT8,
+        trt.DataType.INT32: DType.INT32,
+        trt.DataType.INT64: DType.INT64,
+        trt.DataType.HALF: DType.FLOAT16,
+        trt.DataType.FLOAT: DType.FLOAT32,
+    }
+
+
+def _closed(handle: int) -> bool:
+    raise RunError("the execution is closed")

@@ -1,0 +1,25 @@
+"""TensorRT 10.3 to 11.x: the full wheel where it is installed, else the lean runtime."""
+
+from __future__ import annotations
+
+from edgevision._optional import require
+from edgevision.errors import MissingDependencyError
+from edgevision.runtime.backends.tensorrt_program import TensorRTProgram
+from edgevision.runtime.device import Device
+
+
+def trt_program(plan: bytes, device: Device) -> TensorRTProgram:
+    """Load a TensorRT plan.
+
+    Raises:
+        EngineLoadError: TensorRT refuses it; gives TensorRT's own words.
+        MissingDependencyError: neither full nor lean TensorRT is installed.
+    """
+    try:
+        trt = require("tensorrt", extra="tensorrt")
+        title = f"TensorRT {trt.__version__}"
+    except MissingDependencyError:
+        # Runs version-compatible plans alone, in a tenth of the space.
+        trt = require("tensorrt_lean", extra="tensorrt")
+        title = f"TensorRT lean runtime {trt.__version__}"
+    return TensorRTProgram(trt, plan, device, title=title)

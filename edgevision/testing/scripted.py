@@ -1,0 +1,103 @@
+"""A program without an engine: it copies, waits for nobody, and fails when it is told to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from edgevision.errors import RunError
+from edgevision.runtime.device import Device, Stream
+from edgevision.runtime.memory import Array, Buffer
+from edgevision.runtime.program import Shape
+from edgevision.tensors import TensorSpec
+
+_SCRATCH_BYTES = 256
+
+
+class ScriptedProgram:
+    """Fulfils `Program` on any device: each output is the first bytes of the input beside it.
+
+    The bytes go by way of the execution's working memory, as an engine's activations do, so that
+    two runs which share it without being ordered are a race.
+
+    Args:
+        device: where it runs.
+        inputs: what goes in.
+        outputs: what comes out; the nth has no more bytes than the nth input.
+        no_graph: why it cannot be captured; empty if it can.
+    """
+
+    version = "scripted program"
+
+    def __init__(
+        self,
+        device: Device,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        *,
+        no_graph: str = "",
+    ) -> None:
+        self.device = device
+        self.inputs = tuple(inputs)
+        self.outputs = tuple(outputs)
+        self.no_graph = no_graph
+        self.scratch_bytes = max([_SCRATCH_BYTES, *(spec.size_bytes for spec in outputs)])
+        self.runs = 0
+        self.is_open = True
+        self._failures: set[int] = set()
+
+    def fail_at(self, run: int) -> None:
+        """Let the nth run from now be refused."""
+        self._failures.add(self.runs + run)
+
+    def execution(self, scratch: Buffer | None) -> ScriptedExecution:
+        """Return a new execution, with working memory of its own unless it shares some."""
+        return ScriptedExecution(self, scratch)
+
+    def close(self) -> None:
+        """Free it."""
+        self.is_open = False
+
+    def count(self) -> None:
+        """Count a run, and refuse it if the script says so."""
+        self.runs += 1
+        if self.runs in self._failures:
+            raise RunError(f"run {self.runs} was refused, as the script says")
+
+
+class ScriptedExecution:
+    """See `Execution`."""
+
+    def __init__(self, program: ScriptedProgram, scratch: Buffer | None) -> None:
+        self._program = program
+        self._bound: dict[str, Buffer] = {}
+        self._own: Buffer | None = None
+        if scratch is None:
+            scratch = program.device.allocate(program.scratch_bytes, label="scratch")
+            self._own = scratch
+        self._scratch = scratch
+
+    def reshape(self, shapes: Mapping[str, Shape]) -> Mapping[str, Shape | None]:
+        """Return the outputs' shapes, which never change."""
+        return {spec.name: spec.shape for spec in self._program.outputs}
+
+    def bind(self, name: str, buffer: Buffer) -> None:
+        """Use `buffer` for a tensor."""
+        self._bound[name] = buffer
+
+    def enqueue(self, stream: Stream) -> None:
+        """Queue the copies."""
+        self._program.count()
+        for source, target in zip(self._program.inputs, self._program.outputs, strict=True):
+            size_bytes = target.size_bytes
+            stream.copy(self._scratch, self._bound[source.name], size_bytes)
+            stream.copy(self._bound[target.name], self._scratch, size_bytes)
+
+    def fetch(self, name: str) -> Array:
+        """Refuse: every output has a buffer."""
+        raise RunError(f"output '{name}' lies in its buffer")
+
+    def close(self) -> None:
+        """Free the working memory if it is its own."""
+        if self._own is not None:
+            self._own.close()
+            self._own = None

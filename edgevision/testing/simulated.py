@@ -1,0 +1,589 @@
+"""A device without hardware: work runs late and in adversarial order, and every race is an error.
+
+It fulfils `edgevision.runtime.device.Device`, so that the runtime, and a user's own code around it,
+can be driven through schedules that a real GPU shows once a month. What it finds does not depend on
+the order that happened: see `_ordering`. The order is real nevertheless, so that wrong code also
+gets wrong bytes.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeAlias
+
+import numpy as np
+
+from edgevision.errors import CudaError, HazardError
+from edgevision.runtime.device import Capabilities, Capture, Event, Graph, Stream
+from edgevision.runtime.memory import Buffer
+from edgevision.testing._ordering import Access, Accesses, Clock, merge, place
+from edgevision.testing._watched import plain, watched
+
+Order: TypeAlias = "str | int"
+
+_NEW, _FREED = 0xA5, 0xDD
+_FIRST_ADDRESS = 0x7000_0000_0000
+_ILLEGAL_ADDRESS = 700
+_NO_CONTEXT = 201
+_OUT_OF_MEMORY = 2
+_NOT_CAPTURABLE = 900
+
+
+class SimulatedDevice:
+    """A GPU in numpy whose streams and events are the only order there is.
+
+    Args:
+        order: "eager" runs work when it is queued, "lazy" only when somebody waits for it, and a
+            number seeds a random order in between.
+        integrated: whether host and device share their memory.
+        graphs: whether work can be captured.
+        memory_bytes: of the device.
+
+    Example:
+        >>> device = SimulatedDevice(order="lazy")
+        >>> with device.active():
+        ...     stream = device.stream()
+        ...     host = device.allocate_host(4, label="host")
+        ...     stream.fill(host, 7, 4)
+        ...     host.host[0]
+        Traceback (most recent call last):
+        edgevision.errors.HazardError: read by the host at ...
+    """
+
+    name = "simulated device"
+    binding = "edgevision.testing"
+
+    def __init__(
+        self,
+        *,
+        order: Order = "lazy",
+        integrated: bool = False,
+        graphs: bool = True,
+        memory_bytes: int = 1 << 30,
+    ) -> None:
+        if order not in ("eager", "lazy") and not isinstance(order, int):
+            raise ValueError(f"order: got {order!r}, expected 'eager', 'lazy' or a seed")
+        self.capabilities = Capabilities(
+            pinned=True,
+            mapped=True,
+            integrated=integrated,
+            graphs=graphs,
+            async_copies=True,
+            priorities=True,
+            reasons={} if graphs else {"graphs": "this simulated device was made without graphs"},
+        )
+        self.lock = threading.RLock()
+        self.known: Clock = {}
+        self.operations = 0
+        self.live: dict[str, int] = {"buffer": 0, "event": 0, "graph": 0, "stream": 0}
+        self._order = order
+        self._random = random.Random(order if isinstance(order, int) else 0)
+        self._streams: list[SimulatedStream] = []
+        self._buffers: dict[int, _Memory] = {}
+        self._memory_bytes = memory_bytes
+        self._next_address = _FIRST_ADDRESS
+        self._depth = threading.local()
+        self._failures: dict[int, bool] = {}
+        self._dead: CudaError | None = None
+        self._moving = threading.Condition(self.lock)
+        self._stalled = False
+
+    # What a device does
+
+    @contextmanager
+    def active(self) -> Iterator[object]:
+        """Make the device usable on this thread for the `with` block."""
+        self._depth.value = getattr(self._depth, "value", 0) + 1
+        try:
+            yield self
+        finally:
+            self._depth.value -= 1
+
+    def stream(self, *, priority: int = 0) -> SimulatedStream:
+        """Return a new stream."""
+        self.check_active("stream")
+        with self.lock:
+            stream = SimulatedStream(self, len(self._streams) + 1)
+            self._streams.append(stream)
+            self.live["stream"] += 1
+            return stream
+
+    def foreign_stream(self, handle: int) -> SimulatedStream:
+        """Return the stream with that handle; closing what is returned closes the stream."""
+        with self.lock:
+            for stream in self._streams:
+                if stream.handle == handle:
+                    return stream
+        raise CudaError(f"there is no stream {handle}")
+
+    def event(self, *, timing: bool = False, spin: bool = False) -> SimulatedEvent:
+        """Return a new event."""
+        self.check_active("event")
+        with self.lock:
+            self.live["event"] += 1
+            return SimulatedEvent(self, timing=timing)
+
+    def allocate(self, size_bytes: int, *, label: str) -> Buffer:
+        """Return device memory, which the host cannot reach."""
+        return self._allocate(size_bytes, label, on_host=False)
+
+    def allocate_host(self, size_bytes: int, *, label: str) -> Buffer:
+        """Return pinned and mapped host memory, as an array that asks before it is used."""
+        return self._allocate(size_bytes, label, on_host=True)
+
+    def memory(self) -> tuple[int, int]:
+        """Return free and total memory in bytes."""
+        with self.lock:
+            used = sum(memory.data.size for memory in self._buffers.values())
+            return self._memory_bytes - used, self._memory_bytes
+
+    # What a test does with it
+
+    def fail_at(self, operation: int, *, on_device: bool = False) -> None:
+        """Let the nth operation from now fail: when queued, or on the device, which dies of it."""
+        with self.lock:
+            self._failures[self.operations + operation] = on_device
+
+    def stall(self) -> None:
+        """Stop all work: who waits, waits until `resume`."""
+        with self.lock:
+            self._stalled = True
+
+    def resume(self) -> None:
+        """Let work go on after `stall`."""
+        with self._moving:
+            self._stalled = False
+            self._moving.notify_all()
+
+    # What its parts share
+
+    def check_active(self, what: str) -> None:
+        """Raise CudaError unless this thread is inside `with device.active():`."""
+        if not getattr(self._depth, "value", 0):
+            raise CudaError(
+                f"{what} at {place()}: no context is current on this thread; use `with "
+                "device.active():`",
+                code=_NO_CONTEXT,
+            )
+
+    def check_alive(self) -> None:
+        """Raise the error that killed the device, if one did."""
+        if self._dead is not None:
+            raise self._dead
+
+    def enqueue(
+        self,
+        stream: SimulatedStream,
+        what: str,
+        reads: Sequence[Buffer],
+        writes: Sequence[Buffer],
+        action: Callable[[], None],
+        where: str,
+    ) -> None:
+        """Queue an operation, after checking that all it uses is ready."""
+        self.check_alive()
+        clock = stream.clock
+        merge(clock, self.known)  # queueing comes after all that the host has seen done
+        for buffer in reads:
+            memory = self.find(buffer, what, where)
+            memory.accesses.check_read(clock, buffer.label, what, where)
+        for buffer in writes:
+            memory = self.find(buffer, what, where)
+            memory.accesses.check_write(clock, buffer.label, what, where)
+        self.operations += 1
+        on_device = self._failures.pop(self.operations, None)
+        if on_device is False:
+            raise CudaError(f"{what} at {where}: failed as the test asked", code=1)
+        operation = stream.append(self._deadly if on_device else action)
+        access = Access(stream.number, operation.sequence, what, where)
+        for buffer in reads:
+            self.find(buffer, what, where).accesses.add(access, writes=False)
+        for buffer in writes:
+            self.find(buffer, what, where).accesses.add(access, writes=True)
+        self._make_progress()
+
+    def find(self, buffer: Buffer, what: str, where: str) -> _Memory:
+        """Return a buffer's memory.
+
+        Raises:
+            HazardError: the buffer was freed, or is not of this device.
+        """
+        memory = self._buffers.get(buffer.address)
+        if memory is None or not buffer.is_open:
+            raise HazardError(f"{what} at {where} uses '{buffer.label}', which is not allocated")
+        return memory
+
+    def finish(self, operation: _Operation) -> None:
+        """Run work in the device's order until `operation` is done."""
+        with self._moving:
+            while self._stalled:
+                self._moving.wait()
+            while not operation.is_done:
+                self.check_alive()
+                if self._order == "lazy":
+                    self._run_needed(operation)
+                else:
+                    self._run_one()
+            self.check_alive()
+
+    def poll(self, operation: _Operation) -> bool:
+        """Let some work run, as time passes between two polls; return whether it is done."""
+        self.check_alive()
+        if not operation.is_done and not self._stalled:
+            if self._order == "lazy":
+                self._run_needed(operation, only_one=True)
+            else:
+                self._run_one()
+        return operation.is_done
+
+    def _make_progress(self) -> None:
+        if self._stalled or self._order == "lazy":
+            return
+        chance = 1.0 if self._order == "eager" else 0.5
+        while self._random.random() < chance and self._run_one(strict=False):
+            pass
+
+    def _run_one(self, *, strict: bool = True) -> bool:
+        ready = [stream for stream in self._streams if stream.is_ready()]
+        if not ready:
+            if strict:
+                raise HazardError("the streams wait for each other: nothing can run")
+            return False
+        self._random.choice(ready).run_next()
+        return True
+
+    def _run_needed(self, operation: _Operation, *, only_one: bool = False) -> None:
+        """Run what `operation` waits for and nothing else."""
+        stack = [operation]
+        while stack and not operation.is_done:
+            stream = stack[-1].stream
+            if stack[-1].is_done:
+                stack.pop()
+            elif stream.is_ready():
+                stream.run_next()
+                if only_one:
+                    return
+            else:
+                blocker = stream.queue[0].after
+                assert blocker is not None
+                if blocker in stack:
+                    raise HazardError("the streams wait for each other: nothing can run")
+                stack.append(blocker)
+
+    def _deadly(self) -> None:
+        self._dead = CudaError(
+            "an illegal memory access on the device; every later call fails with it",
+            code=_ILLEGAL_ADDRESS,
+        )
+
+    def _allocate(self, size_bytes: int, label: str, *, on_host: bool) -> Buffer:
+        self.check_active("allocate")
+        where = place()
+        with self.lock:
+            self.check_alive()
+            if any(stream.capturing for stream in self._streams):
+                raise CudaError(
+                    f"allocate '{label}' at {where}: memory cannot be allocated during a capture",
+                    code=_NOT_CAPTURABLE,
+                )
+            free_bytes, _ = self.memory()
+            if size_bytes > free_bytes:
+                raise CudaError(
+                    f"no {size_bytes} bytes for '{label}', {free_bytes} are free",
+                    code=_OUT_OF_MEMORY,
+                )
+            address = self._next_address
+            self._next_address += -(-size_bytes // 4096) * 4096 + 4096
+            memory = self._buffers[address] = _Memory(np.full(size_bytes, _NEW, np.uint8), where)
+            self.live["buffer"] += 1
+        host = None
+        if on_host:
+            host = watched(memory.data, lambda writes: self._ask(buffer, memory, writes=writes))
+        buffer = Buffer(
+            address=address,
+            host=host,
+            size_bytes=size_bytes,
+            label=label,
+            free=lambda: self._free(address, memory, label),
+        )
+        return buffer
+
+    def _free(self, address: int, memory: _Memory, label: str) -> None:
+        where = place()
+        with self.lock:
+            if self._buffers.pop(address, None) is not memory:
+                raise HazardError(f"free at {where}: '{label}' was freed before")
+            self.live["buffer"] -= 1
+            if self._dead is None:
+                memory.accesses.check_write(self.known, label, "free", where)
+            memory.data[:] = _FREED
+
+    def _ask(self, buffer: Buffer, memory: _Memory, *, writes: bool) -> None:
+        """Check an access of the host."""
+        what, where = ("write by the host", place()) if writes else ("read by the host", place())
+        with self.lock:
+            if memory not in self._buffers.values():
+                raise HazardError(f"{what} at {where}: '{buffer.label}' was freed")
+            check = memory.accesses.check_write if writes else memory.accesses.check_read
+            check(self.known, buffer.label, what, where)
+
+
+class SimulatedEvent:
+    """See `Event`."""
+
+    def __init__(self, device: SimulatedDevice, *, timing: bool) -> None:
+        self.operation: _Operation | None = None
+        self.clock: Clock = {}
+        self.ran_at = 0
+        self._device = device
+        self._timing = timing
+        self._is_open = True
+
+    def is_done(self) -> bool:
+        """Whether the work before it is done; some work runs meanwhile."""
+        self._device.check_active("is_done")
+        with self._device.lock:
+            done = self.operation is None or self._device.poll(self.operation)
+            if done:
+                merge(self._device.known, self.clock)
+            return done
+
+    def synchronize(self) -> None:
+        """Wait for the work before it."""
+        self._device.check_active("synchronize")
+        if not self._is_open:
+            raise HazardError(f"synchronize at {place()}: the event was closed")
+        with self._device.lock:
+            operation, clock = self.operation, dict(self.clock)
+            if operation is not None:
+                self._device.finish(operation)
+            merge(self._device.known, clock)
+
+    def elapsed_ms(self, since: Event) -> float:
+        """Return one millisecond for each operation that ran in between."""
+        assert isinstance(since, SimulatedEvent)
+        for event in (self, since):
+            if not event._timing:
+                raise CudaError(f"elapsed_ms at {place()}: an event was made without timing")
+            if event.operation is None or not event.operation.is_done:
+                raise HazardError(f"elapsed_ms at {place()}: an event is not done")
+        return float(self.ran_at - since.ran_at)
+
+    def close(self) -> None:
+        """Free it."""
+        if self._is_open:
+            self._is_open = False
+            self._device.live["event"] -= 1
+
+
+class SimulatedStream:
+    """See `Stream`."""
+
+    def __init__(self, device: SimulatedDevice, number: int) -> None:
+        self.number = number
+        self.handle = 0x1000 + number
+        self.clock: Clock = {}
+        self.queue: deque[_Operation] = deque()
+        self.capturing: _Capture | None = None
+        self._device = device
+        self._sequence = 0
+        self._is_open = True
+
+    def copy(self, target: Buffer, source: Buffer, size_bytes: int) -> None:
+        """Queue a copy; the bytes are read when it runs."""
+        if size_bytes > min(target.size_bytes, source.size_bytes):
+            raise CudaError(f"copy at {place()}: {size_bytes} bytes are more than a buffer has")
+        device = self._device
+        where = place()
+
+        def run() -> None:
+            to = device.find(target, "copy", where).data
+            to[:size_bytes] = device.find(source, "copy", where).data[:size_bytes]
+
+        self._enqueue("copy", [source], [target], run, where)
+
+    def fill(self, target: Buffer, value: int, size_bytes: int) -> None:
+        """Queue setting bytes."""
+        device = self._device
+        where = place()
+
+        def run() -> None:
+            device.find(target, "fill", where).data[:size_bytes] = value
+
+        self._enqueue("fill", [], [target], run, where)
+
+    def record(self, event: Event) -> None:
+        """Queue `event`; while capturing, each launch of the graph records it anew."""
+        assert isinstance(event, SimulatedEvent)
+        self._device.check_active("record")
+        with self._device.lock:
+            self._device.check_alive()
+            if self.capturing is not None:
+                self.capturing.steps.append(lambda stream: stream.mark(event))
+            else:
+                self.mark(event)
+
+    def wait(self, event: Event) -> None:
+        """Hold back later work until `event`."""
+        assert isinstance(event, SimulatedEvent)
+        self._device.check_active("wait")
+        with self._device.lock:
+            self._device.check_alive()
+            if self.capturing is not None:
+                raise CudaError(
+                    f"wait at {place()}: an event from outside cannot be waited for in a capture",
+                    code=_NOT_CAPTURABLE,
+                )
+            if event.operation is not None:
+                merge(self.clock, event.clock)
+                self.append(None, after=event.operation)
+
+    def synchronize(self) -> None:
+        """Wait for all queued work."""
+        self._device.check_active("synchronize")
+        with self._device.lock:
+            if self.capturing is not None:
+                raise CudaError(
+                    f"synchronize at {place()}: a stream cannot be waited for while it captures",
+                    code=_NOT_CAPTURABLE,
+                )
+            clock = dict(self.clock)
+            if self.queue:
+                self._device.finish(self.queue[-1])
+            merge(self._device.known, clock)
+
+    @contextmanager
+    def capture(self) -> Iterator[Capture]:
+        """Collect the queued work into a graph."""
+        self._device.check_active("capture")
+        if not self._device.capabilities.graphs:
+            raise CudaError(f"no capture: {self._device.capabilities.reasons['graphs']}")
+        captured = self.capturing = _Capture()
+        try:
+            yield captured
+        finally:
+            self.capturing = None
+        self._device.live["graph"] += 1
+        captured.graph = SimulatedGraph(self._device, captured.steps)
+
+    def close(self) -> None:
+        """Free it; queued work still runs."""
+        if self._is_open:
+            self._is_open = False
+            self._device.live["stream"] -= 1
+
+    def mark(self, event: SimulatedEvent) -> None:
+        """Let `event` stand for all work queued so far."""
+
+        def run() -> None:
+            event.ran_at = self._device.operations
+
+        merge(self.clock, self._device.known)
+        event.operation = self.append(run)
+        event.clock = dict(self.clock)
+
+    def append(
+        self, action: Callable[[], None] | None, *, after: _Operation | None = None
+    ) -> _Operation:
+        """Queue an operation that has been checked."""
+        self._sequence += 1
+        self.clock[self.number] = self._sequence
+        operation = _Operation(self, self._sequence, action, after)
+        self.queue.append(operation)
+        return operation
+
+    def is_ready(self) -> bool:
+        """Whether its next operation may run."""
+        return bool(self.queue) and (self.queue[0].after is None or self.queue[0].after.is_done)
+
+    def run_next(self) -> None:
+        """Run its next operation."""
+        operation = self.queue.popleft()
+        if operation.action is not None:
+            operation.action()
+        operation.is_done = True
+
+    def _enqueue(
+        self,
+        what: str,
+        reads: Sequence[Buffer],
+        writes: Sequence[Buffer],
+        action: Callable[[], None],
+        where: str,
+    ) -> None:
+        self._device.check_active(what)
+        with self._device.lock:
+            if not self._is_open:
+                raise HazardError(f"{what} at {where}: the stream was closed")
+            if self.capturing is not None:
+                self.capturing.steps.append(
+                    lambda stream: stream._device.enqueue(
+                        stream, f"captured {what}", reads, writes, action, where
+                    )
+                )
+                return
+            self._device.enqueue(self, what, reads, writes, action, where)
+
+
+class SimulatedGraph:
+    """See `Graph`."""
+
+    def __init__(
+        self, device: SimulatedDevice, steps: Sequence[Callable[[SimulatedStream], None]]
+    ) -> None:
+        self._device = device
+        self._steps = steps
+        self._is_open = True
+
+    def launch(self, stream: Stream) -> None:
+        """Queue all of it."""
+        assert isinstance(stream, SimulatedStream)
+        self._device.check_active("launch")
+        if not self._is_open:
+            raise HazardError(f"launch at {place()}: the graph was closed")
+        with self._device.lock:
+            for step in self._steps:
+                step(stream)
+
+    def close(self) -> None:
+        """Free it."""
+        if self._is_open:
+            self._is_open = False
+            self._device.live["graph"] -= 1
+
+
+class _Capture:
+    graph: Graph
+
+    def __init__(self) -> None:
+        self.steps: list[Callable[[SimulatedStream], None]] = []
+
+
+class _Memory:
+    def __init__(self, data: np.ndarray[tuple[int], np.dtype[np.uint8]], made_at: str) -> None:
+        self.data = plain(data)
+        self.made_at = made_at
+        self.accesses = Accesses()
+
+
+class _Operation:
+    """Queued work; `after` is what it waits for besides its own stream."""
+
+    __slots__ = ("action", "after", "is_done", "sequence", "stream")
+
+    def __init__(
+        self,
+        stream: SimulatedStream,
+        sequence: int,
+        action: Callable[[], None] | None,
+        after: _Operation | None,
+    ) -> None:
+        self.stream = stream
+        self.sequence = sequence
+        self.action = action
+        self.after = after
+        self.is_done = False
