@@ -17,6 +17,7 @@ TIME_LIMITS_S = {
     "engines": 300,
     "export": 300,
     "gpu": 300,
+    "pipeline": 300,
     "runtime": 60,
     "unit": 60,
 }

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from queue import Empty, SimpleQueue
 from time import perf_counter_ns
 from types import TracebackType
@@ -109,6 +109,7 @@ class Pipeline(Generic[F, T]):
         self._failure: BaseException | None = None
         self._failed_frames: list[int] = []
         self._callback_error: BaseException | None = None
+        self._release_error: RunError | None = None
         self._slots: list[Slot] = []
         self._scratch: Buffer | None = None
         self._open()
@@ -151,8 +152,12 @@ class Pipeline(Generic[F, T]):
         """
         self._usable()
         slot = self._take()
+        try:
+            buffer = PipelineInput(slot, self._enter)
+        except BaseException:
+            self._free.put(slot)
+            raise
         self._lenders.add(threading.get_ident())
-        buffer = PipelineInput(slot, self._enter)
         try:
             yield buffer
         finally:
@@ -200,7 +205,11 @@ class Pipeline(Generic[F, T]):
         if self._failure is None:
             raise RunError("reopen() is for a pipeline that has failed; this one has not")
         self._join()
-        self._release()
+        try:
+            self._release()
+        except BaseException:
+            self._lifetime.end()
+            raise
         self._failure, self._failed_frames = None, []
         self._open()
 
@@ -211,6 +220,7 @@ class Pipeline(Generic[F, T]):
 
         Raises:
             StalledError: the device does not answer; what it holds is abandoned, not freed.
+            CudaError: something could not be freed.
             RunError: `on_result` raised and nobody has been told yet; or called inside this
                 thread's own `with pipeline.input()`.
         """
@@ -232,8 +242,9 @@ class Pipeline(Generic[F, T]):
         self._tell(settled)
         if threading.current_thread() is not self._worker:
             self._join()
-            if self._slots:
-                self._release()
+            self._release()  # where the worker has not: it had failed
+            if self._release_error is not None:
+                raise self._release_error
             self._raise_callback_error()
 
     def __enter__(self) -> Pipeline[F, T]:
@@ -374,7 +385,10 @@ class Pipeline(Generic[F, T]):
                 if self._is_closing and self._schedule.is_empty:
                     break
         if self._is_closing:
-            self._release()
+            try:
+                self._release()
+            except RunError as error:
+                self._release_error = error
 
     def _run_waiting(self) -> None:
         """Run frames on this thread while there are any."""
@@ -487,14 +501,15 @@ class Pipeline(Generic[F, T]):
                 )
 
     def _release(self) -> None:
-        """Free the slots, each once nobody fills it."""
-        left = len(self._slots)
+        """Free the slots, each once nobody fills it; all of them, whatever one of them raises."""
+        slots, self._slots = self._slots, []
+        left = len(slots)
         while left:
             left -= self._free.get() is not None
-        for slot in self._slots:
-            slot.close()
-        self._slots = []
-        if self._scratch is not None:
-            with self.program.device.active():
-                self._scratch.close()
-            self._scratch = None
+        scratch, self._scratch = self._scratch, None
+        with ExitStack() as stack:
+            if scratch is not None:
+                stack.enter_context(self.program.device.active())
+                stack.callback(scratch.close)
+            for slot in slots:
+                stack.callback(slot.close)

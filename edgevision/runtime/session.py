@@ -143,15 +143,15 @@ class Session:
             ...     mask = buffer.run()["mask"].copy()
         """
         slot = self._take()
-        self._lenders.add(threading.get_ident())
         try:
             buffer = SessionInput(slot)
+            self._lenders.add(threading.get_ident())
             try:
                 yield buffer
             finally:
+                self._lenders.discard(threading.get_ident())
                 buffer.end()
         finally:
-            self._lenders.discard(threading.get_ident())
             self._pool.put(slot)
 
     def check_open(self) -> None:

@@ -6,8 +6,7 @@ captured graph of copy in, run and copy out. One thread at a time uses a slot.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -51,6 +50,7 @@ class Slot:
         self._options = options
         self._asynchronous = self._device.capabilities.async_copies
         self._in_flight = False
+        self._recorded = False
         self._closers: list[Buffer | Event] = []
         self._buffers: dict[str, tuple[Buffer, Buffer]] = {}
         self._specs = {spec.name: spec for spec in (*program.inputs, *program.outputs)}
@@ -114,12 +114,14 @@ class Slot:
             self._execution.enqueue(self._stream)
             return
         with self._device.active():
-            self._in_flight = True
+            # Until the event is recorded it stands for the last frame, not for this one.
+            self._in_flight, self._recorded = True, False
             if self._graph is not None and not self._foreign:
                 self._graph.launch(self._stream)
             else:
                 self._queue()
             self._stream.record(self._done)
+            self._recorded = True
 
     def wait(self) -> None:
         """Wait until the frame's answer is in host memory.
@@ -129,7 +131,7 @@ class Slot:
         """
         if self._in_flight:
             with self._device.active():
-                self._done.synchronize()
+                self._settle()
             self._in_flight = False
 
     def outputs(self) -> dict[str, Array]:
@@ -182,25 +184,47 @@ class Slot:
         return sum(unique.values())
 
     def close(self) -> None:
-        """Wait for the device, then free everything; safe to call twice."""
+        """Wait for the device, then free everything; safe to call twice.
+
+        Raises:
+            CudaError: something could not be freed, and the device was well until then.
+        """
         if not self.is_open:
             return
         self.is_open = False
         self.generation += 1
+        errors: list[CudaError] = []
         with self._device.active():
             if self._in_flight:
-                with suppress(CudaError):  # what failed was reported where it was waited for
-                    self._done.synchronize()
+                self._try(self._settle, errors)
                 self._in_flight = False
+            # What failed was reported where it was waited for; a dead device frees nothing.
+            is_dead = bool(errors)
             if self._graph is not None:
-                self._graph.close()
+                self._try(self._graph.close, errors)
                 self._graph = None
-            self._execution.close()
+            self._try(self._execution.close, errors)
             self._inputs, self._outputs, self._foreign = {}, {}, {}
             for resource in reversed(self._closers):
-                resource.close()
+                self._try(resource.close, errors)
             self._closers = []
-            self._stream.close()
+            self._try(self._stream.close, errors)
+        if errors and not is_dead:
+            raise errors[0]
+
+    @staticmethod
+    def _try(close: Callable[[], None], errors: list[CudaError]) -> None:
+        try:
+            close()
+        except CudaError as error:
+            errors.append(error)
+
+    def _settle(self) -> None:
+        """Wait for all that was queued, also where a launch failed half-way."""
+        if self._recorded:
+            self._done.synchronize()
+        else:
+            self._stream.synchronize()
 
     def _event(self, *, timing: bool) -> Event:
         event = self._device.event(timing=timing, spin=self._options.spin)

@@ -1,0 +1,211 @@
+"""The schedules are worth something: each of these planted bugs is found by them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from edgevision.errors import EdgeVisionError
+from edgevision.runtime import pipeline as pipeline_module
+from edgevision.runtime.memory import Buffer
+from edgevision.runtime.pipeline import Pipeline
+from edgevision.runtime.schedule import Schedule as FrameSchedule
+from edgevision.runtime.slot import Slot
+from tests.pipeline.test_schedules import STEPS, Schedule, check
+
+TRIES = 300
+Plant = Callable[[pytest.MonkeyPatch], None]
+
+
+def schedule(seed: int) -> Schedule:
+    """Return a schedule without failures, so that what is found is the planted bug."""
+    draw = random.Random(seed)
+    policy = draw.choice(["latest", "block", "drop_oldest"])
+    return Schedule(
+        slots=draw.randint(2, 4),
+        policy=policy,
+        order=draw.choice(["eager", "lazy", draw.randint(0, 1 << 16)]),
+        integrated=draw.random() < 0.3,
+        graph=draw.random() < 0.5,
+        refuse_run=0,
+        fail_operation=0,
+        on_device=False,
+        steps=[draw.choice(STEPS[:6]) for _ in range(draw.randint(1, 12))],
+        drain=draw.random() < 0.5,
+    )
+
+
+def never_waits(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Slot, "_settle", lambda self: None)
+
+
+def asks_once_instead_of_waiting(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Slot, "_settle", lambda self: self._done.is_done())
+
+
+def records_the_event_before_the_work(patch: pytest.MonkeyPatch) -> None:
+    def launch(self: Slot) -> None:
+        with self._device.active():
+            self._in_flight = self._recorded = True
+            self._stream.record(self._done)
+            self._queue()
+
+    patch.setattr(Slot, "launch", launch)
+
+
+def copies_out_on_an_unordered_stream(patch: pytest.MonkeyPatch) -> None:
+    queue = Slot._queue
+
+    def torn(self: Slot) -> None:
+        outputs, self._outputs = self._outputs, {}
+        queue(self)
+        self._outputs = outputs
+        other = self._device.stream()
+        for name, array in outputs.items():
+            host, bound = self._buffers[name]
+            other.copy(host, bound, array.nbytes if bound is not host and array is not None else 1)
+
+    patch.setattr(Slot, "_queue", torn)
+
+
+def runs_before_the_copy_in(patch: pytest.MonkeyPatch) -> None:
+    def swapped(self: Slot) -> None:
+        self._execution.enqueue(self._stream)
+        for spec in self.program.inputs:
+            host, bound = self._buffers[spec.name]
+            if bound is not host:
+                self._stream.copy(bound, host, self._inputs[spec.name].nbytes)
+        for name, array in self._outputs.items():
+            host, bound = self._buffers[name]
+            if bound is not host and array is not None:
+                self._stream.copy(host, bound, array.nbytes)
+
+    patch.setattr(Slot, "_queue", swapped)
+    patch.setattr(Slot, "device_ms", lambda self: None)
+
+
+def forgets_to_be_active(patch: pytest.MonkeyPatch) -> None:
+    def launch(self: Slot) -> None:
+        self._in_flight, self._recorded = True, False
+        self._queue()
+        self._stream.record(self._done)
+        self._recorded = True
+
+    patch.setattr(Slot, "launch", launch)
+
+
+def gives_views_for_copies(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Slot, "outputs", lambda self: dict(self._outputs))
+
+
+def frees_while_in_flight(patch: pytest.MonkeyPatch) -> None:
+    close = Slot.close
+
+    def early(self: Slot) -> None:
+        self.launch()
+        self._in_flight = False
+        close(self)
+
+    patch.setattr(Slot, "close", early)
+
+
+def frees_twice(patch: pytest.MonkeyPatch) -> None:
+    def close(self: Buffer) -> None:
+        if self._free is not None:
+            self._free()
+            self._free()
+
+    patch.setattr(Buffer, "close", close)
+
+
+def lets_shared_working_memory_overlap(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(FrameSchedule, "has_room", property(lambda self: bool(self.waiting)))
+
+
+def passes_a_slot_on_twice(patch: pytest.MonkeyPatch) -> None:
+    finish = Pipeline._finish
+
+    def doubled(self: Any, entry: Any) -> None:
+        finish(self, entry)
+        self._free.put(entry.slot)
+
+    patch.setattr(Pipeline, "_finish", doubled)
+
+
+def passes_a_slot_on_too_early(patch: pytest.MonkeyPatch) -> None:
+    launch = Slot.launch
+
+    def early(self: Slot) -> None:
+        launch(self)
+        self._in_flight = False  # so that the next frame does not wait for this one
+
+    patch.setattr(Slot, "launch", early)
+
+
+def drops_without_a_word(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Pipeline, "_drop", lambda self, entry, why, settled: self._free.put(entry.slot))
+
+
+def numbers_a_frame_twice(patch: pytest.MonkeyPatch) -> None:
+    enter = FrameSchedule.enter
+
+    def twice(self: Any, entry: Any) -> Any:
+        replaced = enter(self, entry)
+        entry.ticket.sequence //= 2
+        return replaced
+
+    patch.setattr(FrameSchedule, "enter", twice)
+
+
+def forgets_who_replaced_whom(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(pipeline_module, "REPLACED", "")
+    drop = FrameSchedule.drop_oldest
+
+    def uncounted(self: Any) -> Any:
+        entry = drop(self)
+        if entry is not None:
+            self._dropped -= 1
+        return entry
+
+    patch.setattr(FrameSchedule, "drop_oldest", uncounted)
+
+
+PLANTS: list[Plant] = [
+    never_waits,
+    asks_once_instead_of_waiting,
+    records_the_event_before_the_work,
+    copies_out_on_an_unordered_stream,
+    runs_before_the_copy_in,
+    forgets_to_be_active,
+    gives_views_for_copies,
+    frees_while_in_flight,
+    frees_twice,
+    lets_shared_working_memory_overlap,
+    passes_a_slot_on_too_early,
+    passes_a_slot_on_twice,
+    drops_without_a_word,
+    numbers_a_frame_twice,
+    forgets_who_replaced_whom,
+]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.__name__)
+def test_a_planted_bug_is_found(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch)
+    for seed in range(TRIES):
+        try:
+            check(schedule(seed))
+        except (AssertionError, EdgeVisionError, TypeError):
+            return
+    pytest.fail(f"{TRIES} schedules did not find it")
+
+
+def test_without_a_plant_nothing_is_found() -> None:
+    for seed in range(TRIES):
+        check(schedule(seed))
