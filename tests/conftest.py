@@ -17,6 +17,7 @@ TIME_LIMITS_S = {
     "export": 300,
     "gpu": 300,
     "runtime": 60,
+    "standin": 900,
     "unit": 60,
 }
 NEVER_SKIPPED = ("tests/unit/", "tests/architecture/")
