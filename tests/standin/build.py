@@ -9,6 +9,7 @@ import functools
 import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,8 @@ from tests.standin import headers
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 HEADERS = ("nvidia-cuda-runtime==13.0.96", "nvidia-cuda-profiler-api==13.0.85")
+BINDINGS = ("cuda-bindings", "pycuda")
+ORDERS = re.compile(r"eager|lazy|seed:\d+")
 PYCUDA = "pycuda==2026.1"
 PYCUDA_NEEDS = ("pytools==2026.1.1", "siphash24==1.9", "mako==1.4.3", "platformdirs==4.14.7")
 
@@ -41,6 +44,8 @@ def environment(*, binding: str, order: str = "eager", integrated: bool = False)
         order: When asynchronous work runs: "eager", "lazy" or "seed:N".
         integrated: Whether the device shares its memory with the host.
     """
+    if binding not in BINDINGS or not ORDERS.fullmatch(order):
+        raise ValueError(f"binding {binding!r}, order {order!r}: {BINDINGS}, {ORDERS.pattern}")
     added = {"LD_LIBRARY_PATH": [driver()], "PYTHONPATH": [ROOT]}
     if binding == "pycuda":
         added["PYTHONPATH"].append(pycuda_site())

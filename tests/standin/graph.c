@@ -166,6 +166,23 @@ static void free_nodes(CUgraph graph) {
     graph->life = DEAD;
 }
 
+static void end(struct capture *capture) {
+    capture->ended = true;
+    for (struct CUstream_st *at = streams; at; at = at->next)
+        if (at->capture == capture) {
+            at->capture = NULL;
+            at->captured.n = 0;
+        }
+}
+
+/* One of its streams goes; without the first one nobody can end it. */
+void abandon(struct capture *capture, struct CUstream_st *stream) {
+    invalidate(capture);
+    if (stream != capture->origin) return;
+    end(capture);
+    free_nodes(capture->graph);
+}
+
 CUresult CUDAAPI cuStreamEndCapture(CUstream handle, CUgraph *graph) {
     ENTER(CONTEXT);
     struct CUstream_st *stream;
@@ -183,12 +200,7 @@ CUresult CUDAAPI cuStreamEndCapture(CUstream handle, CUgraph *graph) {
     CUresult code = capture->invalidated    ? CUDA_ERROR_STREAM_CAPTURE_INVALIDATED
                     : has_unjoined(capture) ? CUDA_ERROR_STREAM_CAPTURE_UNJOINED
                                             : CUDA_SUCCESS;
-    capture->ended = true;
-    for (struct CUstream_st *at = streams; at; at = at->next)
-        if (at->capture == capture) {
-            at->capture = NULL;
-            at->captured.n = 0;
-        }
+    end(capture);
     if (code || !graph) {
         free_nodes(capture->graph);
         return code;

@@ -198,7 +198,7 @@ static CUresult perform_node(struct op *op) {
     return CUDA_SUCCESS;
 }
 
-static void unlink_if_gone(struct CUstream_st *stream) {
+void unlink_if_gone(struct CUstream_st *stream) {
     if (stream->life == ALIVE || stream->head) return;
     for (struct CUstream_st **link = &streams; *link; link = &(*link)->next)
         if (*link == stream) {

@@ -156,6 +156,7 @@ CUresult wait_for_all(void);
 CUresult query(struct mark *mark);
 void run_eagerly(void);
 void drop_all_work(void);
+void unlink_if_gone(struct CUstream_st *stream);
 struct mark *new_mark(struct CUstream_st *stream);
 struct mark *keep(struct mark *mark);
 void release(struct mark *mark);
@@ -200,6 +201,7 @@ CUresult capture_record(struct CUstream_st *stream, CUevent event);
 CUresult capture_wait(struct CUstream_st *stream, CUevent event);
 CUresult refuse_event_if_captured(CUevent event);
 void invalidate(struct capture *capture);
+void abandon(struct capture *capture, struct CUstream_st *stream);
 void add_index(struct indices *indices, int index);
 void copy_indices(struct indices *to, const struct indices *from);
 

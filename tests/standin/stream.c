@@ -3,10 +3,11 @@
 
 #define LEAST_PRIORITY 0
 #define GREATEST_PRIORITY (-5)
+#define FIRST_CREATED (1u << 16)
 
 /* Handles are never given out twice: a destroyed one is found out, and its memory kept. */
 static struct CUevent_st *events;
-static uint64_t last_stream_id = 1 << 16;
+static uint64_t last_stream_id = FIRST_CREATED;
 
 #define FIND_STREAM(handle)      \
     struct CUstream_st *stream;  \
@@ -91,9 +92,10 @@ CUresult CUDAAPI cuStreamDestroy(CUstream handle) {
     ENTER(CONTEXT);
     FIND_STREAM(handle);
     if (stream != handle) return CUDA_ERROR_INVALID_HANDLE; /* one of the default streams */
-    if (stream->capture) invalidate(stream->capture);
+    if (stream->capture) abandon(stream->capture, stream);
     stream->life = DEAD;
     live[LIVE_STREAM]--;
+    unlink_if_gone(stream);
     return CUDA_SUCCESS;
 }
 
@@ -173,8 +175,11 @@ CUresult CUDAAPI cuEventDestroy(CUevent event) {
 void destroy_all_streams_and_events(void) {
     for (struct CUevent_st *at = events; at; at = at->next)
         if (at->life == ALIVE) end(at);
-    for (struct CUstream_st *at = streams; at; at = at->next)
-        if (at->id >= 1 << 16) at->life = DEAD;
+    for (struct CUstream_st *at = streams, *next; at; at = next) {
+        next = at->next;
+        if (at->id >= FIRST_CREATED) at->life = DEAD; /* the default streams stay */
+        unlink_if_gone(at);
+    }
 }
 
 static CUresult record(CUevent event, CUstream handle, unsigned int flags) {
