@@ -19,6 +19,7 @@ TIME_LIMITS_S = {
     "gpu": 300,
     "pipeline": 300,
     "runtime": 60,
+    "standin": 900,
     "unit": 60,
 }
 NEVER_SKIPPED = ("tests/unit/", "tests/architecture/")
