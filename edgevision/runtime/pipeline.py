@@ -104,7 +104,6 @@ class Pipeline(Generic[F, T]):
         self._lock = threading.Lock()
         self._schedule: Schedule[T] = Schedule(options)
         self._lenders: set[int] = set()
-        self._is_woken = False
         self._is_closing = False
         self._failure: BaseException | None = None
         self._failed_frames: list[int] = []
@@ -470,6 +469,7 @@ class Pipeline(Generic[F, T]):
         """Make slots and start the worker."""
         self._free: SimpleQueue[Slot | None] = SimpleQueue()
         self._jobs: SimpleQueue[Entry[T] | None] = SimpleQueue()
+        self._is_woken = False
         device = self.program.device
         try:
             with device.active():

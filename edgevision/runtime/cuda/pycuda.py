@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -50,6 +51,8 @@ class PycudaDriver:
         self.is_integrated = bool(self._device.get_attribute(attributes.INTEGRATED))
         self.can_map = bool(self._device.get_attribute(attributes.CAN_MAP_HOST_MEMORY))
         self._context = self._call(self._device.retain_primary_context)
+        # Its destructor would end it as a context of its own, which the driver refuses.
+        atexit.register(self._context.detach)
 
     def _call(self, function: Callable[..., Any], *arguments: object) -> Any:
         try:

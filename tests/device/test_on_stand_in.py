@@ -1,0 +1,42 @@
+"""The same suite over NVIDIA's cuda-bindings and over pycuda, on a stand-in for the driver.
+
+Each run is a child process: the driver is found when a process starts, and pycuda ends its process
+by abort() where it finds a context left behind.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.standin.build import Unavailable, environment
+
+HERE = Path(__file__).parent
+SUITES = ["test_contract.py", "test_runtime.py"]
+ORDERS = ["eager", "lazy", "seed:1", "seed:2", "seed:3"]
+
+
+@pytest.mark.timeout(900)  # the first build of pycuda
+@pytest.mark.parametrize("integrated", [False, True], ids=["discrete", "integrated"])
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("binding", ["cuda-bindings", "pycuda"])
+def test_the_suite_passes(binding: str, order: str, integrated: bool) -> None:
+    if integrated and order != "lazy":
+        pytest.skip("one order shows what shared memory changes")
+    try:
+        variables = environment(binding=binding, order=order, integrated=integrated)
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *SUITES],
+        cwd=HERE, env={**variables, "EDGEVISION_TEST_BINDINGS": binding},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert not done.stderr, done.stderr
+    (passed,) = re.findall(r"(\d+) passed", done.stdout)
+    assert int(passed) >= 40
