@@ -291,6 +291,7 @@ class Pipeline(Generic[F, T]):
                     slot = free.get(timeout=_POLL_S)
                 except Empty:
                     self.check_progress()
+                    self._usable()
                     continue
             if slot is not None:
                 return slot
