@@ -96,10 +96,14 @@ def test_mistakes_are_caught(mistake: str, eager: bool, lazy: bool, binding: str
 
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize(
-    "program", ["replay", "events_of_a_replay", "host_functions", "the_default_stream"]
-)
+    "program",
+    [
+        "capture:replay", "capture:events_of_a_replay", "streams:host_functions",
+        "streams:the_default_stream", "streams:threads_share_the_queues",
+    ],
+)  # fmt: skip
 def test_graphs_and_streams_in_every_order(program: str, order: str) -> None:
-    passes(f"capture:{program}", order=order)
+    passes(program, order=order)
 
 
 @pytest.mark.parametrize("order", ["eager", "lazy", "seed:1"])
@@ -118,12 +122,13 @@ def test_a_missing_wait_in_a_graph_is_caught() -> None:
 @pytest.mark.parametrize(
     "program",
     [
-        "forbidden_calls", "captures_that_do_not_end", "captures_and_other_threads",
-        "waiting_ends_with_the_stall", "contexts",
+        "capture:forbidden_calls", "capture:captures_that_do_not_end",
+        "capture:captures_and_other_threads", "streams:waiting_ends_with_the_stall",
+        "streams:contexts",
     ],
 )  # fmt: skip
 def test_what_the_driver_refuses(program: str, order: str) -> None:
-    passes(f"capture:{program}", order=order)
+    passes(program, order=order)
 
 
 def test_a_replay_after_the_release_is_a_fault() -> None:
@@ -134,8 +139,8 @@ def test_a_replay_after_the_release_is_a_fault() -> None:
 
 @pytest.mark.parametrize(("integrated", "bytes_used"), [(False, 1000), (True, 1100)])
 def test_an_integrated_device_shares_its_memory(integrated: bool, bytes_used: int) -> None:
-    said = run("capture:what_the_device_says", integrated=integrated)
+    said = run("streams:what_the_device_says", integrated=integrated)
     assert said.stdout.splitlines() == [str([8, 7, 1, int(integrated)])], said.stderr
-    used = run("capture:memory", integrated=integrated)
+    used = run("streams:memory", integrated=integrated)
     assert used.stdout.splitlines() == [str(bytes_used)], used.stderr
     assert used.returncode == said.returncode == 0
