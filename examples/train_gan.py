@@ -47,8 +47,8 @@ class Players:
     """The two nets, the generator's running average, and the optimizers."""
 
     def __init__(self) -> None:
-        self.generator = digit_generator()
-        self.discriminator = digit_discriminator()
+        self.generator = digit_generator().to(memory_format=torch.channels_last)
+        self.discriminator = digit_discriminator().to(memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
         self.optimizer_g = torch.optim.Adam(self.generator.parameters(), 2e-4, betas=(0.5, 0.999))
         self.optimizer_d = torch.optim.Adam(
@@ -58,12 +58,15 @@ class Players:
     def step(self, real: Tensor, latent: Tensor) -> Tensor:
         """Train both on one batch; return [loss of D, loss of G, D(real), D(generated)]."""
         self.discriminator.train()
-        generated = self.generator(latent)
-        logit_real = self.discriminator(real)
-        logit_generated = self.discriminator(generated.detach())
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            generated = self.generator(latent)
+            logit_real = self.discriminator(real).float()
+            logit_generated = self.discriminator(generated.detach()).float()
         loss_d = softplus(-logit_real).mean() + softplus(logit_generated).mean()
         _descend(self.optimizer_d, loss_d)
-        loss_g = softplus(-self.discriminator(generated)).mean()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logit_fooled = self.discriminator(generated).float()
+        loss_g = softplus(-logit_fooled).mean()
         _descend(self.optimizer_g, loss_g)
         self._follow()
         verdicts = (logit_real.sigmoid().mean(), logit_generated.sigmoid().mean())
