@@ -63,11 +63,15 @@ class Players:
             logit_real = self.discriminator(real).float()
             logit_generated = self.discriminator(generated.detach()).float()
         loss_d = softplus(-logit_real).mean() + softplus(logit_generated).mean()
-        _descend(self.optimizer_d, loss_d)
+        self.optimizer_d.zero_grad(set_to_none=True)
+        loss_d.backward()
+        self.optimizer_d.step()
         with torch.autocast("cpu", dtype=torch.bfloat16):
             logit_fooled = self.discriminator(generated).float()
         loss_g = softplus(-logit_fooled).mean()
-        _descend(self.optimizer_g, loss_g)
+        self.optimizer_g.zero_grad(set_to_none=True)
+        loss_g.backward(inputs=list(self.generator.parameters()))
+        self.optimizer_g.step()
         self._follow()
         verdicts = (logit_real.sigmoid().mean(), logit_generated.sigmoid().mean())
         return torch.stack((loss_d, loss_g, *verdicts)).detach()
@@ -189,12 +193,6 @@ def train_epoch(players: Players, real: Tensor, seed: int, epoch: int) -> Row:
             rows.append(players.step(real[chosen], noise((*key, step), BATCH)))
     names = ("loss_d", "loss_g", "verdict_real", "verdict_generated")
     return dict(zip(names, torch.stack(rows).mean(0).tolist(), strict=True))
-
-
-def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
 
 
 def save_grid(images: Tensor, path: Path) -> None:

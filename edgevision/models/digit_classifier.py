@@ -1,4 +1,4 @@
-"""A small classifier of 28x28 digits, whose last hidden layer is what image sets are compared by."""
+"""A small classifier of 28x28 digits, whose hidden layer is what image sets are compared by."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class DigitClassifier(nn.Module):
         self.head = nn.Linear(feature_size, 10)
 
     def features(self, image: Tensor) -> Tensor:
-        """Return `features: float32[N, feature_size]` of `image: float32[N, 1, 28, 28], -1 to 1`."""
+        """Return `float32[N, feature_size]` of `image: float32[N, 1, 28, 28], -1 to 1`."""
         found: Tensor = self.hidden(self.stages(image))
         return found
 
