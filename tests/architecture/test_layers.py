@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 OPTIONAL = (
     "av", "cuda", "jinja2", "onnx", "onnxruntime", "onnxscript", "PIL", "pycuda", "safetensors",
-    "tensorrt", "tensorrt_rtx", "torch", "torchvision",
+    "skimage", "tensorrt", "tensorrt_rtx", "torch", "torchvision",
 )  # fmt: skip
 COMPILE_SIDE = ("edgevision.export", "edgevision.models")
 
