@@ -146,6 +146,7 @@ def train_epoch(
 ) -> float:
     """Train on every image once; return the mean loss."""
     model.train()
+    torch.manual_seed(options.seed * 10_000 + epoch)  # for dropout
     order = np.random.default_rng((options.seed, epoch)).permutation(len(training))
     losses = []
     for start in range(0, len(order) - options.batch + 1, options.batch):
