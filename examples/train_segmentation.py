@@ -27,12 +27,20 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate, pad
 
 from edgevision.metrics.segmentation import ConfusionMatrix
+from edgevision.models.deeplab import deeplabv3_mobilenet_v2
+from edgevision.models.fcn import fcn_mobilenet_v2
+from edgevision.models.mobilenet_v2 import MobileNetV2
 from edgevision.models.unet import unet, unet_mobilenet_v2
 
 CAMVID_CLASSES = "sky building pole road pavement tree sign fence car pedestrian bicyclist".split()
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
-MODELS = {"unet-mobilenetv2": unet_mobilenet_v2, "unet": unet}
+MODELS = {
+    "deeplabv3-mobilenetv2": deeplabv3_mobilenet_v2,
+    "fcn-mobilenetv2": fcn_mobilenet_v2,
+    "unet-mobilenetv2": unet_mobilenet_v2,
+    "unet": unet,
+}
 
 
 def main() -> None:
@@ -60,7 +68,10 @@ def train(options: argparse.Namespace) -> None:
     print(f"{len(training)} training and {len(validation)} validation images", flush=True)
     model = MODELS[options.model](len(CAMVID_CLASSES))
     if options.encoder_weights:
-        model.encoder.load_imagenet(torch.load(options.encoder_weights, weights_only=True))
+        encoders = [part for part in model.modules() if isinstance(part, MobileNetV2)]
+        if not encoders:
+            raise SystemExit(f"--encoder-weights: {options.model} has no MobileNetV2 to load them")
+        encoders[0].load_imagenet(torch.load(options.encoder_weights, weights_only=True))
     model.to(memory_format=torch.channels_last)
 
     weights = class_weights(training, options.void)
@@ -135,6 +146,7 @@ def train_epoch(
 ) -> float:
     """Train on every image once; return the mean loss."""
     model.train()
+    torch.manual_seed(options.seed * 10_000 + epoch)  # for dropout
     order = np.random.default_rng((options.seed, epoch)).permutation(len(training))
     losses = []
     for start in range(0, len(order) - options.batch + 1, options.batch):

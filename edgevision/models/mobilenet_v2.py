@@ -23,11 +23,23 @@ _STAGES = (
 
 
 def _conv_bn_relu6(
-    in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, groups: int = 1
+    in_channels: int,
+    out_channels: int,
+    kernel: int = 3,
+    stride: int = 1,
+    groups: int = 1,
+    dilation: int = 1,
 ) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(
-            in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False
+            in_channels,
+            out_channels,
+            kernel,
+            stride,
+            dilation * (kernel // 2),
+            dilation,
+            groups,
+            bias=False,
         ),
         nn.BatchNorm2d(out_channels),
         nn.ReLU6(),
@@ -37,14 +49,16 @@ def _conv_bn_relu6(
 class InvertedResidual(nn.Module):
     """Expand, filter depthwise, project; a residual where shape allows one."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, expansion: int) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int, expansion: int, dilation: int = 1
+    ) -> None:
         super().__init__()
         hidden = in_channels * expansion
         layers: list[nn.Module] = []
         if expansion != 1:
             layers.append(_conv_bn_relu6(in_channels, hidden, kernel=1))
         layers += [
-            _conv_bn_relu6(hidden, hidden, stride=stride, groups=hidden),
+            _conv_bn_relu6(hidden, hidden, stride=stride, groups=hidden, dilation=dilation),
             nn.Conv2d(hidden, out_channels, 1, bias=False),
             nn.BatchNorm2d(out_channels),
         ]
@@ -58,22 +72,33 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """The convolutional part of MobileNetV2: one feature map per stride (2, 4, 8, 16, 32)."""
+    """The convolutional part of MobileNetV2: one feature map per stride (2, 4, 8, 16, 32).
+
+    Beyond `output_stride` the maps keep their size: dilation takes the place of each stride left
+    out, so that every filter sees as much of the picture as before (Chen et al. 2017, "Rethinking
+    Atrous Convolution for Semantic Image Segmentation", section 3.1).
+    """
 
     channels = (16, 24, 32, 96, 320)
     _taps = (1, 3, 6, 13, 17)
 
-    def __init__(self) -> None:
+    def __init__(self, output_stride: int = 32) -> None:
         super().__init__()
+        if output_stride not in (8, 16, 32):
+            raise ValueError(f"output_stride: got {output_stride}, expected 8, 16 or 32")
         layers: list[nn.Module] = [_conv_bn_relu6(3, 32, stride=2)]
-        in_channels = 32
-        for expansion, out_channels, repeats, stride in _STAGES:
+        in_channels, reached, dilation = 32, 2, 1
+        for expansion, out_channels, repeats, stage_stride in _STAGES:
+            stride = stage_stride if reached < output_stride else 1
+            reached *= stride
             for i in range(repeats):
                 block = InvertedResidual(
-                    in_channels, out_channels, stride if i == 0 else 1, expansion
+                    in_channels, out_channels, stride if i == 0 else 1, expansion, dilation
                 )
                 layers.append(block)
                 in_channels = out_channels
+                if i == 0:  # this block is the one whose stride was left out
+                    dilation *= stage_stride // stride
         self.features = nn.ModuleList(layers)
 
     def forward(self, x: Tensor) -> list[Tensor]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import edgevision
 from edgevision.export import SemanticSegmentation
-from tests.export.conftest import PHOTOS, frames
+from tests.export.conftest import PHOTOS, frames, taught
 
 monai = pytest.importorskip("monai.networks.nets", reason="monai is not installed")
 
@@ -24,19 +23,6 @@ def basic_unet() -> nn.Module:
 def residual_unet() -> nn.Module:
     module: nn.Module = monai.UNet(2, 3, 4, channels=(8, 16, 16), strides=(2, 2), num_res_units=1)
     return module
-
-
-def taught(net: nn.Module) -> nn.Module:
-    """Teach the net four levels of brightness: an untrained one is unsure everywhere."""
-    photos = torch.from_numpy(np.concatenate([f["frame"] for f in frames(12, (64, 96))]))
-    x = (photos.permute(0, 3, 1, 2) / 255.0 - 0.45) / 0.225
-    labels = (photos.float().mean(3) // 64).long()
-    optimizer = torch.optim.Adam(net.parameters(), 1e-2)
-    for _ in range(40):
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(net(x), labels).backward()
-        optimizer.step()
-    return net
 
 
 @pytest.mark.parametrize("make", [basic_unet, residual_unet])

@@ -41,22 +41,25 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def options(data: Path, out: Path, *, resume: bool = False) -> Namespace:
+def options(
+    data: Path, out: Path, *, model: str = "unet-mobilenetv2", resume: bool = False
+) -> Namespace:
     return Namespace(
-        data=data, out=out, model="unet-mobilenetv2", encoder_weights=None, epochs=2, batch=2,
+        data=data, out=out, model=model, encoder_weights=None, epochs=2, batch=2,
         crop="32x48", lr=1e-3, seed=3, void=11, resume=resume,
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("model", ["unet-mobilenetv2", "deeplabv3-mobilenetv2", "fcn-mobilenetv2"])
 def test_a_resumed_run_repeats_an_unbroken_one(
-    example: ModuleType, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: str, example: ModuleType, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    example.train(options(data, tmp_path / "whole"))
+    example.train(options(data, tmp_path / "whole", model=model))
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(example, "plot", interrupt)
-        example.train(options(data, tmp_path / "broken"))
+        example.train(options(data, tmp_path / "broken", model=model))
     assert len((tmp_path / "broken" / "metrics.jsonl").read_text().splitlines()) == 1
-    example.train(options(data, tmp_path / "broken", resume=True))
+    example.train(options(data, tmp_path / "broken", model=model, resume=True))
     whole, broken = (load_file(tmp_path / run / "model.safetensors") for run in ("whole", "broken"))
     assert whole.keys() == broken.keys()
     for name, tensor in whole.items():
@@ -78,3 +81,12 @@ def test_missing_labels_are_named(example: ModuleType, data: Path, tmp_path: Pat
     (tmp_path / "images" / "lonely.png").write_bytes(b"")
     with pytest.raises(SystemExit, match=r"lonely\.png"):
         example.pairs(tmp_path)
+
+
+def test_encoder_weights_need_their_encoder(
+    example: ModuleType, data: Path, tmp_path: Path
+) -> None:
+    arguments = options(data, tmp_path, model="unet")
+    arguments.encoder_weights = tmp_path / "w.pth"
+    with pytest.raises(SystemExit, match="unet has no MobileNetV2"):
+        example.train(arguments)

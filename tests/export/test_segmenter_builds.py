@@ -1,0 +1,43 @@
+"""FCN and DeepLabV3 of the zoo become bundles in every precision, with an engine for RTX."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import edgevision
+from edgevision.engines.builder import unavailable
+from edgevision.export import SemanticSegmentation
+from edgevision.models.deeplab import deeplabv3_mobilenet_v2
+from edgevision.models.fcn import fcn_mobilenet_v2
+from edgevision.targets import get_target
+from tests.export.conftest import PHOTOS, frames, taught
+
+SIZE = (64, 96)
+
+
+@pytest.mark.parametrize("make", [fcn_mobilenet_v2, deeplabv3_mobilenet_v2])
+def test_every_precision_builds(make: Callable[[int], nn.Module], tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    adapter = SemanticSegmentation(taught(make(4)), size=SIZE, classes=list("abcd"))
+    with pytest.warns(UserWarning, match="calibrated on 12 frames"):
+        summary = edgevision.build(
+            adapter, tmp_path / "m.ev", precision="int8", calibration=PHOTOS,
+            targets=["host-cpu", "rtx"],
+        )  # fmt: skip
+    steps = {report.name.split("/")[0] for report in summary.parity}
+    assert steps >= {"fp32", "fp16", "int8", "int8-host"}
+    assert all(report.passed for report in summary.parity)
+    (stage,) = summary.bundle.manifest.stages
+    pending = {artifact.target: artifact.is_pending for artifact in stage.artifacts}
+    no_rtx = unavailable(get_target("rtx")) is not None
+    assert pending == {"host-cpu": False, "rtx": no_rtx}
+    frame = frames(1, SIZE)[0]
+    with edgevision.load(summary.bundle) as model:
+        mask = model(frame["frame"][0]).mask
+    agreed = (mask == adapter.reference(frame)["classes"][0]).mean()
+    assert agreed > 0.9
