@@ -102,7 +102,7 @@ def open_session(
 
 def _program(data: bytes, flavour: Flavour, device: Device | None, options: RunOptions) -> Program:
     if device is None or flavour is Flavour.ORT:
-        return OrtProgram(data, device=device)
+        return OrtProgram(data, device=device, cpu_threads=options.cpu_threads)
     if flavour is Flavour.TRT:
         return trt_program(data, device)
     return trt_rtx_program(data, device, graph=options.graph)

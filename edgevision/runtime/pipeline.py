@@ -109,6 +109,7 @@ class Pipeline(Generic[F, T]):
         self._failed_frames: list[int] = []
         self._callback_error: BaseException | None = None
         self._release_error: RunError | None = None
+        self._is_woken = False
         self._slots: list[Slot] = []
         self._scratch: Buffer | None = None
         self._open()

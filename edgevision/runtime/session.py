@@ -85,7 +85,8 @@ class Session:
             raise EngineLoadError(
                 f"'{flavour.value}' engines run on a GPU: open the bundle with edgevision.load"
             )
-        return Session(OrtProgram(graph), profiles or {}, options)
+        program = OrtProgram(graph, cpu_threads=options.cpu_threads)
+        return Session(program, profiles or {}, options)
 
     def run(self, feeds: Mapping[str, object]) -> dict[str, Array]:
         """Run once; the returned arrays are the caller's.

@@ -36,8 +36,10 @@ class OrtProgram:
 
     scratch_bytes = 0
 
-    def __init__(self, graph: bytes, *, device: Device | None = None) -> None:
+    def __init__(self, graph: bytes, *, device: Device | None = None, cpu_threads: int = 0) -> None:
         """Load `graph`, an ONNX file's bytes without external data, for `device` or the host.
+
+        `cpu_threads` 0 takes every core.
 
         Raises:
             EngineLoadError: ONNX Runtime refuses the graph, or has no CUDA provider.
@@ -50,6 +52,7 @@ class OrtProgram:
         self.no_graph = "ONNX Runtime synchronises inside a run"
         options = ort.SessionOptions()
         options.log_severity_level = 4
+        options.intra_op_num_threads = cpu_threads
         # Two spinning pools on few cores slow each other up to fivefold; a control loop has others.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._stream: Stream | None = None
