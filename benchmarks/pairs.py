@@ -1,21 +1,23 @@
-"""Two ways of doing one thing, timed in shuffled pairs: ratios that hold on a noisy machine.
+"""Ways of doing one thing, timed in shuffled rounds: ratios that hold on a noisy machine.
 
-Blocks of a and b alternate in random order; the statistic is the median over pairs of the ratio of
-their medians, with a bootstrap interval over pairs. Unpaired medians differ by a factor of 1.4
-between two runs of the same code on a shared machine; paired ones stay within one percent.
+In each round every way runs one short block, in random order; a statistic is computed per round,
+and its median over the rounds is told with a bootstrap interval. Unpaired medians differ by a
+factor of 1.4 between two runs of the same code on a shared machine; paired ones stay within one
+percent.
 """
 
 from __future__ import annotations
 
 import gc
+import os
 import random
-import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter_ns
 
 import numpy as np
+import numpy.typing as npt
 from scipy import stats
 
 _BLOCK_NS = 700_000
@@ -25,83 +27,92 @@ _WARM_UP_NS = 3_000_000_000
 _CONFIDENCE = 0.99
 
 Call = Callable[[], object]
+Times = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Ratio:
-    """How long `b` takes for each unit of `a`'s time.
+class Estimate:
+    """A median over rounds.
 
     Attributes:
-        ratio: median over pairs.
-        low: lower end of its 99 % interval, by bootstrap over pairs.
+        value: the median.
+        low: lower end of its 99 % interval, by bootstrap over rounds.
         high: upper end.
-        a_us: median of one call of a, printed only: it holds for this machine at this hour.
-        b_us: the same of b.
-        control: a against itself in the same run; away from 1 the machine is too noisy.
-        settled: whether the warm-up came to rest.
     """
 
-    ratio: float
+    value: float
     low: float
     high: float
-    a_us: float
-    b_us: float
-    control: float
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """What each way took in each round.
+
+    Attributes:
+        times_ns: by name, the mean time of a call in each round.
+        settled: whether the warm-up of every way came to rest.
+    """
+
+    times_ns: Mapping[str, Times]
     settled: bool
 
+    def median_us(self, name: str) -> float:
+        """Return the median time of a call; it holds for this machine at this hour."""
+        return float(np.median(self.times_ns[name])) / 1e3
 
-def measure(a: Call, b: Call, *, pairs: int = 60, seed: int = 0) -> Ratio:
-    """Time `a` against `b`."""
-    calls_a, calls_b = _calls(a), _calls(b)
-    with _quiet():
-        settled = _warm_up(a, calls_a) and _warm_up(b, calls_b)
-        order = random.Random(seed)
-        logs, controls, times_a, times_b = [], [], [], []
-        for _ in range(pairs):
-            blocks = [(a, calls_a), (b, calls_b), (a, calls_a)]
-            order.shuffle(blocks)
-            took = [(call, _block(call, calls)) for call, calls in blocks]
-            first, second = (time for call, time in took if call is a)
-            (time_b,) = (time for call, time in took if call is b)
-            logs.append(np.log(time_b / np.sqrt(first * second)))
-            controls.append(np.log(second / first))
-            times_a += [first, second]
-            times_b.append(time_b)
-    found = stats.bootstrap(
-        (np.array(logs),), np.median, confidence_level=_CONFIDENCE, method="percentile", rng=seed
+    def ratio(self, name: str, *, over: str) -> Estimate:
+        """Return how long `name` takes for each unit of the time of `over`."""
+        return estimate(self.times_ns[name] / self.times_ns[over])
+
+
+def measure(calls: Mapping[str, Call], *, rounds: int = 60, seed: int = 0) -> Rounds:
+    """Time all `calls` against each other."""
+    sizes = {name: _block_size(call) for name, call in calls.items()}
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    shuffle = random.Random(seed).shuffle
+    with _no_collection():
+        settled = all(list(map(_warm_up, calls.values(), sizes.values())))
+        for _ in range(rounds):
+            order = list(calls)
+            shuffle(order)
+            for name in order:
+                times[name].append(_block_ns(calls[name], sizes[name]))
+    return Rounds({name: np.array(found) for name, found in times.items()}, settled)
+
+
+def estimate(values: Times) -> Estimate:
+    """Return the median over rounds with its interval."""
+    interval = stats.bootstrap(
+        (values,), np.median, confidence_level=_CONFIDENCE, method="percentile", rng=0
     ).confidence_interval
-    return Ratio(
-        ratio=float(np.exp(np.median(logs))),
-        low=float(np.exp(found.low)),
-        high=float(np.exp(found.high)),
-        a_us=statistics.median(times_a) / 1e3,
-        b_us=statistics.median(times_b) / 1e3,
-        control=float(np.exp(np.median(controls))),
-        settled=settled,
-    )
+    return Estimate(float(np.median(values)), float(interval.low), float(interval.high))
 
 
-def median_us(call: Call, *, blocks: int = 60) -> float:
-    """Return the median time of a call."""
-    calls = _calls(call)
-    with _quiet():
-        _warm_up(call, calls)
-        return statistics.median(_block(call, calls) for _ in range(blocks)) / 1e3
+@contextmanager
+def one_core() -> Iterator[None]:
+    """Keep this thread, and those that it starts, on one core.
+
+    Waking a thread on another, idle core of a virtual machine takes 13 us or 60, as the scheduler
+    pleases; on one core a hand-over is a context switch and nothing else.
+    """
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(before)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
-def _calls(call: Call) -> int:
+def _block_size(call: Call) -> int:
     """Return how many calls make a block."""
     for _ in range(3):
         call()
-    start_ns = perf_counter_ns()
-    for _ in range(_LEAST_CALLS):
-        call()
-    took_ns = (perf_counter_ns() - start_ns) / _LEAST_CALLS
-    return max(_LEAST_CALLS, int(_BLOCK_NS / took_ns))
+    return max(_LEAST_CALLS, int(_BLOCK_NS / _block_ns(call, _LEAST_CALLS)))
 
 
-def _block(call: Call, calls: int) -> float:
-    """Return the mean time of a call in ns over one block."""
+def _block_ns(call: Call, calls: int) -> float:
+    """Return the mean time of a call over one block."""
     start_ns = perf_counter_ns()
     for _ in range(calls):
         call()
@@ -113,14 +124,14 @@ def _warm_up(call: Call, calls: int) -> bool:
     end_ns = perf_counter_ns() + _WARM_UP_NS
     last: list[float] = []
     while perf_counter_ns() < end_ns:
-        last = [*last[-4:], _block(call, calls)]
+        last = [*last[-4:], _block_ns(call, calls)]
         if len(last) == 5 and max(last) / min(last) - 1 < _SETTLED:
             return True
     return False
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _no_collection() -> Iterator[None]:
     gc.collect()
     gc.freeze()
     gc.disable()

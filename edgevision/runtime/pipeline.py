@@ -42,6 +42,7 @@ from edgevision.runtime.schedule import (
 from edgevision.runtime.slot import Slot
 from edgevision.runtime.ticket import Ticket
 from edgevision.runtime.timing import Timings, timings
+from edgevision.runtime.watchdog import unwatch, watch
 from edgevision.tensors import Profiles
 
 T = TypeVar("T")
@@ -102,14 +103,14 @@ class Pipeline(Generic[F, T]):
         self._queues = program.device.capabilities.async_copies
         self._check = FeedCheck(program.inputs, profiles, on_device=self._queues)
         self._lock = threading.Lock()
-        self._schedule: Schedule[T] = Schedule(options)
+        self._depth = options.depth if self._queues else 1
+        self._schedule: Schedule[T] = Schedule(options, depth=self._depth)
         self._lenders: set[int] = set()
         self._is_closing = False
         self._failure: BaseException | None = None
         self._failed_frames: list[int] = []
         self._callback_error: BaseException | None = None
         self._release_error: RunError | None = None
-        self._is_woken = False
         self._slots: list[Slot] = []
         self._scratch: Buffer | None = None
         self._open()
@@ -127,7 +128,8 @@ class Pipeline(Generic[F, T]):
             RunError: the engine failed before: says which frames were lost; see `reopen`.
             StalledError: the device has not answered for too long.
         """
-        self._usable()
+        if not self._lifetime.is_open or self._failure or self._callback_error:
+            self._usable()
         feeds = self._check(self._codec.feeds(frame))
         start_ns = perf_counter_ns()
         slot = self._take()
@@ -182,17 +184,23 @@ class Pipeline(Generic[F, T]):
             StalledError: says since when, and which frames it holds.
         """
         with self._lock:
-            running = self._schedule.running
-            if not running:
-                return
-            age_ms = (perf_counter_ns() - running[0].launched_ns) / 1e6
-            frames = [entry.ticket.sequence for entry in running]
-        if age_ms >= self.options.stall_ms:
+            age_ms = self._stalled_ms()
+            frames = [entry.ticket.sequence for entry in self._schedule.running]
+        if age_ms:
             raise StalledError(
                 f"{self.program.device.name} has not answered for {age_ms:.0f} ms (limit "
                 f"{self.options.stall_ms:.0f} ms); it holds frames {frames}. Read the driver's "
                 "log; if a run may take that long, give a larger stall_ms."
             )
+
+    def wake_stalled(self) -> None:
+        """Wake all who wait for a device that does not answer; for the watchdog."""
+        with self._lock:
+            if not self._stalled_ms():
+                return
+            tickets = [entry.ticket for entry in self._schedule.inside()]
+        for ticket in tickets:
+            ticket.wake()
 
     def reopen(self) -> None:
         """Make new slots after the engine failed, and go on.
@@ -324,11 +332,7 @@ class Pipeline(Generic[F, T]):
                 replaced = self._schedule.enter(entry)
                 if replaced is not None:
                     self._drop(replaced, REPLACED, settled)
-                if self._queues:
-                    self._launch_waiting(settled)
-                elif not self._is_woken:
-                    self._is_woken = True
-                    self._jobs.put(entry)
+                self._launch_waiting(settled)
         if settled:
             self._tell(settled)
         if ticket.sequence < 0:
@@ -338,20 +342,28 @@ class Pipeline(Generic[F, T]):
 
     # With the lock held
 
+    def _stalled_ms(self) -> float:
+        """Return for how long the device has not answered; 0 while that is no longer than usual."""
+        running = self._schedule.running
+        age_ms = (perf_counter_ns() - running[0].launched_ns) / 1e6 if running else 0.0
+        return age_ms if age_ms >= self.options.stall_ms else 0.0
+
     def _launch_waiting(self, settled: _Settled[T]) -> None:
         """Launch what waits while the device has room."""
-        while self._schedule.has_room:
-            entry, runs = self._schedule.start(perf_counter_ns())
+        schedule = self._schedule
+        while schedule.waiting and (started := schedule.start(perf_counter_ns())) is not None:
+            entry, runs = started
             if not runs:
                 self._drop(entry, HOPELESS, settled)
                 continue
-            try:
-                entry.slot.launch()
-            except BaseException as error:
-                self._fail(error, settled)
-                if not isinstance(error, Exception):
-                    raise
-                return
+            if self._queues:
+                try:
+                    entry.slot.launch()
+                except BaseException as error:
+                    self._fail(error, settled)
+                    if not isinstance(error, Exception):
+                        raise
+                    return
             self._jobs.put(entry)
 
     def _drop(self, entry: Entry[T], why: str, settled: _Settled[T]) -> None:
@@ -377,35 +389,16 @@ class Pipeline(Generic[F, T]):
     # On the pipeline's thread
 
     def _work(self) -> None:
-        while (entry := self._jobs.get()) is not None and self._failure is None:
-            if self._queues:
+        watch(self)
+        while (entry := self._jobs.get()) is not None:
+            if self._failure is None:
                 self._finish(entry)
-            else:
-                self._run_waiting()
-            with self._lock:
-                if self._is_closing and self._schedule.is_empty:
-                    break
+        unwatch(self)
         if self._is_closing:
             try:
                 self._release()
             except RunError as error:
                 self._release_error = error
-
-    def _run_waiting(self) -> None:
-        """Run frames on this thread while there are any."""
-        while self._failure is None:
-            settled: _Settled[T] = []
-            with self._lock:
-                if not self._schedule.has_room:
-                    self._is_woken = False
-                    return
-                entry, runs = self._schedule.start(perf_counter_ns())
-                if not runs:
-                    self._drop(entry, HOPELESS, settled)
-            if runs:
-                self._finish(entry)
-            else:
-                self._tell(settled)
 
     def _finish(self, entry: Entry[T]) -> None:
         """Wait for a frame, make its answer, pass its slot on, and tell."""
@@ -441,8 +434,9 @@ class Pipeline(Generic[F, T]):
             if not self._schedule.finish(computed_ns, done_ns):
                 answer, error = None, FrameDroppedError(f"frame {ticket.sequence}: it came late")
             self._free.put(slot)
-            if self._queues:
-                self._launch_waiting(settled)
+            self._launch_waiting(settled)
+            if self._is_closing and self._schedule.is_empty:
+                self._jobs.put(None)
         try:
             ticket.resolve(answer, error, done_ns)
             if self._on_result is not None:
@@ -471,11 +465,10 @@ class Pipeline(Generic[F, T]):
         """Make slots and start the worker."""
         self._free: SimpleQueue[Slot | None] = SimpleQueue()
         self._jobs: SimpleQueue[Entry[T] | None] = SimpleQueue()
-        self._is_woken = False
         device = self.program.device
         try:
             with device.active():
-                if self.options.depth == 1 and self.program.scratch_bytes:
+                if self._depth == 1 and self.program.scratch_bytes:
                     # One frame on the device at a time: one working memory serves every slot.
                     self._scratch = device.allocate(self.program.scratch_bytes, label="scratch")
             for _ in range(self.options.slots):

@@ -103,12 +103,12 @@ class Entry(Generic[T]):
 
 
 class Schedule(Generic[T]):
-    """The frames inside a pipeline, oldest first."""
+    """The frames inside a pipeline, oldest first; at most `depth` of them run at once."""
 
-    def __init__(self, options: StreamOptions) -> None:
+    def __init__(self, options: StreamOptions, *, depth: int) -> None:
         self.waiting: deque[Entry[T]] = deque()
         self.running: deque[Entry[T]] = deque()
-        self._depth = options.depth
+        self._depth = depth
         self._replaces = options.policy == "latest"
         self._drops_late = options.on_late == "drop"
         self._submitted = self._delivered = self._dropped = self._late = self._lost = 0
@@ -120,10 +120,9 @@ class Schedule(Generic[T]):
         """Whether no frame is inside."""
         return not self.waiting and not self.running
 
-    @property
-    def has_room(self) -> bool:
-        """Whether a frame waits and the device may take one more."""
-        return bool(self.waiting) and len(self.running) < self._depth
+    def inside(self) -> list[Entry[T]]:
+        """Return the frames inside, oldest first."""
+        return [*self.running, *self.waiting]
 
     def enter(self, entry: Entry[T]) -> Entry[T] | None:
         """Number a frame and let it wait; return the one that it replaces, if any."""
@@ -140,11 +139,14 @@ class Schedule(Generic[T]):
         self._dropped += 1
         return self.waiting.popleft()
 
-    def start(self, now_ns: int) -> tuple[Entry[T], bool]:
+    def start(self, now_ns: int) -> tuple[Entry[T], bool] | None:
         """Take the next waiting frame; returns it, and whether it still runs or is dropped.
 
         It is dropped if late frames are, and even the fastest run so far would end too late.
+        None if no frame waits, or the device is full.
         """
+        if not self.waiting or len(self.running) >= self._depth:
+            return None
         entry = self.waiting.popleft()
         deadline_ns = entry.ticket.deadline_ns
         earliest_ns = now_ns + self._fastest_ns
@@ -160,20 +162,22 @@ class Schedule(Generic[T]):
         """Take out the oldest running frame; returns whether its answer is to be delivered."""
         entry = self.running.popleft()
         took_ns = computed_ns - entry.launched_ns
-        self._fastest_ns = min(self._fastest_ns or took_ns, took_ns)
+        if took_ns < self._fastest_ns or not self._fastest_ns:
+            self._fastest_ns = took_ns
         deadline_ns = entry.ticket.deadline_ns
-        is_late = deadline_ns is not None and done_ns > deadline_ns
-        self._late += is_late
-        if is_late and self._drops_late:
-            self._dropped += 1
-            return False
+        if deadline_ns is not None and done_ns > deadline_ns:
+            self._late += 1
+            if self._drops_late:
+                self._dropped += 1
+                return False
         self._delivered += 1
-        self._newest_stamp_ns = max(self._newest_stamp_ns, entry.ticket.stamp_ns)
+        if entry.ticket.stamp_ns > self._newest_stamp_ns:
+            self._newest_stamp_ns = entry.ticket.stamp_ns
         return True
 
     def abandon(self) -> list[Entry[T]]:
         """Take out every frame, lost, oldest first."""
-        entries = [*self.running, *self.waiting]
+        entries = self.inside()
         self.running.clear()
         self.waiting.clear()
         self._lost += len(entries)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from queue import SimpleQueue
 from time import perf_counter_ns
 from types import TracebackType
-from typing import TypeVar
 
 from edgevision.errors import EngineLoadError, RunError
 from edgevision.runtime.backends.ort import OrtProgram
@@ -24,7 +23,6 @@ from edgevision.targets import Flavour
 from edgevision.tensors import Profiles, TensorSpec
 
 _DEFAULTS = RunOptions()
-_T = TypeVar("_T")
 
 
 class Session:
@@ -100,14 +98,20 @@ class Session:
             ClosedError: the session is closed.
             CudaError: the device failed.
         """
-        return self._run(feeds, Slot.outputs)
+        slot = self._take()
+        try:
+            slot.fill(self.check(feeds))
+            slot.launch()
+            slot.wait()
+            return slot.outputs()
+        finally:
+            self._pool.put(slot)
 
     def run_timed(self, feeds: Mapping[str, object]) -> tuple[dict[str, Array], Timings]:
         """Run once and say how long each part took; see `run`."""
-        self._lifetime.check()
-        checked = self.check(feeds)
         slot = self._take()
         try:
+            checked = self.check(feeds)
             start_ns = perf_counter_ns()
             slot.fill(checked)
             filled_ns = perf_counter_ns()
@@ -129,7 +133,14 @@ class Session:
             A view of the slot's memory, valid until the session's next frame takes that slot:
             with one slot, until the next call. After that reading it is a StaleViewError.
         """
-        return self._run(feeds, OutputView)
+        slot = self._take()
+        try:
+            slot.fill(self.check(feeds))
+            slot.launch()
+            slot.wait()
+            return OutputView(slot)
+        finally:
+            self._pool.put(slot)
 
     @contextmanager
     def input(self) -> Iterator[SessionInput]:
@@ -206,18 +217,6 @@ class Session:
                 self._pool.get()
             self._pool.put(None)
             self._free()
-
-    def _run(self, feeds: Mapping[str, object], answer: Callable[[Slot], _T]) -> _T:
-        self._lifetime.check()
-        checked = self.check(feeds)
-        slot = self._take()
-        try:
-            slot.fill(checked)
-            slot.launch()
-            slot.wait()
-            return answer(slot)
-        finally:
-            self._pool.put(slot)
 
     def _take(self) -> Slot:
         self._lifetime.check()

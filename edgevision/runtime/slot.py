@@ -7,8 +7,7 @@ captured graph of copy in, run and copy out. One thread at a time uses a slot.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-
-import numpy as np
+from functools import partial
 
 from edgevision.errors import CudaError, RunError, StaleViewError
 from edgevision.runtime.device import Event, Graph
@@ -63,6 +62,7 @@ class Slot:
         self._foreign: dict[str, DeviceArray] = {}
         self._inputs: dict[str, Array] = {}
         self._outputs: dict[str, Array | None] = {}
+        self._copies: list[tuple[str, Callable[[], Array]]] = []
         self._shapes: dict[str, Shape] = {}
         with self._device.active():
             self._stream = self._device.stream(priority=options.priority)
@@ -94,7 +94,7 @@ class Slot:
             if isinstance(feed, DeviceArray):
                 self._foreign[name] = feed
             else:
-                np.copyto(self._inputs[name], feed)
+                self._inputs[name][...] = feed  # on small arrays faster than np.copyto
 
     def lend(self) -> dict[str, Array]:
         """Return the input arrays to be filled in place; valid until the slot's next frame."""
@@ -136,10 +136,7 @@ class Slot:
 
     def outputs(self) -> dict[str, Array]:
         """Return copies of the frame's outputs; the caller's own."""
-        return {
-            name: self._execution.fetch(name) if array is None else array.copy()
-            for name, array in self._outputs.items()
-        }
+        return {name: copy() for name, copy in self._copies}
 
     def output(self, name: str) -> Array:
         """Return one output in the slot's memory."""
@@ -204,7 +201,7 @@ class Slot:
                 self._try(self._graph.close, errors)
                 self._graph = None
             self._try(self._execution.close, errors)
-            self._inputs, self._outputs, self._foreign = {}, {}, {}
+            self._inputs, self._outputs, self._copies, self._foreign = {}, {}, [], {}
             for resource in reversed(self._closers):
                 self._try(resource.close, errors)
             self._closers = []
@@ -238,12 +235,15 @@ class Slot:
             self._graph, self.no_graph = None, "the shapes changed"
         self._shapes = dict(shapes)
         found = self._execution.reshape(shapes)
-        self._inputs, self._outputs = {}, {}
+        self._inputs, self._outputs, self._copies = {}, {}, []
         for spec in self.program.inputs:
             self._inputs[spec.name] = self._bind(spec.name, shapes[spec.name])
         for spec in self.program.outputs:
             shape = found[spec.name]
-            self._outputs[spec.name] = None if shape is None else self._bind(spec.name, shape)
+            array = None if shape is None else self._bind(spec.name, shape)
+            self._outputs[spec.name] = array
+            fetch = partial(self._execution.fetch, spec.name)
+            self._copies.append((spec.name, fetch if array is None else array.copy))
 
     def _bind(self, name: str, shape: Shape) -> Array:
         spec = self._specs[name].with_shape(shape)

@@ -10,11 +10,10 @@ from time import perf_counter_ns
 from typing import Generic, Protocol, TypeVar
 
 T = TypeVar("T")
-_WAIT_S = 0.25
 
 
 class Watched(Protocol):
-    """What a ticket asks while it waits, so that it does not wait for a device that is stuck."""
+    """What a ticket asks when it is woken without an answer."""
 
     def check_progress(self) -> None:
         """Raise StalledError if the device has not answered for too long."""
@@ -35,6 +34,7 @@ class Ticket(Generic[T]):
         "_callbacks",
         "_error",
         "_gate",
+        "_waiting",
         "_watch",
         "deadline_ns",
         "done_ns",
@@ -50,6 +50,7 @@ class Ticket(Generic[T]):
         self._answer: T | None = None
         self._error: BaseException | None = None
         self._callbacks: list[Callable[[Ticket[T]], None]] = []
+        self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
         self._watch = watch
         self._gate = threading.Lock()
         self._gate.acquire()
@@ -98,44 +99,55 @@ class Ticket(Generic[T]):
 
     def __await__(self) -> Generator[object, None, T]:
         """Wait in an event loop; the same as `result()` otherwise."""
-        if not self.done_ns:
+        while not self.done_ns:
             loop = asyncio.get_running_loop()
             future: asyncio.Future[None] = loop.create_future()
-
-            def wake(_: Ticket[T]) -> None:
-                with suppress(RuntimeError):  # the loop was closed: nobody waits any more
-                    loop.call_soon_threadsafe(_finish, future)
-
-            self.add_done_callback(wake)
-            while not self.done_ns:
-                timer = loop.call_later(_WAIT_S, _finish, future)
+            self._waiting.append((loop, future))
+            if not self.done_ns:
                 yield from future
-                timer.cancel()
-                if not self.done_ns:
-                    self._watch.check_progress()
-                    future = loop.create_future()
+            if not self.done_ns:
+                self._watch.check_progress()
         return self.result()
 
     def resolve(self, answer: T | None, error: BaseException | None, done_ns: int) -> None:
         """Give the answer, or why there is none; for the pipeline, once."""
         self._answer, self._error = answer, error
         self.done_ns = done_ns
-        self._gate.release()
+        self.wake()
         if self._callbacks:
             self._call_back()
 
+    def wake(self) -> None:
+        """Let those who wait look for the answer, or ask after the device."""
+        if self._waiting:
+            self._wake_loops()
+        self._open_gate()
+
+    def _wake_loops(self) -> None:
+        while self._waiting:
+            try:
+                loop, future = self._waiting.pop()
+                loop.call_soon_threadsafe(_finish, future)
+            except (RuntimeError, IndexError):  # the loop was closed; another thread took it
+                continue
+
     def _wait(self, timeout_s: float | None) -> None:
         end_ns = None if timeout_s is None else perf_counter_ns() + int(timeout_s * 1e9)
-        while True:
-            wait_s = _WAIT_S
-            if end_ns is not None:
-                wait_s = min(wait_s, max(0.0, (end_ns - perf_counter_ns()) / 1e9))
-            if self._gate.acquire(timeout=wait_s):
-                self._gate.release()
-                return
-            self._watch.check_progress()
-            if end_ns is not None and perf_counter_ns() >= end_ns:
+        while not self.done_ns:
+            if end_ns is None:
+                self._gate.acquire()
+            elif not self._gate.acquire(timeout=max(0.0, (end_ns - perf_counter_ns()) / 1e9)):
                 raise TimeoutError(f"frame {self.sequence} has no answer after {timeout_s} s")
+            if self.is_done:
+                self._open_gate()  # for the next who waits
+            else:
+                self._watch.check_progress()
+
+    def _open_gate(self) -> None:
+        try:
+            self._gate.release()
+        except RuntimeError:
+            return  # it was open: the watchdog had woken somebody just now
 
     def _call_back(self) -> None:
         # Whoever pops a callback calls it: once, whichever thread comes first.

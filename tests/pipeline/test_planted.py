@@ -122,7 +122,13 @@ def frees_twice(patch: pytest.MonkeyPatch) -> None:
 
 
 def lets_shared_working_memory_overlap(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(FrameSchedule, "has_room", property(lambda self: bool(self.waiting)))
+    start = FrameSchedule.start
+
+    def eager(self: Any, now_ns: int) -> Any:
+        self._depth = len(self.running) + 1
+        return start(self, now_ns)
+
+    patch.setattr(FrameSchedule, "start", eager)
 
 
 def passes_a_slot_on_twice(patch: pytest.MonkeyPatch) -> None:

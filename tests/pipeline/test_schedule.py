@@ -23,8 +23,15 @@ def entry(stamp_ms: int = 0, deadline_ms: int | None = None) -> Entry[None]:
     return Entry(cast(Any, None), ticket, stamp_ms * MS, stamp_ms * MS)
 
 
+def is_started(frames: Schedule[None], now_ns: int) -> bool:
+    started = frames.start(now_ns)
+    assert started is not None
+    return started[1]
+
+
 def schedule(**options: Any) -> Schedule[None]:
-    return Schedule(StreamOptions(**options))
+    chosen = StreamOptions(**options)
+    return Schedule(chosen, depth=chosen.depth)
 
 
 def test_latest_keeps_one_running_and_the_newest_waiting() -> None:
@@ -33,7 +40,7 @@ def test_latest_keeps_one_running_and_the_newest_waiting() -> None:
     assert frames.enter(entries[0]) is None
     assert frames.start(1) == (entries[0], True)
     assert frames.enter(entries[1]) is None
-    assert not frames.has_room
+    assert frames.start(1) is None
     assert frames.enter(entries[2]) is entries[1]
     assert frames.enter(entries[3]) is entries[2]
     assert frames.finish(2, 3)
@@ -52,8 +59,7 @@ def test_each_policy_fills_the_device_to_its_depth(policy: str, slots: int, dept
     started = 0
     for _ in range(slots):
         frames.enter(entry())
-        while frames.has_room:
-            frames.start(0)
+        while frames.start(0) is not None:
             started += 1
     assert started == depth
 
@@ -72,7 +78,7 @@ def test_the_oldest_waiting_frame_goes_first() -> None:
 def test_a_hopeless_frame_is_not_run() -> None:
     frames = schedule(policy="block", slots=2, deadline_ms=20.0, on_late="drop")
     frames.enter(entry(0, 20))
-    assert frames.start(0)[1]
+    assert is_started(frames, 0)
     assert frames.finish(10 * MS, 11 * MS)
     # The fastest run so far took 10 ms: at 11 ms the next is still in time, at 12 ms it is not.
     in_time, too_late = entry(1, 20), entry(1, 20)
@@ -99,7 +105,7 @@ def test_an_answer_after_its_deadline_is_late(on_late: str, delivered: bool) -> 
 def test_without_a_deadline_nothing_is_late() -> None:
     frames = schedule(on_late="drop")
     frames.enter(entry())
-    assert frames.start(10**15)[1]
+    assert is_started(frames, 10**15)
     assert frames.finish(10**16, 10**17)
     assert frames.counters(0).late == 0
 
