@@ -15,7 +15,7 @@ The rules that hold for every implementation:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -54,9 +54,6 @@ class Event(Protocol):
 
     def synchronize(self) -> None:
         """Wait on this thread until it is; the interpreter's lock is released meanwhile."""
-
-    def elapsed_ms(self, since: Event) -> float:
-        """Return the device time from `since` to here; both must be done and made with timing."""
 
     def close(self) -> None:
         """Free it."""
@@ -127,7 +124,10 @@ class Device(Protocol):
     capabilities: Capabilities
 
     def active(self) -> AbstractContextManager[object]:
-        """Make the device usable on this thread for the `with` block; nests, and costs little."""
+        """Return what makes the device usable on a thread inside `with`.
+
+        One serves every thread, any number of times, nested or not.
+        """
 
     def stream(self, *, priority: int = 0) -> Stream:
         """Return a new stream; lower numbers go first, clamped to what the device has."""
@@ -137,6 +137,12 @@ class Device(Protocol):
 
     def event(self, *, timing: bool = False, spin: bool = False) -> Event:
         """Return a new event; `spin` waits with a busy core for the lowest latency."""
+
+    def intervals_ms(self, events: Sequence[Event]) -> list[float]:
+        """Return the device time from each event to the next.
+
+        All must be done and made with timing.
+        """
 
     def allocate(self, size_bytes: int, *, label: str) -> Buffer:
         """Return device memory; `label` names it in errors."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from itertools import pairwise
 from time import perf_counter_ns
 
 import numpy as np
@@ -29,11 +31,6 @@ class HostEvent:
 
     def synchronize(self) -> None:
         """Return at once."""
-
-    def elapsed_ms(self, since: Event) -> float:
-        """Return the time from `since` to here."""
-        assert isinstance(since, HostEvent)
-        return (self.recorded_ns - since.recorded_ns) / 1e6
 
     def close(self) -> None:
         """Do nothing: there is nothing to free."""
@@ -110,6 +107,11 @@ class HostDevice:
     def event(self, *, timing: bool = False, spin: bool = False) -> HostEvent:
         """Return an event."""
         return HostEvent()
+
+    def intervals_ms(self, events: Sequence[Event]) -> list[float]:
+        """Return the time from each event to the next."""
+        times = [event.recorded_ns for event in events if isinstance(event, HostEvent)]
+        return [(end - begin) / 1e6 for begin, end in pairwise(times)]
 
     def allocate(self, size_bytes: int, *, label: str) -> Buffer:
         """Return host memory, zeroed and aligned to 64 bytes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from time import perf_counter_ns
 from typing import Generic, TypeVar
 
@@ -48,6 +49,10 @@ class Lent:
 class SessionInput(Lent):
     """Lent by `Session.input`."""
 
+    def __init__(self, slot: Slot, active: AbstractContextManager[object]) -> None:
+        super().__init__(slot)
+        self._active = active
+
     def run(self) -> OutputView:
         """Run on what was written; the view is valid until the next run or the block's end.
 
@@ -57,8 +62,9 @@ class SessionInput(Lent):
         """
         slot = self._lent()
         slot.generation += 1
-        slot.launch()
-        slot.wait()
+        with self._active:
+            slot.launch()
+            slot.wait()
         return OutputView(slot)
 
     def end(self) -> Slot | None:

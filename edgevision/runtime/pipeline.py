@@ -101,6 +101,7 @@ class Pipeline(Generic[F, T]):
         self._run_options = run_options
         self._on_result = on_result
         self._queues = program.device.capabilities.async_copies
+        self._active = program.device.active()
         self._check = FeedCheck(program.inputs, profiles, on_device=self._queues)
         self._lock = threading.Lock()
         self._depth = options.depth if self._queues else 1
@@ -332,7 +333,8 @@ class Pipeline(Generic[F, T]):
                 replaced = self._schedule.enter(entry)
                 if replaced is not None:
                     self._drop(replaced, REPLACED, settled)
-                self._launch_waiting(settled)
+                with self._active:
+                    self._launch_waiting(settled)
         if settled:
             self._tell(settled)
         if ticket.sequence < 0:
@@ -390,9 +392,10 @@ class Pipeline(Generic[F, T]):
 
     def _work(self) -> None:
         watch(self)
-        while (entry := self._jobs.get()) is not None:
-            if self._failure is None:
-                self._finish(entry)
+        with self._active:
+            while (entry := self._jobs.get()) is not None:
+                if self._failure is None:
+                    self._finish(entry)
         unwatch(self)
         if self._is_closing:
             try:
@@ -434,7 +437,8 @@ class Pipeline(Generic[F, T]):
             if not self._schedule.finish(computed_ns, done_ns):
                 answer, error = None, FrameDroppedError(f"frame {ticket.sequence}: it came late")
             self._free.put(slot)
-            self._launch_waiting(settled)
+            if self._schedule.waiting:
+                self._launch_waiting(settled)
             if self._is_closing and self._schedule.is_empty:
                 self._jobs.put(None)
         try:

@@ -50,6 +50,7 @@ class Session:
             self.profiles,
             on_device=program.device.capabilities.async_copies,
         )
+        self._active = program.device.active()
         self._slots: list[Slot] = []
         # The pool is the lock: a slot is in it, or belongs to one thread. None wakes the waiters of
         # a closed session.
@@ -101,8 +102,9 @@ class Session:
         slot = self._take()
         try:
             slot.fill(self.check(feeds))
-            slot.launch()
-            slot.wait()
+            with self._active:
+                slot.launch()
+                slot.wait()
             return slot.outputs()
         finally:
             self._pool.put(slot)
@@ -115,14 +117,15 @@ class Session:
             start_ns = perf_counter_ns()
             slot.fill(checked)
             filled_ns = perf_counter_ns()
-            slot.launch()
-            slot.wait()
-            computed_ns = perf_counter_ns()
-            outputs = slot.outputs()
-            copied_ns = perf_counter_ns()
-            return outputs, timings(
-                slot, filled_ns - start_ns, computed_ns - filled_ns, copied_ns - computed_ns
-            )
+            with self._active:
+                slot.launch()
+                slot.wait()
+                computed_ns = perf_counter_ns()
+                outputs = slot.outputs()
+                copied_ns = perf_counter_ns()
+                return outputs, timings(
+                    slot, filled_ns - start_ns, computed_ns - filled_ns, copied_ns - computed_ns
+                )
         finally:
             self._pool.put(slot)
 
@@ -136,8 +139,9 @@ class Session:
         slot = self._take()
         try:
             slot.fill(self.check(feeds))
-            slot.launch()
-            slot.wait()
+            with self._active:
+                slot.launch()
+                slot.wait()
             return OutputView(slot)
         finally:
             self._pool.put(slot)
@@ -156,7 +160,7 @@ class Session:
         """
         slot = self._take()
         try:
-            buffer = SessionInput(slot)
+            buffer = SessionInput(slot, self._active)
             self._lenders.add(threading.get_ident())
             try:
                 yield buffer

@@ -16,6 +16,7 @@ from edgevision.runtime.interop import DeviceArray
 from edgevision.runtime.memory import Array, Buffer
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.program import Program, Shape
+from edgevision.runtime.recycle import LEAST_BYTES, Recycler
 from edgevision.tensors import Profiles
 
 _ALIGNMENT_BYTES = 256
@@ -26,6 +27,7 @@ class Slot:
 
     Call order for each frame: `fill`, `launch`, `wait`, then `outputs` (copies) or `view`. Every
     step waits for what a forgotten `wait` left in flight, so that no exception can tear a frame.
+    The device must be active on the thread that calls `launch`, `wait` or `device_ms`.
 
     Attributes:
         no_graph: why frames are not launched as a graph; empty if they are.
@@ -71,6 +73,7 @@ class Slot:
                 timing = options.timing and self._asynchronous
                 self._done = self._event(timing=timing)
                 self._marks = [self._event(timing=True) for _ in range(3)] if timing else []
+                self._measured = [*self._marks, self._done]
                 self._ready = self._event(timing=False)
                 if all(-1 not in shape for shape in self._largest.values()):
                     self._reshape(self._largest)
@@ -81,7 +84,7 @@ class Slot:
     def fill(self, feeds: Mapping[str, Feed]) -> None:
         """Copy host feeds into the slot's memory and note device feeds; they must be checked."""
         if self._in_flight:
-            self.wait()
+            self._recover()
         self.generation += 1
         if self._is_dynamic:
             shapes = {name: feed.shape for name, feed in feeds.items()}
@@ -99,7 +102,7 @@ class Slot:
     def lend(self) -> dict[str, Array]:
         """Return the input arrays to be filled in place; valid until the slot's next frame."""
         if self._in_flight:
-            self.wait()
+            self._recover()
         self.generation += 1
         self._foreign = {}
         return dict(self._inputs)
@@ -113,15 +116,14 @@ class Slot:
         if not self._asynchronous:
             self._execution.enqueue(self._stream)
             return
-        with self._device.active():
-            # Until the event is recorded it stands for the last frame, not for this one.
-            self._in_flight, self._recorded = True, False
-            if self._graph is not None and not self._foreign:
-                self._graph.launch(self._stream)
-            else:
-                self._queue()
-            self._stream.record(self._done)
-            self._recorded = True
+        # Until the event is recorded it stands for the last frame, not for this one.
+        self._in_flight, self._recorded = True, False
+        if self._graph is not None and not self._foreign:
+            self._graph.launch(self._stream)
+        else:
+            self._queue()
+        self._stream.record(self._done)
+        self._recorded = True
 
     def wait(self) -> None:
         """Wait until the frame's answer is in host memory.
@@ -130,8 +132,11 @@ class Slot:
             CudaError: the device failed.
         """
         if self._in_flight:
-            with self._device.active():
-                self._settle()
+            # Also where a launch failed half-way, all that was queued must be done.
+            if self._recorded:
+                self._done.synchronize()
+            else:
+                self._stream.synchronize()
             self._in_flight = False
 
     def outputs(self) -> dict[str, Array]:
@@ -147,32 +152,27 @@ class Slot:
         """Return the outputs without a copy, valid until the slot's next frame."""
         return OutputView(self)
 
-    def device_ms(self) -> tuple[float, float, float] | None:
+    def device_ms(self) -> list[float] | None:
         """Return the last frame's copy in, run and copy out on the device; call it after `wait`.
 
         None where the device has no queue to measure, or measuring was switched off.
         """
         if not self._marks:
             return None
-        begin, ready, computed = self._marks
-        with self._device.active():
-            return (
-                ready.elapsed_ms(begin),
-                computed.elapsed_ms(ready),
-                self._done.elapsed_ms(computed),
-            )
+        return self._device.intervals_ms(self._measured)
 
     def warm_up(self) -> None:
         """Run once on zeros, so that the first frame is as fast as the rest; then capture."""
         if self._is_dynamic and not self._shapes:
             self.no_graph = "an input has no largest shape"
             return
-        self.launch()
-        self.wait()
-        self.no_graph = self._capture()
-        if not self.no_graph:
+        with self._device.active():
             self.launch()
             self.wait()
+            self.no_graph = self._capture()
+            if not self.no_graph:
+                self.launch()
+                self.wait()
 
     @property
     def allocated_bytes(self) -> int:
@@ -192,9 +192,8 @@ class Slot:
         self.generation += 1
         errors: list[CudaError] = []
         with self._device.active():
-            if self._in_flight:
-                self._try(self._settle, errors)
-                self._in_flight = False
+            self._try(self.wait, errors)
+            self._in_flight = False
             # What failed was reported where it was waited for; a dead device frees nothing.
             is_dead = bool(errors)
             if self._graph is not None:
@@ -216,12 +215,10 @@ class Slot:
         except CudaError as error:
             errors.append(error)
 
-    def _settle(self) -> None:
-        """Wait for all that was queued, also where a launch failed half-way."""
-        if self._recorded:
-            self._done.synchronize()
-        else:
-            self._stream.synchronize()
+    def _recover(self) -> None:
+        """Wait for a frame that nobody waited for."""
+        with self._device.active():
+            self.wait()
 
     def _event(self, *, timing: bool) -> Event:
         event = self._device.event(timing=timing, spin=self._options.spin)
@@ -242,8 +239,13 @@ class Slot:
             shape = found[spec.name]
             array = None if shape is None else self._bind(spec.name, shape)
             self._outputs[spec.name] = array
-            fetch = partial(self._execution.fetch, spec.name)
-            self._copies.append((spec.name, fetch if array is None else array.copy))
+            self._copies.append((spec.name, self._copier(spec.name, array)))
+
+    def _copier(self, name: str, array: Array | None) -> Callable[[], Array]:
+        """Return what gives the caller an output of its own."""
+        if array is None:
+            return partial(self._execution.fetch, name)
+        return array.copy if array.nbytes < LEAST_BYTES else Recycler(array).copy
 
     def _bind(self, name: str, shape: Shape) -> Array:
         spec = self._specs[name].with_shape(shape)
@@ -313,7 +315,7 @@ class Slot:
         if self._is_dynamic:
             return "an input has a dynamic shape, and a graph freezes shapes"
         try:
-            with self._device.active(), self._stream.capture() as capture:
+            with self._stream.capture() as capture:
                 self._queue()
         except (CudaError, RunError) as error:
             return f"capture failed: {error}"

@@ -121,7 +121,10 @@ class Ticket(Generic[T]):
         """Let those who wait look for the answer, or ask after the device."""
         if self._waiting:
             self._wake_loops()
-        self._open_gate()
+        try:
+            self._gate.release()
+        except RuntimeError:
+            return  # it was open: somebody else had woken the next who waits
 
     def _wake_loops(self) -> None:
         while self._waiting:
@@ -133,21 +136,15 @@ class Ticket(Generic[T]):
 
     def _wait(self, timeout_s: float | None) -> None:
         end_ns = None if timeout_s is None else perf_counter_ns() + int(timeout_s * 1e9)
-        while not self.done_ns:
+        while True:
             if end_ns is None:
                 self._gate.acquire()
             elif not self._gate.acquire(timeout=max(0.0, (end_ns - perf_counter_ns()) / 1e9)):
                 raise TimeoutError(f"frame {self.sequence} has no answer after {timeout_s} s")
-            if self.is_done:
-                self._open_gate()  # for the next who waits
-            else:
-                self._watch.check_progress()
-
-    def _open_gate(self) -> None:
-        try:
-            self._gate.release()
-        except RuntimeError:
-            return  # it was open: the watchdog had woken somebody just now
+            if self.done_ns:
+                self.wake()  # the next who waits
+                return
+            self._watch.check_progress()
 
     def _call_back(self) -> None:
         # Whoever pops a callback calls it: once, whichever thread comes first.

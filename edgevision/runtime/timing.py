@@ -27,7 +27,7 @@ class Timings(NamedTuple):
 
 
 class _Timed(Protocol):
-    def device_ms(self) -> tuple[float, float, float] | None: ...
+    def device_ms(self) -> list[float] | None: ...
 
 
 def timings(slot: _Timed, fill_ns: int, run_ns: int, copy_ns: int, *, wait_ns: int = 0) -> Timings:

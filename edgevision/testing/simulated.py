@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import random
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
@@ -42,6 +43,9 @@ class SimulatedDevice:
         integrated: whether host and device share their memory.
         graphs: whether work can be captured.
         memory_bytes: of the device.
+
+    Attributes:
+        copies: how many ran so far, by the labels of source and target.
 
     Example:
         >>> device = SimulatedDevice(order="lazy")
@@ -79,6 +83,7 @@ class SimulatedDevice:
         self.lock = threading.RLock()
         self.known: Clock = {}
         self.operations = 0
+        self.copies: Counter[tuple[str, str]] = Counter()
         self.live: dict[str, int] = {"buffer": 0, "event": 0, "graph": 0, "stream": 0}
         self._order = order
         self._random = random.Random(order if isinstance(order, int) else 0)
@@ -94,14 +99,9 @@ class SimulatedDevice:
 
     # What a device does
 
-    @contextmanager
-    def active(self) -> Iterator[object]:
-        """Make the device usable on this thread for the `with` block."""
-        self._depth.value = getattr(self._depth, "value", 0) + 1
-        try:
-            yield self
-        finally:
-            self._depth.value -= 1
+    def active(self) -> AbstractContextManager[object]:
+        """Return what makes the device usable on a thread inside `with`."""
+        return _Active(self._depth)
 
     def stream(self, *, priority: int = 0) -> SimulatedStream:
         """Return a new stream."""
@@ -126,6 +126,17 @@ class SimulatedDevice:
         with self.lock:
             self.live["event"] += 1
             return SimulatedEvent(self, timing=timing)
+
+    def intervals_ms(self, events: Sequence[Event]) -> list[float]:
+        """Return one millisecond for each operation that ran in between."""
+        for event in events:
+            assert isinstance(event, SimulatedEvent)
+            if not event.timing:
+                raise CudaError(f"intervals_ms at {place()}: an event was made without timing")
+            if event.operation is None or not event.operation.is_done:
+                raise HazardError(f"intervals_ms at {place()}: an event is not done")
+        times = [float(event.ran_at) for event in events if isinstance(event, SimulatedEvent)]
+        return [end - begin for begin, end in pairwise(times)]
 
     def allocate(self, size_bytes: int, *, label: str) -> Buffer:
         """Return device memory, which the host cannot reach."""
@@ -340,7 +351,7 @@ class SimulatedEvent:
         self.clock: Clock = {}
         self.ran_at = 0
         self._device = device
-        self._timing = timing
+        self.timing = timing
         self._is_open = True
 
     def is_done(self) -> bool:
@@ -362,16 +373,6 @@ class SimulatedEvent:
             if operation is not None:
                 self._device.finish(operation)
             merge(self._device.known, clock)
-
-    def elapsed_ms(self, since: Event) -> float:
-        """Return one millisecond for each operation that ran in between."""
-        assert isinstance(since, SimulatedEvent)
-        for event in (self, since):
-            if not event._timing:
-                raise CudaError(f"elapsed_ms at {place()}: an event was made without timing")
-            if event.operation is None or not event.operation.is_done:
-                raise HazardError(f"elapsed_ms at {place()}: an event is not done")
-        return float(self.ran_at - since.ran_at)
 
     def close(self) -> None:
         """Free it."""
@@ -403,6 +404,7 @@ class SimulatedStream:
         def run() -> None:
             to = device.find(target, "copy", where).data
             to[:size_bytes] = device.find(source, "copy", where).data[:size_bytes]
+            device.copies[source.label, target.label] += 1
 
         self._enqueue("copy", [source], [target], run, where)
 
@@ -561,6 +563,19 @@ class _Capture:
 
     def __init__(self) -> None:
         self.steps: list[Callable[[SimulatedStream], None]] = []
+
+
+class _Active:
+    """Counts how deep each thread is inside."""
+
+    def __init__(self, depth: threading.local) -> None:
+        self._depth = depth
+
+    def __enter__(self) -> None:
+        self._depth.value = getattr(self._depth, "value", 0) + 1
+
+    def __exit__(self, *error: object) -> None:
+        self._depth.value -= 1
 
 
 class _Memory:

@@ -16,7 +16,7 @@ import pytest
 from tests.standin.build import Unavailable, environment
 
 HERE = Path(__file__).parent
-SUITES = ["test_contract.py", "test_runtime.py"]
+SUITES = ["test_contract.py", "test_runtime.py", "test_steady.py"]
 ORDERS = ["eager", "lazy", "seed:1", "seed:2", "seed:3"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -39,11 +40,15 @@ def schedule(seed: int) -> Schedule:
 
 
 def never_waits(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Slot, "_settle", lambda self: None)
+    patch.setattr(Slot, "wait", lambda self: setattr(self, "_in_flight", False))
 
 
 def asks_once_instead_of_waiting(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Slot, "_settle", lambda self: self._done.is_done())
+    def wait(self: Slot) -> None:
+        self._done.is_done()
+        self._in_flight = False
+
+    patch.setattr(Slot, "wait", wait)
 
 
 def records_the_event_before_the_work(patch: pytest.MonkeyPatch) -> None:
@@ -88,13 +93,8 @@ def runs_before_the_copy_in(patch: pytest.MonkeyPatch) -> None:
 
 
 def forgets_to_be_active(patch: pytest.MonkeyPatch) -> None:
-    def launch(self: Slot) -> None:
-        self._in_flight, self._recorded = True, False
-        self._queue()
-        self._stream.record(self._done)
-        self._recorded = True
-
-    patch.setattr(Slot, "launch", launch)
+    never = property(lambda self: nullcontext(), lambda self, active: None)
+    patch.setattr(Pipeline, "_active", never, raising=False)
 
 
 def gives_views_for_copies(patch: pytest.MonkeyPatch) -> None:
@@ -105,7 +105,8 @@ def frees_while_in_flight(patch: pytest.MonkeyPatch) -> None:
     close = Slot.close
 
     def early(self: Slot) -> None:
-        self.launch()
+        with self._device.active():
+            self.launch()
         self._in_flight = False
         close(self)
 

@@ -158,6 +158,7 @@ def check(schedule: Schedule) -> None:
         except FrameLostError as error:
             if isinstance(error.__cause__, HazardError):
                 raise error.__cause__ from error
+            assert schedule.refuse_run or schedule.fail_operation, "nothing was to fail"
             outcomes["lost"] += 1
         except ValueError:
             assert number == -1

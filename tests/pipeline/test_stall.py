@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from edgevision.errors import ClosedError, StalledError
+from edgevision.runtime.ticket import Ticket
 from edgevision.testing import SimulatedDevice
 from tests.pipeline.conftest import frame, pipeline_of, program_on
 
@@ -31,8 +32,16 @@ def test_waiting_for_a_ticket_ends(device: SimulatedDevice) -> None:
             ticket.result()
         with pytest.raises(StalledError):
             asyncio.run(awaited(ticket))
-        device.resume()
-        np.testing.assert_array_equal(ticket.result(timeout_s=20), frame(1))
+        np.testing.assert_array_equal(answer_after_all(device, ticket), frame(1))
+
+
+def answer_after_all(device: SimulatedDevice, ticket: Ticket[np.ndarray]) -> np.ndarray:
+    """Return what comes once the device goes on; until then `result` says that it is stuck."""
+    done = threading.Event()
+    ticket.add_done_callback(lambda _: done.set())
+    device.resume()
+    assert done.wait(20)
+    return ticket.result()
 
 
 async def awaited(ticket: object) -> None:
@@ -45,8 +54,7 @@ def test_submitting_ends(device: SimulatedDevice) -> None:
         tickets = [pipeline.submit(frame(number)) for number in (1, 2)]
         with pytest.raises(StalledError, match=r"holds frames \[0, 1\]"):
             pipeline.submit(frame(3))
-        device.resume()
-        np.testing.assert_array_equal(tickets[1].result(timeout_s=20), frame(2))
+        np.testing.assert_array_equal(answer_after_all(device, tickets[1]), frame(2))
 
 
 def test_the_latest_policy_never_waits_for_the_device(device: SimulatedDevice) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from edgevision._optional import require
@@ -43,12 +44,9 @@ class BindingsDriver:
         self._lowest, self._highest = self._priorities()
 
     def _priorities(self) -> tuple[int, int]:
-        self.push()
-        try:
+        with self:
             status, lowest, highest = self._cu.cuCtxGetStreamPriorityRange()
             self._check(status, "cuCtxGetStreamPriorityRange")
-        finally:
-            self.pop()
         return lowest, highest
 
     def _attribute(self, attribute: object) -> int:
@@ -70,13 +68,19 @@ class BindingsDriver:
             code=int(status),
         )
 
-    def push(self) -> None:
-        """Make the primary context current on this thread."""
-        self._call(self._cu.cuCtxPushCurrent, self._context)
+    # What every frame does calls the binding directly: on an embedded processor a call costs.
 
-    def pop(self) -> None:
+    def __enter__(self) -> None:
+        """Make the primary context current on this thread."""
+        status = self._cu.cuCtxPushCurrent(self._context)[0]
+        if status is not self._success:
+            self._check(status, "cuCtxPushCurrent")
+
+    def __exit__(self, *error: object) -> None:
         """Give the thread back the context it had."""
-        self._call(self._cu.cuCtxPopCurrent)
+        status = self._cu.cuCtxPopCurrent()[0]
+        if status is not self._success:
+            self._check(status, "cuCtxPopCurrent")
 
     def memory(self) -> tuple[int, int]:
         """Return free and total memory in bytes."""
@@ -156,7 +160,9 @@ class BindingsDriver:
     def record(self, event: Handle, stream: Handle, *, capturing: bool) -> None:
         """Queue the event; while capturing, as a node that each launch records anew."""
         if not capturing:
-            self._call(self._cu.cuEventRecord, event, stream)
+            status = self._cu.cuEventRecord(event, stream)[0]
+            if status is not self._success:
+                self._check(status, "cuEventRecord")
             return
         external = int(self._cu.CUevent_record_flags.CU_EVENT_RECORD_EXTERNAL)
         self._call(self._cu.cuEventRecordWithFlags, event, stream, external)
@@ -175,11 +181,19 @@ class BindingsDriver:
 
     def synchronize_event(self, event: Handle) -> None:
         """Wait, without the interpreter's lock."""
-        self._call(self._cu.cuEventSynchronize, event)
+        status = self._cu.cuEventSynchronize(event)[0]
+        if status is not self._success:
+            self._check(status, "cuEventSynchronize")
 
-    def elapsed_ms(self, begin: Handle, end: Handle) -> float:
-        """Return the time between two done events."""
-        return float(self._call(self._cu.cuEventElapsedTime, begin, end))
+    def intervals_ms(self, events: Sequence[Handle]) -> list[float]:
+        """Return the time from each done event to the next."""
+        found_ms = []
+        for begin, end in pairwise(events):
+            status, interval_ms = self._cu.cuEventElapsedTime(begin, end)
+            if status is not self._success:
+                self._check(status, "cuEventElapsedTime")
+            found_ms.append(interval_ms)
+        return found_ms
 
     def begin_capture(self, stream: Handle) -> None:
         """Start capturing, bound to this thread so that others may go on allocating."""
@@ -196,7 +210,9 @@ class BindingsDriver:
 
     def launch(self, graph: Handle, stream: Handle) -> None:
         """Queue the graph."""
-        self._call(self._cu.cuGraphLaunch, graph, stream)
+        status = self._cu.cuGraphLaunch(graph, stream)[0]
+        if status is not self._success:
+            self._check(status, "cuGraphLaunch")
 
     def destroy_graph(self, graph: Handle) -> None:
         """Destroy it."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from types import TracebackType
 
 from edgevision.errors import CudaError, EdgeVisionError, MissingDependencyError
 from edgevision.runtime.cuda.bindings import BindingsDriver
@@ -71,11 +70,10 @@ class CudaDevice:
             priorities="priorities" not in driver.missing,
             reasons=driver.missing,
         )
-        self._active = _Active(driver)
 
     def active(self) -> AbstractContextManager[object]:
-        """Push the primary context for the `with` block, whatever context the thread had."""
-        return self._active
+        """Return what pushes the primary context, whatever context the thread had."""
+        return self.driver
 
     def stream(self, *, priority: int = 0) -> CudaStream:
         """Return a new stream."""
@@ -89,6 +87,10 @@ class CudaDevice:
     def event(self, *, timing: bool = False, spin: bool = False) -> CudaEvent:
         """Return a new event."""
         return CudaEvent(self.driver, self.driver.event(timing=timing, spin=spin))
+
+    def intervals_ms(self, events: Sequence[Event]) -> list[float]:
+        """Return the device time from each event to the next."""
+        return self.driver.intervals_ms([event.event for event in events])  # type: ignore[attr-defined]
 
     def allocate(self, size_bytes: int, *, label: str) -> Buffer:
         """Return device memory."""
@@ -123,7 +125,7 @@ class CudaDevice:
 
     def memory(self) -> tuple[int, int]:
         """Return the GPU's free and total memory in bytes."""
-        with self._active:
+        with self.driver:
             return self.driver.memory()
 
     def _full(self, error: CudaError, size_bytes: int, label: str) -> CudaError:
@@ -133,24 +135,6 @@ class CudaDevice:
         return CudaError(
             f"no {size_bytes} bytes for '{label}', {free_bytes} are free: {error}", code=error.code
         )
-
-
-class _Active:
-    """Pushes and pops the context; holds no state, so one serves every thread and nesting."""
-
-    def __init__(self, driver: Driver) -> None:
-        self._driver = driver
-
-    def __enter__(self) -> None:
-        self._driver.push()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._driver.pop()
 
 
 class CudaEvent:
@@ -167,11 +151,6 @@ class CudaEvent:
     def synchronize(self) -> None:
         """Wait for it."""
         self._driver.synchronize_event(self.event)
-
-    def elapsed_ms(self, since: Event) -> float:
-        """Return the device time from `since` to here."""
-        assert isinstance(since, CudaEvent)
-        return self._driver.elapsed_ms(since.event, self.event)
 
     def close(self) -> None:
         """Destroy it."""

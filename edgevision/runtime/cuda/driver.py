@@ -1,13 +1,14 @@
 """The CUDA driver as `device` needs it: the few calls that both Python bindings can make.
 
 Two implementations, `bindings` (NVIDIA's cuda-bindings) and `pycuda`. Handles are whatever the
-binding likes; addresses and sizes are integers. Every call but `push` wants the context current on
-its thread. Each raises CudaError, with the driver's own name for what failed.
+binding likes; addresses and sizes are integers. A driver is the context manager that makes its
+context current on a thread, and every call wants that. Each raises CudaError, with the driver's own
+name for what failed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from edgevision.runtime.memory import Bytes
@@ -33,10 +34,10 @@ class Driver(Protocol):
     can_map: bool
     missing: Mapping[str, str]
 
-    def push(self) -> None:
-        """Make the primary context current on this thread."""
+    def __enter__(self) -> None:
+        """Make the primary context current on this thread; one driver serves every thread."""
 
-    def pop(self) -> None:
+    def __exit__(self, *error: object) -> None:
         """Give the thread back the context it had."""
 
     def memory(self) -> tuple[int, int]:
@@ -96,8 +97,8 @@ class Driver(Protocol):
     def synchronize_event(self, event: Handle) -> None:
         """Wait, without the interpreter's lock."""
 
-    def elapsed_ms(self, begin: Handle, end: Handle) -> float:
-        """Return the time between two done events."""
+    def intervals_ms(self, events: Sequence[Handle]) -> list[float]:
+        """Return the time from each done event to the next."""
 
     def begin_capture(self, stream: Handle) -> None:
         """Start capturing, bound to this thread so that others may go on allocating."""

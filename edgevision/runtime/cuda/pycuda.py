@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import atexit
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -60,11 +61,11 @@ class PycudaDriver:
         except self._cu.Error as error:
             raise CudaError(f"{error} (pycuda gives no error code)") from error
 
-    def push(self) -> None:
+    def __enter__(self) -> None:
         """Make the primary context current on this thread."""
         self._call(self._context.push)
 
-    def pop(self) -> None:
+    def __exit__(self, *error: object) -> None:
         """Give the thread back the context it had."""
         self._call(self._cu.Context.pop)
 
@@ -157,9 +158,9 @@ class PycudaDriver:
         """Wait, without the interpreter's lock."""
         self._call(event.synchronize)
 
-    def elapsed_ms(self, begin: Handle, end: Handle) -> float:
-        """Return the time between two done events."""
-        return float(self._call(end.time_since, begin))
+    def intervals_ms(self, events: Sequence[Handle]) -> list[float]:
+        """Return the time from each done event to the next."""
+        return [float(self._call(end.time_since, begin)) for begin, end in pairwise(events)]
 
     def begin_capture(self, stream: Handle) -> None:
         """Refuse; see `missing`."""
