@@ -59,15 +59,26 @@ class PycudaDriver:
         try:
             return function(*arguments)
         except self._cu.Error as error:
-            raise CudaError(f"{error} (pycuda gives no error code)") from error
+            raise self._failed(error) from error
+
+    def _failed(self, error: Exception) -> CudaError:
+        return CudaError(f"{error} (pycuda gives no error code)")
+
+    # What every frame does calls pycuda directly: on an embedded processor a call costs.
 
     def __enter__(self) -> None:
         """Make the primary context current on this thread."""
-        self._call(self._context.push)
+        try:
+            self._context.push()
+        except self._cu.Error as error:
+            raise self._failed(error) from error
 
     def __exit__(self, *error: object) -> None:
         """Give the thread back the context it had."""
-        self._call(self._cu.Context.pop)
+        try:
+            self._cu.Context.pop()
+        except self._cu.Error as error:
+            raise self._failed(error) from error
 
     def memory(self) -> tuple[int, int]:
         """Return free and total memory in bytes."""
@@ -118,11 +129,17 @@ class PycudaDriver:
 
     def copy_in(self, address: int, host: Bytes, stream: Handle) -> None:
         """Queue a copy from host memory."""
-        self._call(self._cu.memcpy_htod_async, address, host, stream)
+        try:
+            self._cu.memcpy_htod_async(address, host, stream)
+        except self._cu.Error as error:
+            raise self._failed(error) from error
 
     def copy_out(self, host: Bytes, address: int, stream: Handle) -> None:
         """Queue a copy to host memory."""
-        self._call(self._cu.memcpy_dtoh_async, host, address, stream)
+        try:
+            self._cu.memcpy_dtoh_async(host, address, stream)
+        except self._cu.Error as error:
+            raise self._failed(error) from error
 
     def copy_within(self, target: int, source: int, size_bytes: int, stream: Handle) -> None:
         """Queue a copy between addresses of the device."""
@@ -144,7 +161,10 @@ class PycudaDriver:
 
     def record(self, event: Handle, stream: Handle, *, capturing: bool) -> None:
         """Queue the event."""
-        self._call(event.record, stream)
+        try:
+            event.record(stream)
+        except self._cu.Error as error:
+            raise self._failed(error) from error
 
     def wait(self, stream: Handle, event: Handle) -> None:
         """Hold the stream back for the event."""
@@ -156,7 +176,10 @@ class PycudaDriver:
 
     def synchronize_event(self, event: Handle) -> None:
         """Wait, without the interpreter's lock."""
-        self._call(event.synchronize)
+        try:
+            event.synchronize()
+        except self._cu.Error as error:
+            raise self._failed(error) from error
 
     def intervals_ms(self, events: Sequence[Handle]) -> list[float]:
         """Return the time from each done event to the next."""
