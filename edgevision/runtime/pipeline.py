@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from time import perf_counter_ns
 from types import TracebackType
@@ -27,7 +27,7 @@ from edgevision.errors import (
 from edgevision.runtime.feeds import FeedCheck
 from edgevision.runtime.lending import PipelineInput
 from edgevision.runtime.lifetime import Lifetime
-from edgevision.runtime.memory import Array, Buffer
+from edgevision.runtime.memory import Array
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.program import Program
 from edgevision.runtime.schedule import (
@@ -40,6 +40,7 @@ from edgevision.runtime.schedule import (
     StreamOptions,
 )
 from edgevision.runtime.slot import Slot
+from edgevision.runtime.slots import Slots
 from edgevision.runtime.ticket import Ticket
 from edgevision.runtime.timing import Timings, timings
 from edgevision.runtime.watchdog import unwatch, watch
@@ -112,8 +113,6 @@ class Pipeline(Generic[F, T]):
         self._failed_frames: list[int] = []
         self._callback_error: BaseException | None = None
         self._release_error: RunError | None = None
-        self._slots: list[Slot] = []
-        self._scratch: Buffer | None = None
         self._open()
 
     def submit(self, frame: F, *, stamp_ns: int | None = None) -> Ticket[T]:
@@ -215,7 +214,7 @@ class Pipeline(Generic[F, T]):
             raise RunError("reopen() is for a pipeline that has failed; this one has not")
         self._join()
         try:
-            self._release()
+            self._slots.close()
         except BaseException:
             self._lifetime.end()
             raise
@@ -251,7 +250,7 @@ class Pipeline(Generic[F, T]):
         self._tell(settled)
         if threading.current_thread() is not self._worker:
             self._join()
-            self._release()  # where the worker has not: it had failed
+            self._slots.close()  # where the worker has not: it had failed
             if self._release_error is not None:
                 raise self._release_error
             self._raise_callback_error()
@@ -399,7 +398,7 @@ class Pipeline(Generic[F, T]):
         unwatch(self)
         if self._is_closing:
             try:
-                self._release()
+                self._slots.close()
             except RunError as error:
                 self._release_error = error
 
@@ -467,23 +466,20 @@ class Pipeline(Generic[F, T]):
 
     def _open(self) -> None:
         """Make slots and start the worker."""
-        self._free: SimpleQueue[Slot | None] = SimpleQueue()
         self._jobs: SimpleQueue[Entry[T] | None] = SimpleQueue()
-        device = self.program.device
         try:
-            with device.active():
-                if self._depth == 1 and self.program.scratch_bytes:
-                    # One frame on the device at a time: one working memory serves every slot.
-                    self._scratch = device.allocate(self.program.scratch_bytes, label="scratch")
-            for _ in range(self.options.slots):
-                slot = Slot(self.program, self._profiles, self._run_options, scratch=self._scratch)
-                self._slots.append(slot)
-                self._free.put(slot)
-                slot.warm_up()
+            self._slots = Slots(
+                self.program,
+                self._profiles,
+                self._run_options,
+                count=self.options.slots,
+                share_scratch=self._depth == 1,
+                warm_up=True,
+            )
         except BaseException:
             self._lifetime.end()
-            self._release()
             raise
+        self._free = self._slots.free
         self._worker = threading.Thread(target=self._work, name="edgevision pipeline", daemon=True)
         self._worker.start()
 
@@ -498,17 +494,3 @@ class Pipeline(Generic[F, T]):
                     f"{self.program.device.name} does not answer after it failed: {self._failure} "
                     "Restart the process."
                 )
-
-    def _release(self) -> None:
-        """Free the slots, each once nobody fills it; all of them, whatever one of them raises."""
-        slots, self._slots = self._slots, []
-        left = len(slots)
-        while left:
-            left -= self._free.get() is not None
-        scratch, self._scratch = self._scratch, None
-        with ExitStack() as stack:
-            if scratch is not None:
-                stack.enter_context(self.program.device.active())
-                stack.callback(scratch.close)
-            for slot in slots:
-                stack.callback(slot.close)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from queue import SimpleQueue
 from time import perf_counter_ns
 from types import TracebackType
 
@@ -18,6 +17,7 @@ from edgevision.runtime.memory import Array
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.program import Program
 from edgevision.runtime.slot import OutputView, Slot
+from edgevision.runtime.slots import Slots
 from edgevision.runtime.timing import Timings, timings
 from edgevision.targets import Flavour
 from edgevision.tensors import Profiles, TensorSpec
@@ -51,20 +51,14 @@ class Session:
             on_device=program.device.capabilities.async_copies,
         )
         self._active = program.device.active()
-        self._slots: list[Slot] = []
-        # The pool is the lock: a slot is in it, or belongs to one thread. None wakes the waiters of
-        # a closed session.
-        self._pool: SimpleQueue[Slot | None] = SimpleQueue()
         self._lenders: set[int] = set()
         try:
-            for _ in range(options.slots):
-                self._slots.append(Slot(program, self.profiles, options))
+            self._slots = Slots(program, self.profiles, options, count=options.slots)
         except BaseException:
             self._lifetime.end()
-            self._free()
+            program.close()
             raise
-        for slot in self._slots:
-            self._pool.put(slot)
+        self._free = self._slots.free
 
     @staticmethod
     def open(
@@ -107,7 +101,7 @@ class Session:
                 slot.wait()
             return slot.outputs()
         finally:
-            self._pool.put(slot)
+            self._free.put(slot)
 
     def run_timed(self, feeds: Mapping[str, object]) -> tuple[dict[str, Array], Timings]:
         """Run once and say how long each part took; see `run`."""
@@ -127,7 +121,7 @@ class Session:
                     slot, filled_ns - start_ns, computed_ns - filled_ns, copied_ns - computed_ns
                 )
         finally:
-            self._pool.put(slot)
+            self._free.put(slot)
 
     def run_view(self, feeds: Mapping[str, object]) -> OutputView:
         """Run once and return the outputs without a copy; see `run`.
@@ -144,7 +138,7 @@ class Session:
                 slot.wait()
             return OutputView(slot)
         finally:
-            self._pool.put(slot)
+            self._free.put(slot)
 
     @contextmanager
     def input(self) -> Iterator[SessionInput]:
@@ -168,7 +162,7 @@ class Session:
                 self._lenders.discard(threading.get_ident())
                 buffer.end()
         finally:
-            self._pool.put(slot)
+            self._free.put(slot)
 
     def check_open(self) -> None:
         """Raise ClosedError once the session is closed."""
@@ -180,30 +174,32 @@ class Session:
         Raises:
             RunError: the engine or the device fails.
         """
-        for slot in self._take_all():
-            try:
+        slots = [self._take() for _ in self._slots.all]
+        try:
+            for slot in slots:
                 slot.warm_up()
-            finally:
-                self._pool.put(slot)
+        finally:
+            for slot in slots:
+                self._free.put(slot)
 
     def explain(self) -> str:
         """Say on what the session runs, and whether as a captured graph or why not."""
         device = self.program.device
-        slot = self._slots[0] if self._slots else None
+        slot = next(iter(self._slots.all), None)
         how = "closed" if slot is None else f"no graph: {slot.no_graph}"
         if slot is not None and not slot.no_graph:
             how = "one graph launch a frame"
         free_bytes, total_bytes = device.memory() if slot is not None else (0, 0)
         return (
             f"{self.program.version} on {device.name}, driven by {device.binding}; {how}; "
-            f"{len(self._slots)} slot(s) hold {self.allocated_bytes / 1e6:.1f} MB, the device has "
-            f"{free_bytes / 1e9:.1f} of {total_bytes / 1e9:.1f} GB free"
+            f"{len(self._slots.all)} slot(s) hold {self.allocated_bytes / 1e6:.1f} MB, the device "
+            f"has {free_bytes / 1e9:.1f} of {total_bytes / 1e9:.1f} GB free"
         )
 
     @property
     def allocated_bytes(self) -> int:
         """Memory that the slots hold, on the host and the device."""
-        return sum(slot.allocated_bytes for slot in self._slots)
+        return sum(slot.allocated_bytes for slot in self._slots.all)
 
     def close(self) -> None:
         """Wait for running frames, then free everything; safe to call twice and on any thread.
@@ -217,28 +213,22 @@ class Session:
                 "what close() waits for. Leave the block first."
             )
         if self._lifetime.end():
-            for _ in self._slots:
-                self._pool.get()
-            self._pool.put(None)
-            self._free()
+            self._close()
 
     def _take(self) -> Slot:
         self._lifetime.check()
-        slot = self._pool.get()
+        slot = self._free.get()
         if slot is None:
-            self._pool.put(None)
+            self._free.put(None)
             self._lifetime.check()
             raise AssertionError("a session that wakes its waiters is closed")
         return slot
 
-    def _take_all(self) -> list[Slot]:
-        return [self._take() for _ in self._slots]
-
-    def _free(self) -> None:
-        for slot in self._slots:
-            slot.close()
-        self._slots = []
-        self.program.close()
+    def _close(self) -> None:
+        try:
+            self._slots.close()
+        finally:
+            self.program.close()
 
     def __enter__(self) -> Session:
         return self
@@ -256,4 +246,4 @@ class Session:
         if lifetime is not None and lifetime.warn_if_open():
             lifetime.end()
             with suppress(Exception):  # a destructor has nobody to tell
-                self._free()
+                self._close()

@@ -131,7 +131,7 @@ def test_a_frame_is_copied_to_the_device_and_back_and_no_more(
 def test_a_lent_buffer_is_what_the_engine_reads() -> None:
     with Session(on_host(), {}) as session, session.input() as buffer:
         frame = buffer["frame"]
-        bound = session._slots[0]._buffers["frame"][1]
+        bound = session._slots.all[0]._buffers["frame"][1]
         assert bound.host is not None
         assert np.shares_memory(frame, bound.host)
 
