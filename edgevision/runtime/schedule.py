@@ -108,7 +108,7 @@ class Schedule(Generic[T]):
     def __init__(self, options: StreamOptions, *, depth: int) -> None:
         self.waiting: deque[Entry[T]] = deque()
         self.running: deque[Entry[T]] = deque()
-        self._depth = depth
+        self.depth = depth
         self._replaces = options.policy == "latest"
         self._drops_late = options.on_late == "drop"
         self._submitted = self._delivered = self._dropped = self._late = self._lost = 0
@@ -145,7 +145,7 @@ class Schedule(Generic[T]):
         It is dropped if late frames are, and even the fastest run so far would end too late.
         None if no frame waits, or the device is full.
         """
-        if not self.waiting or len(self.running) >= self._depth:
+        if not self.waiting or len(self.running) >= self.depth:
             return None
         entry = self.waiting.popleft()
         deadline_ns = entry.ticket.deadline_ns

@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 
 from edgevision.errors import EdgeVisionError
-from edgevision.runtime import pipeline as pipeline_module
 from edgevision.runtime.memory import Buffer
-from edgevision.runtime.pipeline import Pipeline
 from edgevision.runtime.schedule import Schedule as FrameSchedule
 from edgevision.runtime.slot import Slot
+from edgevision.runtime.worker import Worker
 from tests.pipeline.test_schedules import STEPS, Schedule, check
 
 TRIES = 300
@@ -94,7 +93,7 @@ def runs_before_the_copy_in(patch: pytest.MonkeyPatch) -> None:
 
 def forgets_to_be_active(patch: pytest.MonkeyPatch) -> None:
     never = property(lambda self: nullcontext(), lambda self, active: None)
-    patch.setattr(Pipeline, "_active", never, raising=False)
+    patch.setattr(Worker, "_active", never, raising=False)
 
 
 def gives_views_for_copies(patch: pytest.MonkeyPatch) -> None:
@@ -126,20 +125,20 @@ def lets_shared_working_memory_overlap(patch: pytest.MonkeyPatch) -> None:
     start = FrameSchedule.start
 
     def eager(self: Any, now_ns: int) -> Any:
-        self._depth = len(self.running) + 1
+        self.depth = len(self.running) + 1
         return start(self, now_ns)
 
     patch.setattr(FrameSchedule, "start", eager)
 
 
 def passes_a_slot_on_twice(patch: pytest.MonkeyPatch) -> None:
-    finish = Pipeline._finish
+    finish = Worker._finish
 
     def doubled(self: Any, entry: Any) -> None:
         finish(self, entry)
-        self._free.put(entry.slot)
+        self.free.put(entry.slot)
 
-    patch.setattr(Pipeline, "_finish", doubled)
+    patch.setattr(Worker, "_finish", doubled)
 
 
 def passes_a_slot_on_too_early(patch: pytest.MonkeyPatch) -> None:
@@ -153,7 +152,7 @@ def passes_a_slot_on_too_early(patch: pytest.MonkeyPatch) -> None:
 
 
 def drops_without_a_word(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Pipeline, "_drop", lambda self, entry, why, settled: self._free.put(entry.slot))
+    patch.setattr(Worker, "_drop", lambda self, entry, why, settled: self.free.put(entry.slot))
 
 
 def numbers_a_frame_twice(patch: pytest.MonkeyPatch) -> None:
@@ -168,7 +167,6 @@ def numbers_a_frame_twice(patch: pytest.MonkeyPatch) -> None:
 
 
 def forgets_who_replaced_whom(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(pipeline_module, "REPLACED", "")
     drop = FrameSchedule.drop_oldest
 
     def uncounted(self: Any) -> Any:
