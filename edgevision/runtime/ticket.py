@@ -142,9 +142,12 @@ class Ticket(Generic[T]):
             elif not self._gate.acquire(timeout=max(0.0, (end_ns - perf_counter_ns()) / 1e9)):
                 raise TimeoutError(f"frame {self.sequence} has no answer after {timeout_s} s")
             if self.done_ns:
-                self.wake()  # the next who waits
-                return
+                break
             self._watch.check_progress()
+        try:
+            self._gate.release()  # for the next who waits
+        except RuntimeError:
+            return  # `wake` was just about to
 
     def _call_back(self) -> None:
         # Whoever pops a callback calls it: once, whichever thread comes first.
