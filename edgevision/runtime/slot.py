@@ -68,7 +68,11 @@ class Slot:
         self._shapes: dict[str, Shape] = {}
         with self._device.active():
             self._stream = self._device.stream(priority=options.priority)
-            self._execution = program.execution(scratch)
+            try:
+                self._execution = program.execution(scratch)
+            except BaseException:
+                self._stream.close()
+                raise
             try:
                 timing = options.timing and self._asynchronous
                 self._done = self._event(timing=timing)

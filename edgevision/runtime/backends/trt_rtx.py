@@ -8,6 +8,7 @@ import logging
 import os
 import tempfile
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from edgevision._optional import require
@@ -29,14 +30,13 @@ def trt_rtx_program(plan: bytes, device: Device, *, graph: bool) -> TensorRTRTXP
         EngineLoadError: it refuses the plan or this GPU; gives its own words.
         MissingDependencyError: TensorRT-RTX is not installed.
     """
-    return TensorRTRTXProgram(plan, device, graph=graph)
+    return TensorRTRTXProgram(require("tensorrt_rtx", extra="rtx"), plan, device, graph=graph)
 
 
 class TensorRTRTXProgram(TensorRTProgram):
     """See `TensorRTProgram`; `close` writes the compiled kernels to this user's cache."""
 
-    def __init__(self, plan: bytes, device: Device, *, graph: bool) -> None:
-        trt = require("tensorrt_rtx", extra="rtx")
+    def __init__(self, trt: ModuleType, plan: bytes, device: Device, *, graph: bool) -> None:
         title = f"TensorRT-RTX {trt.__version__}"
         self._file = cache_file(plan, trt.__version__, device.name)
         self._graph = graph
@@ -57,7 +57,7 @@ class TensorRTRTXProgram(TensorRTProgram):
         return engine.create_execution_context(self._config)
 
     def _configure(self, engine: tensorrt_rtx.ICudaEngine) -> None:
-        trt = require("tensorrt_rtx", extra="rtx")
+        trt = self._trt
         config = engine.create_runtime_config()
         if config is None:
             raise EngineLoadError(f"{self.version} makes no runtime config: {self.told()}")

@@ -1,0 +1,147 @@
+"""Our way through TensorRT's API, on a fake of it over a simulated device."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgevision.errors import CudaError, EngineLoadError, FrameError, RunError
+from edgevision.runtime.backends.tensorrt_program import TensorRTProgram
+from edgevision.runtime.options import RunOptions
+from edgevision.runtime.pipeline import Pipeline
+from edgevision.runtime.schedule import StreamOptions
+from edgevision.runtime.session import Session
+from edgevision.tensors import ShapeProfile
+from edgevision.testing import SimulatedDevice
+from tests.pipeline.conftest import EchoCodec, frame
+from tests.runtime.fake_tensorrt import FakeTensorRT, plan_of
+
+SHAPE = (1, 8, 12, 3)
+
+
+@pytest.fixture(params=["lazy", "eager", 3])
+def device(request: pytest.FixtureRequest) -> Iterator[SimulatedDevice]:
+    made = SimulatedDevice(order=request.param)
+    yield made
+    gc.collect()
+    assert not any(made.live.values()), f"left behind: {made.live}"
+
+
+def program_of(trt: FakeTensorRT, plan: bytes | None = None) -> TensorRTProgram:
+    plan = plan_of(*SHAPE) if plan is None else plan
+    return TensorRTProgram(trt, plan, trt.device, title="TensorRT 10.3.0")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("graph", [True, False], ids=["graph", "plain"])
+def test_sessions_give_right_bytes(device: SimulatedDevice, graph: bool) -> None:
+    trt = FakeTensorRT(device)
+    with Session(program_of(trt), {}, RunOptions(slots=2, graph=graph)) as session:
+        session.warm_up()
+        assert ("one graph launch a frame" in session.explain()) is graph
+        for number in range(8):
+            echoed = session.run({"frame": frame(number)})["echo"]
+            np.testing.assert_array_equal(echoed, frame(number))
+    assert trt.contexts == ["STATIC", "STATIC"]
+
+
+def test_slots_that_never_overlap_share_their_working_memory(device: SimulatedDevice) -> None:
+    trt = FakeTensorRT(device)
+    program = program_of(trt)
+    options = StreamOptions(policy="latest", slots=3)
+    with Pipeline(program, {}, EchoCodec(), options, run_options=RunOptions()) as pipeline:
+        for number in range(8):
+            answer = pipeline.submit(frame(number)).result(timeout_s=20)
+            np.testing.assert_array_equal(answer, frame(number))
+    assert trt.contexts == ["USER_MANAGED"] * 3
+    with Pipeline(
+        program, {}, EchoCodec(), StreamOptions(policy="block"), run_options=RunOptions()
+    ) as pipeline:
+        tickets = [pipeline.submit(frame(number)) for number in range(8)]
+        for number, ticket in enumerate(tickets):
+            np.testing.assert_array_equal(ticket.result(timeout_s=20), frame(number))
+    assert trt.contexts[3:] == ["STATIC"] * 3
+    program.close()
+
+
+def test_dynamic_shapes_follow_each_feed(device: SimulatedDevice) -> None:
+    program = program_of(FakeTensorRT(device), plan_of(-1, 8, 12, 3))
+    profiles = {"frame": ShapeProfile((1, 8, 12, 3), (2, 8, 12, 3), (4, 8, 12, 3))}
+    with Session(program, profiles) as session:
+        session.warm_up()
+        assert "an input has a dynamic shape" in session.explain()
+        for rows in (1, 4, 2, 4):
+            batch = np.concatenate([frame(rows + i) for i in range(rows)])
+            np.testing.assert_array_equal(session.run({"frame": batch})["echo"], batch)
+        with pytest.raises(FrameError, match="outside the profile"):
+            session.run({"frame": np.zeros((5, 8, 12, 3), np.uint8)})
+
+
+@pytest.mark.parametrize(
+    ("plan", "refuses", "message"),
+    [
+        (b"no plan", (), "refuses the plan: Serialization assertion magicTag failed.*build"),
+        (b"", (), "refuses the plan"),
+        (plan_of(*SHAPE), ("runtime",), "does not start: CUDA initialization failure"),
+        (plan_of(*SHAPE), ("context",), "makes no execution context: Out of memory"),
+        (plan_of(*SHAPE, dtype="FP8"), (), "tensor 'frame' is DataType.FP8, which"),
+        (plan_of(*SHAPE, depends_on_data=True), (), r"a shape \(-1,\) that depends on the data"),
+    ],
+)
+def test_what_tensorrt_refuses_is_told_in_its_own_words(
+    device: SimulatedDevice, plan: bytes, refuses: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(EngineLoadError, match=message):
+        Session(program_of(FakeTensorRT(device, *refuses), plan), {})
+
+
+@pytest.mark.parametrize(
+    ("refuses", "message"),
+    [
+        ("shape", r"refuses shape \(1, 8, 12, 3\) of 'frame'. Static dimension mismatch"),
+        ("address", "refuses the address of 'frame'. it gave no reason"),
+    ],
+)
+def test_what_a_context_refuses_is_told(
+    device: SimulatedDevice, refuses: str, message: str
+) -> None:
+    with pytest.raises(RunError, match=message):
+        Session(program_of(FakeTensorRT(device, refuses)), {})
+
+
+def test_a_refused_run_is_told_and_the_session_lives_on(device: SimulatedDevice) -> None:
+    trt = FakeTensorRT(device)
+    with Session(program_of(trt), {}, RunOptions(graph=False)) as session:
+        trt.refuses.add("run")
+        with pytest.raises(RunError, match="does not run: Cuda Runtime"):
+            session.run({"frame": frame(1)})
+        trt.refuses.clear()
+        np.testing.assert_array_equal(session.run({"frame": frame(2)})["echo"], frame(2))
+
+
+def test_a_graph_that_cannot_be_captured_is_no_silent_loss(device: SimulatedDevice) -> None:
+    with Session(program_of(FakeTensorRT(device)), {}) as session:
+        slot = session._slots.all[0]
+        enqueue: Any = slot._execution.enqueue
+
+        def allocating(stream: Any) -> None:  # as lazily loaded kernels do at their first run
+            device.allocate(16, label="lazily").close()
+            enqueue(stream)
+
+        slot._execution.enqueue = allocating  # type: ignore[method-assign]
+        session.warm_up()
+        assert "no graph: capture failed: allocate 'lazily'" in session.explain()
+        np.testing.assert_array_equal(session.run({"frame": frame(4)})["echo"], frame(4))
+
+
+def test_a_dead_device_is_an_error_everywhere_and_closes_quietly() -> None:
+    device = SimulatedDevice(order="eager")
+    session = Session(program_of(FakeTensorRT(device)), {}, RunOptions(graph=False))
+    device.fail_at(1, on_device=True)
+    for _ in range(2):
+        with pytest.raises(CudaError, match="illegal memory access"):
+            session.run({"frame": frame(1)})
+    session.close()
