@@ -136,6 +136,15 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("bundle", type=Path)
     verify.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
 
+    bench = verb("bench", _bench)
+    bench.add_argument("bundles", type=Path, nargs="+", metavar="BUNDLE")
+    bench.add_argument("--scenario", choices=["single", "paced", "throughput"], default="single")
+    bench.add_argument("--fps", type=float, default=30.0, help="of the camera, for paced")
+    bench.add_argument("--duration", type=float, default=10.0, metavar="S", help="of each bundle")
+    bench.add_argument("--deadline", type=float, metavar="MS", help="default: two periods")
+    bench.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    bench.add_argument("--report", type=Path, metavar="FILE.html", help="a page with pictures")
+
     inspect = verb("inspect", _inspect)
     inspect.add_argument("bundle", type=Path)
 
@@ -296,6 +305,29 @@ def _verify(options: argparse.Namespace) -> int:
             print(report)
         print("verified" if passed else "NOT verified: do not use this bundle here")
     return OK if passed else NO
+
+
+def _bench(options: argparse.Namespace) -> int:
+    """Measure how long a bundle's frames take here, and say what is behind each number."""
+    from edgevision.bench.measure import Settings, measure
+    from edgevision.bench.report import lines, write_html
+
+    settings = Settings(
+        options.scenario, options.fps, options.duration, options.deadline, options.device
+    )
+    found = []
+    for bundle in options.bundles:
+        with progress_bar() as progress:
+            found.append(measure(bundle, settings, progress=progress))
+        if not options.json:
+            print("\n".join([f"{found[-1].name}: {lines(found[-1])[0]}", *lines(found[-1])[1:]]))
+    if options.report:
+        write_html(found, options.report)
+    if options.json:
+        _print_json([measurement.as_json() for measurement in found])
+    elif options.report:
+        print(f"report: {options.report}")
+    return OK
 
 
 def _inspect(options: argparse.Namespace) -> int:

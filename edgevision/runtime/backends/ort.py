@@ -48,7 +48,7 @@ class OrtProgram:
         ort = require("onnxruntime", extra="ort")
         self._ort = ort
         self.device = device or HostDevice()
-        self.version: str = ort.__version__
+        self.version = f"ONNX Runtime {ort.__version__}"
         self.no_graph = "ONNX Runtime synchronises inside a run"
         options = ort.SessionOptions()
         options.log_severity_level = 4

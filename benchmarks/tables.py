@@ -1,0 +1,84 @@
+"""Writes the tables of benchmarks/README.md from the recorded results beside it.
+
+python -m benchmarks.tables [--check]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+PAGE = HERE / "README.md"
+_PLACE = re.compile(r"(<!-- (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def overhead(told: Mapping[str, Any]) -> list[str]:
+    lines = ["| what | ratio | 99 % interval | bar | |", "|---|---|---|---|---|"]
+    for row in told["rows"]:
+        found, sign = row["found"], ">=" if row["at_least"] else "<="
+        lines.append(
+            f"| {row['name']} | {found['value']:.2f} | {found['low']:.2f} to {found['high']:.2f} "
+            f"| {sign} {row['bar']:.2f} | {'' if row['passed'] else '**missed**'} |"
+        )
+    return lines
+
+
+def realtime(told: Mapping[str, Any]) -> list[str]:
+    names = list(told["reports"][0]["percentiles_ms"])
+    heads = ["camera", "load", "hogs", "inference", *names, "max", "jitter", "largest gap"]
+    heads += ["frames", "dropped", "missed (in a row)", "over-age", "MB a minute"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for found in told["reports"]:
+        case = found["case"]
+        cells = [f"{case['fps']} fps", f"{case['load']:.3g}", case["hogs"], found["inference_ms"]]
+        cells += ["n too small" if v is None else v for v in found["percentiles_ms"].values()]
+        cells += [found[key] for key in ("max_ms", "jitter_ms", "max_gap_ms", "frames", "dropped")]
+        cells += [f"{found['deadline_misses']} ({found['longest_miss']})", found["over_age"]]
+        cells += [f"{found['memory_mb_per_minute']:+.2f}"]
+        told_cells = [f"{cell:.1f}" if isinstance(cell, float) else str(cell) for cell in cells]
+        lines.append(f"| {' | '.join(told_cells)} |")
+    return lines
+
+
+TABLES: dict[str, Callable[[Mapping[str, Any]], list[str]]] = {
+    "overhead": overhead,
+    "realtime": realtime,
+}
+
+
+def filled(page: str) -> str:
+    """Return the page with each table made anew."""
+
+    def table(place: re.Match[str]) -> str:
+        name = place[2]
+        told = json.loads((HERE / "results" / f"{name}.json").read_text())
+        where = told["environment"]
+        machine = (
+            f"{where['date']}, {where['cores']} cores of {where['processor']}, Python "
+            f"{where['python']}, ONNX Runtime {where['onnxruntime']}, numpy {where['numpy']}"
+        )
+        return "\n".join([f"{place[1]}{machine}:", "", *TABLES[name](told), place[3]])
+
+    return _PLACE.sub(table, page)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--check", action="store_true", help="write nothing, fail if it is stale")
+    options = parser.parse_args()
+    page = PAGE.read_text()
+    new = filled(page)
+    if options.check:
+        return int(page != new)
+    PAGE.write_text(new)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

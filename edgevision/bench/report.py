@@ -1,0 +1,171 @@
+"""Measurements as lines for a terminal, and as one HTML page that needs nothing beside it."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgevision._optional import require
+from edgevision.bench.measure import Measurement
+from edgevision.bench.statistics import PERCENTILES, least_frames, name
+
+_COLORS = ("#2f6fb2", "#c8553d", "#3a8f5c", "#8a5fb0")
+_STAGE_COLORS = ("#b8b8b8", "#7fb2d9", "#2f6fb2", "#9cc9a8", "#d9b36c")
+
+
+def lines(measurement: Measurement) -> list[str]:
+    """Return what a person wants to know first."""
+    found, settings = measurement.summary, measurement.settings
+    rows = [measurement.explanation.splitlines()[-1]]
+    paced = f" at {settings.fps:g} fps" if settings.scenario == "paced" else ""
+    rows.append(f"{found.frames} frames, {settings.scenario}{paced}, after {warmed(measurement)}")
+    rows += [f"  {key:6} {value}" for key, value in percentiles(measurement)]
+    rows.append(f"  max    {found.max_ms:.3f} ms of {found.answered}")
+    if found.jitter_ms is not None:
+        rows.append(f"  jitter {found.jitter_ms:.3f} ms (p99 less p50)")
+    rows.append(f"  gap    {found.max_gap_ms:.3f} ms between two answers at most")
+    rows.append(f"  rate   {found.per_second:.1f} answers a second, {found.dropped} dropped")
+    if found.missed is not None:
+        rows.append(
+            f"  missed {found.missed} of {found.frames} deadlines of {settings.due_by_ms:.1f} ms, "
+            f"{found.longest_miss} in a row at most"
+        )
+    stages = ", ".join(f"{stage} {ms:.3f}" for stage, ms in found.stages_ms.items())
+    rows.append(f"  stages {stages} ms (medians)")
+    rows.append(f"  memory {measurement.memory_mb:.0f} MB at most, the whole process")
+    return rows
+
+
+def percentiles(measurement: Measurement) -> list[tuple[str, str]]:
+    """Return each percentile's name, and its value or why there is none."""
+    found = measurement.summary
+    told = []
+    for point in PERCENTILES:
+        value = found.percentiles_ms[name(point)]
+        short = f"n too small: {found.answered} answers, wants {least_frames(point)}"
+        told.append((name(point), short if value is None else f"{value:.3f} ms"))
+    return told
+
+
+def warmed(measurement: Measurement) -> str:
+    """Return how the warm-up ended."""
+    rest = "settled" if measurement.is_settled else "UNSETTLED: this machine is busy"
+    return f"{measurement.warm_up_runs} runs of warm-up ({rest})"
+
+
+def write_html(measurements: Sequence[Measurement], path: str | os.PathLike[str]) -> Path:
+    """Write the page; returns its path.
+
+    Raises:
+        MissingDependencyError: matplotlib or jinja2 is not installed.
+        OSError: the file cannot be written.
+    """
+    jinja2 = require("jinja2", extra="bench")
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("edgevision.bench", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    page = environment.get_template("report.html.jinja").render(
+        measurements=measurements,
+        colors=dict(zip([id(m) for m in measurements], _COLORS, strict=False)),
+        percentiles=percentiles,
+        warmed=warmed,
+        identify=id,
+        histogram=_svg(_histogram, measurements),
+        shares=_svg(_shares, measurements),
+        timelines=[_svg(_timeline, [m], color=i) for i, m in enumerate(measurements)],
+        stages=_svg(_stages, measurements),
+    )
+    target = Path(path)
+    target.write_text(page, "utf-8")
+    return target
+
+
+def _svg(draw: Any, measurements: Sequence[Measurement], **options: Any) -> str:
+    """Return a drawing as SVG text that may stand inside a page."""
+    matplotlib = require("matplotlib", extra="bench")
+    figure_class = require("matplotlib.figure", extra="bench").Figure
+    # Text stays text: it can be read out, and found. A fixed salt keeps the file the same.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "edgevision"}):
+        figure = figure_class(figsize=(5.0, 2.6), layout="constrained")
+        draw(figure, measurements, **options)
+        written = io.StringIO()
+        figure.savefig(written, format="svg", transparent=True, metadata={"Date": None})
+    text = written.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _histogram(figure: Any, measurements: Sequence[Measurement]) -> None:
+    """Draw how many frames took how long, but for the slowest half percent."""
+    axis = _axis(figure)
+    every = np.concatenate([m.trace.latencies_ms for m in measurements])
+    low, high = np.percentile(every, [0, 99.5])
+    edges = np.linspace(low, max(high, low * 1.01 + 1e-6), 40)
+    for measurement, color in zip(measurements, _COLORS, strict=False):
+        axis.hist(measurement.trace.latencies_ms, bins=edges, color=color, alpha=0.65)
+    axis.set(xlabel="latency, ms", ylabel="frames")
+
+
+def _shares(figure: Any, measurements: Sequence[Measurement]) -> None:
+    """Draw which share of the frames was done by when, the slowest included."""
+    axis = _axis(figure)
+    for measurement, color in zip(measurements, _COLORS, strict=False):
+        spans = np.sort(measurement.trace.latencies_ms)
+        axis.plot(spans, np.arange(1, len(spans) + 1) / len(spans), color=color, drawstyle="steps")
+    axis.set(xlabel="latency, ms", ylabel="share done by then")
+
+
+def _timeline(figure: Any, measurements: Sequence[Measurement], *, color: int = 0) -> None:
+    """Draw each answer over time, so that drift, throttling and stalls show."""
+    (measurement,) = measurements
+    axis = _axis(figure)
+    trace = measurement.trace
+    seconds = (trace.due_ns[trace.answered] - trace.due_ns[0]) / 1e9
+    axis.plot(
+        seconds,
+        trace.latencies_ms,
+        ".",
+        markersize=2,
+        color=_COLORS[color % len(_COLORS)],
+        rasterized=len(seconds) > 3000,
+    )
+    if (due_by_ms := measurement.settings.due_by_ms) is not None:
+        axis.axhline(due_by_ms, color="#c8553d", linewidth=0.8)
+    axis.set(xlabel="s", ylabel="latency, ms")
+    axis.set_ylim(bottom=0)
+
+
+def _stages(figure: Any, measurements: Sequence[Measurement]) -> None:
+    """Draw one bar for each measurement, made of its stages' medians."""
+    axis = _axis(figure)
+    for row, measurement in enumerate(measurements):
+        start_ms = 0.0
+        for (stage, ms), color in zip(
+            measurement.summary.stages_ms.items(), _STAGE_COLORS, strict=False
+        ):
+            axis.barh(row, ms, left=start_ms, color=color, label=stage if row == 0 else None)
+            start_ms += ms
+    axis.set_yticks(range(len(measurements)), [m.name for m in measurements])
+    axis.invert_yaxis()
+    axis.set_xlabel("median ms")
+    axis.legend(
+        ncols=5,
+        frameon=False,
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.0),
+        fontsize=8,
+        handlelength=1.0,
+        columnspacing=1.0,
+    )
+
+
+def _axis(figure: Any) -> Any:
+    axis = figure.subplots()
+    axis.spines[["top", "right"]].set_visible(False)
+    return axis

@@ -1,0 +1,96 @@
+"""`edgevision bench`: what it prints, its JSON and its page say the same; the page stands alone."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from edgevision.bench.environment import environment, unlike
+from edgevision.bundle import Bundle
+from edgevision.cli import main
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+def bench(bundle: Bundle, *options: str) -> int:
+    return main(["bench", str(bundle.root), "--duration", "0.3", *options])
+
+
+def test_it_prints_what_the_json_says(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench(bundle, "--scenario", "paced", "--fps", "100", "--json") == 0
+    (told,) = json.loads(capsys.readouterr().out)
+    assert told["settings"]["scenario"] == "paced"
+    assert told["summary"]["frames"] == 30
+    assert told["summary"]["percentiles_ms"]["p99"] is None
+    assert told["summary"]["missed"] is not None
+    assert told["environment"]["numpy"][0].isdigit()
+    assert bench(bundle, "--scenario", "paced", "--fps", "100") == 0
+    text = capsys.readouterr().out
+    assert "30 frames, paced at 100 fps, after" in text
+    assert "p99    n too small: 30 answers, wants 662" in text
+    assert "ONNX Runtime" in text
+
+
+def test_a_closed_loop_misses_no_deadline_unless_one_is_given(
+    bundle: Bundle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bench(bundle) == 0
+    assert "missed" not in capsys.readouterr().out
+    assert bench(bundle, "--deadline", "0.000001") == 0
+    assert re.search(r"missed (\d+) of \1 deadlines", capsys.readouterr().out)
+
+
+def test_the_page_stands_alone_and_says_what_the_json_says(
+    bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "report.html"
+    assert bench(bundle, "--scenario", "throughput", "--json", "--report", str(page)) == 0
+    (told,) = json.loads(capsys.readouterr().out)
+    html = page.read_text()
+    summary = told["summary"]
+    for value in (summary["percentiles_ms"]["p50"], summary["max_ms"], summary["max_gap_ms"]):
+        assert f"{value:.3f} ms" in html
+    assert f"{summary['per_second']:.1f}" in html
+    for value in told["environment"].values():
+        assert value.replace("&", "&amp;").replace("'", "&#39;") in html
+    assert html.count("<svg") == 4
+    assert not re.search(r"""(src|href)=["'](?!#|data:)""", html), "the page fetches something"
+
+
+def test_a_browser_shows_it(bundle: Bundle, tmp_path: Path) -> None:
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        pytest.skip("no Chromium on this machine")
+    page = tmp_path / "report.html"
+    assert bench(bundle, "--report", str(page)) == 0
+    shown = subprocess.run(
+        [browser, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
+         f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri()],
+        capture_output=True, text=True, timeout=50, check=True,
+    )  # fmt: skip
+    assert "How long a frame takes" in shown.stdout
+    assert shown.stdout.count("</svg>") == 4
+    assert "CONSOLE" not in shown.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [(["--fps", "0"], "fps: got 0.0"), (["--duration", "-1"], "duration_s: got -1.0")],
+)
+def test_wrong_settings_are_refused(
+    bundle: Bundle, options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", str(bundle.root), *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_unlike_machines_are_named() -> None:
+    here = environment()
+    assert unlike(here, here) == []
+    assert unlike(here, {**here, "cores": "96"}) == [f"cores: {here['cores']} against 96"]
+    assert unlike(here, {**here, "date": "yesterday"}) == []
