@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from edgevision.errors import BundleFormatError, RunError
+from edgevision.errors import BundleFormatError, FrameError, RunError
 from edgevision.manifest import Manifest
 from edgevision.runtime.pipeline import Pipeline
 from edgevision.runtime.schedule import Policy, StreamOptions
 from edgevision.runtime.select import Selection
 from edgevision.runtime.session import Session
+from edgevision.runtime.tasks.generated import GeneratedResult, GeneratorTask, joined
+from edgevision.runtime.tasks.seeds import checked_seeds
 from edgevision.runtime.tasks.semantic import SemanticResult, SemanticTask
 from edgevision.runtime.tasks.tensors import TensorsResult, TensorsTask
 from edgevision.runtime.ticket import Ticket
 
 Array = npt.NDArray[np.generic]
 Frame = npt.NDArray[np.uint8] | Mapping[str, Array]
-Result = SemanticResult | TensorsResult
-Task = SemanticTask | TensorsTask
+Result = SemanticResult | TensorsResult | GeneratedResult
+Task = SemanticTask | TensorsTask | GeneratorTask
 
 
 class Model:
@@ -56,6 +58,35 @@ class Model:
         """
         feeds = self.task.feeds(frame)  # type: ignore[arg-type]
         return self.task.decode(*self.session.run_timed(feeds))
+
+    def generate(self, seeds: int | Iterable[int], **given: object) -> GeneratedResult:
+        """Make one picture of each seed; the same seed makes the same picture in every batch.
+
+        Args:
+            seeds: integers from 0 to 2**64 - 1, any number of them.
+            given: what shall not come from the seeds, by input name: a value for all pictures, or
+                one for each.
+
+        Raises:
+            ValueError: there is no seed, or one is out of range.
+            FrameError: the model is no generator, or a given value does not fit its input.
+            ClosedError: the model is closed.
+            CudaError: the device failed.
+
+        Example:
+            >>> model.generate(range(64), label=3).save("threes.png")  # doctest: +SKIP
+        """
+        task = self.task
+        if not isinstance(task, GeneratorTask):
+            raise FrameError(
+                f"'{self.manifest.name}' is no generator (task {self.manifest.task}): call the "
+                "model with a frame"
+            )
+        checked = checked_seeds(seeds)
+        parts = [
+            task.decode(*self.session.run_timed(feeds)) for feeds in task.batches(checked, given)
+        ]
+        return joined(parts, checked)
 
     def stream(
         self,
@@ -137,9 +168,11 @@ def task_of(manifest: Manifest) -> Task:
     """
     if manifest.task == "semantic":
         return SemanticTask.from_manifest(manifest.settings, manifest.stages)
+    if manifest.task == "generated":
+        return GeneratorTask.from_manifest(manifest.settings, manifest.stages)
     if manifest.task == "tensors":
         return TensorsTask(manifest.stages[0].inputs)
     raise BundleFormatError(
-        f"the bundle's task is '{manifest.task}', this edgevision knows semantic and tensors. "
-        "Install a newer edgevision."
+        f"the bundle's task is '{manifest.task}', this edgevision knows semantic, generated "
+        "and tensors. Install a newer edgevision."
     )
