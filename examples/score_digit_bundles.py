@@ -3,9 +3,9 @@
     edgevision build gan-digits --precision int8 --out int8.ev   (and fp32, fp16)
     python examples/score_digit_bundles.py --digits DIGITS.npz fp32.ev fp16.ev int8.ev
 
-Each bundle's graph makes a picture of every seed on ONNX Runtime. For an INT8 bundle there are two:
+Each bundle's graph makes a picture of every seed on ONNX Runtime. An INT8 bundle has two graphs:
 "int8.ev graph" has its rest in FP16 and is what GPU engines are built from, "int8.ev host-cpu" has
-its rest in FP32. Distances are over the features of the digit classifier, and are not Inception FID.
+its rest in FP32. Distances are over features of the digit classifier, and are not Inception FID.
 """
 
 from __future__ import annotations
@@ -59,9 +59,7 @@ def score(options: argparse.Namespace) -> dict[str, object]:
             "label agreement": float((labels == first[1]).mean()),
             "frechet distance to unseen": distance,
             "rise": distance / first[2] - 1,
-        } | (
-            {"median psnr, dB": float(np.median(psnr(first[0], images)))} if len(report) else {}
-        )
+        } | ({"median psnr, dB": float(np.median(psnr(first[0], images)))} if len(report) else {})
     return report
 
 

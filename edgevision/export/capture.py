@@ -121,9 +121,7 @@ def _dynamic(spec: TensorSpec, profile: ShapeProfile | None) -> dict[int, object
     }
 
 
-def _by_parameter(
-    module: nn.Module, dynamic: tuple[dict[int, object], ...]
-) -> tuple[object, ...]:
+def _by_parameter(module: nn.Module, dynamic: tuple[dict[int, object], ...]) -> tuple[object, ...]:
     """Gather what `*arguments` takes into one tuple, as torch counts parameters."""
     kinds = [p.kind for p in inspect.signature(module.forward).parameters.values()]
     if inspect.Parameter.VAR_POSITIONAL not in kinds:

@@ -58,8 +58,7 @@ class ImageGenerator:
         names = [item.name for item in inputs]
         if len(set(names)) != len(names) or not any(isinstance(i, Normal) for i in inputs):
             raise ValueError(
-                f"inputs: got {names}, expected distinct names and at least one "
-                "Normal(name, shape)"
+                f"inputs: got {names}, expected distinct names and at least one Normal(name, shape)"
             )
         low, high = output_range
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
@@ -119,8 +118,7 @@ class ImageGenerator:
         if not good or pictures.shape[0] != 2 or pictures.shape[1] not in _CHANNELS:
             found = list(pictures.shape) if isinstance(pictures, Tensor) else type(pictures)
             raise ExportError(
-                f"the module gives {found} of two seeds, expected pictures "
-                "float32[2, 1 or 3, H, W]"
+                f"the module gives {found} of two seeds, expected pictures float32[2, 1 or 3, H, W]"
             )
 
 
@@ -134,7 +132,6 @@ class _NumbersToPixels(nn.Module):
         self.offset = -low * self.scale
 
     def forward(self, *numbers: Tensor) -> Tensor:
-        x = self.module(*numbers) * self.scale + self.offset
+        x: Tensor = self.module(*numbers) * self.scale + self.offset
         # TensorRT gives uint8 by a Cast alone, so the change of layout comes before it.
         return x.round().clamp(0, 255).permute(0, 2, 3, 1).to(torch.uint8)
-

@@ -25,7 +25,7 @@ from edgevision.tensors import ShapeProfile, TensorSpec
 # accuracy: that is the task's metric. Labels differ where two classes are nearly as likely.
 _LABEL_SHARES = {"fp32": 1e-4, "fp16": 5e-3, "int8": 0.05, "int8-host": 0.05}
 # Levels of 255 that pixels of a made picture may be off, and the share that may be further off.
-_PIXEL_LEVELS = {"fp32": 1.0, "fp16": 2.0, "int8": 48.0, "int8-host": 48.0}
+_PIXEL_LEVELS = {"fp32": 1.0, "fp16": 2.0, "int8": 16.0, "int8-host": 16.0}
 _PIXEL_SHARES = {"fp32": 0.0, "fp16": 2e-3, "int8": 0.02, "int8-host": 0.02}
 # Distance of float elements, relative to the largest magnitude of the output.
 _FLOAT_DISTANCES = {"fp32": 1e-3, "fp16": 2e-2, "int8": 0.2, "int8-host": 0.2}

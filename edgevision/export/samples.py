@@ -75,9 +75,7 @@ def calibration_samples(adapter: ModelAdapter, folder: PathLike | None) -> list[
 
 def _seeded(adapter: ImageGenerator, first: int, count: int) -> list[Feeds]:
     usual = BATCHES[1]
-    return [
-        adapter.drawn(range(first + i * usual, first + (i + 1) * usual)) for i in range(count)
-    ]
+    return [adapter.drawn(range(first + i * usual, first + (i + 1) * usual)) for i in range(count)]
 
 
 def _folder_feeds(adapter: ModelAdapter, folder: PathLike, most: int) -> Iterator[Feeds]:

@@ -9,13 +9,18 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from edgevision.errors import BundleFormatError, FrameError, RunError
+from edgevision.errors import BundleFormatError, RunError
 from edgevision.manifest import Manifest
 from edgevision.runtime.pipeline import Pipeline
 from edgevision.runtime.schedule import Policy, StreamOptions
 from edgevision.runtime.select import Selection
 from edgevision.runtime.session import Session
-from edgevision.runtime.tasks.generated import GeneratedResult, GeneratorTask, joined
+from edgevision.runtime.tasks.generated import (
+    GeneratedResult,
+    GeneratorTask,
+    generator_of,
+    joined,
+)
 from edgevision.runtime.tasks.seeds import checked_seeds
 from edgevision.runtime.tasks.semantic import SemanticResult, SemanticTask
 from edgevision.runtime.tasks.tensors import TensorsResult, TensorsTask
@@ -76,12 +81,7 @@ class Model:
         Example:
             >>> model.generate(range(64), label=3).save("threes.png")  # doctest: +SKIP
         """
-        task = self.task
-        if not isinstance(task, GeneratorTask):
-            raise FrameError(
-                f"'{self.manifest.name}' is no generator (task {self.manifest.task}): call the "
-                "model with a frame"
-            )
+        task = generator_of(self.task, self.manifest)
         checked = checked_seeds(seeds)
         parts = [
             task.decode(*self.session.run_timed(feeds)) for feeds in task.batches(checked, given)

@@ -13,10 +13,10 @@ import numpy.typing as npt
 
 from edgevision._optional import require
 from edgevision.errors import BundleFormatError, FrameError
-from edgevision.manifest import Settings, Stage
+from edgevision.manifest import Manifest, Settings, Stage
 from edgevision.runtime.tasks.seeds import GeneratorInput, Label, generator_input
 from edgevision.runtime.timing import Timings
-from edgevision.tensors import DYNAMIC, DType
+from edgevision.tensors import DType
 
 Image = npt.NDArray[np.uint8]
 Array = npt.NDArray[np.generic]
@@ -100,9 +100,11 @@ class GeneratorTask:
         except ValueError as error:
             raise BundleFormatError(f"task generated: {error}") from error
         described = tuple(item.spec for item in inputs)
-        if not inputs or described != stage.inputs or set(stage.profiles) != {
-            spec.name for spec in described
-        }:
+        if (
+            not inputs
+            or described != stage.inputs
+            or set(stage.profiles) != {spec.name for spec in described}
+        ):
             raise BundleFormatError(
                 f"task generated: the settings name {', '.join(map(str, described))}; the graph "
                 f"takes {', '.join(map(str, stage.inputs))}, each with a profile"
@@ -111,7 +113,9 @@ class GeneratorTask:
         if images.dtype is not DType.UINT8 or len(images.shape) != 4 or images.shape[-1] not in (
             1, 3,
         ):  # fmt: skip
-            raise BundleFormatError(f"task generated: expected uint8[?, H, W, 1 or 3], got {images}")
+            raise BundleFormatError(
+                f"task generated: expected uint8[?, H, W, 1 or 3], got {images}"
+            )
         return GeneratorTask(inputs, min(p.maximum[0] for p in stage.profiles.values()))
 
     def feeds(self, frame: object) -> Mapping[str, object]:
@@ -165,6 +169,19 @@ class GeneratorTask:
         """Return the result of one inference."""
         (images,) = outputs.values()
         return GeneratedResult(images.astype(np.uint8, copy=False), (), timings)
+
+
+def generator_of(task: object, manifest: Manifest) -> GeneratorTask:
+    """Return the task if it is a generator's.
+
+    Raises:
+        FrameError: it is another.
+    """
+    if not isinstance(task, GeneratorTask):
+        raise FrameError(
+            f"'{manifest.name}' is no generator (task {manifest.task}): call the model with a frame"
+        )
+    return task
 
 
 def joined(parts: Sequence[GeneratedResult], seeds: tuple[int, ...]) -> GeneratedResult:

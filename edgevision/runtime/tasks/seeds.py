@@ -1,11 +1,11 @@
 """What a generator takes, and the numbers that a seed stands for, the same on every machine.
 
-A seed is the key of the counter-based generator Philox4x64-10 (Salmon et al. 2011, "Parallel Random
-Numbers: As Easy as 1, 2, 3", section 3.2) in numpy's `Philox(key=seed, counter=[0, 0, 0, s])`; the
-stream `s` is the input's place among the model's inputs, from 0. Each 64-bit word gives two 32-bit
-numbers, the low half first, and each number b the normal quantile of (b + 1/2) / 2**32. The quantile
-takes additions, products, quotients and roots of float64 alone, which IEEE 754 rounds to one result:
-no library's logarithm has a say.
+A seed is the key of the counter-based generator Philox4x64-10 (Salmon et al. 2011, "Parallel
+Random Numbers: As Easy as 1, 2, 3", section 3.3) in numpy's `Philox(key=seed,
+counter=[0, 0, 0, s])`; the stream `s` is the input's place among the model's inputs, from 0. Each
+64-bit word gives two 32-bit numbers, the low half first, and each number b the normal quantile of
+(b + 1/2) / 2**32. The quantile takes additions, products, quotients and roots of float64 alone,
+which IEEE 754 rounds to one result: no library's logarithm has a say.
 """
 
 from __future__ import annotations
@@ -160,15 +160,16 @@ def checked_seeds(seeds: object) -> tuple[int, ...]:
     """Return one seed or many as a tuple.
 
     Raises:
-        ValueError: there is none, or one is no integer from 0 to 2**64 - 1.
+        TypeError: one is no integer.
+        ValueError: there is none, or one is not 0 to 2**64 - 1.
     """
     listed = [seeds] if isinstance(seeds, int | np.integer) else seeds
     if isinstance(listed, str) or not hasattr(listed, "__iter__"):
-        raise ValueError(f"seeds: got {seeds!r:.40}, expected an integer or some of them")
+        raise TypeError(f"seeds: got {seeds!r:.40}, expected an integer or some of them")
     found = []
     for seed in listed:
         if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
-            raise ValueError(f"seeds: got {seed!r:.40}, expected integers")
+            raise TypeError(f"seeds: got {seed!r:.40}, expected integers")
         if not 0 <= seed < SEED_LIMIT:
             raise ValueError(f"seeds: got {seed}, expected 0 to {SEED_LIMIT - 1} (2**64 - 1)")
         found.append(int(seed))
@@ -204,7 +205,7 @@ def _quantile(p: Floats) -> Floats:
 
 
 def _polynomial(x: Floats, *coefficients: float) -> Floats:
-    """Evaluate by Horner's rule, lowest power first; no step is fused, so that all machines agree."""
+    """Evaluate by Horner's rule, lowest power first; numpy fuses no two steps."""
     total = np.full_like(x, coefficients[-1])
     for coefficient in reversed(coefficients[:-1]):
         total = total * x + coefficient
@@ -212,7 +213,7 @@ def _polynomial(x: Floats, *coefficients: float) -> Floats:
 
 
 def _logarithm(x: Floats) -> Floats:
-    """Return ln x to 10 digits: the series of 2 artanh of the mantissa, and the exponent's share."""
+    """Return ln x to 10 digits: 2 artanh of the mantissa as a series, and the exponent's share."""
     mantissa, exponent = np.frexp(x)
     root = math.sqrt(0.5)
     t = (mantissa - root) / (mantissa + root)
