@@ -156,6 +156,9 @@ def build(
         )
         parity = (*stage.parity, *proofs)
         writer.add("reports/parity.json", _json([asdict(report) for report in parity]))
+        if precision != "fp32":
+            layers = {"kept_wide": dict(stage.kept), "int8": dict(stage.int8)}
+            writer.add("reports/layers.json", _json(layers))
         if scores:
             writer.add("reports/accuracy.json", _json([asdict(score) for score in scores]))
         provenance = {

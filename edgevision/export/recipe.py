@@ -48,6 +48,7 @@ class ExportedStage:
         tolerances: what each step is allowed, by output name.
         kept: nodes left in a wider type than asked for, with the reason: float32 in FP16 graphs,
             float in INT8 graphs.
+        int8: layers that are INT8, with their signal-to-noise ratio.
         calibration: what INT8's scales came from.
     """
 
@@ -60,6 +61,7 @@ class ExportedStage:
     parity: tuple[ParityReport, ...]
     tolerances: Mapping[str, Mapping[str, Tolerance]]
     kept: Mapping[str, str]
+    int8: Mapping[str, str]
     calibration: CalibrationSummary | None
 
 
@@ -99,6 +101,7 @@ def export_stage(
     profiles = dict(adapter.profiles)
     steps: dict[str, onnx.ModelProto] = {"fp32": fp32}
     kept: dict[str, str] = {}
+    proven: dict[str, str] = {}
     summary = None
     if precision in ("fp16", "int8"):
         progress("converting to FP16", 0, 0)
@@ -115,7 +118,7 @@ def export_stage(
         )
         half = to_fp16(quantized.model, samples=samples, profiles=profiles, keep_fp32=keep_fp32)
         steps["int8"], steps["int8-host"] = half.model, quantized.model
-        summary = quantized.calibration
+        summary, proven = quantized.calibration, quantized.int8
         kept = {**kept, **half.kept_fp32, **quantized.kept_float}
     graphs = {step: serialized(model) for step, model in steps.items()}
     tolerances = {
@@ -139,6 +142,7 @@ def export_stage(
         parity=tuple(parity),
         tolerances=tolerances,
         kept=kept,
+        int8=proven,
         calibration=summary,
     )
 

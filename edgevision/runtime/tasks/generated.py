@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from edgevision._optional import require
 from edgevision.errors import BundleFormatError, FrameError
 from edgevision.manifest import Manifest, Settings, Stage
+from edgevision.runtime.frames import IMAGE_SUFFIXES
 from edgevision.runtime.tasks.seeds import GeneratorInput, Label, generator_input
 from edgevision.runtime.timing import Timings
 from edgevision.tensors import DType
@@ -55,17 +56,19 @@ class GeneratedResult:
         grid = cells.reshape(rows, columns, height, width, channels).swapaxes(1, 2)
         return grid.reshape(rows * height, columns * width, channels)
 
-    def save(self, path: str | Path, *, columns: int | None = None) -> Path:
+    def save(self, path: str | os.PathLike[str], *, columns: int | None = None) -> Path:
         """Write the grid as one picture, in the format of the path's ending.
 
         Raises:
-            ValueError: Pillow knows no format of this ending.
+            ValueError: the ending is no picture's.
             OSError: the file cannot be written.
             MissingDependencyError: Pillow is not installed.
         """
         image = require("PIL.Image", extra="media")
-        grid = self.grid(columns=columns)
         path = Path(path)
+        if path.suffix not in IMAGE_SUFFIXES:
+            raise ValueError(f"{path}: got '{path.suffix}', expected an ending such as .png")
+        grid = self.grid(columns=columns)
         path.parent.mkdir(parents=True, exist_ok=True)
         image.fromarray(grid[..., 0] if grid.shape[-1] == 1 else grid).save(path)
         return path
@@ -119,7 +122,7 @@ class GeneratorTask:
         return GeneratorTask(inputs, min(p.maximum[0] for p in stage.profiles.values()))
 
     def feeds(self, frame: object) -> Mapping[str, object]:
-        """Return a dict of arrays as the graph takes it, levels that are left out filled in.
+        """Return a dict of arrays as it is; numpy arrays have their values checked.
 
         Raises:
             FrameError: it is no dict of arrays, or holds NaN or a label without a class.
@@ -131,8 +134,9 @@ class GeneratorTask:
                 "seeds come from model.generate(seeds)."
             )
         for item in self.inputs:
-            if isinstance(values := frame.get(item.name), np.ndarray) and values.size:
-                _check(item, values)
+            values = frame.get(item.name)
+            if isinstance(values, np.ndarray) and values.size and _is_of_kind(item, values):
+                item.check(values)
         return frame
 
     def batches(
@@ -203,7 +207,7 @@ def _fitted(item: GeneratorInput, value: object, count: int) -> Array:
     """Return `value` as the graph's dtype, once for each of `count` pictures."""
     spec = item.spec
     values = np.asarray(value)
-    if values.dtype.kind not in ("iu" if isinstance(item, Label) else "iuf"):
+    if not _is_of_kind(item, values):
         raise FrameError(f"input '{item.name}': got {values.dtype}, expected {spec}")
     one = spec.shape[1:]
     if values.ndim <= 1 and one == (1,):
@@ -215,10 +219,9 @@ def _fitted(item: GeneratorInput, value: object, count: int) -> Array:
             f"input '{item.name}': got {values.dtype}{list(values.shape)}, expected {spec} with "
             f"one row for each of {count} seeds, or one for all"
         )
-    _check(item, values)
+    item.check(values)
     return np.ascontiguousarray(values, spec.dtype.numpy)
 
 
-def _check(item: GeneratorInput, values: Any) -> None:
-    if values.dtype.kind in "iuf":
-        item.check(values)
+def _is_of_kind(item: GeneratorInput, values: Array) -> bool:
+    return values.dtype.kind in ("iu" if isinstance(item, Label) else "iuf")
