@@ -65,7 +65,10 @@ class Model:
         return self.task.decode(*self.session.run_timed(feeds))
 
     def generate(self, seeds: int | Iterable[int], **given: object) -> GeneratedResult:
-        """Make one picture of each seed; the same seed makes the same picture in every batch.
+        """Make one picture of each seed, however many seeds there are.
+
+        A seed draws the same numbers on every machine and in every batch. Pixels may differ by a
+        level, as kernels round differently for other batch sizes and devices.
 
         Args:
             seeds: integers from 0 to 2**64 - 1, any number of them.
