@@ -177,11 +177,16 @@ def _tolerance(step: str, golden: Array, *, is_picture: bool) -> Tolerance:
     Labels may rarely differ, pixels by a few levels, floats by a share of their range.
     """
     if is_picture:
-        return Tolerance(_PIXEL_LEVELS[step], _PIXEL_SHARES[step])
+        return picture_tolerance(step)
     if golden.dtype.kind != "f":
         return Tolerance(0.0, _LABEL_SHARES[step])
     largest = float(np.abs(golden[np.isfinite(golden)]).max(initial=0))
     return Tolerance(max(largest, 1e-6) * _FLOAT_DISTANCES[step], _FLOAT_SHARES[step])
+
+
+def picture_tolerance(step: str) -> Tolerance:
+    """Return how many levels the pixels of one step's pictures may be off."""
+    return Tolerance(_PIXEL_LEVELS[step], _PIXEL_SHARES[step])
 
 
 def _stacked(samples: Sequence[Mapping[str, Array]]) -> dict[str, Array]:

@@ -13,14 +13,16 @@ from torch import Tensor, nn
 
 import edgevision
 from edgevision.engines.builder import BuildRequest, build_engine, unavailable
-from edgevision.errors import ExportError
+from edgevision.errors import ExportError, ParityError
 from edgevision.export import ImageGenerator, Label, Level, Normal
+from edgevision.export.adapter import Array, Feeds
 from edgevision.export.capture import serialized
-from edgevision.export.recipe import ExportedStage, export_stage
+from edgevision.export.recipe import ExportedStage, export_stage, picture_tolerance
 from edgevision.export.source import resolve
 from edgevision.metrics.images import psnr
 from edgevision.models.gan import Generator, digit_generator
 from edgevision.models.stylegan import StyleGenerator
+from edgevision.parity import compare
 from edgevision.runtime.session import Session
 from edgevision.targets import Flavour, get_target
 from edgevision.tensors import DYNAMIC, ShapeProfile
@@ -138,6 +140,27 @@ def test_values_become_levels_rounded_and_clamped() -> None:
         serialized(adapter.to_onnx()), flavour=Flavour.ORT, profiles=adapter.profiles
     ) as session:
         np.testing.assert_array_equal(session.run(feeds)["images"], images)
+
+
+class Brighter(ImageGenerator):
+    """A generator whose graph is 17 levels darker than what it says of itself."""
+
+    def reference(self, feeds: Feeds) -> dict[str, Array]:
+        images = super().reference(feeds)["images"].astype(np.int64)
+        return {"images": np.minimum(images + 17, 255).astype(np.uint8)}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_a_graph_that_makes_other_pictures_is_refused(precision: str) -> None:
+    adapter = Brighter(trained(digit_generator), inputs=[Normal("latent", (100,))])
+    feeds = adapter.drawn(range(2))
+    right = super(Brighter, adapter).reference(feeds)["images"]
+    report = compare(
+        adapter.reference(feeds)["images"], right, picture_tolerance(precision), name=precision
+    )
+    assert not report.passed
+    with pytest.raises(ParityError, match="fp32 graph does not do what the model does"):
+        export_stage(adapter, precision="fp32", samples=[feeds])
 
 
 def test_the_module_is_left_as_it_was() -> None:
