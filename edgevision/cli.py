@@ -34,6 +34,7 @@ from edgevision.terminal import progress_bar
 if TYPE_CHECKING:
     from edgevision.compile import BuildSummary
     from edgevision.manifest import Manifest
+    from edgevision.runtime.model import Model
 
 OK, NO, WRONG_USE, MISSING, PENDING, INTERRUPTED, READER_GONE = 0, 1, 2, 3, 4, 130, 141
 
@@ -150,8 +151,12 @@ def _parser() -> argparse.ArgumentParser:
 
     run = verb("run", _run)
     run.add_argument("bundle", type=Path)
-    run.add_argument("source", type=Path, help="an image, a folder of images, or a video")
-    run.add_argument("--out", type=Path, help="folder for overlays and class maps")
+    run.add_argument("source", type=Path, nargs="?", help="image, folder of images, or video")
+    run.add_argument(
+        "--out", type=Path, help="folder of overlays; of a generator a picture, .gif or .mp4"
+    )
+    run.add_argument("--seed", type=int, help="first seed of a generator's pictures (default 0)")
+    run.add_argument("--count", type=int, help="how many pictures (default 64)")
     run.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
 
     verb("targets", _targets)
@@ -360,11 +365,18 @@ def _inspect(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    """Run a bundle on images or a video, and write overlays."""
+    """Run a bundle on images or a video, or a generator on seeds, and write pictures."""
     from edgevision.runtime.batch import run_files
     from edgevision.runtime.load import load
 
     with load(options.bundle, device=options.device) as model, progress_bar() as progress:
+        if model.manifest.task == "generated":
+            return _make(model, options)
+        if options.source is None or options.seed is not None or options.count is not None:
+            raise ValueError(
+                f"'{model.manifest.name}' takes frames: give an image, a folder of images or a "
+                "video, and neither --seed nor --count"
+            )
         done = run_files(model, options.source, options.out, progress=progress)
     if options.json:
         _print_json(
@@ -390,6 +402,37 @@ def _run(options: argparse.Namespace) -> int:
     print(f"{len(done.frames)} frames, median {done.median_ms:.1f} ms a frame")
     if options.out:
         print(f"overlays and class maps: {options.out}")
+    return OK
+
+
+def _make(model: Model, options: argparse.Namespace) -> int:
+    from edgevision.runtime.making import make_pictures
+
+    if options.source is not None:
+        raise ValueError(
+            f"'{model.manifest.name}' makes pictures of seeds and takes no '{options.source}': "
+            "give --seed and --count"
+        )
+    seed = 0 if options.seed is None else options.seed
+    made = make_pictures(model, seed, 64 if options.count is None else options.count, options.out)
+    if options.json:
+        _print_json(
+            {
+                "explain": model.explain(),
+                "count": made.count,
+                "batch": made.batch,
+                "images_per_s": made.images_per_s,
+                "out": str(options.out) if options.out else None,
+            }
+        )
+        return OK
+    print(model.explain())
+    print(
+        f"{made.count} pictures of the seeds from {seed} on, {made.images_per_s:.0f} a second in "
+        f"batches of {made.batch}"
+    )
+    if options.out:
+        print(f"pictures: {options.out}")
     return OK
 
 

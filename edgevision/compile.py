@@ -88,7 +88,8 @@ def build(
         size: (H, W) of the net's input.
         classes: names, or (name, "#rrggbb").
         precision: "fp32", "fp16" or "int8".
-        calibration: folder of images (`tensors`: of .npz files keyed by input name); INT8 needs it.
+        calibration: folder of images (`tensors`: of .npz files keyed by input name); INT8 needs it,
+            but for a generator, which is calibrated on seeds.
         evaluate: folder with `images/` and `labels/`, or images alone, to score every form on.
         targets: names of targets; one that cannot be built here is recorded as pending.
         progress: told how far the work is.
@@ -108,11 +109,6 @@ def build(
     profiles = [get_target(name) for name in dict.fromkeys(targets)]
     if precision not in PRECISIONS:
         raise ValueError(f"precision: got '{precision}', expected one of {', '.join(PRECISIONS)}")
-    if precision == "int8" and calibration is None:
-        raise ValueError(
-            "INT8 needs frames to calibrate on: give --calibration DIR (calibration= in Python) "
-            "with 50 or more typical frames"
-        )
     if not profiles:
         raise ValueError("targets: none given; host-cpu runs anywhere")
     # Late, so that `import edgevision.compile` stays light and says what is missing by itself.
@@ -134,7 +130,7 @@ def build(
             adapter,
             precision=precision,
             samples=golden,
-            calibration=calibration_samples(adapter, calibration) if calibration else None,
+            calibration=calibration_samples(adapter, calibration) if precision == "int8" else None,
             progress=progress,
         )
         scores = _scores(adapter, stage, evaluate, progress) if evaluate else []
@@ -160,6 +156,9 @@ def build(
         )
         parity = (*stage.parity, *proofs)
         writer.add("reports/parity.json", _json([asdict(report) for report in parity]))
+        if precision != "fp32":
+            layers = {"kept_wide": dict(stage.kept), "int8": dict(stage.int8)}
+            writer.add("reports/layers.json", _json(layers))
         if scores:
             writer.add("reports/accuracy.json", _json([asdict(score) for score in scores]))
         provenance = {

@@ -56,7 +56,7 @@ def run_demo(out: str | os.PathLike[str], *, progress: Progress = silent) -> Dem
         FileReadError: the repository's checkpoint or photos are not on this machine.
         MissingDependencyError: a package that the demo needs is not installed.
     """
-    from edgevision.export.zoo import shipped_photos, zoo_entry
+    from edgevision.export.zoo import SegmenterCard, shipped_photos, zoo_entry
 
     jinja2 = require("jinja2", extra="report")
     photos = shipped_photos()
@@ -65,7 +65,8 @@ def run_demo(out: str | os.PathLike[str], *, progress: Progress = silent) -> Dem
             "the demo's photos come with the repository, not with the wheel: clone it, then "
             "make demo"
         )
-    card = zoo_entry(_NET)
+    card = zoo_entry(_NET).card
+    assert isinstance(card, SegmenterCard)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     plain = build(_NET, folder / "fp32.ev", evaluate=photos, progress=progress)

@@ -8,12 +8,21 @@ from typing import TYPE_CHECKING
 from edgevision._optional import require
 
 if TYPE_CHECKING:
+    from edgevision.export.generator import ImageGenerator
     from edgevision.export.semantic import SemanticSegmentation
     from edgevision.export.tensors import Tensors
+    from edgevision.runtime.tasks.seeds import Label, Level, Normal
 
-__all__ = ["SemanticSegmentation", "Tensors"]
+__all__ = ["ImageGenerator", "Label", "Level", "Normal", "SemanticSegmentation", "Tensors"]
 
-_HOMES = {"SemanticSegmentation": "semantic", "Tensors": "tensors"}
+_HOMES = {
+    "ImageGenerator": "edgevision.export.generator",
+    "Label": "edgevision.runtime.tasks.seeds",
+    "Level": "edgevision.runtime.tasks.seeds",
+    "Normal": "edgevision.runtime.tasks.seeds",
+    "SemanticSegmentation": "edgevision.export.semantic",
+    "Tensors": "edgevision.export.tensors",
+}
 
 # Here, because whichever module of the room is imported first passes through here.
 for _module in ("torch", "onnx", "onnxscript"):
@@ -24,4 +33,4 @@ def __getattr__(name: str) -> object:
     """Import a public name at its first use."""
     if name not in _HOMES:
         raise AttributeError(f"module 'edgevision.export' has no attribute '{name}'")
-    return getattr(importlib.import_module(f"edgevision.export.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(_HOMES[name]), name)

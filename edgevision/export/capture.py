@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import logging
 import warnings
@@ -41,7 +42,7 @@ def capture(
                 opset_version=OPSET,
                 input_names=[spec.name for spec in inputs],
                 output_names=list(outputs),
-                dynamic_shapes=dynamic if any(dynamic) else None,
+                dynamic_shapes=_by_parameter(module, dynamic) if any(dynamic) else None,
                 external_data=False,
                 verbose=False,
             )
@@ -118,6 +119,15 @@ def _dynamic(spec: TensorSpec, profile: ShapeProfile | None) -> dict[int, object
         for axis, extent in enumerate(spec.shape)
         if extent == DYNAMIC
     }
+
+
+def _by_parameter(module: nn.Module, dynamic: tuple[dict[int, object], ...]) -> tuple[object, ...]:
+    """Gather what `*arguments` takes into one tuple, as torch counts parameters."""
+    kinds = [p.kind for p in inspect.signature(module.forward).parameters.values()]
+    if inspect.Parameter.VAR_POSITIONAL not in kinds:
+        return dynamic
+    named = kinds.index(inspect.Parameter.VAR_POSITIONAL)
+    return (*dynamic[:named], dynamic[named:])
 
 
 @contextlib.contextmanager

@@ -24,6 +24,9 @@ from edgevision.tensors import ShapeProfile, TensorSpec
 # Share of label elements that may differ from FP32. A bar against a broken graph, not a measure of
 # accuracy: that is the task's metric. Labels differ where two classes are nearly as likely.
 _LABEL_SHARES = {"fp32": 1e-4, "fp16": 5e-3, "int8": 0.05, "int8-host": 0.05}
+# Levels of 255 that pixels of a made picture may be off, and the share that may be further off.
+_PIXEL_LEVELS = {"fp32": 1.0, "fp16": 2.0, "int8": 16.0, "int8-host": 16.0}
+_PIXEL_SHARES = {"fp32": 0.0, "fp16": 2e-3, "int8": 0.02, "int8-host": 0.02}
 # Distance of float elements, relative to the largest magnitude of the output.
 _FLOAT_DISTANCES = {"fp32": 1e-3, "fp16": 2e-2, "int8": 0.2, "int8-host": 0.2}
 _FLOAT_SHARES = {"fp32": 0.0, "fp16": 1e-3, "int8": 1e-2, "int8-host": 1e-2}
@@ -45,6 +48,7 @@ class ExportedStage:
         tolerances: what each step is allowed, by output name.
         kept: nodes left in a wider type than asked for, with the reason: float32 in FP16 graphs,
             float in INT8 graphs.
+        int8: layers that are INT8, with their signal-to-noise ratio.
         calibration: what INT8's scales came from.
     """
 
@@ -57,6 +61,7 @@ class ExportedStage:
     parity: tuple[ParityReport, ...]
     tolerances: Mapping[str, Mapping[str, Tolerance]]
     kept: Mapping[str, str]
+    int8: Mapping[str, str]
     calibration: CalibrationSummary | None
 
 
@@ -96,6 +101,7 @@ def export_stage(
     profiles = dict(adapter.profiles)
     steps: dict[str, onnx.ModelProto] = {"fp32": fp32}
     kept: dict[str, str] = {}
+    proven: dict[str, str] = {}
     summary = None
     if precision in ("fp16", "int8"):
         progress("converting to FP16", 0, 0)
@@ -112,11 +118,14 @@ def export_stage(
         )
         half = to_fp16(quantized.model, samples=samples, profiles=profiles, keep_fp32=keep_fp32)
         steps["int8"], steps["int8-host"] = half.model, quantized.model
-        summary = quantized.calibration
+        summary, proven = quantized.calibration, quantized.int8
         kept = {**kept, **half.kept_fp32, **quantized.kept_float}
     graphs = {step: serialized(model) for step, model in steps.items()}
     tolerances = {
-        step: {name: _tolerance(step, array) for name, array in golden_outputs.items()}
+        step: {
+            name: _tolerance(step, array, is_picture=adapter.task == "generated")
+            for name, array in golden_outputs.items()
+        }
         for step in graphs
     }
     parity: list[ParityReport] = []
@@ -133,6 +142,7 @@ def export_stage(
         parity=tuple(parity),
         tolerances=tolerances,
         kept=kept,
+        int8=proven,
         calibration=summary,
     )
 
@@ -161,12 +171,22 @@ def _check(
     return reports
 
 
-def _tolerance(step: str, golden: Array) -> Tolerance:
-    """Return the bar of one output: labels may rarely differ, floats by a share of their range."""
+def _tolerance(step: str, golden: Array, *, is_picture: bool) -> Tolerance:
+    """Return the bar of one output.
+
+    Labels may rarely differ, pixels by a few levels, floats by a share of their range.
+    """
+    if is_picture:
+        return picture_tolerance(step)
     if golden.dtype.kind != "f":
         return Tolerance(0.0, _LABEL_SHARES[step])
     largest = float(np.abs(golden[np.isfinite(golden)]).max(initial=0))
     return Tolerance(max(largest, 1e-6) * _FLOAT_DISTANCES[step], _FLOAT_SHARES[step])
+
+
+def picture_tolerance(step: str) -> Tolerance:
+    """Return how many levels the pixels of one step's pictures may be off."""
+    return Tolerance(_PIXEL_LEVELS[step], _PIXEL_SHARES[step])
 
 
 def _stacked(samples: Sequence[Mapping[str, Array]]) -> dict[str, Array]:

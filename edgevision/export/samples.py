@@ -1,4 +1,4 @@
-"""Feeds for a model from files: golden samples, calibration frames, or synthetic stand-ins."""
+"""Feeds for a model: golden samples and calibration, from files, from seeds, or synthetic."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from edgevision.errors import FileReadError
 from edgevision.export.adapter import Array, ModelAdapter
+from edgevision.export.generator import BATCHES, ImageGenerator
 from edgevision.runtime.evaluate import labelled_images
 from edgevision.runtime.frames import read_image, resize
 from edgevision.tensors import TensorSpec
@@ -20,16 +21,23 @@ PathLike = str | os.PathLike[str]
 
 _GOLDEN_SAMPLES = 3
 _MAX_CALIBRATION_SAMPLES = 64
+_CALIBRATION_SEED = 2**32
+"""Far from the small seeds that people ask for and that the golden samples are."""
 
 
 def golden_samples(
     adapter: ModelAdapter, calibration: PathLike | None, evaluate: PathLike | None
 ) -> tuple[list[Feeds], str]:
-    """Return a few feeds, and whether they are "real" frames or "synthetic".
+    """Return a few feeds, and whether they are "real" frames, "seeds" or "synthetic".
 
     Raises:
+        ValueError: a generator was given a folder.
         FileReadError: the folder or a file in it cannot be read.
     """
+    if isinstance(adapter, ImageGenerator):
+        if calibration or evaluate:
+            raise ValueError("a generator takes seeds, not folders of images: leave them out")
+        return _seeded(adapter, 0, _GOLDEN_SAMPLES), "seeds"
     for folder in (evaluate, calibration):
         if folder is not None:
             return list(_folder_feeds(adapter, folder, _GOLDEN_SAMPLES)), "real"
@@ -48,13 +56,26 @@ def _synthetic(adapter: ModelAdapter, spec: TensorSpec, rng: np.random.Generator
     return rng.integers(0, 256 if dtype == np.uint8 else 2, shape).astype(dtype)
 
 
-def calibration_samples(adapter: ModelAdapter, folder: PathLike) -> list[Feeds]:
-    """Return up to 64 feeds, evenly spread over a folder.
+def calibration_samples(adapter: ModelAdapter, folder: PathLike | None) -> list[Feeds]:
+    """Return up to 64 feeds, evenly spread over a folder; a generator's come from seeds.
 
     Raises:
+        ValueError: there is no folder.
         FileReadError: the folder or a file in it cannot be read.
     """
+    if isinstance(adapter, ImageGenerator):
+        return _seeded(adapter, _CALIBRATION_SEED, _MAX_CALIBRATION_SAMPLES)
+    if folder is None:
+        raise ValueError(
+            "INT8 needs frames to calibrate on: give --calibration DIR (calibration= in Python) "
+            "with 50 or more typical frames"
+        )
     return list(_folder_feeds(adapter, folder, _MAX_CALIBRATION_SAMPLES))
+
+
+def _seeded(adapter: ImageGenerator, first: int, count: int) -> list[Feeds]:
+    usual = BATCHES[1]
+    return [adapter.drawn(range(first + i * usual, first + (i + 1) * usual)) for i in range(count)]
 
 
 def _folder_feeds(adapter: ModelAdapter, folder: PathLike, most: int) -> Iterator[Feeds]:

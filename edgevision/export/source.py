@@ -14,9 +14,10 @@ from torch import nn
 
 from edgevision.errors import ExportError, FileReadError
 from edgevision.export.adapter import ModelAdapter
+from edgevision.export.generator import ImageGenerator
 from edgevision.export.semantic import SemanticSegmentation
 from edgevision.export.tensors import Tensors
-from edgevision.export.zoo import ZooEntry, zoo_entry, zoo_names
+from edgevision.export.zoo import GeneratorCard, ZooEntry, zoo_entry, zoo_names
 
 _MAX_CHECKPOINT_BYTES = 8 << 30
 _CLASS_LINE = re.compile(r"(?P<name>[^#]+?)\s*(?P<color>#[0-9a-fA-F]{6})?\s*")
@@ -138,16 +139,25 @@ def _from_zoo(
             "path that ends in .onnx."
         )
     entry = zoo_entry(name)
+    chosen = weights or entry.weights
+    card = entry.card
+    adapter: ModelAdapter
+    if isinstance(card, GeneratorCard):
+        _refuse_options(f"the generator '{name}'", size=size, classes=classes, task=task)
+        adapter = ImageGenerator(
+            _loaded(_zoo_module(entry), chosen),
+            inputs=card.inputs,
+            output_range=card.output_range,
+        )
+        return Source(name, adapter, _provenance(name, chosen))
     if task not in (None, "semantic"):
         raise ValueError(f"'{name}' is a semantic segmentation net; leave out task '{task}'")
-    chosen = weights or entry.weights
-    module = _loaded(_zoo_module(entry), chosen)
     adapter = SemanticSegmentation(
-        module,
-        size=size or entry.size,
-        classes=classes or entry.classes,
-        mean=entry.mean,
-        std=entry.std,
+        _loaded(_zoo_module(entry), chosen),
+        size=size or card.size,
+        classes=classes or card.classes,
+        mean=card.mean,
+        std=card.std,
     )
     return Source(name, adapter, _provenance(name, chosen))
 
@@ -182,7 +192,7 @@ def _from_factory(
     if not hasattr(made, "to_onnx"):
         raise ExportError(
             f"'{source}' returned {type(made).__name__}, expected a torch module or an adapter "
-            "(edgevision.export.SemanticSegmentation, Tensors)"
+            "(edgevision.export.SemanticSegmentation, ImageGenerator, Tensors)"
         )
     _refuse_options("an adapter", weights=weights, size=size, classes=classes, task=task)
     return Source(name, made, {"source": source})

@@ -5,10 +5,37 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from edgevision.errors import FileReadError
+from edgevision.runtime.tasks.seeds import GeneratorInput, generator_input
 
 _CHECKPOINTS = Path(__file__).resolve().parents[2] / "checkpoints"
+
+
+@dataclass(frozen=True, slots=True)
+class SegmenterCard:
+    """What a shipped segmentation net was trained for.
+
+    Attributes:
+        size: (H, W) of its input.
+        classes: (name, "#rrggbb") of each class.
+        mean: per channel, on the 0-1 scale, RGB.
+        std: per channel, on the 0-1 scale, RGB.
+    """
+
+    size: tuple[int, int]
+    classes: tuple[tuple[str, str], ...]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratorCard:
+    """What a shipped generator takes, and which of its values are black and white."""
+
+    inputs: tuple[GeneratorInput, ...]
+    output_range: tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +47,7 @@ class ZooEntry:
         factory: `package.module:function` that makes the untrained module.
         arguments: what the factory takes.
         weights: the safetensors file.
-        size: (H, W) that it was trained for.
-        classes: (name, "#rrggbb") of each class.
-        mean: per channel, on the 0-1 scale, RGB.
-        std: per channel, on the 0-1 scale, RGB.
+        card: what its task must know.
         metrics: what the model card states.
     """
 
@@ -31,10 +55,7 @@ class ZooEntry:
     factory: str
     arguments: dict[str, int]
     weights: Path
-    size: tuple[int, int]
-    classes: tuple[tuple[str, str], ...]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    card: SegmenterCard | GeneratorCard
     metrics: dict[str, float]
 
 
@@ -57,18 +78,29 @@ def zoo_entry(name: str) -> ZooEntry:
             f"{folder}: {error.strerror}. Trained nets come with the repository, not with the "
             "wheel: clone it and install it with pip install -e ."
         ) from error
-    height, width = card["size"]
     return ZooEntry(
         name=name,
         factory=card["factory"],
         arguments=card["arguments"],
         weights=folder / "model.safetensors",
+        card=_generator(card) if card["task"] == "generated" else _segmenter(card),
+        metrics=card["metrics"],
+    )
+
+
+def _segmenter(card: dict[str, Any]) -> SegmenterCard:
+    height, width = card["size"]
+    return SegmenterCard(
         size=(height, width),
         classes=tuple((c["name"], c["color"]) for c in card["classes"]),
         mean=tuple(card["mean"]),
         std=tuple(card["std"]),
-        metrics=card["metrics"],
     )
+
+
+def _generator(card: dict[str, Any]) -> GeneratorCard:
+    low, high = card["output_range"]
+    return GeneratorCard(tuple(generator_input(item) for item in card["inputs"]), (low, high))
 
 
 def shipped_photos() -> Path | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Literal
 
@@ -15,14 +15,21 @@ from edgevision.runtime.pipeline import Pipeline
 from edgevision.runtime.schedule import Policy, StreamOptions
 from edgevision.runtime.select import Selection
 from edgevision.runtime.session import Session
+from edgevision.runtime.tasks.generated import (
+    GeneratedResult,
+    GeneratorTask,
+    generator_of,
+    joined,
+)
+from edgevision.runtime.tasks.seeds import checked_seeds
 from edgevision.runtime.tasks.semantic import SemanticResult, SemanticTask
 from edgevision.runtime.tasks.tensors import TensorsResult, TensorsTask
 from edgevision.runtime.ticket import Ticket
 
 Array = npt.NDArray[np.generic]
 Frame = npt.NDArray[np.uint8] | Mapping[str, Array]
-Result = SemanticResult | TensorsResult
-Task = SemanticTask | TensorsTask
+Result = SemanticResult | TensorsResult | GeneratedResult
+Task = SemanticTask | TensorsTask | GeneratorTask
 
 
 class Model:
@@ -56,6 +63,33 @@ class Model:
         """
         feeds = self.task.feeds(frame)  # type: ignore[arg-type]
         return self.task.decode(*self.session.run_timed(feeds))
+
+    def generate(self, seeds: int | Iterable[int], **given: object) -> GeneratedResult:
+        """Make one picture of each seed, however many seeds there are.
+
+        A seed draws the same numbers on every machine and in every batch. Pixels may differ by a
+        level, as kernels round differently for other batch sizes and devices.
+
+        Args:
+            seeds: integers from 0 to 2**64 - 1, any number of them.
+            given: what shall not come from the seeds, by input name: a value for all pictures, or
+                one for each.
+
+        Raises:
+            ValueError: there is no seed, or one is out of range.
+            FrameError: the model is no generator, or a given value does not fit its input.
+            ClosedError: the model is closed.
+            CudaError: the device failed.
+
+        Example:
+            >>> model.generate(range(64), label=3).save("threes.png")  # doctest: +SKIP
+        """
+        task = generator_of(self.task, self.manifest)
+        checked = checked_seeds(seeds)
+        parts = [
+            task.decode(*self.session.run_timed(feeds)) for feeds in task.batches(checked, given)
+        ]
+        return joined(parts, checked)
 
     def stream(
         self,
@@ -137,9 +171,11 @@ def task_of(manifest: Manifest) -> Task:
     """
     if manifest.task == "semantic":
         return SemanticTask.from_manifest(manifest.settings, manifest.stages)
+    if manifest.task == "generated":
+        return GeneratorTask.from_manifest(manifest.settings, manifest.stages)
     if manifest.task == "tensors":
         return TensorsTask(manifest.stages[0].inputs)
     raise BundleFormatError(
-        f"the bundle's task is '{manifest.task}', this edgevision knows semantic and tensors. "
-        "Install a newer edgevision."
+        f"the bundle's task is '{manifest.task}', this edgevision knows semantic, generated "
+        "and tensors. Install a newer edgevision."
     )

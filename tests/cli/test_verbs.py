@@ -134,6 +134,8 @@ BUILD = ("build", "nets:net", "--size", "32x48", "--classes", "classes.txt", "--
         (("build", "empty", "--target", "rtx"), 2, "manifest.json"),
         (("verify", "nowhere.ev"), 2, "nowhere.ev"),
         (("run", "nowhere.ev", "frames"), 2, "nowhere.ev"),
+        (("build", "gan-digits", "--size", "9x9", "--out", "b.ev"), 2, "size: not used with the"),
+        (("build", "gan-digits", "--calibration", "frames", "--out", "b.ev"), 2, "takes seeds"),
         (("inspect", "classes.txt"), 2, "classes.txt"),
     ],
 )  # fmt: skip
@@ -148,6 +150,37 @@ def test_bad_input_has_one_clear_message(
     assert not list(project.glob("*bad.ev*"))
     assert not list(project.glob(".*partial*"))
     assert not (project / "pwned").exists()
+
+
+def test_a_segmenter_takes_frames_and_no_seeds(int8_bundle: Outcome, shell: Shell) -> None:
+    for arguments in ((), ("frames", "--seed", "7"), ("frames", "--count", "3")):
+        assert "takes frames: give an image" in shell("run", "int8.ev", *arguments, code=2).err
+
+
+def test_a_generator_makes_pictures_of_seeds(shell: Shell, tmp_path: Path) -> None:
+    bundle, grid = tmp_path / "gan-digits.ev", tmp_path / "grid.png"
+    shell("build", "gan-digits", "--precision", "int8", "--out", bundle)
+    assert json.loads((bundle / "reports" / "layers.json").read_text())["int8"]
+    shell("verify", bundle)
+    done = shell("run", bundle, "--seed", "7", "--count", "65", "--out", grid)
+    assert "65 pictures of the seeds from 7 on, " in done.out
+    assert " a second in batches of 64" in done.out
+    with Image.open(grid) as picture:
+        assert (picture.size, picture.mode) == ((9 * 28, 8 * 28), "L")
+        pixels = np.asarray(picture)
+    assert pixels.max() > 240
+    assert pixels[-28:, -7 * 28 :].max() == 0, "seven cells are empty"
+    report = shell("run", bundle, "--count", "3", "--json").json
+    assert (report["count"], report["batch"], report["out"]) == (3, 3, None)
+    assert report["images_per_s"] > 0
+    for arguments, message in (
+        (("--count", "0"), "count: got 0, expected at least 1"),
+        (("--seed", str(2**64)), "seeds: got 18446744073709551616"),
+        (("--seed", str(2**64 - 1), "--count", "2"), "pass 2**64 - 1"),
+        (("frames",), "makes pictures of seeds and takes no 'frames'"),
+        (("--out", tmp_path / "grid.xyz"), "expected an ending such as .png"),
+    ):
+        assert message in shell("run", bundle, *arguments, code=2).err
 
 
 def bad_files(project: Path) -> None:

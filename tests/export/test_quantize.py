@@ -82,7 +82,7 @@ def test_placement(block: onnx.ModelProto) -> None:
 def test_int8_stays_near_float(block: onnx.ModelProto, method: str, bar: float) -> None:
     feeds = conv_feeds(24)
     quantized = to_int8(block, feeds, method=method, min_snr_db=ALL)
-    assert (quantized.layers, quantized.calibration.count) == (3, 24)
+    assert (len(quantized.int8), quantized.calibration.count) == (3, 24)
     wanted, found = run(block, feeds[0])["y"], run(quantized.model, feeds[0])["y"]
     assert np.linalg.norm(found - wanted) / np.linalg.norm(wanted) < bar
 
@@ -162,7 +162,7 @@ def test_a_layer_that_int8_ruins_stays_float(made: Make) -> None:
     quantized = to_int8(model, conv_feeds(8))
     assert list(quantized.kept_float) == ["Conv1"]
     assert "signal-to-noise" in quantized.kept_float["Conv1"]
-    assert quantized.layers == 1
+    assert len(quantized.int8) == 1
 
 
 def test_signal_to_noise_is_what_numpy_says(block: onnx.ModelProto) -> None:
@@ -186,7 +186,7 @@ def test_signal_to_noise_is_what_numpy_says(block: onnx.ModelProto) -> None:
 
 def test_layers_asked_for_stay_float(block: onnx.ModelProto) -> None:
     quantized = to_int8(block, conv_feeds(), keep_float=["ConvTranspose", "Conv2"], min_snr_db=ALL)
-    assert quantized.layers == 1
+    assert len(quantized.int8) == 1
     with pytest.raises(ExportError, match="called Covn"):
         to_int8(block, conv_feeds(), keep_float=["Covn"])
 
@@ -372,3 +372,14 @@ def test_lint_reads_scales_of_constant_nodes() -> None:
         del model.graph.node[:]
         model.graph.node.extend(nodes)
         assert [f.rule for f in lint_qdq(model)] == wanted
+
+
+def test_a_deconvolution_must_prove_more_than_a_convolution(block: onnx.ModelProto) -> None:
+    proofs = to_int8(block, conv_feeds(), min_snr_db=ALL).int8
+    snr_db = {name: float(proof.split()[-2]) for name, proof in proofs.items()}
+    bar_db = snr_db["ConvTranspose4"] - 3
+    quantized = to_int8(block, conv_feeds(), min_snr_db=bar_db)
+    assert quantized.kept_float == {"ConvTranspose4": proofs["ConvTranspose4"]}
+    assert quantized.int8.keys() == {"Conv0", "Conv2"}
+    assert min(snr_db["Conv0"], snr_db["Conv2"]) > bar_db
+    assert "ConvTranspose4" in to_int8(block, conv_feeds(), min_snr_db=bar_db - 4).int8
