@@ -138,7 +138,15 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
 
     bench = verb("bench", _bench)
-    bench.add_argument("bundles", type=Path, nargs="+", metavar="BUNDLE")
+    bench.add_argument(
+        "bundles",
+        type=Path,
+        nargs="+",
+        metavar="BUNDLE",
+        help="or: compare A B, which says whether B is slower than A",
+    )
+    bench.add_argument("--gate", type=_percent, default=0.05, help="slow-down to find, e.g. 5%%")
+    bench.add_argument("--junit", type=Path, metavar="FILE.xml", help="of compare, for a CI")
     bench.add_argument("--scenario", choices=["single", "paced", "throughput"], default="single")
     bench.add_argument("--fps", type=float, default=30.0, help="of the camera, for paced")
     bench.add_argument("--duration", type=float, default=10.0, metavar="S", help="of each bundle")
@@ -169,6 +177,12 @@ def _size(text: str) -> tuple[int, int]:
     if not match or 0 in (height_width := (int(match[1]), int(match[2]))):
         raise argparse.ArgumentTypeError(f"got '{text}', expected HEIGHTxWIDTH such as 360x480")
     return height_width
+
+
+def _percent(text: str) -> float:
+    if not re.fullmatch(r"\d+(\.\d+)?%", text):
+        raise argparse.ArgumentTypeError(f"got '{text}', expected a percentage such as 5%")
+    return float(text[:-1]) / 100
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -317,6 +331,8 @@ def _bench(options: argparse.Namespace) -> int:
     from edgevision.bench.measure import Settings, measure
     from edgevision.bench.report import lines, write_html
 
+    if options.bundles[0] == Path("compare"):
+        return _compare(options)
     settings = Settings(
         options.scenario, options.fps, options.duration, options.deadline, options.device
     )
@@ -333,6 +349,24 @@ def _bench(options: argparse.Namespace) -> int:
     elif options.report:
         print(f"report: {options.report}")
     return OK
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from edgevision.bench.compare import compare, side_of
+    from edgevision.bench.verdict import as_json, as_junit, as_markdown
+
+    if len(options.bundles) != 3:
+        raise ValueError(f"compare: got {len(options.bundles) - 1} bundles, expected two")
+    first, second = (side_of(path, device=options.device) for path in options.bundles[1:])
+    with progress_bar() as progress:
+        found = compare(first, second, gate=options.gate, progress=progress)
+    if options.junit:
+        options.junit.write_text(as_junit(found, first.name, second.name), "utf-8")
+    if options.json:
+        _print_json(as_json(found, first.name, second.name))
+    else:
+        print(as_markdown(found, first.name, second.name))
+    return NO if found.verdict == "slower" else OK
 
 
 def _inspect(options: argparse.Namespace) -> int:

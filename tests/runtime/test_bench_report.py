@@ -94,3 +94,32 @@ def test_unlike_machines_are_named() -> None:
     assert unlike(here, here) == []
     assert unlike(here, {**here, "cores": "96"}) == [f"cores: {here['cores']} against 96"]
     assert unlike(here, {**here, "date": "yesterday"}) == []
+
+
+def test_two_bundles_are_compared(
+    bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    junit = tmp_path / "junit.xml"
+    root = str(bundle.root)
+    code = main(["bench", "compare", root, root, "--gate", "10%", "--json", "--junit", str(junit)])
+    told = json.loads(capsys.readouterr().out)
+    assert code == (1 if told["verdict"] == "slower" else 0)
+    assert told["verdict"] in ("same", "slower", "faster", "too noisy")
+    assert told["low"] <= told["ratio"] <= told["high"]
+    assert (told["rounds"], told["processes"], told["gate"]) == (90, 3, 0.1)
+    assert "<testcase" in junit.read_text()
+
+
+def test_what_cannot_be_compared_says_why(
+    bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = str(bundle.root)
+    assert main(["bench", "compare", root]) == 2
+    assert "got 1 bundles, expected two" in capsys.readouterr().err
+    assert main(["bench", "compare", root, str(tmp_path / "gone.ev")]) == 1
+    told = capsys.readouterr().err
+    assert "the worker of 'gone.ev' ended with code 1" in told
+    assert "does not exist" in told
+    with pytest.raises(SystemExit):
+        main(["bench", "compare", root, root, "--gate", "much"])
+    assert "got 'much', expected a percentage such as 5%" in capsys.readouterr().err

@@ -1,0 +1,262 @@
+"""Whether one thing is slower than another, decided so that a busy machine does not lie.
+
+Worker processes of both sides, and of the first one again as a control, take turns in random order,
+a short block each; every few dozen rounds the processes are fresh. The statistic is the median over
+rounds of the ratio of their times. Its interval comes from a bootstrap over processes, then over
+rounds, since rounds of one process are no independent draws. Where the control differs from its own
+twin the machine is too noisy for a verdict, which is no verdict, not a failure.
+
+Sources: Kalibera and Jones, "Rigorous benchmarking in reasonable time" (ISMM 2013), for the levels;
+Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), for the percentile interval.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from edgevision.errors import RunError
+from edgevision.progress import Progress, silent
+
+Verdict = Literal["same", "slower", "faster", "too noisy"]
+
+_NOISE = 0.02
+_PART_OF_GATE = 0.4
+_BLOCK_NS = 4_000_000
+_LEAST_CALLS = 2
+_WARM_UP_BLOCKS = 12
+_CONFIDENCE = 99.0
+_RESAMPLES = 2000
+
+Ratios = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """What is measured.
+
+    Attributes:
+        name: for people.
+        command: starts a worker, see `edgevision.bench.worker`.
+        directory: where the command runs.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    directory: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What came out.
+
+    Attributes:
+        verdict: of the second side against the first.
+        ratio: the second's time for each unit of the first's.
+        low: lower end of its 99 % interval.
+        high: upper end.
+        control: the first side against itself in the same rounds.
+        gate: the slow-down that is looked for, e.g. 0.05.
+        rounds: how many, over all processes.
+        processes: how many times they were fresh.
+        first_us: median of one call of the first side; holds for this machine and hour.
+    """
+
+    verdict: Verdict
+    ratio: float
+    low: float
+    high: float
+    control: float
+    gate: float
+    rounds: int
+    processes: int
+    first_us: float
+
+
+def side_of(bundle: str | os.PathLike[str], *, device: str = "auto", python: str = "") -> Side:
+    """Return a bundle as a side; `python` is another environment's interpreter."""
+    worker = str(Path(__file__).with_name("worker.py"))
+    command = (python or sys.executable, worker, os.path.abspath(bundle), "--device", device)
+    return Side(Path(bundle).name, command)
+
+
+def compare(
+    first: Side,
+    second: Side,
+    *,
+    gate: float = 0.05,
+    rounds: int = 30,
+    processes: int = 3,
+    progress: Progress = silent,
+) -> Comparison:
+    """Measure `second` against `first`.
+
+    Args:
+        first: what is known.
+        second: what is judged.
+        gate: the slow-down that must be found; the verdict is "slower" if the interval lies above
+            two fifths of it.
+        rounds: of each set of processes.
+        processes: how many fresh sets.
+        progress: told of each round.
+
+    Raises:
+        RunError: a worker failed, or the sides are unlike: gives the difference.
+        ValueError: the gate is not between 1 % and 100 %.
+    """
+    if not 0.01 <= gate <= 1:
+        raise ValueError(f"gate: got {gate:.3g}, expected 0.01 to 1")
+    ratios, controls, times = [], [], []
+    for process in range(processes):
+        with _workers([first, second, first]) as workers:
+            _refuse_unlike(workers[0], workers[1])
+            calls = [max(_LEAST_CALLS, int(_BLOCK_NS / worker.warm_up())) for worker in workers]
+            shuffle = random.Random(process).shuffle
+            found = np.zeros((rounds, 3))
+            for number in range(rounds):
+                order = [0, 1, 2]
+                shuffle(order)
+                for index in order:
+                    found[number, index] = workers[index].block_ns(calls[index])
+                progress("rounds", process * rounds + number + 1, processes * rounds)
+        # Both twins stand for the first side: their mean halves its noise.
+        ratios.append(found[:, 1] / np.sqrt(found[:, 0] * found[:, 2]))
+        controls.append(found[:, 2] / found[:, 0])
+        times.append(found[:, 0])
+    return decide(
+        ratios, controls, gate=gate, first_us=float(np.median(np.concatenate(times))) / 1e3
+    )
+
+
+def decide(
+    ratios: Sequence[Ratios], controls: Sequence[Ratios], *, gate: float, first_us: float = 0.0
+) -> Comparison:
+    """Give the verdict; `ratios` and `controls` hold one array of rounds for each process."""
+    ratio = float(np.median(np.concatenate(ratios)))
+    control = float(np.median(np.concatenate(controls)))
+    low, high = interval(ratios)
+    least = 1 + _PART_OF_GATE * gate
+    verdict: Verdict = "same"
+    if abs(control - 1) > _NOISE:
+        verdict = "too noisy"
+    elif low > least:
+        verdict = "slower"
+    elif high < 1 / least:
+        verdict = "faster"
+    return Comparison(
+        verdict=verdict,
+        ratio=ratio,
+        low=low,
+        high=high,
+        control=control,
+        gate=gate,
+        rounds=sum(map(len, ratios)),
+        processes=len(ratios),
+        first_us=first_us,
+    )
+
+
+def interval(ratios: Sequence[Ratios]) -> tuple[float, float]:
+    """Return the 99 % interval of the median, by a bootstrap over processes, then rounds."""
+    generator = np.random.default_rng(0)
+    stacked = np.stack(ratios)
+    count, rounds = stacked.shape
+    processes = generator.integers(0, count, (_RESAMPLES, count, 1))
+    drawn = stacked[processes, generator.integers(0, rounds, (_RESAMPLES, count, rounds))]
+    medians = np.median(drawn.reshape(_RESAMPLES, -1), axis=1)
+    tail = (100 - _CONFIDENCE) / 2
+    low, high = np.percentile(medians, [tail, 100 - tail])
+    return float(low), float(high)
+
+
+class _Worker:
+    """A worker process, started and ready."""
+
+    def __init__(self, side: Side, log: Path) -> None:
+        self.side = side
+        self._log = log
+        with log.open("wb") as errors:
+            self.process = subprocess.Popen(
+                side.command,
+                cwd=side.directory,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+        self.told: dict[str, Any] = {}
+
+    def wait_ready(self) -> None:
+        self.told = json.loads(self._line())
+
+    def block_ns(self, calls: int) -> float:
+        """Return the mean time of a call over one block."""
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(f"{calls}\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            self._line()
+        return int(self._line()) / calls
+
+    def warm_up(self) -> float:
+        """Run a few blocks; returns the time of a call in the last, in ns."""
+        time_ns = self.block_ns(_LEAST_CALLS)
+        for _ in range(_WARM_UP_BLOCKS):
+            time_ns = self.block_ns(max(_LEAST_CALLS, int(_BLOCK_NS / time_ns)))
+        return time_ns
+
+    def close(self) -> None:
+        """End it."""
+        self.process.kill()
+        self.process.communicate()
+
+    def _line(self) -> str:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if line:
+            return line
+        code = self.process.wait()
+        tail = "\n".join(self._log.read_text(errors="replace").strip().splitlines()[-8:])
+        raise RunError(f"the worker of '{self.side.name}' ended with code {code}:\n{tail}")
+
+
+@contextmanager
+def _workers(sides: Sequence[Side]) -> Iterator[list[_Worker]]:
+    """Start a process for each side at once, and end them all."""
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        workers = []
+        for index, side in enumerate(sides):
+            worker = _Worker(side, Path(folder) / f"{index}.log")
+            stack.callback(worker.close)
+            workers.append(worker)
+        for worker in workers:
+            worker.wait_ready()
+        yield workers
+
+
+def _refuse_unlike(first: _Worker, second: _Worker) -> None:
+    """Refuse to compare what does not do the same work."""
+    keys = ("task", "precision", "inputs")
+    differences = [
+        f"{key}: {first.told[key]} against {second.told[key]}"
+        for key in keys
+        if first.told[key] != second.told[key]
+    ]
+    if differences:
+        raise RunError(
+            f"'{first.side.name}' and '{second.side.name}' do not do the same work, so their times "
+            f"must not be compared: {'; '.join(differences)}. `edgevision bench` shows both."
+        )

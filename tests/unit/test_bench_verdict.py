@@ -1,0 +1,72 @@
+"""The verdict on rounds whose truth is known."""
+
+from __future__ import annotations
+
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from edgevision.bench.compare import compare, decide, interval, side_of
+from edgevision.bench.verdict import as_json, as_junit, as_markdown
+
+
+def rounds(truth: float, seed: int, *, noise: float = 0.03, count: int = 30) -> list[np.ndarray]:
+    """Return the ratios of three processes, each a little off, with outliers as bursts give."""
+    random = np.random.default_rng(seed)
+    found = []
+    for _ in range(3):
+        ratios = truth * random.normal(1, 0.003) * np.exp(random.normal(0, noise, count))
+        ratios[random.random(count) < 0.05] *= random.uniform(1.2, 3)
+        found.append(ratios)
+    return found
+
+
+def test_no_false_alarm_and_every_five_percent_found() -> None:
+    verdicts = {truth: [] for truth in (1.0, 1.05, 0.94)}
+    for seed in range(60):
+        for truth, told in verdicts.items():
+            control = rounds(1.0, seed + 1000, noise=0.01)
+            told.append(decide(rounds(truth, seed), control, gate=0.05).verdict)
+    assert set(verdicts[1.0]) == {"same"}
+    assert verdicts[1.05].count("slower") >= 57
+    assert verdicts[0.94].count("faster") >= 57
+
+
+def test_a_machine_that_differs_from_itself_gives_no_verdict() -> None:
+    found = decide(rounds(1.5, 0), rounds(1.06, 1), gate=0.05)
+    assert found.verdict == "too noisy"
+    assert "nothing is wrong with the second side" in as_markdown(found, "a", "b")
+
+
+def test_the_interval_covers_the_truth_of_processes_that_differ() -> None:
+    covered = 0
+    for seed in range(100):
+        low, high = interval(rounds(1.1, seed))
+        covered += low <= 1.1 <= high
+    assert covered >= 95
+
+
+def test_the_gate_says_how_small_a_slow_down_counts() -> None:
+    ratios, control = rounds(1.05, 3), rounds(1.0, 4, noise=0.01)
+    assert decide(ratios, control, gate=0.05).verdict == "slower"
+    assert decide(ratios, control, gate=0.5).verdict == "same"
+    for gate in (0.0, 2.0):
+        with pytest.raises(ValueError, match=r"expected 0\.01 to 1"):
+            compare(side_of("a.ev"), side_of("b.ev"), gate=gate)
+
+
+@pytest.mark.parametrize(
+    ("truth", "mark"),
+    [(1.2, "failure"), (1.0, None), (0.8, None)],
+    ids=["slower", "same", "faster"],
+)
+def test_a_ci_reads_it(truth: float, mark: str | None) -> None:
+    found = decide(rounds(truth, 5), rounds(1.0, 6, noise=0.01), gate=0.05, first_us=12.0)
+    suite = ElementTree.fromstring(as_junit(found, "a.ev", "b.ev"))
+    (case,) = suite
+    assert [child.tag for child in case] == [*([mark] if mark else []), "system-out"]
+    told = as_json(found, "a.ev", "b.ev")
+    assert told["verdict"] == found.verdict
+    assert str(told["says"]).startswith(found.verdict)
+    assert f"{found.ratio:.4f}" in as_markdown(found, "a.ev", "b.ev")
