@@ -1,0 +1,82 @@
+"""Whether `edgevision bench compare` finds what is there, and nothing else, on a busy machine.
+
+    python -m benchmarks.gate [--same 200] [--slower 100] [--json FILE]
+
+Beside a process that computes all the time, it compares a model of about a millisecond with itself,
+and with itself slowed down by 3 and by 5 percent, over and over.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from time import perf_counter_ns
+
+import numpy as np
+
+from benchmarks.environment import environment
+from benchmarks.realtime import hogs
+from edgevision.bench.compare import Side, compare
+
+# Share of the trials in which each slow-down must be found, and none must be.
+BARS = {0.0: 0.0, 0.03: 0.70, 0.05: 0.95}
+DECISION_S = 10.0
+
+
+def side(part: float) -> Side:
+    command = (sys.executable, "-m", "benchmarks.slowed", str(part))
+    return Side(f"slowed by {part:.0%}", command, str(Path(__file__).parents[1]))
+
+
+def trials(part: float, count: int) -> dict[str, object]:
+    """Decide `count` times."""
+    verdicts: Counter[str] = Counter()
+    seconds, ratios, call_us = [], [], []
+    for number in range(count):
+        start_ns = perf_counter_ns()
+        found = compare(side(0.0), side(part))
+        seconds.append((perf_counter_ns() - start_ns) / 1e9)
+        verdicts[found.verdict] += 1
+        ratios.append(found.ratio)
+        call_us.append(found.first_us)
+        if (number + 1) % 10 == 0:
+            print(f"+{part:.0%}: {number + 1} of {count}, {dict(verdicts)}", file=sys.stderr)
+    share = verdicts["slower"] / count
+    bar = BARS[part]
+    return {
+        "slowed_by": part,
+        "trials": count,
+        "verdicts": dict(verdicts),
+        "share_slower": share,
+        "bar": bar,
+        "passed": share >= bar if part else share <= bar,
+        "median_ratio": float(np.median(ratios)),
+        "call_us": float(np.median(call_us)),
+        "decision_s": {"median": float(np.median(seconds)), "max": max(seconds)},
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--same", type=int, default=200, help="trials of the model with itself")
+    parser.add_argument("--slower", type=int, default=100, help="trials of each slow-down")
+    parser.add_argument("--json", type=Path, help="where to keep the figures")
+    options = parser.parse_args()
+    rows = []
+    with hogs(1):
+        for part in BARS:
+            row = trials(part, options.slower if part else options.same)
+            rows.append(row)
+            print(row, flush=True)
+    if options.json:
+        told = {"environment": environment(), "decision_bar_s": DECISION_S, "rows": rows}
+        options.json.write_text(json.dumps(told, indent=1) + "\n")
+    in_time = all(row["decision_s"]["median"] <= DECISION_S for row in rows)  # type: ignore[index]
+    return 0 if in_time and all(row["passed"] for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
