@@ -17,9 +17,9 @@ from time import perf_counter_ns
 
 import numpy as np
 
-from benchmarks.environment import environment
 from benchmarks.realtime import hogs
 from edgevision.bench.compare import Side, compare
+from edgevision.bench.environment import environment
 
 # Share of the trials in which each slow-down must be found, and none must be.
 BARS = {0.0: 0.0, 0.03: 0.70, 0.05: 0.95}

@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from benchmarks.environment import environment
 from benchmarks.graphs import convolution, identity
 from benchmarks.pairs import Call, Estimate, Rounds, estimate, measure, one_core
+from edgevision.bench.environment import environment
 from edgevision.runtime.backends.ort import OrtProgram
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.pipeline import Pipeline

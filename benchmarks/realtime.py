@@ -12,7 +12,6 @@ told in periods and inferences, and that nothing grows.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import multiprocessing
 import os
@@ -26,9 +25,12 @@ from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from benchmarks.environment import environment
 from benchmarks.graphs import busy_frame
+from benchmarks.tables import realtime
+from edgevision.bench.environment import environment
+from edgevision.bench.statistics import Summary, Trace, summarise
 from edgevision.runtime.backends.ort import OrtProgram
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.pipeline import Pipeline
@@ -38,8 +40,6 @@ from edgevision.runtime.timing import Timings
 
 HEIGHT, WIDTH = 90, 160
 WARM_UP_FRAMES = 30
-LEAST_FRAMES = {50.0: 44, 99.0: 662, 99.9: 6636}
-"""Frames below which a percentile is noise: binomial, one beyond it allowed, 99 % confidence."""
 
 
 @dataclass(frozen=True)
@@ -65,34 +65,17 @@ class Report:
     """What a run showed; times from a frame's tick to its answer.
 
     Attributes:
-        frames: that were due.
-        delivered: answers.
-        dropped: frames that a newer one replaced.
-        inference_ms: median time of the net.
-        percentiles_ms: by name; None where there were too few frames to tell.
-        max_ms: the slowest.
-        jitter_ms: 99th percentile less the median.
-        max_gap_ms: the longest time between two answers.
-        deadline_misses: answers later than two periods after their tick, and frames without one.
-        longest_miss: such frames in a row.
+        case: what was run.
+        summary: latencies, drops, deadlines of two periods missed.
         over_age: answers older than two periods and their own inference.
-        max_age_over: the worst of them, in ms beyond; negative if none.
+        max_age_over_ms: the worst of them, beyond that; negative if there is none.
         memory_mb_per_minute: slope of the process's memory over the last three quarters.
     """
 
     case: Case
-    frames: int
-    delivered: int
-    dropped: int
-    inference_ms: float
-    percentiles_ms: Mapping[str, float | None]
-    max_ms: float
-    jitter_ms: float
-    max_gap_ms: float
-    deadline_misses: int
-    longest_miss: int
+    summary: Summary
     over_age: int
-    max_age_over: float
+    max_age_over_ms: float
     memory_mb_per_minute: float
 
 
@@ -127,14 +110,14 @@ def timed_ms(layers: int) -> float:
     return float(np.median(times))
 
 
-def run(case: Case, seconds: float) -> tuple[Report, np.ndarray]:
-    """Run one case; returns its report, and each answer's tick in s and latency in ms."""
+def run(case: Case, seconds: float) -> tuple[Report, Trace]:
+    """Run one case."""
     period_ns = round(1e9 / case.fps)
     program = program_of(case.load * period_ns / 1e6)
     frames = WARM_UP_FRAMES + round(seconds * case.fps)
     camera = [np.full((1, HEIGHT, WIDTH, 3), shade, np.uint8) for shade in range(8)]
     # Everything that is noted has its place before the clock starts, so that what grows is not us.
-    done_ns, compute_ms = np.zeros(frames, np.int64), np.zeros(frames)
+    done_ns, compute_ms = np.zeros(frames, np.int64), np.full(frames, np.nan)
     memory = np.zeros((frames // case.fps + 1, 2))
 
     def note(ticket: Ticket[Timings]) -> None:
@@ -158,60 +141,29 @@ def run(case: Case, seconds: float) -> tuple[Report, np.ndarray]:
                 memory[number // case.fps] = number / case.fps / 60, resident_mb()
                 progress(case, number, frames)
     program.close()
-    ticks_ns = start_ns + np.arange(frames) * period_ns
-    counted = np.arange(frames) >= WARM_UP_FRAMES
-    return report(
-        case,
-        ticks_ns[counted],
+    counted = slice(WARM_UP_FRAMES, None)
+    trace = Trace(
+        (start_ns + np.arange(frames) * period_ns)[counted],
         done_ns[counted],
-        compute_ms[counted],
-        memory=memory[: (frames - 1) // case.fps + 1],
+        {"compute": compute_ms[counted]},
     )
+    return report(case, trace, memory[: (frames - 1) // case.fps + 1]), trace
 
 
-def report(
-    case: Case,
-    ticks_ns: np.ndarray,
-    done_ns: np.ndarray,
-    compute_ms: np.ndarray,
-    *,
-    memory: np.ndarray,
-) -> tuple[Report, np.ndarray]:
-    """Sum up what became of each frame; `done_ns` is 0 where there was no answer."""
-    period_ms = 1e3 / case.fps
-    answered = done_ns > 0
-    latency_ms = (done_ns - ticks_ns)[answered] / 1e6
-    missed = ~answered
-    missed[answered] = latency_ms > 2 * period_ms
-    beyond_ms = latency_ms - (2 * period_ms + compute_ms[answered])
-    percentiles = {
-        f"p{point:g}": round(float(np.percentile(latency_ms, point)), 3)
-        if len(latency_ms) >= least
-        else None
-        for point, least in LEAST_FRAMES.items()
-    }
+def report(case: Case, trace: Trace, memory: np.ndarray) -> Report:
+    """Sum up what became of each frame."""
+    due_by_ms = 2e3 / case.fps
+    compute_ms = trace.stages_ms["compute"][trace.answered]
+    beyond_ms = trace.latencies_ms - (due_by_ms + compute_ms)
     minutes, megabytes = memory[len(memory) // 4 :].T
     slope = float(np.polyfit(minutes, megabytes, 1)[0]) if len(minutes) > 2 else 0.0
-    found = Report(
+    return Report(
         case=case,
-        frames=len(ticks_ns),
-        delivered=int(answered.sum()),
-        dropped=int((~answered).sum()),
-        inference_ms=round(float(np.median(compute_ms[answered])), 3),
-        percentiles_ms=percentiles,
-        max_ms=round(float(latency_ms.max()), 3),
-        jitter_ms=round(float(np.percentile(latency_ms, 99) - np.median(latency_ms)), 3),
-        max_gap_ms=round(float(np.diff(done_ns[answered]).max()) / 1e6, 3),
-        deadline_misses=int(missed.sum()),
-        longest_miss=max(
-            (len(list(g)) for late, g in itertools.groupby(missed) if late), default=0
-        ),
+        summary=summarise(trace, deadline_ms=due_by_ms),
         over_age=int((beyond_ms > 0).sum()),
-        max_age_over=round(float(beyond_ms.max()), 3),
-        memory_mb_per_minute=round(slope, 3),
+        max_age_over_ms=float(beyond_ms.max()),
+        memory_mb_per_minute=slope,
     )
-    seconds = (ticks_ns[answered] - ticks_ns[0]) / 1e9
-    return found, np.stack([seconds, latency_ms], axis=1)
 
 
 @contextmanager
@@ -245,46 +197,18 @@ def progress(case: Case, number: int, frames: int) -> None:
         print(f"{case}: {number} of {frames} frames", end=end, file=sys.stderr, flush=True)
 
 
-def table(reports: list[Report]) -> str:
-    """Return the reports as a Markdown table."""
-    names = list(reports[0].percentiles_ms)
-    lines = [
-        f"| case | inference ms | {' | '.join(f'{name} ms' for name in names)} | max ms "
-        "| jitter ms | max gap ms | frames | dropped | deadline missed (longest run) "
-        "| over-age (worst ms) | MB/min |",
-        "|---" * (10 + len(names)) + "|",
-    ]
-    for found in reports:
-        points = [
-            "n too small" if value is None else f"{value:.1f}"
-            for value in found.percentiles_ms.values()
-        ]
-        lines.append(
-            f"| {found.case} | {found.inference_ms:.1f} | {' | '.join(points)} "
-            f"| {found.max_ms:.1f} | {found.jitter_ms:.1f} | {found.max_gap_ms:.1f} "
-            f"| {found.frames} | {found.dropped} "
-            f"| {found.deadline_misses} ({found.longest_miss}) "
-            f"| {found.over_age} ({found.max_age_over:+.1f}) | {found.memory_mb_per_minute:+.2f} |"
-        )
-    return "\n".join(lines)
-
-
-def plot(path: Path, traces: list[tuple[Case, np.ndarray]]) -> None:
+def plot(path: Path, runs: list[tuple[Case, Trace]]) -> None:
     """Draw each case's latencies over time."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(
-        len(traces), 1, figsize=(9, 1.6 * len(traces)), sharex=True, layout="constrained"
-    )
-    for axis, (case, trace) in zip(np.atleast_1d(axes), traces, strict=True):
-        axis.plot(trace[:, 0], trace[:, 1], ".", markersize=1.5, color="#1f77b4", rasterized=True)
-        axis.axhline(2000 / case.fps, color="#d62728", linewidth=0.8)
+    figure = Figure(figsize=(9, 1.6 * len(runs)), layout="constrained")
+    axes = np.atleast_1d(figure.subplots(len(runs), 1, sharex=True))
+    for axis, (case, trace) in zip(axes, runs, strict=True):
+        seconds = (trace.due_ns[trace.answered] - trace.due_ns[0]) / 1e9
+        axis.plot(seconds, trace.latencies_ms, ".", markersize=1.5, color="#2f6fb2")
+        axis.axhline(2000 / case.fps, color="#c8553d", linewidth=0.8)
         axis.set(yscale="log", ylabel="ms")
         axis.set_title(f"{case}; line: two periods", fontsize=9, loc="left")
-    np.atleast_1d(axes)[-1].set_xlabel("s")
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[-1].set_xlabel("s")
     figure.savefig(path, dpi=110)
 
 
@@ -300,18 +224,20 @@ def main() -> int:
     runs = [(case, run(case, options.seconds)) for case in cases]
     runs += [(case, run(case, min(60, options.seconds))) for case in overloads]
     reports = [found for _, (found, _) in runs]
-    print(table(reports))
+    told = {"environment": environment(), "reports": [asdict(found) for found in reports]}
+    print("\n".join(realtime(told)))
     if options.json:
-        told = {"environment": environment(), "reports": [asdict(found) for found in reports]}
         options.json.write_text(json.dumps(told, indent=1) + "\n")
     if options.plot:
         plot(options.plot, [(case, trace) for case, (_, trace) in runs])
     grows = [found for found in reports if found.memory_mb_per_minute > 1 and options.seconds >= 60]
-    stale = [found for found in reports if found.case in overloads and found.over_age]
+    # Beside a hog the camera's own thread may be kept from its core for longer than a period.
+    alone = [found for found in reports if found.case in overloads and not found.case.hogs]
+    stale = [found for found in alone if found.over_age]
     for found in stale:
         print(f"{found.case}: {found.over_age} answers older than two periods and an inference")
     for found in grows:
-        print(f"{found.case}: memory grows by {found.memory_mb_per_minute} MB a minute")
+        print(f"{found.case}: memory grows by {found.memory_mb_per_minute:.1f} MB a minute")
     return 1 if grows or stale else 0
 
 

@@ -30,20 +30,27 @@ def overhead(told: Mapping[str, Any]) -> list[str]:
 
 
 def realtime(told: Mapping[str, Any]) -> list[str]:
-    names = list(told["reports"][0]["percentiles_ms"])
+    names = list(told["reports"][0]["summary"]["percentiles_ms"])
     heads = ["camera", "load", "hogs", "inference", *names, "max", "jitter", "largest gap"]
-    heads += ["frames", "dropped", "missed (in a row)", "over-age", "MB a minute"]
+    heads += ["frames", "dropped", "missed (in a row)", "over-age (worst)", "MB a minute"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for found in told["reports"]:
-        case = found["case"]
-        cells = [f"{case['fps']} fps", f"{case['load']:.3g}", case["hogs"], found["inference_ms"]]
-        cells += ["n too small" if v is None else v for v in found["percentiles_ms"].values()]
-        cells += [found[key] for key in ("max_ms", "jitter_ms", "max_gap_ms", "frames", "dropped")]
-        cells += [f"{found['deadline_misses']} ({found['longest_miss']})", found["over_age"]]
+        case, summary = found["case"], found["summary"]
+        cells = [f"{case['fps']} fps", f"{case['load']:.3g}", case["hogs"]]
+        cells += [summary["stages_ms"]["compute"], *summary["percentiles_ms"].values()]
+        cells += [summary[key] for key in ("max_ms", "jitter_ms", "max_gap_ms")]
+        cells += [summary["frames"], summary["dropped"]]
+        cells += [f"{summary['missed']} ({summary['longest_miss']})"]
+        cells += [f"{found['over_age']} ({found['max_age_over_ms']:+.1f})"]
         cells += [f"{found['memory_mb_per_minute']:+.2f}"]
-        told_cells = [f"{cell:.1f}" if isinstance(cell, float) else str(cell) for cell in cells]
-        lines.append(f"| {' | '.join(told_cells)} |")
+        lines.append(f"| {' | '.join(map(shown, cells))} |")
     return lines
+
+
+def shown(cell: object) -> str:
+    if cell is None:
+        return "n too small"
+    return f"{cell:.1f}" if isinstance(cell, float) else str(cell)
 
 
 TABLES: dict[str, Callable[[Mapping[str, Any]], list[str]]] = {
