@@ -65,9 +65,9 @@ class SemanticSegmentation:
             ValueError: an argument makes no sense.
             ExportError: the module does not run, or its logits do not fit the classes.
         """
-        self._classes = _labels(classes)
-        self._size = _side("size", size)
-        self._input_size = _side("input_size", input_size) if input_size else self._size
+        self._classes = labels_of(classes)
+        self._size = side_of("size", size)
+        self._input_size = side_of("input_size", input_size) if input_size else self._size
         if channel_order not in ("rgb", "bgr"):
             raise ValueError(f"channel_order: got '{channel_order}', expected rgb or bgr")
         self._channel_order = channel_order
@@ -181,7 +181,8 @@ def _logits(output: object) -> Tensor:
     return output
 
 
-def _labels(classes: Sequence[str | tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+def labels_of(classes: Sequence[str | tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """Return (name, "#rrggbb") of each class; ValueError if a name or colour makes no sense."""
     if isinstance(classes, str) or not 1 <= len(classes) <= 256:
         found = "a string" if isinstance(classes, str) else len(classes)
         raise ValueError(f"classes: got {found}, expected 1 to 256 names")
@@ -203,7 +204,8 @@ def _distinct_color(i: int) -> str:
     return f"#{round(r * 255):02x}{round(g * 255):02x}{round(b * 255):02x}"
 
 
-def _side(name: str, size: tuple[int, int]) -> tuple[int, int]:
+def side_of(name: str, size: tuple[int, int]) -> tuple[int, int]:
+    """Return (H, W); ValueError if that is no picture's size."""
     if len(size) != 2 or not all(isinstance(s, int) and 1 <= s <= _MAX_SIDE for s in size):
         raise ValueError(f"{name}: got {size}, expected (height, width) in pixels")
     return size[0], size[1]
