@@ -20,7 +20,8 @@ from edgevision.runtime.batch import save_pictures
 from edgevision.runtime.frames import list_images, read_image, resize
 from edgevision.runtime.load import load
 from edgevision.runtime.model import Model
-from edgevision.runtime.tasks.semantic import ClassLabel, SemanticResult, SemanticTask
+from edgevision.runtime.tasks.camera import ClassLabel
+from edgevision.runtime.tasks.semantic import SemanticResult, SemanticTask
 
 Image = npt.NDArray[np.uint8]
 

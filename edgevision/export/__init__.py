@@ -9,14 +9,24 @@ from edgevision._optional import require
 
 if TYPE_CHECKING:
     from edgevision.export.generator import ImageGenerator
+    from edgevision.export.instance import InstanceSegmentation
     from edgevision.export.semantic import SemanticSegmentation
     from edgevision.export.tensors import Tensors
     from edgevision.runtime.tasks.seeds import Label, Level, Normal
 
-__all__ = ["ImageGenerator", "Label", "Level", "Normal", "SemanticSegmentation", "Tensors"]
+__all__ = [
+    "ImageGenerator",
+    "InstanceSegmentation",
+    "Label",
+    "Level",
+    "Normal",
+    "SemanticSegmentation",
+    "Tensors",
+]
 
 _HOMES = {
     "ImageGenerator": "edgevision.export.generator",
+    "InstanceSegmentation": "edgevision.export.instance",
     "Label": "edgevision.runtime.tasks.seeds",
     "Level": "edgevision.runtime.tasks.seeds",
     "Normal": "edgevision.runtime.tasks.seeds",

@@ -21,6 +21,7 @@ from edgevision.runtime.tasks.generated import (
     generator_of,
     joined,
 )
+from edgevision.runtime.tasks.instance import InstanceResult, InstanceTask
 from edgevision.runtime.tasks.seeds import checked_seeds
 from edgevision.runtime.tasks.semantic import SemanticResult, SemanticTask
 from edgevision.runtime.tasks.tensors import TensorsResult, TensorsTask
@@ -28,8 +29,8 @@ from edgevision.runtime.ticket import Ticket
 
 Array = npt.NDArray[np.generic]
 Frame = npt.NDArray[np.uint8] | Mapping[str, Array]
-Result = SemanticResult | TensorsResult | GeneratedResult
-Task = SemanticTask | TensorsTask | GeneratorTask
+Result = SemanticResult | InstanceResult | TensorsResult | GeneratedResult
+Task = SemanticTask | InstanceTask | TensorsTask | GeneratorTask
 
 
 class Model:
@@ -171,11 +172,13 @@ def task_of(manifest: Manifest) -> Task:
     """
     if manifest.task == "semantic":
         return SemanticTask.from_manifest(manifest.settings, manifest.stages)
+    if manifest.task == "instance":
+        return InstanceTask.from_manifest(manifest.settings, manifest.stages)
     if manifest.task == "generated":
         return GeneratorTask.from_manifest(manifest.settings, manifest.stages)
     if manifest.task == "tensors":
         return TensorsTask(manifest.stages[0].inputs)
     raise BundleFormatError(
-        f"the bundle's task is '{manifest.task}', this edgevision knows semantic, generated "
-        "and tensors. Install a newer edgevision."
+        f"the bundle's task is '{manifest.task}', this edgevision knows semantic, instance, "
+        "generated and tensors. Install a newer edgevision."
     )

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgevision.errors import FrameError
-from edgevision.runtime.tasks.semantic import ClassLabel, SemanticResult
+from edgevision.runtime.tasks.camera import ClassLabel
+from edgevision.runtime.tasks.semantic import SemanticResult
 from edgevision.runtime.timing import Timings
 
 LABELS = (ClassLabel("road", "#804080"), ClassLabel("sky", "#4682b4"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,21 +10,11 @@ import numpy.typing as npt
 
 from edgevision.errors import BundleFormatError, FrameError
 from edgevision.manifest import Settings, Stage
+from edgevision.runtime.tasks.camera import ClassLabel, Image, classes_of, feed_of, order_of
 from edgevision.runtime.timing import Timings
 from edgevision.tensors import DType
 
-Image = npt.NDArray[np.uint8]
 Array = npt.NDArray[np.generic]
-
-_COLOR = re.compile(r"#[0-9a-f]{6}")
-
-
-@dataclass(frozen=True, slots=True)
-class ClassLabel:
-    """A class: its name, and its colour as "#rrggbb"."""
-
-    name: str
-    color: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,29 +95,12 @@ class SemanticTask:
                 "task semantic: expected uint8[1, H, W, 3] -> uint8[1, H, W], "
                 f"got {frame} -> {mask}"
             )
-        order = settings.get("channel_order")
-        if order not in ("rgb", "bgr"):
-            raise BundleFormatError(
-                f"task semantic: channel_order is {order!r:.40}, not rgb or bgr"
-            )
-        classes = settings.get("classes")
-        if not isinstance(classes, list) or not 1 <= len(classes) <= 256:
-            raise BundleFormatError("task semantic: expected a list of 1 to 256 classes")
-        labels = tuple(_label(item) for item in classes)
-        return SemanticTask(labels, (height, width), str(order), frame.name)
+        classes, order = classes_of(settings, "semantic"), order_of(settings, "semantic")
+        return SemanticTask(classes, (height, width), order, frame.name)
 
     def feeds(self, frame: Image) -> dict[str, object]:
         """Return `frame: uint8[H, W, 3]` as the graph takes it (a view)."""
-        if isinstance(frame, Mapping):
-            raise FrameError("got a dict, expected one frame as a numpy array uint8[H, W, 3]")
-        if not hasattr(frame, "ndim"):
-            return {self.input_name: frame}  # another library's array, with its batch axis
-        if frame.ndim != 3:
-            raise FrameError(
-                f"frame: got {getattr(frame, 'shape', None)}, expected a numpy array "
-                f"uint8{[*self.frame_size, 3]} ({self.channel_order.upper()})"
-            )
-        return {self.input_name: frame[np.newaxis]}
+        return feed_of(frame, self.input_name, self.frame_size, self.channel_order)
 
     def decode(self, outputs: Mapping[str, Array], timings: Timings) -> SemanticResult:
         """Return the result of one inference.
@@ -144,16 +116,6 @@ class SemanticTask:
                 "Run `edgevision verify` on the bundle."
             )
         return SemanticResult(mask, self.classes, timings)
-
-
-def _label(item: object) -> ClassLabel:
-    name = item.get("name") if isinstance(item, dict) else None
-    color = item.get("color") if isinstance(item, dict) else None
-    if not isinstance(name, str) or not isinstance(color, str) or not _COLOR.fullmatch(color):
-        raise BundleFormatError(
-            f"task semantic: expected {{name, color: #rrggbb}}, got {item!r:.80}"
-        )
-    return ClassLabel(name, color)
 
 
 def _palette(classes: tuple[ClassLabel, ...]) -> Image:

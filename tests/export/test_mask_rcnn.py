@@ -1,0 +1,350 @@
+"""Mask R-CNN: torchvision's detections from a static graph, and what it refuses."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, interpolate
+
+from edgevision.engines.builder import unavailable
+from edgevision.errors import ExportError
+from edgevision.export.capture import serialized
+from edgevision.export.detections import names
+from edgevision.export.instance import InstanceSegmentation
+from edgevision.export.regions import RegionSampler
+from edgevision.models.fpn import FrozenBatchNorm2d, PyramidBackbone
+from edgevision.models.mask_rcnn import DetectionSettings, MaskRCNN, maskrcnn_resnet50
+from edgevision.targets import get_target
+
+CLASSES = [f"c{i}" for i in range(4)]
+SIZE = (96, 128)
+FORBIDDEN = {"NonMaxSuppression", "RoiAlign", "MaxRoiPool", "NonZero", "Loop", "If", "Scan"}
+_DEFINITIONS: list[torch.library.Library] = []  # an operator lives as long as what defined it
+
+
+class SmallBody(nn.Module):
+    """Four maps of stride 4 to 32."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, width, 4, 4)
+        self.stages = nn.ModuleList(
+            nn.Conv2d(width, width, 3, 1 if i == 0 else 2, 1) for i in range(4)
+        )
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x = self.stem(x).relu()
+        maps = []
+        for stage in self.stages:
+            x = stage(x).relu()
+            maps.append(x)
+        return maps
+
+
+def small(**changes: Any) -> MaskRCNN:
+    """Return a net whose scores spread and whose boxes stay near their anchors."""
+    torch.manual_seed(3)
+    settings = DetectionSettings(
+        anchor_sizes=((16,), (24,), (32,), (64,), (96,)), proposals=(60, 40), detections=12,
+        **changes,
+    )  # fmt: skip
+    backbone = PyramidBackbone(SmallBody(16), (16,) * 4, channels=16)
+    net = MaskRCNN(backbone, len(CLASSES) + 1, settings=settings, width=32, mask_width=16).eval()
+    with torch.no_grad():
+        net.rpn.head.cls_logits.weight.normal_(0, 1.0)
+        net.roi_heads.box_predictor.cls_score.weight.normal_(0, 3.0)
+    return net
+
+
+def pictures(count: int, size: tuple[int, int]) -> np.ndarray:
+    """Return smooth pictures, uint8[count, H, W, 3]."""
+    generator = torch.Generator().manual_seed(2)
+    coarse = torch.rand(count, 3, 6, 8, generator=generator)
+    fine = interpolate(coarse, size=size, mode="bicubic").clamp(0, 1).mul(255).byte()
+    return fine.permute(0, 2, 3, 1).contiguous().numpy()
+
+
+@pytest.mark.parametrize(
+    ("batch", "input_size", "order"), [(1, None, "rgb"), (3, None, "bgr"), (1, (60, 90), "rgb")]
+)
+def test_the_graph_says_what_the_module_says(
+    batch: int, input_size: tuple[int, int] | None, order: str
+) -> None:
+    net = InstanceSegmentation(
+        small(), size=SIZE, classes=CLASSES, batch=batch, input_size=input_size,
+        channel_order=order,
+    )  # fmt: skip
+    frame = pictures(batch, input_size or SIZE)
+    expected = net.reference({"frame": frame})
+    model = net.to_onnx()
+    assert not FORBIDDEN & {node.op_type for node in model.graph.node}
+    session = ort.InferenceSession(serialized(model), providers=["CPUExecutionProvider"])
+    found = dict(zip(names(), session.run(list(names()), {"frame": frame}), strict=True))
+    assert (expected["count"] > 3).all()
+    assert expected["converged"].all()
+    for name, values in expected.items():
+        assert found[name].dtype == values.dtype
+        np.testing.assert_allclose(found[name], values, rtol=1e-3, atol=2e-3, err_msg=name)
+    height, width = input_size or SIZE
+    boxes = expected["boxes"]
+    assert boxes.min() >= 0
+    assert boxes[..., [0, 2]].max() <= width
+    assert boxes[..., [1, 3]].max() <= height
+    real = expected["scores"] > 0
+    np.testing.assert_array_equal(real.sum(1), expected["count"])
+    assert not expected["labels"][~real].any()
+    assert not boxes[~real].any()
+    assert (np.diff(expected["scores"], axis=1) <= 0).all()
+
+
+def test_a_batch_is_its_frames() -> None:
+    frames = pictures(3, SIZE)
+    together = InstanceSegmentation(small(), size=SIZE, classes=CLASSES, batch=3)
+    alone = InstanceSegmentation(small(), size=SIZE, classes=CLASSES)
+    all_found = together.reference({"frame": frames})
+    for index in range(3):
+        found = alone.reference({"frame": frames[index : index + 1]})
+        for name, values in found.items():
+            np.testing.assert_allclose(all_found[name][index], values[0], atol=1e-3, err_msg=name)
+
+
+def test_an_empty_scene_has_no_detections() -> None:
+    net = InstanceSegmentation(small(score=0.999999), size=SIZE, classes=CLASSES)
+    found = net.reference({"frame": np.zeros((1, *SIZE, 3), np.uint8)})
+    assert found["count"] == 0
+    assert found["converged"] == 1
+    for name in ("boxes", "labels", "scores", "masks"):
+        assert not found[name].any(), name
+
+
+def test_it_builds_for_rtx(tmp_path: Path) -> None:
+    target = get_target("rtx")
+    if reason := unavailable(target):
+        pytest.skip(reason)
+    import tensorrt_rtx as trt
+
+    net = InstanceSegmentation(small(), size=SIZE, classes=CLASSES)
+    logger = trt.Logger(trt.Logger.ERROR)
+    builder = trt.Builder(logger)
+    network = builder.create_network()
+    parser = trt.OnnxParser(network, logger)
+    assert parser.parse(serialized(net.to_onnx())), parser.get_error(0)
+    plan = builder.build_serialized_network(network, builder.create_builder_config())
+    assert plan is not None
+    assert plan.nbytes > 10_000
+
+
+def aligned(maps: list[np.ndarray], box: np.ndarray, bins: int) -> np.ndarray:
+    """Return one region by the definition: RoIAlign, `aligned=False`, two samples a bin and side.
+
+    As in torchvision's compiled operator: a sample beyond the map is zero.
+    """
+    width, height = box[2] - box[0], box[3] - box[1]
+    side = np.sqrt(width * height)
+    level = int(np.clip(np.floor(4 + np.log2(max(side, 1e-12) / 224) + 1e-6), 2, 5)) - 2
+    picture = maps[level]
+    _, rows, columns = picture.shape
+    x1, y1, x2, y2 = box / 2 ** (level + 2)
+    step_x, step_y = max(x2 - x1, 1) / bins, max(y2 - y1, 1) / bins
+    found = np.zeros((picture.shape[0], bins, bins))
+    for i in range(bins):
+        for j in range(bins):
+            for a in (0.25, 0.75):
+                for b in (0.25, 0.75):
+                    y, x = y1 + (i + a) * step_y, x1 + (j + b) * step_x
+                    if y > rows or x > columns:
+                        continue
+                    y, x = min(max(y, 0), rows - 1), min(max(x, 0), columns - 1)
+                    y0, x0 = int(y), int(x)
+                    y9, x9 = min(y0 + 1, rows - 1), min(x0 + 1, columns - 1)
+                    v, u = y - y0, x - x0
+                    found[:, i, j] += (
+                        picture[:, y0, x0] * (1 - v) * (1 - u) + picture[:, y0, x9] * (1 - v) * u
+                        + picture[:, y9, x0] * v * (1 - u) + picture[:, y9, x9] * v * u
+                    )  # fmt: skip
+    return found / 4
+
+
+@pytest.mark.parametrize("bins", [7, 14])
+def test_regions_are_cut_by_the_definition(bins: int) -> None:
+    random = np.random.default_rng(0)
+    size = (256, 320)
+    strides = (4, 8, 16, 32)
+    shapes = [(size[0] // s, size[1] // s) for s in strides]
+    maps = [random.standard_normal((5, *shape)).astype(np.float32) for shape in shapes]
+    corner = random.uniform(0, 1, (24, 2)) * size[::-1]
+    extent = random.choice([2, 20, 100, 300], (24, 1)) * random.uniform(0.5, 1.5, (24, 2))
+    boxes = np.concatenate([corner, corner + extent], 1)
+    boxes = np.clip(boxes, 0, [320, 256, 320, 256]).astype(np.float32)
+    boxes[0] = [318.5, 254.5, 320, 256]  # at the far corner, smaller than a cell
+    boxes[1] = 0  # padding
+    sampler = RegionSampler(shapes, strides)
+    atlas = sampler.atlas([torch.from_numpy(x)[None] for x in maps])
+    found = sampler(atlas, torch.from_numpy(boxes)[None], bins)[0].numpy()
+    for index, box in enumerate(boxes):
+        np.testing.assert_allclose(found[index], aligned(maps, box, bins), atol=2e-4)
+
+
+REFUSED = [
+    ({"size": (100, 128)}, ValueError, r"divisible by 32; take \(128, 128\)"),
+    (
+        {"classes": CLASSES[:2]},
+        ExportError,
+        "tells 4 classes and the background apart, 2 are named",
+    ),
+    ({"batch": 0}, ValueError, "batch: got 0"),
+    ({"channel_order": "bgra"}, ValueError, "expected rgb or bgr"),
+]
+
+
+@pytest.mark.parametrize(("changes", "error", "message"), REFUSED)
+def test_what_does_not_fit_is_refused(
+    changes: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        InstanceSegmentation(small(), **{"size": SIZE, "classes": CLASSES, **changes})
+
+
+def test_too_many_places_are_refused() -> None:
+    net = small()
+    net.settings = DetectionSettings(proposals=(4000, 1000))
+    with pytest.raises(ExportError, match="4000 boxes at a step, TensorRT's TopK takes 3840"):
+        InstanceSegmentation(net, size=SIZE, classes=CLASSES)
+
+
+def test_other_modules_are_refused() -> None:
+    with pytest.raises(ExportError, match="Linear is no Mask R-CNN that can be exported"):
+        InstanceSegmentation(nn.Linear(2, 2), size=SIZE, classes=CLASSES)
+    net = small()
+    del net.roi_heads.mask_predictor
+    with pytest.raises(ExportError, match="no mask head"):
+        InstanceSegmentation(net, size=SIZE, classes=CLASSES)
+
+
+def suppressed(boxes: Tensor, scores: Tensor, overlap: float) -> Tensor:
+    """Return the kept boxes' places, best first: what torchvision's compiled operator gives."""
+    kept: list[int] = []
+    x1, y1, x2, y2 = boxes.unbind(1)
+    area = (x2 - x1) * (y2 - y1)
+    gone = torch.zeros(len(boxes), dtype=torch.bool)
+    for place in scores.argsort(descending=True, stable=True).tolist():
+        if gone[place]:
+            continue
+        kept.append(place)
+        width = (torch.minimum(x2[place], x2) - torch.maximum(x1[place], x1)).clamp(min=0)
+        height = (torch.minimum(y2[place], y2) - torch.maximum(y1[place], y1)).clamp(min=0)
+        shared = width * height
+        gone |= shared > overlap * (area[place] + area - shared)
+    return torch.tensor(kept, dtype=torch.long)
+
+
+def cut(
+    maps: Tensor,
+    regions: Tensor,
+    scale: float,
+    height: int,
+    width: int,
+    samples: int,
+    aligned: bool,
+) -> Tensor:
+    """Return regions as torchvision's compiled operator cuts them: zero beyond the map."""
+    rows, columns = maps.shape[-2:]
+    found = []
+    for region in regions:
+        x1, y1, x2, y2 = (region[1:] * scale).unbind()
+        y = y1 + _places(height, samples) * (y2 - y1).clamp(min=1)
+        x = x1 + _places(width, samples) * (x2 - x1).clamp(min=1)
+        inside = ((y <= rows)[:, None] & (x <= columns)[None]).float()
+        y, x = y.clamp(0, rows - 1), x.clamp(0, columns - 1)
+        y0, x0 = y.floor().long(), x.floor().long()
+        y9, x9 = (y0 + 1).clamp(max=rows - 1), (x0 + 1).clamp(max=columns - 1)
+        v, u = (y - y0)[:, None], (x - x0)[None]
+        picture = maps[int(region[0])]
+        upper = picture[:, y0][:, :, x0] * (1 - u) + picture[:, y0][:, :, x9] * u
+        lower = picture[:, y9][:, :, x0] * (1 - u) + picture[:, y9][:, :, x9] * u
+        found.append(avg_pool2d((upper * (1 - v) + lower * v) * inside, samples))
+    return torch.stack(found) if found else maps.new_zeros(0, maps.shape[1], height, width)
+
+
+def _places(bins: int, samples: int) -> Tensor:
+    return (torch.arange(bins * samples) + 0.5) / (bins * samples)
+
+
+@pytest.fixture(scope="module")
+def torchvision() -> ModuleType:
+    if importlib.util.find_spec("torchvision") is None:
+        pytest.skip("torchvision is not installed")
+    library = torch.library.Library("torchvision", "DEF")
+    for name in ("nms", "qnms"):
+        library.define(f"{name}(Tensor dets, Tensor scores, float threshold) -> Tensor")
+    library.impl("nms", suppressed, "CPU")
+    library.define(
+        "roi_align(Tensor input, Tensor rois, float spatial_scale, int pooled_height, "
+        "int pooled_width, int sampling_ratio, bool aligned) -> Tensor"
+    )
+    library.impl("roi_align", cut, "CPU")
+    _DEFINITIONS.append(library)
+    for name in ("boxes", "roi_align"):
+        module = importlib.import_module(f"torchvision.ops.{name}")
+        module._assert_has_ops = lambda: None
+        module._has_ops = lambda: True
+    return importlib.import_module("torchvision")
+
+
+def test_torchvision_s_checkpoint_loads_strictly(torchvision: ModuleType) -> None:
+    theirs = torchvision.models.detection.maskrcnn_resnet50_fpn(weights=None, weights_backbone=None)
+    maskrcnn_resnet50().load_state_dict(theirs.state_dict(), strict=True)
+
+
+@pytest.mark.parametrize("size", [(320, 320), (512, 512), (320, 448)])
+def test_all_of_torchvision_s_detections_are_found(
+    torchvision: ModuleType, size: tuple[int, int]
+) -> None:
+    torch.manual_seed(0)
+    theirs = torchvision.models.detection.maskrcnn_resnet50_fpn(
+        weights=None, weights_backbone=None, min_size=min(size), max_size=max(size)
+    ).eval()
+    tame(theirs, size)
+    frame = pictures(1, size)
+    with torch.no_grad():
+        (expected,) = theirs([torch.from_numpy(frame[0]).permute(2, 0, 1).float() / 255])
+    net = InstanceSegmentation(theirs, size=size, classes=[f"c{i}" for i in range(90)])
+    found = {k: torch.from_numpy(v[0]) for k, v in net.reference({"frame": frame}).items()}
+    assert len(expected["scores"]) == 100 == int(found["count"])
+    overlap = torchvision.ops.box_iou(expected["boxes"], found["boxes"])
+    same = expected["labels"][:, None] == found["labels"][None]
+    best, match = (overlap * same).max(1)
+    assert best.min() > 0.99
+    torch.testing.assert_close(found["scores"][match], expected["scores"], rtol=0, atol=1e-4)
+    paste = torchvision.models.detection.roi_heads.paste_masks_in_image
+    masks = paste(found["masks"][match][:, None], found["boxes"][match], size)
+    assert ((masks > 0.5) != (expected["masks"] > 0.5)).float().mean() <= 1e-5
+
+
+def tame(net: Any, size: tuple[int, int]) -> None:
+    """Give random weights statistics as after training, and 100 detections that are told apart."""
+    frozen = [part for part in net.modules() if type(part).__name__ == FrozenBatchNorm2d.__name__]
+
+    def settle(part: Any, values: tuple[Tensor, ...]) -> None:
+        part.running_mean.copy_(values[0].mean((0, 2, 3)))
+        part.running_var.copy_(values[0].var((0, 2, 3)) + 1e-5)
+
+    hooks = [part.register_forward_pre_hook(settle) for part in frozen]
+    with torch.no_grad():
+        net.backbone(torch.rand(2, 3, *size))
+        for hook in hooks:
+            hook.remove()
+        net.rpn.head.cls_logits.weight.normal_(0, 0.1)
+        net.rpn.head.bbox_pred.weight.normal_(0, 0.005)
+        net.roi_heads.box_predictor.cls_score.weight.normal_(0, 0.05)
+        net.roi_heads.box_predictor.bbox_pred.weight.normal_(0, 0.003)
+        net.roi_heads.mask_predictor.mask_fcn_logits.weight.normal_(0, 0.5)
