@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,11 @@ class FrozenBatchNorm2d(nn.Module):
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        # Checkpoints of nets that were trained with plain batch norms have a counter.
+        state_dict.pop(f"{prefix}num_batches_tracked", None)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
     def forward(self, x: Tensor) -> Tensor:
         """Scale and shift `x: float32[N, C, H, W]`."""
         scale = self.weight * (self.running_var + self.eps).rsqrt()
@@ -43,8 +49,7 @@ def freeze(module: nn.Module) -> nn.Module:
     for name, part in module.named_children():
         if isinstance(part, nn.BatchNorm2d):
             frozen = FrozenBatchNorm2d(part.num_features, eps=part.eps)
-            state = {k: v for k, v in part.state_dict().items() if k != "num_batches_tracked"}
-            frozen.load_state_dict(state)
+            frozen.load_state_dict(part.state_dict())
             setattr(module, name, frozen)
         else:
             freeze(part)
