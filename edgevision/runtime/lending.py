@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from time import perf_counter_ns
 from typing import Generic, TypeVar
 
@@ -49,10 +48,6 @@ class Lent:
 class SessionInput(Lent):
     """Lent by `Session.input`."""
 
-    def __init__(self, slot: Slot, active: AbstractContextManager[object]) -> None:
-        super().__init__(slot)
-        self._active = active
-
     def run(self) -> OutputView:
         """Run on what was written; the view is valid until the next run or the block's end.
 
@@ -62,9 +57,7 @@ class SessionInput(Lent):
         """
         slot = self._lent()
         slot.generation += 1
-        with self._active:
-            slot.launch()
-            slot.wait()
+        slot.run()
         return OutputView(slot)
 
     def end(self) -> Slot | None:

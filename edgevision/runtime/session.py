@@ -96,9 +96,7 @@ class Session:
         slot = self._take()
         try:
             slot.fill(self.check(feeds))
-            with self._active:
-                slot.launch()
-                slot.wait()
+            slot.run()
             return slot.outputs()
         finally:
             self._free.put(slot)
@@ -133,9 +131,7 @@ class Session:
         slot = self._take()
         try:
             slot.fill(self.check(feeds))
-            with self._active:
-                slot.launch()
-                slot.wait()
+            slot.run()
             return OutputView(slot)
         finally:
             self._free.put(slot)
@@ -154,7 +150,7 @@ class Session:
         """
         slot = self._take()
         try:
-            buffer = SessionInput(slot, self._active)
+            buffer = SessionInput(slot)
             self._lenders.add(threading.get_ident())
             try:
                 yield buffer

@@ -48,6 +48,7 @@ class Slot:
         self.no_graph = "not warmed up"
         self.is_open = True
         self._device = program.device
+        self._active = program.device.active()
         self._options = options
         self._asynchronous = self._device.capabilities.async_copies
         self._in_flight = False
@@ -128,6 +129,19 @@ class Slot:
             self._queue()
         self._stream.record(self._done)
         self._recorded = True
+
+    def run(self) -> None:
+        """Launch and wait, on a thread where the device need not be active.
+
+        Raises:
+            RunError: the engine or the device failed.
+        """
+        if not self._asynchronous:
+            self._execution.enqueue(self._stream)
+            return
+        with self._active:
+            self.launch()
+            self.wait()
 
     def wait(self) -> None:
         """Wait until the frame's answer is in host memory.

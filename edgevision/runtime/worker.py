@@ -115,7 +115,10 @@ class Worker(Generic[T]):
                 replaced = self._schedule.enter(entry)
                 if replaced is not None:
                     self._drop(replaced, REPLACED, settled)
-                with self._active:
+                if self._queues:
+                    with self._active:
+                        self._launch_waiting(settled)
+                else:
                     self._launch_waiting(settled)
         if settled:
             self._tell(settled)
