@@ -1,4 +1,4 @@
-"""Scores of semantic segmentation: the confusion matrix, and IoU and accuracy from it.
+"""Scores of semantic segmentation: the confusion matrix, IoU and accuracy from it, boundaries.
 
 Source: Everingham et al. 2010, "The Pascal Visual Object Classes Challenge", section 4.1.2 (IoU).
 """
@@ -7,6 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+
+from edgevision._optional import require
+
+# Of the diagonal, as Csurka et al. 2013 choose it.
+_TOLERANCE_SHARE = 0.0075
 
 
 class ConfusionMatrix:
@@ -62,3 +67,72 @@ class ConfusionMatrix:
         """Share of scored pixels that are right; NaN before anything was scored."""
         total = int(self._counts.sum())
         return float(np.trace(self._counts) / total) if total else float("nan")
+
+
+def boundary_f_scores(
+    truth: npt.NDArray[np.integer],
+    predicted: npt.NDArray[np.integer],
+    class_count: int,
+    *,
+    tolerance_px: float | None = None,
+) -> npt.NDArray[np.float64]:
+    """Return how well the outlines of each class agree in one pair of maps, 0 to 1.
+
+    It is the harmonic mean of two shares: of the predicted outline that lies within the tolerance
+    of the true one, and the other way round. An outline is every pixel of the class beside one of
+    another class; the frame's edge is none, and neither is the edge of void.
+
+    Source: Csurka et al. 2013, "What is a Good Evaluation Measure for Semantic Segmentation?"
+    (its BF); Perazzi et al. 2016, "A Benchmark Dataset and Evaluation Methodology for Video Object
+    Segmentation" (its F). Both average over the frames, class by class: use `nanmean`.
+
+    Args:
+        truth: class map `int[H, W]`; what is not below `class_count` is void.
+        predicted: class map `int[H, W]`.
+        class_count: how many classes there are.
+        tolerance_px: how far an outline may be off; 0.75 % of the diagonal if not given.
+
+    Returns:
+        `float64[class_count]`, NaN where a class has no outline in either map.
+
+    Raises:
+        ValueError: the maps have other shapes.
+        MissingDependencyError: SciPy is not installed.
+    """
+    if truth.ndim != 2 or truth.shape != predicted.shape:
+        raise ValueError(
+            f"class maps: truth {list(truth.shape)}, predicted {list(predicted.shape)}, "
+            "expected [H, W] twice"
+        )
+    ndimage = require("scipy.ndimage", extra="metrics")
+    if tolerance_px is None:
+        tolerance_px = _TOLERANCE_SHARE * float(np.hypot(*truth.shape))
+    void = (truth < 0) | (truth >= class_count)
+    outlines = [_outline(labels, void) for labels in (truth, predicted)]
+    scores = np.full(class_count, np.nan)
+    for k in range(class_count):
+        true, guess = (
+            outline & (labels == k)
+            for outline, labels in zip(outlines, (truth, predicted), strict=True)
+        )
+        if not (true.any() and guess.any()):
+            scores[k] = 0.0 if true.any() or guess.any() else np.nan
+            continue
+        precision = (ndimage.distance_transform_edt(~true)[guess] <= tolerance_px).mean()
+        recall = (ndimage.distance_transform_edt(~guess)[true] <= tolerance_px).mean()
+        both = precision + recall
+        scores[k] = 2 * precision * recall / both if both else 0.0
+    return scores
+
+
+def _outline(labels: npt.NDArray[np.integer], void: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Mark the pixels with a neighbour of another class above, below, left or right."""
+    outline = np.zeros(labels.shape, np.bool_)
+    for before, after in (
+        (np.s_[:-1, :], np.s_[1:, :]),
+        (np.s_[:, :-1], np.s_[:, 1:]),
+    ):
+        edge = (labels[before] != labels[after]) & ~void[before] & ~void[after]
+        outline[before] |= edge
+        outline[after] |= edge
+    return outline

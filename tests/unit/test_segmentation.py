@@ -1,4 +1,4 @@
-"""Segmentation scores, against scikit-learn's."""
+"""Segmentation scores, against scikit-learn's and against outlines compared pixel by pixel."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score
 
-from edgevision.metrics.segmentation import ConfusionMatrix
+from edgevision.metrics.segmentation import ConfusionMatrix, boundary_f_scores
 
 CLASSES = 4
 VOID = 255
@@ -95,3 +95,55 @@ def test_misuse_is_refused() -> None:
         ConfusionMatrix(0)
     with pytest.raises(ValueError, match=r"truth \(2, 3\), predicted \(3, 2\)"):
         ConfusionMatrix(2).add(np.zeros((2, 3), np.uint8), np.zeros((3, 2), np.uint8))
+
+
+def outline_of(labels: Labels, k: int) -> npt.NDArray[np.int64]:
+    """Pixels of class k beside another class, one by one; neither void nor the edge counts."""
+    height, width = labels.shape
+    return np.array(
+        [
+            (y, x)
+            for y, x in np.argwhere(labels == k)
+            for v, u in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1))
+            if 0 <= v < height and 0 <= u < width and labels[v, u] not in (k, VOID)
+        ]
+    ).reshape(-1, 2)
+
+
+def near_share(points: npt.NDArray[np.int64], others: npt.NDArray[np.int64], most: float) -> float:
+    gaps = np.hypot(*(points[:, None] - others[None]).transpose(2, 0, 1))
+    return float((gaps.min(1) <= most).mean())
+
+
+@given(st.integers(0, 2**32), st.sampled_from([0.0, 1.0, 1.5, 3.0]))
+def test_outlines_agree_as_far_as_their_pixels_do(seed: int, tolerance: float) -> None:
+    rng = np.random.default_rng(seed)
+    coarse = rng.choice([0, 1, 2, VOID], (2, 4, 5), p=[0.4, 0.3, 0.2, 0.1]).astype(np.uint8)
+    truth, predicted = coarse.repeat(3, 1).repeat(3, 2)
+    predicted = np.where(truth == VOID, VOID, np.where(predicted == VOID, 0, predicted))
+    scores = boundary_f_scores(truth, predicted, CLASSES, tolerance_px=tolerance)
+    for k in range(CLASSES):
+        true, guess = (np.unique(outline_of(labels, k), axis=0) for labels in (truth, predicted))
+        if not len(true) and not len(guess):
+            assert math.isnan(scores[k])
+        elif not len(true) or not len(guess):
+            assert scores[k] == 0
+        else:
+            shares = near_share(guess, true, tolerance), near_share(true, guess, tolerance)
+            both = sum(shares)
+            expected = 2 * shares[0] * shares[1] / both if both else 0
+            assert scores[k] == pytest.approx(expected)
+
+
+def test_a_shifted_outline_counts_within_the_tolerance_alone() -> None:
+    truth = np.zeros((300, 400), np.uint8)  # a diagonal of 500: 3.75 pixels
+    truth[:, 200:] = 1
+    for shift, expected in ((3, 1), (4, 0)):
+        predicted = np.zeros_like(truth)
+        predicted[:, 200 + shift :] = 1
+        assert boundary_f_scores(truth, predicted, 2).tolist() == [expected, expected]
+
+
+def test_outlines_of_other_shapes_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"truth \[2, 3\], predicted \[3, 2\]"):
+        boundary_f_scores(np.zeros((2, 3), np.uint8), np.zeros((3, 2), np.uint8), 2)
