@@ -84,7 +84,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def exit_code(error: BaseException) -> int:
-    """Return the exit code that `error` ends the command with."""
+    """Return the exit code that `error` ends the command with.
+
+    A Ctrl-C inside a compiled import comes out as that import's own error.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, KeyboardInterrupt):
+            return INTERRUPTED
+        cause = cause.__cause__ or cause.__context__
     return next(code for kind, code in _EXIT_CODES if isinstance(error, kind))
 
 

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edgevision.cli import exit_code
+from edgevision.errors import MissingDependencyError
 from tests.cli.conftest import Outcome, Shell
 
 
@@ -262,13 +264,26 @@ def test_interrupted_build_leaves_the_old_bundle_whole(
         if build.returncode == 0:
             break
         # Before main() runs there is nobody to catch the signal yet.
-        assert build.returncode in (130, -signal.SIGINT, 1)
+        assert build.returncode in (130, -signal.SIGINT, 1), err
         if build.returncode == 130:
             assert "interrupted; nothing was changed" in err
         after = {p: p.read_bytes() for p in target.rglob("*") if p.is_file()}
         assert after == before
         assert [p.name for p in tmp_path.iterdir()] == ["keep.ev"]
     shell("verify", target)
+
+
+def test_an_interrupted_import_is_an_interrupt() -> None:
+    try:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            raise ImportError("numpy.core.multiarray failed to import")  # noqa: B904 - as C code does
+    except ImportError as error:
+        missing = MissingDependencyError("torch is not installed")
+        missing.__cause__ = error
+    assert exit_code(missing) == 130
+    assert exit_code(MissingDependencyError("torch is not installed")) == 3
 
 
 def test_a_full_disk_is_one_message(project: Path, tmp_path: Path) -> None:

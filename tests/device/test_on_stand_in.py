@@ -33,7 +33,7 @@ def test_the_suite_passes(binding: str, order: str, integrated: bool) -> None:
         pytest.skip(str(reason))
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *SUITES],
-        cwd=HERE, env={**variables, "EDGEVISION_TEST_BINDINGS": binding},
+        cwd=HERE, env={**variables, "EDGEVISION_TEST_BINDINGS": binding, "PYTEST_ADDOPTS": ""},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
