@@ -142,7 +142,7 @@ class InstanceTask:
             )
         if frame.shape[0] != 1 or frame.shape[3] != 3:
             raise BundleFormatError(f"task instance: expected one frame a call, got {frame}")
-        classes, order = classes_of(settings, "instance"), order_of(settings, "instance")
+        order, classes = order_of(settings, "instance"), classes_of(settings, "instance")
         return InstanceTask(classes, (frame.shape[1], frame.shape[2]), order)
 
     def feeds(self, frame: Image) -> dict[str, object]:

@@ -95,7 +95,7 @@ class SemanticTask:
                 "task semantic: expected uint8[1, H, W, 3] -> uint8[1, H, W], "
                 f"got {frame} -> {mask}"
             )
-        classes, order = classes_of(settings, "semantic"), order_of(settings, "semantic")
+        order, classes = order_of(settings, "semantic"), classes_of(settings, "semantic")
         return SemanticTask(classes, (height, width), order, frame.name)
 
     def feeds(self, frame: Image) -> dict[str, object]:
