@@ -66,7 +66,8 @@ def run_demo(out: str | os.PathLike[str], *, progress: Progress = silent) -> Dem
             "the demo's photos come with the repository, not with the wheel: clone it, then "
             "make demo"
         )
-    card = zoo_entry(_NET).card
+    entry = zoo_entry(_NET)
+    card = entry.card
     assert isinstance(card, SegmenterCard)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
@@ -91,7 +92,7 @@ def run_demo(out: str | os.PathLike[str], *, progress: Progress = silent) -> Dem
     page = folder / "report.html"
     html = environment.get_template("demo.html.jinja").render(
         net=_NET,
-        card=card,
+        metrics=entry.metrics,
         scores=summary.scores,
         sizes=_sizes(plain, summary),
         latency=latency,

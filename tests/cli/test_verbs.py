@@ -273,6 +273,14 @@ def test_interrupted_build_leaves_the_old_bundle_whole(
     shell("verify", target)
 
 
+def test_the_demo_writes_its_report(shell: Shell, project: Path) -> None:
+    told = shell("demo", "--out", "demo").out
+    page = (project / "demo" / "report.html").read_text()
+    assert "0.7205" in page, "what the model card states"
+    assert page.count("<img") >= 3
+    assert str(Path("demo") / "report.html") in told
+
+
 def test_an_interrupted_import_is_an_interrupt() -> None:
     try:
         try:
