@@ -263,8 +263,9 @@ def test_interrupted_build_leaves_the_old_bundle_whole(
         _, err = build.communicate(timeout=60)
         if build.returncode == 0:
             break
-        # Before main() runs there is nobody to catch the signal yet.
-        assert build.returncode in (130, -signal.SIGINT, 1), err
+        # Before main() runs there is nobody to catch the signal yet, and torch can crash when it is
+        # interrupted while it loads; what counts here is the bundle.
+        assert build.returncode in (130, -signal.SIGINT, -signal.SIGSEGV, 1), err
         if build.returncode == 130:
             assert "interrupted; nothing was changed" in err
         after = {p: p.read_bytes() for p in target.rglob("*") if p.is_file()}
