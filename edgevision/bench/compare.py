@@ -30,7 +30,7 @@ import numpy.typing as npt
 from edgevision.errors import RunError
 from edgevision.progress import Progress, silent
 
-Verdict = Literal["same", "slower", "faster", "too noisy"]
+Verdict = Literal["same", "slower", "faster", "unclear", "too noisy"]
 
 _NOISE = 0.02
 _PART_OF_GATE = 0.4
@@ -106,8 +106,8 @@ def compare(
     Args:
         first: what is known.
         second: what is judged.
-        gate: the slow-down that must be found; the verdict is "slower" if the interval lies above
-            two fifths of it.
+        gate: the slow-down that matters; the verdict is "slower" if the interval lies above two
+            fifths of it, "same" if it lies below it, and "unclear" if it reaches across.
         rounds: of each set of processes.
         processes: how many fresh sets.
         progress: told of each round.
@@ -148,7 +148,7 @@ def decide(
     control = float(np.median(np.concatenate(controls)))
     low, high = interval(ratios)
     least = 1 + _PART_OF_GATE * gate
-    verdict: Verdict = "same"
+    verdict: Verdict = "same" if high < 1 + gate else "unclear"
     if abs(control - 1) > _NOISE:
         verdict = "too noisy"
     elif low > least:

@@ -8,7 +8,9 @@ from xml.etree import ElementTree
 from edgevision.bench.compare import Comparison
 
 _MEANING = {
-    "same": "no slow-down of {gate:.1%} or more was found",
+    "same": "a slow-down of {gate:.1%} can be ruled out",
+    "unclear": "the interval neither rules out a slow-down of {gate:.1%} nor shows one. Try again "
+    "on a quieter machine",
     "slower": "it is slower",
     "faster": "it is faster",
     "too noisy": "the first side differs from its own twin by {noise:+.1%}: this machine is too "
@@ -42,10 +44,10 @@ def as_json(found: Comparison, first: str, second: str) -> dict[str, object]:
 
 
 def as_junit(found: Comparison, first: str, second: str) -> str:
-    """Return one test case, failed if slower, skipped if the machine was too noisy."""
+    """Return one test case, failed if slower, skipped if there is no verdict."""
     suite = ElementTree.Element("testsuite", name="edgevision bench compare", tests="1")
     case = ElementTree.SubElement(suite, "testcase", name=f"{second} over {first}")
-    if found.verdict in ("slower", "too noisy"):
+    if found.verdict in ("slower", "unclear", "too noisy"):
         kind = "failure" if found.verdict == "slower" else "skipped"
         suite.set("failures" if kind == "failure" else "skipped", "1")
         ElementTree.SubElement(case, kind, message=sentence(found))

@@ -39,6 +39,15 @@ def test_a_machine_that_differs_from_itself_gives_no_verdict() -> None:
     assert "nothing is wrong with the second side" in as_markdown(found, "a", "b")
 
 
+def test_an_interval_that_reaches_across_the_gate_is_no_verdict() -> None:
+    control = rounds(1.0, 1, noise=0.01)
+    found = decide(rounds(1.02, 2, noise=0.3), control, gate=0.05)
+    assert found.low < 1.02
+    assert found.high > 1.05
+    assert found.verdict == "unclear"
+    assert "skipped" in as_junit(found, "a", "b")
+
+
 def test_the_interval_covers_the_truth_of_processes_that_differ() -> None:
     covered = 0
     for seed in range(100):
