@@ -98,7 +98,11 @@ def exit_code(error: BaseException) -> int:
 
 def _fail(error: BaseException, *, as_json: bool) -> int:
     code = exit_code(error)
-    message = "interrupted; nothing was changed" if code == INTERRUPTED else str(error)
+    message = (
+        "interrupted; what was not finished is as it was before"
+        if code == INTERRUPTED
+        else str(error)
+    )
     print(f"edgevision: {message}", file=sys.stderr)
     if isinstance(error, BuildError) and error.log:
         print("\n".join(error.log.strip().splitlines()[-20:]), file=sys.stderr)
