@@ -254,10 +254,10 @@ def test_interrupted_build_leaves_the_old_bundle_whole(
     target = tmp_path / "keep.ev"
     shutil.copytree(project / "int8.ev", target)
     before = {p: p.read_bytes() for p in target.rglob("*") if p.is_file()}
-    command = [sys.executable, "-m", "edgevision.cli", "build", "nets:net", "--size", "32x48",
-               "--classes", "classes.txt", "--target", "host-cpu", "--out", str(target)]  # fmt: skip
+    options = "--size 32x48 --classes classes.txt --target host-cpu --out".split()
+    build_it = [sys.executable, "-m", "edgevision.cli", "build", "nets:net", *options, str(target)]
     for delay_s in (0.3, 1.5, 3.0, 4.5):
-        build = subprocess.Popen(command, cwd=project, stderr=subprocess.PIPE, text=True)
+        build = subprocess.Popen(build_it, cwd=project, stderr=subprocess.PIPE, text=True)
         time.sleep(delay_s)
         build.send_signal(signal.SIGINT)
         _, err = build.communicate(timeout=60)
