@@ -24,8 +24,8 @@ CANDIDATES = 1000
 MOST_PLACES = 3840
 """TensorRT's limit of K in TopK."""
 
-_BOX_BINS, _MASK_BINS = 7, 14
-_DELTA_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
+BOX_BINS, MASK_BINS = 7, 14
+DELTA_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 _LONGEST_STEP = math.log(1000.0 / 16)
 _LEAST_PROPOSAL, _LEAST_DETECTION = 1e-3, 1e-2
 
@@ -60,27 +60,19 @@ class Detections(nn.Module):
         with torch.no_grad():
             maps = list(self.backbone(torch.zeros(1, 3, *size)).values())
         shapes = [(int(x.shape[-2]), int(x.shape[-1])) for x in maps]
-        strides = [size[0] // height for height, _ in shapes]
         # The coarsest map, "pool", is for proposals alone.
-        self.sampler = RegionSampler(shapes[:-1], strides[:-1])
+        self.sampler = RegionSampler(shapes[:-1], [size[0] // height for height, _ in shapes[:-1]])
         self.levels = len(shapes)
-        for index, (shape, stride) in enumerate(zip(shapes, strides, strict=True)):
+        for index, shape in enumerate(shapes):
             anchors = grid_anchors(
-                shape, stride, settings.anchor_sizes[index], settings.aspect_ratios
+                shape, size, settings.anchor_sizes[index], settings.aspect_ratios
             )
             self.register_buffer(f"anchors_{index}", anchors)
 
     def forward(self, frame: Tensor) -> tuple[Tensor, ...]:
         """Return boxes, labels, scores, masks, count, overflow and converged of `frame`."""
-        # TensorRT takes uint8 at a Cast alone, so the cast comes before any change of layout.
-        x = frame.float().permute(0, 3, 1, 2)
-        if self.flip:
-            x = x.index_select(1, self.order)
-        x = x * self.scale + self.bias
-        if self.size != self.input_size:
-            x = interpolate(x, size=self.size, mode="bilinear", align_corners=False)
-        maps = list(self.backbone(x).values())
-        proposals, valid, settled = self._proposals(maps)
+        maps = list(self.backbone(self.normalized(frame)).values())
+        proposals, valid, settled = self.proposals(*self.head(maps))
         atlas = self.sampler.atlas(maps[:-1])
         boxes, labels, scores, overflow, also_settled = self._detections(atlas, proposals, valid)
         masks = self._masks(atlas, boxes, labels)
@@ -96,24 +88,38 @@ class Detections(nn.Module):
             (settled * also_settled).to(torch.int32),
         )
 
-    def _proposals(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    def normalized(self, frame: Tensor) -> Tensor:
+        """Return `float32[N, 3, *size]` of `frame: uint8[N, *input_size, 3]`."""
+        # TensorRT takes uint8 at a Cast alone, so the cast comes before any change of layout.
+        x = frame.float().permute(0, 3, 1, 2)
+        if self.flip:
+            x = x.index_select(1, self.order)
+        x = x * self.scale + self.bias
+        if self.size != self.input_size:
+            x = interpolate(x, size=self.size, mode="bilinear", align_corners=False)
+        return x
+
+    def anchors(self) -> list[Tensor]:
+        """Return each map's anchors, float32[h w A, 4] x1 y1 x2 y2 px."""
+        return [getattr(self, f"anchors_{index}") for index in range(self.levels)]
+
+    def proposals(
+        self, all_logits: Sequence[Tensor], all_deltas: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the best boxes `float32[N, R, 4]`, which of them count, and convergence."""
         before, after = self.settings.proposals
-        all_logits, all_deltas = self.head(maps)
-        most = min(before, max(getattr(self, f"anchors_{i}").shape[0] for i in range(self.levels)))
+        all_anchors = self.anchors()
+        most = min(before, max(len(anchors) for anchors in all_anchors))
         boxes, scores = [], []
-        for index, (logits, deltas) in enumerate(zip(all_logits, all_deltas, strict=True)):
-            anchors: Tensor = getattr(self, f"anchors_{index}")
-            count, places = logits.shape[0], anchors.shape[0]
-            flat = logits.permute(0, 2, 3, 1).reshape(count, places)
-            # [N, A 4, h, w] -> [N, h w A, 4]
-            moves = deltas.reshape(count, -1, 4, *deltas.shape[-2:]).permute(0, 3, 4, 1, 2)
+        for anchors, logits, deltas in zip(all_anchors, all_logits, all_deltas, strict=True):
+            flat, moves = by_anchor(logits, deltas)
+            count, places = flat.shape
             kept = min(before, places)
             best, chosen = flat.topk(kept, dim=1)
             picked = chosen[..., None].expand(count, kept, 4)
             box = decode(
                 anchors.expand(count, places, 4).gather(1, picked),
-                moves.reshape(count, places, 4).gather(1, picked),
+                moves.gather(1, picked),
                 (1.0, 1.0, 1.0, 1.0),
             )
             box = clip(box, self.size)
@@ -139,14 +145,14 @@ class Detections(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Return the best boxes, labels and scores, the number of candidates, and convergence."""
         count, regions = proposals.shape[:2]
-        cut = self.sampler(atlas, proposals, _BOX_BINS)
+        cut = self.sampler(atlas, proposals, BOX_BINS)
         hidden = self.heads.box_head(cut.reshape(count * regions, *cut.shape[2:]))
         logits, deltas = self.heads.box_predictor(hidden)
         classes = logits.shape[-1] - 1
         score = logits.softmax(-1)[:, 1:].reshape(count, regions, classes) * valid[..., None]
         moves = deltas.reshape(count, regions, classes + 1, 4)[:, :, 1:]
         boxes = clip(
-            decode(proposals[:, :, None].expand_as(moves), moves, _DELTA_WEIGHTS), self.size
+            decode(proposals[:, :, None].expand_as(moves), moves, DELTA_WEIGHTS), self.size
         )
         usable = is_large(boxes, _LEAST_DETECTION) * (score > self.settings.score)
         score = torch.where(usable > 0, score, torch.full_like(score, -1)).flatten(1)
@@ -167,7 +173,7 @@ class Detections(nn.Module):
     def _masks(self, atlas: Tensor, boxes: Tensor, labels: Tensor) -> Tensor:
         """Return each detection's mask of its own class, `float32[N, D, 28, 28]`."""
         count, places = boxes.shape[:2]
-        cut = self.sampler(atlas, boxes, _MASK_BINS)
+        cut = self.sampler(atlas, boxes, MASK_BINS)
         hidden = self.heads.mask_head(cut.reshape(count * places, *cut.shape[2:]))
         masks: Tensor = self.heads.mask_predictor(hidden).sigmoid()
         side = masks.shape[-1]
@@ -175,20 +181,30 @@ class Detections(nn.Module):
         return masks.gather(1, chosen).reshape(count, places, side, side)
 
 
+def by_anchor(logits: Tensor, deltas: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a map's `[N, A, h, w]` and `[N, 4 A, h, w]` as `[N, h w A]` and `[N, h w A, 4]`."""
+    count = logits.shape[0]
+    moves = deltas.reshape(count, -1, 4, *deltas.shape[-2:]).permute(0, 3, 4, 1, 2)
+    return logits.permute(0, 2, 3, 1).reshape(count, -1), moves.reshape(count, -1, 4)
+
+
 def grid_anchors(
-    shape: tuple[int, int], stride: int, sizes: Sequence[int], ratios: Sequence[float]
+    shape: tuple[int, int], size: tuple[int, int], sizes: Sequence[int], ratios: Sequence[float]
 ) -> Tensor:
-    """Return float32[h w A, 4]: anchors around each place of a map, row by row."""
+    """Return float32[h w A, 4]: anchors around each place of a map of `size`, row by row."""
     base = []
     for ratio in ratios:
         root = math.sqrt(ratio)
-        for size in sizes:
-            width, height = size / root, size * root
+        for side in sizes:
+            width, height = side / root, side * root
             base.append([-width / 2, -height / 2, width / 2, height / 2])
     centred = torch.tensor(base).round()
-    y, x = torch.meshgrid(
-        torch.arange(shape[0]) * stride, torch.arange(shape[1]) * stride, indexing="ij"
+    # A stride for each axis: half of an odd side is rounded up in the coarsest map.
+    rows, columns = (
+        torch.arange(places) * (pixels // places)
+        for places, pixels in zip(shape, size, strict=True)
     )
+    y, x = torch.meshgrid(rows, columns, indexing="ij")
     shifts = torch.stack([x, y, x, y], -1).reshape(-1, 1, 4)
     return (shifts + centred).reshape(-1, 4).float()
 

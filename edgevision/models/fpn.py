@@ -1,4 +1,4 @@
-"""A feature pyramid over a ResNet: one map of 256 channels per stride, 4 to 64.
+"""A feature pyramid over a backbone: one map of as many channels per stride, 4 to 64.
 
 Source: Lin et al. 2017, "Feature Pyramid Networks for Object Detection", section 3. Batch norms of
 the backbone are frozen, as detectors train with too few pictures at once to estimate them.
@@ -69,7 +69,11 @@ class FeaturePyramid(nn.Module):
         )
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Return a map for each of `maps`, finest first, and one of half the coarsest's size."""
+        """Return a map for each of `maps`, finest first, and one of half the coarsest's size.
+
+        Maps finer than the pyramid's finest are left out.
+        """
+        maps = maps[-len(self.inner_blocks) :]
         merged = self.inner_blocks[-1](maps[-1])
         found = [self.layer_blocks[-1](merged)]
         for index in range(len(maps) - 2, -1, -1):

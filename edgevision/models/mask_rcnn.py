@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from edgevision.models.fpn import PyramidBackbone, freeze
+from edgevision.models.mobilenet_v2 import MobileNetV2
 from edgevision.models.resnet import ResNet, resnet50
 
 _BOX_SIDE, _MASK_SIDE = 7, 14
@@ -176,3 +177,20 @@ def maskrcnn_resnet50(
     """Build Mask R-CNN over ResNet-50 with a feature pyramid; 91 classes are COCO's."""
     body = freeze(resnet50())
     return MaskRCNN(PyramidBackbone(body, ResNet.channels), classes, settings=settings)
+
+
+def maskrcnn_mobilenet_v2(classes: int, *, finest_anchor: int = 16) -> MaskRCNN:
+    """Build a small Mask R-CNN over MobileNetV2: 3.1 M parameters, made for embedded GPUs.
+
+    Args:
+        classes: with the background.
+        finest_anchor: side in pixels of the finest map's anchors; each map doubles it.
+    """
+    body = MobileNetV2()
+    settings = DetectionSettings(
+        anchor_sizes=tuple((finest_anchor * 2**level,) for level in range(5)),
+        proposals=(300, 100),
+        detections=20,
+    )
+    backbone = PyramidBackbone(body, body.channels[-4:], channels=64)
+    return MaskRCNN(backbone, classes, settings=settings, width=256, mask_width=64)

@@ -309,7 +309,7 @@ def test_torchvision_s_checkpoint_loads_strictly(torchvision: ModuleType) -> Non
     maskrcnn_resnet50().load_state_dict(theirs.state_dict(), strict=True)
 
 
-@pytest.mark.parametrize("size", [(320, 320), (512, 512), (320, 448)])
+@pytest.mark.parametrize("size", [(320, 320), (512, 512), (320, 448), (352, 480)])
 def test_all_of_torchvision_s_detections_are_found(
     torchvision: ModuleType, size: tuple[int, int]
 ) -> None:
