@@ -13,6 +13,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -135,13 +136,16 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("source", help="a shipped net, package.module:factory, FILE.onnx, or BUNDLE")
     build.add_argument("--out", type=Path, help="the bundle to write (not for a BUNDLE source)")
     build.add_argument("--weights", type=Path, help="safetensors or tensor-only checkpoint")
-    build.add_argument("--task", choices=["semantic", "tensors"])
+    build.add_argument("--task", choices=["semantic", "instance", "tensors"])
     build.add_argument("--size", type=_size, metavar="HxW", help="the net's input size")
     build.add_argument("--classes", type=Path, help="file: a class name a line, maybe #rrggbb")
     build.add_argument("--precision", choices=["fp32", "fp16", "int8"], default="fp32")
     build.add_argument("--calibration", type=Path, metavar="DIR", help="typical frames, for INT8")
     build.add_argument(
-        "--evaluate", type=Path, metavar="DIR", help="images/ and labels/ to score on"
+        "--evaluate",
+        type=Path,
+        metavar="DIR",
+        help="images/ with labels/ or instances.json to score on",
     )
     build.add_argument("--target", action="append", metavar="NAME", help="may be repeated")
 
@@ -268,12 +272,7 @@ def _summary_json(summary: BuildSummary) -> dict[str, object]:
         "bundle": str(summary.bundle.root),
         "precision": manifest.precision,
         "accuracy": [
-            {
-                "form": score.form,
-                "miou": score.miou,
-                "pixel_accuracy": score.pixel_accuracy,
-                "agreement": score.agreement,
-            }
+            {k: v for k, v in asdict(score).items() if not isinstance(v, tuple)}
             for score in summary.scores
         ],
         "parity": [
@@ -309,11 +308,19 @@ def _artifacts_json(manifest: Manifest, seconds: object = None) -> list[dict[str
 def _print_scores(summary: BuildSummary) -> None:
     if not summary.scores:
         return
-    print(f"{'form':10} {'mIoU':>7} {'pixel accuracy':>15} {'agrees with torch':>18}")
+    names = list(summary.scores[0].figures())
+    print("  ".join([f"{'form':16}", *names]))
     for score in summary.scores:
-        miou = "-" if score.miou is None else f"{score.miou:.4f}"
-        accuracy = "-" if score.pixel_accuracy is None else f"{score.pixel_accuracy:.4f}"
-        print(f"{score.form:10} {miou:>7} {accuracy:>15} {score.agreement:>17.3%}")
+        values = ("-" if v is None else f"{v:.4f}" for v in score.figures().values())
+        cells = (f"{value:>{len(name)}}" for name, value in zip(names, values, strict=True))
+        print("  ".join([f"{score.form:16}", *cells]))
+    classes = summary.bundle.manifest.settings.get("classes")
+    if not summary.scores[0].per_class() or not isinstance(classes, list):
+        return
+    print("  ".join([f"{'class':16}", *(f"{score.form:>9}" for score in summary.scores)]))
+    for label, *row in zip(classes, *(s.per_class() for s in summary.scores), strict=True):
+        name = label["name"] if isinstance(label, dict) else "?"
+        print("  ".join([f"{name:16}", *(f"{value:9.4f}" for value in row)]))
 
 
 def _verify(options: argparse.Namespace) -> int:

@@ -26,9 +26,10 @@ from edgevision.errors import ExportError, ParityError
 from edgevision.manifest import Artifact, Manifest, Stage
 from edgevision.parity import ParityReport
 from edgevision.progress import Progress, silent
-from edgevision.runtime.evaluate import SemanticScore, evaluate_semantic
+from edgevision.runtime.evaluate import Score
 from edgevision.runtime.session import Session
 from edgevision.runtime.verify import check_golden
+from edgevision.score import score_forms
 from edgevision.targets import Flavour, TargetProfile, get_target
 from edgevision.tensors import TensorSpec
 
@@ -59,7 +60,7 @@ class BuildSummary:
 
     bundle: Bundle
     parity: tuple[ParityReport, ...]
-    scores: tuple[SemanticScore, ...]
+    scores: tuple[Score, ...]
     seconds: Mapping[str, float]
 
 
@@ -83,14 +84,15 @@ def build(
         source: a shipped net's name, `package.module:factory`, a path ending in .onnx, a torch
             module, or an adapter.
         out: the bundle's directory.
-        task: "semantic" or "tensors"; by default what the source says.
+        task: "semantic", "instance" or "tensors"; by default what the source says.
         weights: a safetensors file, or a PyTorch checkpoint that holds tensors alone.
         size: (H, W) of the net's input.
         classes: names, or (name, "#rrggbb").
         precision: "fp32", "fp16" or "int8".
         calibration: folder of images (`tensors`: of .npz files keyed by input name); INT8 needs it,
             but for a generator, which is calibrated on seeds.
-        evaluate: folder with `images/` and `labels/`, or images alone, to score every form on.
+        evaluate: folder to score every form on: `images/` with `labels/`, or images alone; objects
+            need `images/` and COCO's `instances.json`.
         targets: names of targets; one that cannot be built here is recorded as pending.
         progress: told how far the work is.
 
@@ -133,7 +135,7 @@ def build(
             calibration=calibration_samples(adapter, calibration) if precision == "int8" else None,
             progress=progress,
         )
-        scores = _scores(adapter, stage, evaluate, progress) if evaluate else []
+        scored = score_forms(adapter, stage, evaluate, progress=progress) if evaluate else None
         graph = "stages/main/model.onnx"
         writer.add(graph, stage.graphs[precision])
         writer.add_golden("main", stage.golden_inputs, stage.golden_outputs)
@@ -150,6 +152,7 @@ def build(
             profiles,
             graph_for=lambda target: _graph_for(stage, precision, target),
             golden=(stage.golden_inputs, stage.golden_outputs),
+            task=adapter.task,
             writer=writer,
             bundle_name=Path(out).name,
             progress=progress,
@@ -159,8 +162,9 @@ def build(
         if precision != "fp32":
             layers = {"kept_wide": dict(stage.kept), "int8": dict(stage.int8)}
             writer.add("reports/layers.json", _json(layers))
-        if scores:
-            writer.add("reports/accuracy.json", _json([asdict(score) for score in scores]))
+        if scored:
+            writer.add("reports/accuracy.json", _json([asdict(score) for score in scored.scores]))
+            writer.add("reports/differences.png", scored.picture)
         provenance = {
             **resolved.provenance,
             "golden_samples": origin,
@@ -178,7 +182,7 @@ def build(
             provenance=provenance,
         )
         bundle = writer.publish(manifest)
-    return BuildSummary(bundle, parity, tuple(scores), seconds)
+    return BuildSummary(bundle, parity, scored.scores if scored else (), seconds)
 
 
 def add_targets(
@@ -212,6 +216,7 @@ def add_targets(
                 profiles,
                 graph_for=partial(_same, graph),
                 golden=golden[stage.name],
+                task=old.manifest.task,
                 writer=writer,
                 bundle_name=str(bundle),
                 progress=progress,
@@ -242,6 +247,7 @@ def _build_artifacts(
     *,
     graph_for: Callable[[TargetProfile], bytes],
     golden: tuple[Mapping[str, Array], Mapping[str, Array]],
+    task: str,
     writer: BundleWriter,
     bundle_name: str,
     progress: Progress,
@@ -266,7 +272,7 @@ def _build_artifacts(
             _check_tensors(stage, result.inputs, result.outputs, target)
             data = engine.read_bytes()
         if target.flavour is Flavour.ORT:
-            proofs += _prove(stage, data, golden, target)
+            proofs += _prove(stage, data, golden, target, task)
         writer.add(path, data)
         artifacts.append(Artifact(target.name, target.flavour, path, result.version, result.sm))
         seconds[target.name] = result.seconds
@@ -290,10 +296,11 @@ def _prove(
     data: bytes,
     golden: tuple[Mapping[str, Array], Mapping[str, Array]],
     target: TargetProfile,
+    task: str,
 ) -> list[ParityReport]:
     with Session.open(data, flavour=target.flavour, profiles=stage.profiles) as session:
         name = f"{stage.name}/{target.name}"
-        reports = check_golden(session, stage, *golden, name=name)
+        reports = check_golden(session, stage, *golden, task=task, name=name)
     for report in reports:
         if not report.passed:
             raise ParityError(f"the artifact is not fit for use: {report}", report=report)
@@ -321,46 +328,6 @@ def _graph_for(stage: ExportedStage, precision: str, target: TargetProfile) -> b
     if precision == "int8" and target.flavour is Flavour.ORT:
         return stage.graphs["int8-host"]
     return stage.graphs[precision]
-
-
-def _scores(
-    adapter: ModelAdapter, stage: ExportedStage, folder: PathLike, progress: Progress
-) -> list[SemanticScore]:
-    if adapter.task != "semantic":
-        raise ValueError(f"task '{adapter.task}' has no metric: leave out --evaluate")
-    from edgevision.export.samples import in_channel_order
-
-    frame, mask = stage.inputs[0], stage.outputs[0]
-    classes = adapter.settings()["classes"]
-    assert isinstance(classes, list)
-    sessions = {
-        form: Session.open(graph, flavour=Flavour.ORT, profiles=stage.profiles)
-        for form, graph in stage.graphs.items()
-    }
-    runs: dict[str, Callable[[Feeds], Mapping[str, Array]]] = {"torch": adapter.reference}
-    runs |= {form: session.run for form, session in sessions.items()}
-
-    def predict(
-        run: Callable[[Feeds], Mapping[str, Array]],
-    ) -> Callable[..., npt.NDArray[np.uint8]]:
-        def of(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-            feed = in_channel_order(adapter, pixels)[np.newaxis]
-            classes: npt.NDArray[np.uint8] = run({frame.name: feed})[mask.name][0].astype(np.uint8)
-            return classes
-
-        return of
-
-    try:
-        return evaluate_semantic(
-            {form: predict(run) for form, run in runs.items()},
-            folder,
-            class_count=len(classes),
-            frame_size=(frame.shape[1], frame.shape[2]),
-            progress=progress,
-        )
-    finally:
-        for session in sessions.values():
-            session.close()
 
 
 def _calibration_provenance(stage: ExportedStage) -> dict[str, str]:

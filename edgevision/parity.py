@@ -1,12 +1,15 @@
-"""Comparison of what a candidate computes with its reference, element by element."""
+"""Comparison of what a candidate computes with its reference, element by element or by object."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+from edgevision.matching import MATCHED, distances
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,33 @@ class ParityReport:
             f"more than {self.tolerance.max_abs:g} (allowed {self.tolerance.max_mismatch_share:.3%}"
             f"), largest distance {self.max_abs:.4g}"
         )
+
+
+def compare_outputs(
+    reference: Mapping[str, npt.NDArray[np.generic]],
+    candidate: Mapping[str, npt.NDArray[np.generic]],
+    tolerances: Mapping[str, Tolerance],
+    *,
+    task: str,
+    name: str,
+) -> list[ParityReport]:
+    """Hold every output that has a tolerance against its reference.
+
+    Detections (task "instance") are paired first: the distances are those of `matching.distances`.
+
+    Raises:
+        ValueError: shapes differ, or nothing was detected that could be compared.
+    """
+    if task == "instance":
+        found = distances(reference, candidate)
+        if not found["labels"].size:
+            raise ValueError(f"{name}: neither side detects anything on the golden samples")
+        zeros = np.zeros_like(found["labels"])
+        return [compare(zeros, found[k], tolerances[k], name=f"{name}/{k}") for k in MATCHED]
+    return [
+        compare(reference[output], candidate[output], tolerance, name=f"{name}/{output}")
+        for output, tolerance in tolerances.items()
+    ]
 
 
 def compare(

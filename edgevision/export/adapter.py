@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -41,3 +41,6 @@ class ModelAdapter(Protocol):
         Raises:
             ExportError: the model cannot be captured.
         """
+
+    def kept_fp32(self, graph: onnx.ModelProto) -> Collection[str]:
+        """Return the names of `graph`'s nodes that stay in float32 at every precision."""

@@ -46,11 +46,13 @@ class Detections(nn.Module):
         input_size: tuple[int, int],
         *,
         flip: bool,
+        masks: str = "cells",
     ) -> None:
         """Read the maps' shapes off one pass of the backbone over zeros."""
         super().__init__()
         self.backbone, self.head, self.heads = module.backbone, module.rpn.head, module.roi_heads
         self.settings, self.size, self.input_size, self.flip = settings, size, input_size, flip
+        self.masks = masks
         mean, std = torch.tensor(settings.mean), torch.tensor(settings.std)
         self.register_buffer("scale", (1 / (255 * std)).view(1, 3, 1, 1))
         self.register_buffer("bias", (-mean / std).view(1, 3, 1, 1))
@@ -78,11 +80,14 @@ class Detections(nn.Module):
         masks = self._masks(atlas, boxes, labels)
         real = (scores > 0).to(scores.dtype)
         count = real.sum(-1).to(torch.int32)
+        boxes, masks = boxes * self.to_frame * real[..., None], masks * real[..., None, None]
+        if self.masks == "frame":
+            masks = paste(boxes, masks, self.input_size)
         return (
-            boxes * self.to_frame * real[..., None],
+            boxes,
             (labels * real.long()).to(torch.int32),
             scores * real,
-            masks * real[..., None, None],
+            masks,
             count,
             overflow,
             (settled * also_settled).to(torch.int32),
@@ -233,13 +238,40 @@ def is_large(boxes: Tensor, least: float) -> Tensor:
     return ((width >= least) & (height >= least)).to(boxes.dtype)
 
 
+def paste(boxes: Tensor, cells: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return each object's pixels, uint8[N, D, *size], 1 where its mask is over one half.
+
+    Two matrix products resize a mask and put it in its place, as torchvision's `paste_masks` does:
+    a border of one cell around, corners cut to whole pixels, then bilinear.
+    """
+    side = cells.shape[-1]
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    grown = (side + 2) / side / 2
+    rows = _weights((y1 + y2) / 2, (y2 - y1) * grown, side + 2, size[0])
+    columns = _weights((x1 + x2) / 2, (x2 - x1) * grown, side + 2, size[1])
+    found = rows @ pad(cells, (1, 1, 1, 1)) @ columns.transpose(-1, -2)
+    return (found > 0.5).to(torch.uint8)
+
+
+def _weights(centre: Tensor, half: Tensor, cells: int, pixels: int) -> Tensor:
+    """Return float32[..., pixels, cells]: how much of each cell each pixel of the frame takes."""
+    first, last = (centre - half).trunc(), (centre + half).trunc()
+    width = (last - first + 1).clamp(min=1)[..., None]
+    offset = torch.arange(pixels, device=centre.device) - first[..., None]
+    inside = ((offset >= 0) & (offset < width)).to(centre.dtype)
+    place = ((offset + 0.5) * (cells / width) - 0.5).clamp(0, cells - 1)
+    distance = (place[..., None] - torch.arange(cells, device=centre.device)).abs()
+    return (1 - distance).clamp(min=0) * inside[..., None]
+
+
 def names() -> Mapping[str, str]:
     """Return the outputs' names in order, and what each is."""
     return {
         "boxes": "float32[N, D, 4] x1 y1 x2 y2 in pixels of the frame",
         "labels": "int32[N, D], 0 where there is no detection",
         "scores": "float32[N, D], best first, 0 where there is no detection",
-        "masks": "float32[N, D, 28, 28], the probability of each cell of the box",
+        "masks": "float32[N, D, 28, 28], the probability of each cell of the box; or with masks of "
+        "the frame, uint8[N, D, H, W], 1 where the object is",
         "count": "int32[N], detections",
         "overflow": "int32[N], candidates over the score; beyond 1,000 the worst were left out",
         "converged": "int32[N], 1 where suppression is certainly the greedy one",

@@ -96,6 +96,10 @@ class ImageGenerator:
         """
         return capture(self._graph, self.inputs, ("images",), self.profiles)
 
+    def kept_fp32(self, graph: onnx.ModelProto) -> tuple[str, ...]:
+        """Return nothing: what must stay wide is found by its values."""
+        return ()
+
     def _arguments(self, feeds: Feeds) -> list[Tensor]:
         return [torch.from_numpy(np.array(feeds[spec.name])) for spec in self.inputs]
 

@@ -20,6 +20,7 @@ from edgevision.models.mask_rcnn import DetectionSettings, MaskRCNN
 from edgevision.tensors import DType, ShapeProfile, TensorSpec
 
 _LARGEST_STRIDE = 32
+_NARROW_OPS = ("Conv", "ConvTranspose", "Gemm", "Relu")
 
 
 class InstanceSegmentation:
@@ -46,6 +47,7 @@ class InstanceSegmentation:
         batch: int = 1,
         channel_order: str = "rgb",
         input_size: tuple[int, int] | None = None,
+        masks: str = "cells",
     ) -> None:
         """Wrap `module`.
 
@@ -56,6 +58,8 @@ class InstanceSegmentation:
             batch: frames in one call.
             channel_order: "rgb" or "bgr", the order in which the camera's frames will come.
             input_size: (H, W) of the camera's frame, if it is not `size`.
+            masks: "cells", 28x28 for each box, which the result pastes where they are asked for; or
+                "frame", pasted in the graph: a byte for each pixel and possible object.
 
         Raises:
             ValueError: an argument makes no sense.
@@ -75,6 +79,8 @@ class InstanceSegmentation:
             raise ValueError(f"channel_order: got '{channel_order}', expected rgb or bgr")
         if not 1 <= batch <= 64:
             raise ValueError(f"batch: got {batch}, expected 1 to 64")
+        if masks not in ("cells", "frame"):
+            raise ValueError(f"masks: got '{masks}', expected cells or frame")
         self._channel_order = channel_order
         self.detection = settings_of(module)
         _check(module, self.detection, len(self._classes))
@@ -85,6 +91,7 @@ class InstanceSegmentation:
                 self._size,
                 self._input_size,
                 flip=channel_order == "bgr",
+                masks=masks,
             )
         self.inputs: tuple[TensorSpec, ...] = (
             TensorSpec("frame", DType.UINT8, (batch, *self._input_size, 3)),
@@ -113,6 +120,25 @@ class InstanceSegmentation:
             ExportError: torch cannot export the module.
         """
         return capture(self._graph, self.inputs, tuple(names()), {})
+
+    def kept_fp32(self, graph: onnx.ModelProto) -> list[str]:
+        """Return what stands behind the choice of anchors, but for the heads' layers.
+
+        Boxes, overlaps and sample points need more digits than float16 has: at 1,000 pixels its
+        steps are half a pixel.
+        """
+        behind, kept = set[str](), []
+        for node in graph.graph.node:
+            if node.op_type == "TopK" or behind & set(node.input):
+                behind.update(node.output)
+                if node.op_type not in _NARROW_OPS:
+                    kept.append(node.name)
+        return kept
+
+
+def is_detector(module: nn.Module) -> bool:
+    """Return whether `module` is built as torchvision's detectors are."""
+    return hasattr(module, "rpn") and hasattr(module, "roi_heads")
 
 
 def settings_of(module: Any) -> DetectionSettings:

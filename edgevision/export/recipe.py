@@ -15,7 +15,8 @@ from edgevision.export.capture import serialized
 from edgevision.export.precision import to_fp16
 from edgevision.export.quantize import to_int8
 from edgevision.export.tensors import graph_inputs, graph_outputs
-from edgevision.parity import ParityReport, Tolerance, compare
+from edgevision.matching import distances
+from edgevision.parity import ParityReport, Tolerance, compare_outputs
 from edgevision.progress import Progress, silent
 from edgevision.runtime.session import Session
 from edgevision.targets import Flavour
@@ -30,6 +31,14 @@ _PIXEL_SHARES = {"fp32": 0.0, "fp16": 2e-3, "int8": 0.02, "int8-host": 0.02}
 # Distance of float elements, relative to the largest magnitude of the output.
 _FLOAT_DISTANCES = {"fp32": 1e-3, "fp16": 2e-2, "int8": 0.2, "int8-host": 0.2}
 _FLOAT_SHARES = {"fp32": 0.0, "fp16": 1e-3, "int8": 1e-2, "int8-host": 1e-2}
+# Detections paired by `matching`: how far each may be, and the share that may be further off.
+_OBJECT_DISTANCES = {
+    "labels": {"fp32": 0.0, "fp16": 0.0, "int8": 0.0, "int8-host": 0.0},
+    "boxes": {"fp32": 0.01, "fp16": 0.1, "int8": 0.3, "int8-host": 0.3},
+    "scores": {"fp32": 1e-3, "fp16": 0.05, "int8": 0.3, "int8-host": 0.3},
+    "masks": {"fp32": 1e-2, "fp16": 0.05, "int8": 0.2, "int8-host": 0.2},
+}
+_OBJECT_SHARES = {"fp32": 0.02, "fp16": 0.05, "int8": 0.2, "int8-host": 0.2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +104,11 @@ def export_stage(
     golden_inputs = _stacked(samples)
     golden_outputs = _stacked([adapter.reference(sample) for sample in samples])
     _check_numbers(golden_outputs)
+    if adapter.task == "instance":
+        _check_objects(golden_outputs)
     progress("capturing", 0, 0)
     fp32 = _named(adapter.to_onnx(), golden_outputs)
+    keep_fp32 = {*keep_fp32, *adapter.kept_fp32(fp32)}
     inputs, outputs = graph_inputs(fp32), graph_outputs(fp32)
     profiles = dict(adapter.profiles)
     steps: dict[str, onnx.ModelProto] = {"fp32": fp32}
@@ -121,17 +133,13 @@ def export_stage(
         summary, proven = quantized.calibration, quantized.int8
         kept = {**kept, **half.kept_fp32, **quantized.kept_float}
     graphs = {step: serialized(model) for step, model in steps.items()}
-    tolerances = {
-        step: {
-            name: _tolerance(step, array, is_picture=adapter.task == "generated")
-            for name, array in golden_outputs.items()
-        }
-        for step in graphs
-    }
+    tolerances = {step: _tolerances(adapter.task, step, golden_outputs) for step in graphs}
     parity: list[ParityReport] = []
     for done, (step, graph) in enumerate(graphs.items()):
         progress("checking parity", done, len(graphs))
-        parity += _check(step, graph, profiles, samples, golden_outputs, tolerances[step])
+        parity += _check(
+            adapter.task, step, graph, profiles, samples, golden_outputs, tolerances[step]
+        )
     return ExportedStage(
         graphs=graphs,
         inputs=inputs,
@@ -148,6 +156,7 @@ def export_stage(
 
 
 def _check(
+    task: str,
     step: str,
     graph: bytes,
     profiles: Mapping[str, ShapeProfile],
@@ -157,10 +166,7 @@ def _check(
 ) -> list[ParityReport]:
     with Session.open(graph, flavour=Flavour.ORT, profiles=profiles) as session:
         answers = _stacked([session.run(sample) for sample in samples])
-    reports = [
-        compare(golden[name], answers[name], tolerances[name], name=f"{step}/{name}")
-        for name in golden
-    ]
+    reports = compare_outputs(golden, answers, tolerances, task=task, name=step)
     for report in reports:
         if not report.passed:
             raise ParityError(
@@ -171,13 +177,18 @@ def _check(
     return reports
 
 
-def _tolerance(step: str, golden: Array, *, is_picture: bool) -> Tolerance:
-    """Return the bar of one output.
+def _tolerances(task: str, step: str, golden: Mapping[str, Array]) -> dict[str, Tolerance]:
+    """Return the bars of one step's outputs, as the task looks at them."""
+    if task == "generated":
+        return {name: picture_tolerance(step) for name in golden}
+    if task == "instance":
+        share = _OBJECT_SHARES[step]
+        return {name: Tolerance(far[step], share) for name, far in _OBJECT_DISTANCES.items()}
+    return {name: _tolerance(step, array) for name, array in golden.items()}
 
-    Labels may rarely differ, pixels by a few levels, floats by a share of their range.
-    """
-    if is_picture:
-        return picture_tolerance(step)
+
+def _tolerance(step: str, golden: Array) -> Tolerance:
+    """Return the bar of one output: labels may rarely differ, floats by a share of their range."""
     if golden.dtype.kind != "f":
         return Tolerance(0.0, _LABEL_SHARES[step])
     largest = float(np.abs(golden[np.isfinite(golden)]).max(initial=0))
@@ -206,6 +217,15 @@ def _check_numbers(golden: Mapping[str, Array]) -> None:
                 f"the model itself gives NaN in output '{name}' on a sample. Look at that sample "
                 "and at the weights."
             )
+
+
+def _check_objects(golden: Mapping[str, Array]) -> None:
+    """Refuse samples without an object: every graph would agree on them."""
+    if not distances(golden, golden)["labels"].size:
+        raise ExportError(
+            "the model finds no object in any sample, which proves nothing about a graph. Give "
+            "frames that show its classes: --calibration DIR or --evaluate DIR."
+        )
 
 
 def _named(model: onnx.ModelProto, golden: Mapping[str, Array]) -> onnx.ModelProto:

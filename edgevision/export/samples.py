@@ -12,7 +12,7 @@ import numpy.typing as npt
 from edgevision.errors import FileReadError
 from edgevision.export.adapter import Array, ModelAdapter
 from edgevision.export.generator import BATCHES, ImageGenerator
-from edgevision.runtime.evaluate import labelled_images
+from edgevision.runtime.evaluate import pictures_of
 from edgevision.runtime.frames import read_image, resize
 from edgevision.tensors import TensorSpec
 
@@ -83,7 +83,7 @@ def _folder_feeds(adapter: ModelAdapter, folder: PathLike, most: int) -> Iterato
     if adapter.task == "tensors":
         yield from _npz_feeds(adapter, Path(folder), most)
         return
-    images, _ = labelled_images(folder)
+    images = pictures_of(folder)
     frame = adapter.inputs[0]
     for path in _spread(images, most):
         pixels = resize(read_image(path), (frame.shape[1], frame.shape[2]))

@@ -104,6 +104,10 @@ class SemanticSegmentation:
         """
         return capture(self._graph, self.inputs, ("classes",), {})
 
+    def kept_fp32(self, graph: onnx.ModelProto) -> tuple[str, ...]:
+        """Return nothing: what must stay wide is found by its values."""
+        return ()
+
     def _check_logits(self) -> None:
         frame = torch.zeros(self.inputs[0].shape, dtype=torch.uint8)
         try:

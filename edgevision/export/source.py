@@ -15,9 +15,10 @@ from torch import nn
 from edgevision.errors import ExportError, FileReadError
 from edgevision.export.adapter import ModelAdapter
 from edgevision.export.generator import ImageGenerator
+from edgevision.export.instance import InstanceSegmentation, is_detector
 from edgevision.export.semantic import SemanticSegmentation
 from edgevision.export.tensors import Tensors
-from edgevision.export.zoo import GeneratorCard, ZooEntry, zoo_entry, zoo_names
+from edgevision.export.zoo import DetectorCard, GeneratorCard, ZooEntry, zoo_entry, zoo_names
 
 _MAX_CHECKPOINT_BYTES = 8 << 30
 _CLASS_LINE = re.compile(r"(?P<name>[^#]+?)\s*(?P<color>#[0-9a-fA-F]{6})?\s*")
@@ -48,7 +49,7 @@ def resolve(
     Args:
         source: a shipped net's name, `package.module:factory`, a path of an ONNX file, a module, or
             an adapter.
-        task: "semantic" or "tensors"; by default what the source says.
+        task: "semantic", "instance" or "tensors"; by default what the source says.
         weights: a safetensors file, or a PyTorch checkpoint of tensors alone.
         size: (H, W) of the net's input.
         classes: names, or (name, "#rrggbb").
@@ -58,8 +59,8 @@ def resolve(
         ExportError: the factory or the weights fail.
         FileReadError: a file cannot be read.
     """
-    if task not in (None, "semantic", "tensors"):
-        raise ValueError(f"task: got '{task}', expected semantic or tensors")
+    if task not in (None, "semantic", "instance", "tensors"):
+        raise ValueError(f"task: got '{task}', expected semantic, instance or tensors")
     if isinstance(source, Path) or (isinstance(source, str) and source.endswith(".onnx")):
         return _from_onnx(Path(source), task, weights, size, classes)
     if isinstance(source, nn.Module):
@@ -150,8 +151,16 @@ def _from_zoo(
             output_range=card.output_range,
         )
         return Source(name, adapter, _provenance(name, chosen))
-    if task not in (None, "semantic"):
-        raise ValueError(f"'{name}' is a semantic segmentation net; leave out task '{task}'")
+    kind = "instance" if isinstance(card, DetectorCard) else "semantic"
+    if task not in (None, kind):
+        raise ValueError(f"'{name}' is a net for task '{kind}'; leave out task '{task}'")
+    if isinstance(card, DetectorCard):
+        adapter = InstanceSegmentation(
+            _loaded(_zoo_module(entry), chosen),
+            size=size or card.size,
+            classes=classes or card.classes,
+        )
+        return Source(name, adapter, _provenance(name, chosen))
     adapter = SemanticSegmentation(
         _loaded(_zoo_module(entry), chosen),
         size=size or card.size,
@@ -192,7 +201,8 @@ def _from_factory(
     if not hasattr(made, "to_onnx"):
         raise ExportError(
             f"'{source}' returned {type(made).__name__}, expected a torch module or an adapter "
-            "(edgevision.export.SemanticSegmentation, ImageGenerator, Tensors)"
+            "(edgevision.export.SemanticSegmentation, InstanceSegmentation, ImageGenerator, "
+            "Tensors)"
         )
     _refuse_options("an adapter", weights=weights, size=size, classes=classes, task=task)
     return Source(name, made, {"source": source})
@@ -205,7 +215,7 @@ def _from_onnx(
     size: Size | None,
     classes: ClassNames | None,
 ) -> Source:
-    if task == "semantic":
+    if task in ("semantic", "instance"):
         raise ValueError("an ONNX file has its own tensors: use task tensors, or leave it out")
     _refuse_options("an ONNX file", weights=weights, size=size, classes=classes)
     name = re.sub(r"[^A-Za-z0-9._-]", "-", path.stem).strip("-._") or "model"
@@ -226,6 +236,8 @@ def _adapt(
             f"'{source}': a segmentation net needs its input size and classes; give --size HxW and "
             "--classes FILE (size=, classes= in Python)"
         )
+    if task == "instance" or (task is None and is_detector(module)):
+        return InstanceSegmentation(module, size=size, classes=classes)
     return SemanticSegmentation(module, size=size, classes=classes)
 
 

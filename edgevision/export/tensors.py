@@ -103,6 +103,10 @@ class Tensors:
         names = [f"output{i}" for i in range(count)]
         return capture(self._module, self.inputs, names, self.profiles)
 
+    def kept_fp32(self, graph: onnx.ModelProto) -> tuple[str, ...]:
+        """Return nothing: what must stay wide is found by its values."""
+        return ()
+
 
 def graph_inputs(model: onnx.ModelProto) -> tuple[TensorSpec, ...]:
     """Return the inputs of an ONNX graph, those with a stored value left out.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,14 @@ class SegmenterCard:
 
 
 @dataclass(frozen=True, slots=True)
+class DetectorCard:
+    """What a shipped Mask R-CNN was trained for: its input's (H, W), and its classes."""
+
+    size: tuple[int, int]
+    classes: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class GeneratorCard:
     """What a shipped generator takes, and which of its values are black and white."""
 
@@ -55,7 +64,7 @@ class ZooEntry:
     factory: str
     arguments: dict[str, int]
     weights: Path
-    card: SegmenterCard | GeneratorCard
+    card: SegmenterCard | DetectorCard | GeneratorCard
     metrics: dict[str, float]
 
 
@@ -83,7 +92,7 @@ def zoo_entry(name: str) -> ZooEntry:
         factory=card["factory"],
         arguments=card["arguments"],
         weights=folder / "model.safetensors",
-        card=_generator(card) if card["task"] == "generated" else _segmenter(card),
+        card=_CARDS[card["task"]](card),
         metrics=card["metrics"],
     )
 
@@ -98,9 +107,21 @@ def _segmenter(card: dict[str, Any]) -> SegmenterCard:
     )
 
 
+def _detector(card: dict[str, Any]) -> DetectorCard:
+    height, width = card["size"]
+    return DetectorCard((height, width), tuple((c["name"], c["color"]) for c in card["classes"]))
+
+
 def _generator(card: dict[str, Any]) -> GeneratorCard:
     low, high = card["output_range"]
     return GeneratorCard(tuple(generator_input(item) for item in card["inputs"]), (low, high))
+
+
+_CARDS: dict[str, Callable[[dict[str, Any]], SegmenterCard | DetectorCard | GeneratorCard]] = {
+    "semantic": _segmenter,
+    "instance": _detector,
+    "generated": _generator,
+}
 
 
 def shipped_photos() -> Path | None:

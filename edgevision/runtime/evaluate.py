@@ -1,23 +1,28 @@
-"""The task's metric over a labelled folder, for any function from frame to class map."""
+"""The task's metric over a labelled folder, for any function from frame to answer."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from edgevision.errors import FileReadError
+from edgevision.metrics.detection import Detections, DetectionScore
 from edgevision.metrics.segmentation import ConfusionMatrix
 from edgevision.progress import Progress, silent
+from edgevision.runtime.coco import read_objects
 from edgevision.runtime.frames import list_images, read_image, read_labels, resize
+from edgevision.runtime.tasks.instance import InstanceResult
 
 Image = npt.NDArray[np.uint8]
 Predict = Callable[[Image], Image]
 """From frame uint8[H, W, 3] RGB to class map uint8[H, W]."""
+Detect = Callable[[Image], InstanceResult]
+"""From frame uint8[H, W, 3] RGB to what is in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,55 @@ class SemanticScore:
     pixel_accuracy: float | None
     iou: tuple[float, ...]
     agreement: float
+
+    def figures(self) -> dict[str, float | None]:
+        """Return what is worth a column."""
+        return {
+            "mIoU": self.miou,
+            "pixel accuracy": self.pixel_accuracy,
+            "agrees with torch": self.agreement,
+        }
+
+    def per_class(self) -> tuple[float, ...]:
+        """Return the IoU of each class, NaN where it does not occur."""
+        return self.iou
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceScore:
+    """How one form of a net does on a folder, by the COCO protocol.
+
+    Attributes:
+        form: which form, e.g. "int8".
+        box_ap: average precision of the boxes, 0 to 1.
+        mask_ap: average precision of the masks.
+        box_ap50: of the boxes at IoU 0.50.
+        mask_ap50: of the masks at IoU 0.50.
+        class_mask_ap: `mask_ap` per class, NaN where a class does not occur.
+    """
+
+    form: str
+    box_ap: float
+    mask_ap: float
+    box_ap50: float
+    mask_ap50: float
+    class_mask_ap: tuple[float, ...]
+
+    def figures(self) -> dict[str, float | None]:
+        """Return what is worth a column."""
+        return {
+            "box AP": self.box_ap,
+            "mask AP": self.mask_ap,
+            "box AP50": self.box_ap50,
+            "mask AP50": self.mask_ap50,
+        }
+
+    def per_class(self) -> tuple[float, ...]:
+        """Return the mask AP of each class, NaN where it does not occur."""
+        return self.class_mask_ap
+
+
+Score = SemanticScore | InstanceScore
 
 
 def evaluate_semantic(
@@ -82,6 +136,63 @@ def evaluate_semantic(
         )
         for form, score in scores.items()
     ]
+
+
+def evaluate_instances(
+    forms: Mapping[str, Detect],
+    folder: str | os.PathLike[str],
+    *,
+    classes: Sequence[str],
+    frame_size: tuple[int, int],
+    progress: Progress = silent,
+) -> list[InstanceScore]:
+    """Score each form on every picture of `folder`, see `coco`.
+
+    Frames are resized to `frame_size`, detections back to the picture.
+
+    Raises:
+        FileReadError: the folder is no such folder.
+    """
+    truth = read_objects(folder, classes)
+    boxes = {form: DetectionScore("boxes") for form in forms}
+    masks = {form: DetectionScore("masks") for form in forms}
+    for index, path in enumerate(truth.images):
+        progress("evaluating", index, len(truth.images))
+        picture = read_image(path)
+        size = (picture.shape[0], picture.shape[1])
+        frame, objects = resize(picture, frame_size), truth.objects(index, size)
+        for form, detect in forms.items():
+            found = _resized(detect(frame), size)
+            pasted = Detections(found.boxes, found.labels, found.scores, found.pasted())
+            boxes[form].add(objects, pasted)
+            masks[form].add(objects, pasted)
+    progress("evaluating", len(truth.images), len(truth.images))
+    scores = []
+    for form in forms:
+        box, mask = boxes[form].average_precision(), masks[form].average_precision()
+        per_class = tuple(mask.per_class.get(k, float("nan")) for k in range(len(classes)))
+        scores.append(InstanceScore(form, box.ap, mask.ap, box.ap50, mask.ap50, per_class))
+    return scores
+
+
+def _resized(result: InstanceResult, size: tuple[int, int]) -> InstanceResult:
+    """Return what was found, in the pixels of a picture of `size`."""
+    height, width = (new / old for new, old in zip(size, result.frame_size, strict=True))
+    boxes = result.boxes * np.array([width, height, width, height], np.float32)
+    masks = result.masks
+    if masks.dtype == np.uint8:  # of the frame, not of the boxes
+        masks = np.array([_nearest(mask, size) for mask in masks], np.uint8).reshape(-1, *size)
+    return replace(result, boxes=boxes, masks=masks, frame_size=size)
+
+
+def pictures_of(folder: str | os.PathLike[str]) -> list[Path]:
+    """Return the images of `folder`, or of its `images/`.
+
+    Raises:
+        FileReadError: the folder is missing or empty.
+    """
+    path = Path(folder)
+    return list_images(path / "images" if (path / "images").is_dir() else path)
 
 
 def labelled_images(folder: str | os.PathLike[str]) -> tuple[list[Path], Path | None]:

@@ -18,11 +18,17 @@ from torch.nn.functional import avg_pool2d, interpolate
 from edgevision.engines.builder import unavailable
 from edgevision.errors import ExportError
 from edgevision.export.capture import serialized
-from edgevision.export.detections import names
+from edgevision.export.detections import grid_anchors, names
 from edgevision.export.instance import InstanceSegmentation
+from edgevision.export.observe import typed
+from edgevision.export.precision import to_fp16
+from edgevision.export.quantize import to_int8
 from edgevision.export.regions import RegionSampler
 from edgevision.models.fpn import PyramidBackbone
 from edgevision.models.mask_rcnn import DetectionSettings, MaskRCNN, maskrcnn_resnet50
+from edgevision.runtime.tasks.camera import ClassLabel
+from edgevision.runtime.tasks.instance import InstanceTask
+from edgevision.runtime.timing import Timings
 from edgevision.targets import get_target
 
 CLASSES = [f"c{i}" for i in range(4)]
@@ -109,6 +115,54 @@ def test_the_graph_says_what_the_module_says(
     assert not expected["labels"][~real].any()
     assert not boxes[~real].any()
     assert (np.diff(expected["scores"], axis=1) <= 0).all()
+
+
+def test_masks_of_the_frame_are_those_that_the_result_pastes() -> None:
+    frame = pictures(1, (60, 90))
+    plain, whole = (
+        InstanceSegmentation(
+            small(), size=SIZE, classes=CLASSES, input_size=(60, 90), masks=masks
+        ).reference({"frame": frame})
+        for masks in ("cells", "frame")
+    )
+    assert whole["masks"].shape == (1, 12, 60, 90)
+    assert whole["masks"].dtype == np.uint8
+    task = InstanceTask(tuple(ClassLabel(c, "#102030") for c in CLASSES), (60, 90), "rgb")
+    cells, pixels = (task.decode(found, Timings(0, 0, 0)) for found in (plain, whole))
+    assert len(pixels) > 3
+    assert pixels.pasted().any()
+    assert (cells.pasted() != pixels.pasted()).mean() < 1e-4
+    assert not whole["masks"][0, len(pixels) :].any()
+
+
+def test_anchors_stand_where_the_cells_of_an_uneven_map_are() -> None:
+    anchors = grid_anchors((2, 3), (128, 160), (64,), (1.0,)).reshape(2, 3, 4)
+    np.testing.assert_array_equal((anchors[..., :2] + anchors[..., 2:]) / 2 % 1, 0)
+    np.testing.assert_array_equal(anchors[0, :, 0], [-32, 21, 74])
+    np.testing.assert_array_equal(anchors[:, 0, 1], [-32, 32])
+
+
+def test_boxes_and_regions_stay_float32(graph: onnx.ModelProto) -> None:
+    net = InstanceSegmentation(small(), size=SIZE, classes=CLASSES)
+    kept = set(net.kept_fp32(graph))
+    samples = [{"frame": pictures(1, SIZE)}]
+    half = to_fp16(graph, samples=samples, keep_fp32=kept).model
+    wide = ("GridSample", "TopK", "Softmax", "Exp", "MatMul", "Div")
+    narrow = {"Conv", "ConvTranspose", "Gemm"}
+    values = {v.name: v.type.tensor_type.elem_type for v in typed(half).graph.value_info}
+    seen = set()
+    for node in half.graph.node:
+        kind = values.get(node.output[0])
+        if node.op_type in wide:
+            assert kind == onnx.TensorProto.FLOAT, node.name
+        if node.op_type in narrow:
+            assert kind == onnx.TensorProto.FLOAT16, node.name
+        seen.add(node.op_type)
+    assert {*wide, *narrow} <= seen
+    with pytest.warns(UserWarning, match="calibrated on 1 frames"):
+        quantized = to_int8(graph, samples, keep_float=kept)
+    types = {node.name: node.op_type for node in graph.graph.node}
+    assert {types[name] for name in quantized.int8} == narrow
 
 
 def test_a_batch_is_its_frames() -> None:
@@ -207,6 +261,7 @@ REFUSED = [
     ),
     ({"batch": 0}, ValueError, "batch: got 0"),
     ({"channel_order": "bgra"}, ValueError, "expected rgb or bgr"),
+    ({"masks": "boxes"}, ValueError, "masks: got 'boxes', expected cells or frame"),
 ]
 
 

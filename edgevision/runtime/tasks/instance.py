@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from edgevision._optional import require
 from edgevision.errors import BundleFormatError, FrameError
 from edgevision.manifest import Settings, Stage
 from edgevision.runtime.tasks.camera import ClassLabel, Image, classes_of, feed_of, order_of
@@ -19,6 +20,7 @@ Floats = npt.NDArray[np.float32]
 
 _OUTPUTS = ("boxes", "labels", "scores", "masks", "count", "overflow", "converged")
 _MOST_CANDIDATES = 1000
+_LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,8 @@ class InstanceResult:
         boxes: float32[N, 4] x1 y1 x2 y2 in pixels of the frame, host; the caller's own.
         labels: int32[N] indices into `classes`.
         scores: float32[N], 0 to 1.
-        masks: float32[N, 28, 28], how likely each cell of the box is the object's.
+        masks: float32[N, 28, 28], how likely each cell of the box is the object's; uint8[N, H, W],
+            1 where the object is, if the graph was built with masks of the frame.
         classes: the label of each index.
         frame_size: (H, W) of the frame.
         is_exact: whether suppression is certainly the greedy one.
@@ -40,7 +43,7 @@ class InstanceResult:
     boxes: Floats
     labels: npt.NDArray[np.int32]
     scores: Floats
-    masks: Floats
+    masks: Floats | Image
     classes: tuple[ClassLabel, ...]
     frame_size: tuple[int, int]
     is_exact: bool
@@ -69,15 +72,18 @@ class InstanceResult:
     def pasted(self, *, threshold: float = 0.5) -> npt.NDArray[np.bool_]:
         """Return bool[N, H, W]: each object's pixels in the frame.
 
-        Masks are resized as torchvision does it: a border of one cell around, then bilinear.
+        Masks are resized as torchvision does it: a border of one cell around, then bilinear. Those
+        that the graph pasted were cut at 0.5.
         """
+        if self.masks.dtype == np.uint8:
+            return self.masks > 0
         found = np.zeros((len(self), *self.frame_size), bool)
         for place, box, cells in zip(found, self.boxes, self.masks, strict=True):
             _paste(place, box, cells, threshold)
         return found
 
     def overlay(self, frame: Image, *, opacity: float = 0.45) -> Image:
-        """Return the objects drawn on `frame`, uint8[H, W, 3]: tinted, outlined and boxed.
+        """Return the objects drawn on `frame`, uint8[H, W, 3]: tinted, outlined, boxed and named.
 
         Raises:
             FrameError: `frame` is not uint8[H, W, 3] of the size that was run.
@@ -96,7 +102,23 @@ class InstanceResult:
         drawn = picture.round().astype(np.uint8)
         for index in range(len(self) - 1, -1, -1):
             _frame_box(drawn, self.boxes[index], self._color(index).astype(np.uint8))
-        return drawn
+        return self._captioned(drawn)
+
+    def _captioned(self, picture: Image) -> Image:
+        """Write each object's caption over its box, light on dark colours and dark on light."""
+        image = require("PIL.Image", extra="media").fromarray(picture)
+        draw = require("PIL.ImageDraw", extra="media").Draw(image)
+        height, width = self.frame_size
+        font = require("PIL.ImageFont", extra="media").load_default(max(9, height // 36))
+        for index, text in reversed(list(enumerate(self.captions()))):
+            color = tuple(int(v) for v in self._color(index))
+            _, _, right, bottom = draw.textbbox((0, 0), text, font=font)
+            x = int(np.clip(self.boxes[index][0], 0, max(width - right - 2, 0)))
+            y = int(np.clip(self.boxes[index][1] - bottom - 2, 0, height))
+            draw.rectangle((x, y, x + right + 2, y + bottom + 2), fill=color)
+            ink = "black" if np.dot(color, _LUMINANCE) > 140 else "white"
+            draw.text((x + 1, y + 1), text, ink, font)
+        return np.array(image)
 
     def captions(self) -> list[str]:
         """Return "car 0.93" for each object."""
@@ -164,11 +186,13 @@ class InstanceTask:
                 f"the engine gave {count} objects of classes {sorted(set(labels.tolist()))}, the "
                 f"bundle names {len(self.classes)}. Run `edgevision verify` on the bundle."
             )
+        masks = outputs["masks"][0, :count]
+        cells = masks.astype(np.float32) if masks.dtype != np.uint8 else None
         return InstanceResult(
             outputs["boxes"][0, :count].astype(np.float32),
             labels,
             outputs["scores"][0, :count].astype(np.float32),
-            outputs["masks"][0, :count].astype(np.float32),
+            masks.astype(np.uint8) if cells is None else cells,
             self.classes,
             self.frame_size,
             bool(outputs["converged"][0]),

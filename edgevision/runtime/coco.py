@@ -1,0 +1,161 @@
+"""A folder of labelled objects: `images/`, and `instances.json` as COCO writes it.
+
+Source of the format: Lin et al. 2014, "Microsoft COCO", https://cocodataset.org/#format-data.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgevision._optional import require
+from edgevision.errors import FileReadError
+from edgevision.metrics.detection import Objects
+
+_MOST_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledObjects:
+    """Where the pictures lie, and what is truly in each.
+
+    Attributes:
+        images: the pictures' files.
+        annotations: what COCO says of each picture.
+        labels: index of each category's class.
+    """
+
+    images: tuple[Path, ...]
+    annotations: tuple[tuple[Mapping[str, Any], ...], ...]
+    labels: Mapping[int, int]
+
+    def objects(self, index: int, size: tuple[int, int]) -> Objects:
+        """Return what is in picture `index`, which is of `size` (H, W).
+
+        Raises:
+            FileReadError: a region does not fit.
+        """
+        boxes, labels, masks, crowd = [], [], [], []
+        for entry in self.annotations[index]:
+            label = self.labels.get(entry["category_id"])
+            if label is None:
+                continue
+            try:
+                x, y, width, height = map(float, entry["bbox"])
+                mask = _mask(entry["segmentation"], size)
+            except (KeyError, TypeError, ValueError) as error:
+                raise FileReadError(
+                    f"{self.images[index].name}: an annotation is damaged: {error!r}"
+                ) from error
+            boxes.append((x, y, x + width, y + height))
+            labels.append(label)
+            masks.append(mask)
+            crowd.append(bool(entry.get("iscrowd", 0)))
+        return Objects(
+            np.array(boxes, np.float64).reshape(-1, 4),
+            np.array(labels, np.int64),
+            np.array(masks, bool).reshape(-1, *size),
+            np.array(crowd, bool),
+        )
+
+
+def read_objects(folder: str | os.PathLike[str], classes: Sequence[str]) -> LabelledObjects:
+    """Read `folder`; categories belong to the class of the same name, others are left out.
+
+    Raises:
+        FileReadError: a file is missing, damaged or too large, or no category has a class's name.
+    """
+    path = Path(folder)
+    file = path / "instances.json"
+    try:
+        if file.stat().st_size > _MOST_BYTES:
+            raise FileReadError(f"{file}: larger than {_MOST_BYTES} bytes")
+        content = json.loads(file.read_bytes())
+        names = {int(c["id"]): str(c["name"]) for c in content["categories"]}
+        entries: dict[int, list[Mapping[str, Any]]] = {int(i["id"]): [] for i in content["images"]}
+        for entry in list(content["annotations"]):
+            entries[int(entry["image_id"])].append(entry)
+        files = {
+            int(i["id"]): path / "images" / Path(str(i["file_name"])).name
+            for i in content["images"]
+        }
+    except OSError as error:
+        raise FileReadError(
+            f"{file}: {error.strerror}. Objects are scored on a folder with images/ and COCO's "
+            "instances.json."
+        ) from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise FileReadError(f"{file}: not in COCO's format: {error!r}") from error
+    labels = {k: list(classes).index(name) for k, name in names.items() if name in classes}
+    if not labels or not entries:
+        raise FileReadError(
+            f"{file}: has {len(entries)} pictures of {', '.join(sorted(names.values())[:8])}; "
+            f"none of the classes {', '.join(classes[:8])} is among them"
+        )
+    if missing := [p.name for p in files.values() if not p.is_file()]:
+        raise FileReadError(
+            f"{path / 'images'}: {len(missing)} of {len(files)} pictures are missing, the first "
+            f"'{missing[0]}'"
+        )
+    return LabelledObjects(tuple(files.values()), tuple(tuple(entries[k]) for k in files), labels)
+
+
+def _mask(region: Any, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """Return bool[H, W] of polygons or of run lengths; ValueError if they do not fit."""
+    if isinstance(region, dict):
+        if tuple(region["size"]) != size:
+            raise ValueError(f"the picture is {list(size)}, a region {region['size']}")
+        return _from_runs(region["counts"], size)
+    # The codec trusts what it gets, so that is checked before.
+    farthest = 4 * max(size)
+    for polygon in region:
+        if len(polygon) < 6 or len(polygon) % 2 or not all(abs(v) <= farthest for v in polygon):
+            raise ValueError(f"expected polygons of three or more points, got {polygon!r:.80}")
+    codec = require("pycocotools.mask", extra="metrics")
+    with warnings.catch_warnings():
+        # The package's arrays are of numpy 1's time.
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        mask: npt.NDArray[np.bool_] = codec.decode(
+            codec.merge(codec.frPyObjects(region, *size))
+        ).astype(bool)
+    return mask
+
+
+def _from_runs(counts: Any, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """Return a mask of runs of 0 and 1 in turn, down the columns; text holds them compressed."""
+    runs = _uncompressed(counts) if isinstance(counts, str) else counts
+    lengths = np.array(runs, np.int64)
+    if lengths.ndim != 1 or (lengths < 0).any() or lengths.sum() != size[0] * size[1]:
+        raise ValueError(f"run lengths that do not fill {list(size)}")
+    values = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
+    return values.reshape(size[1], size[0]).T
+
+
+def _uncompressed(text: str) -> list[int]:
+    """Return the run lengths in COCO's text: six bits a character, differences from the third on.
+
+    Source: `rleToString` in https://github.com/cocodataset/cocoapi, common/maskApi.c.
+    """
+    runs: list[int] = []
+    value = shift = 0
+    for character in text:
+        bits = ord(character) - 48
+        if not 0 <= bits < 64 or shift > 30:
+            raise ValueError(f"run lengths hold {character!r}")
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        if bits & 16:
+            value -= 1 << shift
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+        value = shift = 0
+    return runs
