@@ -11,13 +11,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import sys
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -26,8 +24,8 @@ import numpy as np
 import onnxruntime as ort
 
 from benchmarks.graphs import convolution, identity
-from benchmarks.pairs import Call, Estimate, Rounds, estimate, measure, one_core
-from edgevision.bench.environment import environment
+from benchmarks.pairs import Call, estimate, measure, one_core
+from benchmarks.rows import Row, keep, row
 from edgevision.runtime.backends.ort import OrtProgram
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.pipeline import Pipeline
@@ -39,33 +37,6 @@ from edgevision.targets import Flavour
 SMALL = convolution(4, 36, 36)
 LARGE = convolution(32, 160, 128)
 NAMES = {"identity": identity(), "15 us convolution": SMALL}
-
-
-@dataclass(frozen=True)
-class Row:
-    """One bar: what was compared, what was found, what was asked for."""
-
-    name: str
-    found: Estimate
-    bar: float
-    median_us: Mapping[str, float]
-    at_least: bool = False
-
-    @property
-    def passed(self) -> bool:
-        """Whether it holds, as far as the noise lets one say."""
-        return self.found.high >= self.bar if self.at_least else self.found.low <= self.bar
-
-    def __str__(self) -> str:
-        sign, mark = (">=" if self.at_least else "<="), ("ok" if self.passed else "MISSED")
-        times = ", ".join(f"{name} {us:.1f} us" for name, us in self.median_us.items())
-        found = f"{self.found.value:6.2f} [{self.found.low:5.2f}, {self.found.high:5.2f}]"
-        return f"{self.name:42} {found} {sign} {self.bar:4.2f} {mark:6}  {times}"
-
-
-def row(name: str, found: Estimate, bar: float, rounds: Rounds, *, at_least: bool = False) -> Row:
-    medians = {key: round(rounds.median_us(key), 2) for key in rounds.times_ns}
-    return Row(name, found, bar, medians, at_least)
 
 
 class Raw:
@@ -297,9 +268,7 @@ def main() -> int:
         print(*found, sep="\n", flush=True)
         rows += found
     if options.json:
-        kept = [{**asdict(found), "passed": found.passed} for found in rows]
-        told = {"environment": environment(), "rounds": options.rounds, "rows": kept}
-        options.json.write_text(json.dumps(told, indent=1) + "\n")
+        keep(options.json, rows, rounds=options.rounds)
     return 0 if all(found.passed for found in rows) else 1
 
 

@@ -18,15 +18,27 @@ PAGE = HERE / "README.md"
 _PLACE = re.compile(r"(<!-- (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def overhead(told: Mapping[str, Any]) -> list[str]:
+def ratios(told: Mapping[str, Any]) -> list[str]:
     lines = ["| what | ratio | 99 % interval | bar | |", "|---|---|---|---|---|"]
     for row in told["rows"]:
         found, sign = row["found"], ">=" if row["at_least"] else "<="
+        bar = "" if row["bar"] is None else f"{sign} {row['bar']:.2f}"
         lines.append(
             f"| {row['name']} | {found['value']:.2f} | {found['low']:.2f} to {found['high']:.2f} "
-            f"| {sign} {row['bar']:.2f} | {'' if row['passed'] else '**missed**'} |"
+            f"| {bar} | {'' if row['passed'] else '**missed**'} |"
         )
     return lines
+
+
+def rates(told: Mapping[str, Any]) -> list[str]:
+    """Return images per second, from the median time of a call."""
+    ways = list(told["rows"][0]["median_us"])
+    lines = [f"| images a second | {' | '.join(ways)} |", "|---" * (len(ways) + 1) + "|"]
+    for batch in dict.fromkeys(row["name"].split(",")[-1].strip() for row in told["rows"]):
+        times = next(r for r in told["rows"] if r["name"].endswith(batch))["median_us"]
+        count = int(batch.split()[-1])
+        lines.append(f"| {batch} | {' | '.join(f'{count / times[w] * 1e6:,.0f}' for w in ways)} |")
+    return [*lines, "", *ratios(told)]
 
 
 def realtime(told: Mapping[str, Any]) -> list[str]:
@@ -54,7 +66,9 @@ def shown(cell: object) -> str:
 
 
 TABLES: dict[str, Callable[[Mapping[str, Any]], list[str]]] = {
-    "overhead": overhead,
+    "overhead": ratios,
+    "segmentation": ratios,
+    "gan": rates,
     "realtime": realtime,
 }
 

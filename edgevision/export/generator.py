@@ -64,7 +64,7 @@ class ImageGenerator:
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
             raise ValueError(f"output_range: got {output_range}, expected (black, white)")
         self.generator_inputs = tuple(inputs)
-        self._graph = _NumbersToPixels(module, low, high)
+        self.graph = _NumbersToPixels(module, low, high)
         self.inputs: tuple[TensorSpec, ...] = tuple(item.spec for item in inputs)
         self.profiles: Mapping[str, ShapeProfile] = {
             spec.name: ShapeProfile(*((batch, *spec.shape[1:]) for batch in BATCHES))
@@ -85,8 +85,8 @@ class ImageGenerator:
 
     def reference(self, feeds: Feeds) -> dict[str, Array]:
         """Return `images: uint8[N, H, W, C]` by eager PyTorch."""
-        with evaluating(self._graph):
-            return {"images": self._graph(*self._arguments(feeds)).numpy()}
+        with evaluating(self.graph):
+            return {"images": self.graph(*self._arguments(feeds)).numpy()}
 
     def to_onnx(self) -> onnx.ModelProto:
         """Return the FP32 graph.
@@ -94,7 +94,7 @@ class ImageGenerator:
         Raises:
             ExportError: torch cannot export the module.
         """
-        return capture(self._graph, self.inputs, ("images",), self.profiles)
+        return capture(self.graph, self.inputs, ("images",), self.profiles)
 
     def kept_fp32(self, graph: onnx.ModelProto) -> tuple[str, ...]:
         """Return nothing: what must stay wide is found by its values."""
@@ -111,8 +111,8 @@ class ImageGenerator:
             if isinstance(item, Label):
                 feeds[item.name] = np.array([0, item.classes - 1])
         try:
-            with evaluating(self._graph):
-                pictures = self._graph.module(*self._arguments(feeds))
+            with evaluating(self.graph):
+                pictures = self.graph.module(*self._arguments(feeds))
         except Exception as error:  # the user's module may raise anything
             raise ExportError(
                 f"the module fails on ({taken}): {type(error).__name__}: {error}. Name its own "

@@ -1,0 +1,114 @@
+"""A graph with its pixels inside, against the usual Python around float logits, frame to map.
+
+    python -m benchmarks.segmentation [--json FILE] [--rounds 20]
+
+The usual way is what deployment tutorials write: scale, normalise, transpose and copy in numpy, run
+float32 tensors, take the argmax in numpy. Both run the same net on the same ONNX Runtime with the
+same threads, from a camera's uint8 frame to a uint8 class map.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from benchmarks.pairs import measure
+from benchmarks.rows import Row, keep, row
+from edgevision.export.capture import capture, serialized
+from edgevision.export.semantic import SemanticSegmentation
+from edgevision.export.source import load_weights
+from edgevision.export.zoo import SegmenterCard, zoo_entry
+from edgevision.models.unet import unet_mobilenet_v2
+from edgevision.runtime.session import Session
+from edgevision.targets import Flavour
+from edgevision.tensors import DType, TensorSpec
+
+MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+STD = np.array([0.229, 0.224, 0.225], np.float32)
+Frame = np.ndarray
+
+
+class Small(nn.Module):
+    """Four convolutions and a bilinear enlargement: as little net as still segments."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 16, 3, 2, 1), nn.ReLU(), nn.Conv2d(16, 32, 3, 2, 1), nn.ReLU(),
+            nn.Conv2d(32, 32, 3, 2, 1), nn.ReLU(), nn.Conv2d(32, classes, 1),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits of the picture's size."""
+        return interpolate(self.body(x), size=x.shape[-2:], mode="bilinear", align_corners=False)
+
+
+class Usual:
+    """Float logits out of ONNX Runtime, and numpy around them."""
+
+    def __init__(self, net: nn.Module, size: tuple[int, int]) -> None:
+        spec = TensorSpec("x", DType.FLOAT32, (1, 3, *size))
+        graph = serialized(capture(net, [spec], ["logits"], {}))
+        self.session = ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
+
+    def run(self, frame: Frame) -> np.ndarray:
+        """Return the class map of `frame: uint8[H, W, 3]`."""
+        x = (frame.astype(np.float32) / 255.0 - MEAN) / STD
+        x = np.ascontiguousarray(x.transpose(2, 0, 1))[np.newaxis]
+        (logits,) = self.session.run(None, {"x": x})
+        return logits.argmax(1)[0].astype(np.uint8)
+
+
+def compared(name: str, net: nn.Module, size: tuple[int, int], classes: int, rounds: int,
+             bar: float | None) -> Row:  # fmt: skip
+    """Time both ways, after a look at whether they say the same."""
+    net = net.eval()
+    usual = Usual(net, size)
+    adapter = SemanticSegmentation(net, size=size, classes=[f"c{i}" for i in range(classes)])
+    coarse = np.random.default_rng(0).integers(0, 256, (size[0] // 8, size[1] // 8, 3), np.uint8)
+    frame = np.ascontiguousarray(coarse.repeat(8, 0).repeat(8, 1))
+    graph = serialized(adapter.to_onnx())
+    with Session.open(graph, flavour=Flavour.ORT) as session:
+        feeds = {adapter.inputs[0].name: frame[np.newaxis]}
+        (found,) = session.run(feeds).values()
+        differs = float((found[0] != usual.run(frame)).mean())
+        if differs > 1e-4:
+            raise SystemExit(f"{name}: the class maps differ on {differs:.2%} of pixels")
+        times = measure(
+            {"usual": lambda: usual.run(frame), "fused": lambda: session.run(feeds)}, rounds=rounds
+        )
+    ratio = times.ratio("usual", over="fused")
+    return row(f"{name}, {size[0]}x{size[1]}", ratio, bar, times, at_least=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--json", type=Path, help="where to keep the figures")
+    parser.add_argument("--rounds", type=int, default=20, help="rounds of blocks for each ratio")
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    entry = zoo_entry("unet-camvid")
+    trained = unet_mobilenet_v2(**entry.arguments)
+    trained.load_state_dict(load_weights(entry.weights))
+    assert isinstance(entry.card, SegmenterCard)
+    rows = [
+        compared("usual over fused, small net", Small(19), (512, 1024), 19, options.rounds, 1.15),
+        compared(
+            "usual over fused, unet-camvid", trained, entry.card.size, 11, options.rounds, None
+        ),
+    ]
+    print(*rows, sep="\n")
+    if options.json:
+        keep(options.json, rows, rounds=options.rounds)
+    return 0 if all(found.passed for found in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
