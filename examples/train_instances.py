@@ -1,6 +1,6 @@
 r"""Train a small Mask R-CNN on scenes of handwritten digits over photos.
 
-    python examples/train_instances.py --digits DIGITS.npz --photos FOLDER --out RUN \\
+    python examples/train_instances.py --digits DIGITS.npz --photos FOLDER --out RUN \
         --encoder-weights mobilenet_v2.pth
 
 DIGITS and FOLDER are those of `scenes.py`. The last fifth of both is kept out of training: the
