@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from edgevision.export import SemanticSegmentation
 from edgevision.export.adapter import Feeds
@@ -18,6 +20,7 @@ from edgevision.export.capture import serialized
 from edgevision.models.unet import unet
 from edgevision.runtime.session import Session
 from edgevision.targets import Flavour
+from tests.export.operators import installed_torchvision
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 SIZE = (36, 52)
@@ -50,15 +53,18 @@ def frames(count: int, size: tuple[int, int] = SIZE) -> list[Feeds]:
     return feeds
 
 
-def taught(net: nn.Module) -> nn.Module:
-    """Teach the net four levels of brightness: an untrained one is unsure everywhere."""
+def taught(net: nn.Module, read: Callable[[Any], Tensor] = lambda logits: logits) -> nn.Module:
+    """Teach the net four levels of brightness: an untrained one is unsure everywhere.
+
+    `read` takes the logits, as large as its photos, out of what the net returns.
+    """
     photos = torch.from_numpy(np.concatenate([f["frame"] for f in frames(12, (64, 96))]))
     x = (photos.permute(0, 3, 1, 2) / 255.0 - 0.45) / 0.225
     labels = (photos.float().mean(3) // 64).long()
     optimizer = torch.optim.Adam(net.parameters(), 1e-2)
     for _ in range(40):
         optimizer.zero_grad()
-        nn.functional.cross_entropy(net(x), labels).backward()
+        nn.functional.cross_entropy(read(net(x)), labels).backward()
         optimizer.step()
     return net
 
@@ -67,6 +73,11 @@ def run(model: onnx.ModelProto | bytes, feed: Feeds) -> dict[str, np.ndarray]:
     graph = model if isinstance(model, bytes) else serialized(model)
     with Session.open(graph, flavour=Flavour.ORT) as session:
         return session.run(feed)
+
+
+@pytest.fixture
+def torchvision() -> ModuleType:
+    return installed_torchvision()
 
 
 @pytest.fixture(scope="session")

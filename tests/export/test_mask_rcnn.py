@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from types import ModuleType
 from typing import Any
 
@@ -13,7 +11,7 @@ import onnxruntime as ort
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, interpolate
+from torch.nn.functional import interpolate
 
 from edgevision.engines.builder import unavailable
 from edgevision.errors import ExportError
@@ -34,7 +32,6 @@ from edgevision.targets import get_target
 CLASSES = [f"c{i}" for i in range(4)]
 SIZE = (96, 128)
 FORBIDDEN = {"NonMaxSuppression", "RoiAlign", "MaxRoiPool", "NonZero", "Loop", "If", "Scan"}
-_DEFINITIONS: list[torch.library.Library] = []  # an operator lives as long as what defined it
 
 
 class SmallBody(nn.Module):
@@ -287,76 +284,6 @@ def test_other_modules_are_refused() -> None:
     del net.roi_heads.mask_predictor
     with pytest.raises(ExportError, match="no mask head"):
         InstanceSegmentation(net, size=SIZE, classes=CLASSES)
-
-
-def suppressed(boxes: Tensor, scores: Tensor, overlap: float) -> Tensor:
-    """Return the kept boxes' places, best first: what torchvision's compiled operator gives."""
-    kept: list[int] = []
-    x1, y1, x2, y2 = boxes.unbind(1)
-    area = (x2 - x1) * (y2 - y1)
-    gone = torch.zeros(len(boxes), dtype=torch.bool)
-    for place in scores.argsort(descending=True, stable=True).tolist():
-        if gone[place]:
-            continue
-        kept.append(place)
-        width = (torch.minimum(x2[place], x2) - torch.maximum(x1[place], x1)).clamp(min=0)
-        height = (torch.minimum(y2[place], y2) - torch.maximum(y1[place], y1)).clamp(min=0)
-        shared = width * height
-        gone |= shared > overlap * (area[place] + area - shared)
-    return torch.tensor(kept, dtype=torch.long)
-
-
-def cut(
-    maps: Tensor,
-    regions: Tensor,
-    scale: float,
-    height: int,
-    width: int,
-    samples: int,
-    aligned: bool,
-) -> Tensor:
-    """Return regions as torchvision's compiled operator cuts them: zero beyond the map."""
-    rows, columns = maps.shape[-2:]
-    found = []
-    for region in regions:
-        x1, y1, x2, y2 = (region[1:] * scale).unbind()
-        y = y1 + _places(height, samples) * (y2 - y1).clamp(min=1)
-        x = x1 + _places(width, samples) * (x2 - x1).clamp(min=1)
-        inside = ((y <= rows)[:, None] & (x <= columns)[None]).float()
-        y, x = y.clamp(0, rows - 1), x.clamp(0, columns - 1)
-        y0, x0 = y.floor().long(), x.floor().long()
-        y9, x9 = (y0 + 1).clamp(max=rows - 1), (x0 + 1).clamp(max=columns - 1)
-        v, u = (y - y0)[:, None], (x - x0)[None]
-        picture = maps[int(region[0])]
-        upper = picture[:, y0][:, :, x0] * (1 - u) + picture[:, y0][:, :, x9] * u
-        lower = picture[:, y9][:, :, x0] * (1 - u) + picture[:, y9][:, :, x9] * u
-        found.append(avg_pool2d((upper * (1 - v) + lower * v) * inside, samples))
-    return torch.stack(found) if found else maps.new_zeros(0, maps.shape[1], height, width)
-
-
-def _places(bins: int, samples: int) -> Tensor:
-    return (torch.arange(bins * samples) + 0.5) / (bins * samples)
-
-
-@pytest.fixture(scope="module")
-def torchvision() -> ModuleType:
-    if importlib.util.find_spec("torchvision") is None:
-        pytest.skip("torchvision is not installed")
-    library = torch.library.Library("torchvision", "DEF")
-    for name in ("nms", "qnms"):
-        library.define(f"{name}(Tensor dets, Tensor scores, float threshold) -> Tensor")
-    library.impl("nms", suppressed, "CPU")
-    library.define(
-        "roi_align(Tensor input, Tensor rois, float spatial_scale, int pooled_height, "
-        "int pooled_width, int sampling_ratio, bool aligned) -> Tensor"
-    )
-    library.impl("roi_align", cut, "CPU")
-    _DEFINITIONS.append(library)
-    for name in ("boxes", "roi_align"):
-        module = importlib.import_module(f"torchvision.ops.{name}")
-        module._assert_has_ops = lambda: None
-        module._has_ops = lambda: True
-    return importlib.import_module("torchvision")
 
 
 def test_torchvision_s_checkpoint_loads_strictly(torchvision: ModuleType) -> None:
