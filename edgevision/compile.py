@@ -127,7 +127,7 @@ def build(
             classes=classes,
         )
         adapter = resolved.adapter
-        golden, origin = golden_samples(adapter, calibration, evaluate)
+        golden, origin = golden_samples(adapter, calibration or resolved.samples, evaluate)
         stage = export_stage(
             adapter,
             precision=precision,

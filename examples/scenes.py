@@ -1,17 +1,21 @@
 """Compose scenes of handwritten digits over photos, with every kind of truth at once.
 
     python examples/scenes.py --digits DIGITS.npz --photos FOLDER --out grid.png
+    python examples/scenes.py --digits DIGITS.npz --photos FOLDER --part unseen --coco OUT
 
 DIGITS is an .npz with `images: uint8[N, 28, 28]` and `labels: uint8[N]`; every .jpg in FOLDER is a
-background. The sheet shows scenes beside their class maps, with boxes and captions. A scene
-depends on the stock, the options and (seed, index) alone: all arithmetic is on integers, and the
-random bits come from PCG64, whose stream numpy promises not to change.
+background. The sheet shows scenes beside their class maps, with boxes and captions. OUT receives
+`images/` and `instances.json`, which `edgevision build --evaluate OUT` scores detectors on; nets
+of this repository never saw what the part "unseen" is made of. A scene depends on the stock, the
+options and (seed, index) alone: all arithmetic is on integers, and the random bits come from PCG64,
+whose stream numpy promises not to change.
 """
 
 from __future__ import annotations
 
 import argparse
 import colorsys
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +37,8 @@ DIGIT_SIDES = (40, 72)
 # Luminance, so that a digit never melts into what lies behind it.
 CONTRAST = 90
 PLACINGS = 400
+# Of scenes for detectors; captions want fewer.
+MOST_DIGITS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,6 +289,52 @@ def read_stock(digits: Path, photos: Path) -> Stock:
     return Stock(frames, images, labels)
 
 
+def split(stock: Stock) -> tuple[Stock, Stock]:
+    """Return what is trained on, and the last fifth of digits and photos."""
+    digits, photos = len(stock.digits) * 4 // 5, len(stock.photos) * 4 // 5
+    return (
+        Stock(stock.photos[:photos], stock.digits[:digits], stock.labels[:digits]),
+        Stock(stock.photos[photos:], stock.digits[digits:], stock.labels[digits:]),
+    )
+
+
+def write_coco(scenes: list[Scene], folder: Path) -> None:
+    """Write the scenes and what is in them as COCO does."""
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    annotations = []
+    for number, scene in enumerate(scenes):
+        Image.fromarray(scene.frame).save(folder / "images" / f"{number:04}.png")
+        for box, label, mask in zip(scene.boxes, scene.labels, scene.masks, strict=True):
+            left, top, right, bottom = box.tolist()
+            # Runs down the columns, of 0 first.
+            flat = np.concatenate([[0], mask.T.ravel(), [0]]).astype(np.int8)
+            ends = [0, *np.flatnonzero(np.diff(flat)), mask.size]
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": number,
+                    "category_id": int(label),
+                    "bbox": [left, top, right - left, bottom - top],
+                    "area": int(mask.sum()),
+                    "iscrowd": 0,
+                    "segmentation": {
+                        "size": list(mask.shape),
+                        "counts": np.diff(ends).tolist(),
+                    },
+                }
+            )
+    height, width = scenes[0].class_map.shape
+    content = {
+        "images": [
+            {"id": n, "file_name": f"{n:04}.png", "height": height, "width": width}
+            for n in range(len(scenes))
+        ],
+        "categories": [{"id": k, "name": name} for k, name in enumerate(CLASSES) if k],
+        "annotations": annotations,
+    }
+    (folder / "instances.json").write_text(json.dumps(content) + "\n")
+
+
 def sheet(scenes: list[Scene], columns: int = 4) -> Image.Image:
     """Draw scenes with their boxes and captions, each beside its class map."""
     height, width = scenes[0].class_map.shape
@@ -312,11 +364,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--digits", type=Path, required=True, help=".npz with images and labels")
     parser.add_argument("--photos", type=Path, required=True, help="folder of .jpg backgrounds")
-    parser.add_argument("--out", type=Path, required=True, help="where the sheet goes")
+    parser.add_argument("--out", type=Path, help="where the sheet goes")
+    parser.add_argument("--coco", type=Path, help="folder for scenes with COCO's instances.json")
+    parser.add_argument("--count", type=int, default=200, help="scenes in that folder")
+    parser.add_argument("--part", choices=["all", "train", "unseen"], default="all")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     stock = read_stock(options.digits, options.photos)
-    sheet([compose(stock, options.seed, index) for index in range(16)]).save(options.out)
+    stock = dict(zip(("all", "train", "unseen"), (stock, *split(stock)), strict=True))[options.part]
+    if options.coco:
+        write_coco(
+            [compose(stock, options.seed, i, most=MOST_DIGITS) for i in range(options.count)],
+            options.coco,
+        )
+    if options.out:
+        sheet([compose(stock, options.seed, index) for index in range(16)]).save(options.out)
 
 
 if __name__ == "__main__":

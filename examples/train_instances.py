@@ -24,7 +24,7 @@ import torch
 from instance_losses import Truth, losses
 from PIL import Image
 from safetensors.torch import save_file
-from scenes import SIZE, Frame, Scene, Stock, compose, read_stock
+from scenes import MOST_DIGITS, SIZE, Frame, Scene, Stock, compose, read_stock, split
 from torch import nn
 
 from edgevision.export.detections import Detections as Graph
@@ -40,7 +40,6 @@ CLASSES = [
     ("0", "#e6194b"), ("1", "#3cb44b"), ("2", "#ffe119"), ("3", "#4363d8"), ("4", "#f58231"),
     ("5", "#911eb4"), ("6", "#42d4f4"), ("7", "#f032e6"), ("8", "#bfef45"), ("9", "#fabed4"),
 ]  # fmt: skip
-MOST_DIGITS = 4
 VALIDATION_SEED = 2**32
 
 
@@ -98,15 +97,6 @@ def train(options: argparse.Namespace) -> None:
     partial = options.out / "model.safetensors.partial"
     save_file({k: v.contiguous() for k, v in net.state_dict().items()}, partial)
     os.replace(partial, options.out / "model.safetensors")
-
-
-def split(stock: Stock) -> tuple[Stock, Stock]:
-    """Return what is trained on, and the last fifth of digits and photos."""
-    digits, photos = len(stock.digits) * 4 // 5, len(stock.photos) * 4 // 5
-    return (
-        Stock(stock.photos[:photos], stock.digits[:digits], stock.labels[:digits]),
-        Stock(stock.photos[photos:], stock.digits[digits:], stock.labels[digits:]),
-    )
 
 
 def train_epoch(

@@ -29,11 +29,15 @@ ClassNames = Sequence[str | tuple[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A resolved source: the adapter, a name for the bundle, and where it all came from."""
+    """A resolved source: the adapter, a name for the bundle, and where it all came from.
+
+    A shipped net may bring `samples`, a folder of frames.
+    """
 
     name: str
     adapter: ModelAdapter
     provenance: dict[str, str]
+    samples: Path | None = None
 
 
 def resolve(
@@ -160,7 +164,7 @@ def _from_zoo(
             size=size or card.size,
             classes=classes or card.classes,
         )
-        return Source(name, adapter, _provenance(name, chosen))
+        return Source(name, adapter, _provenance(name, chosen), entry.samples)
     adapter = SemanticSegmentation(
         _loaded(_zoo_module(entry), chosen),
         size=size or card.size,

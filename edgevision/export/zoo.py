@@ -58,6 +58,7 @@ class ZooEntry:
         weights: the safetensors file.
         card: what its task must know.
         metrics: what the model card states.
+        samples: folder of frames that it knows what to do with, if there is one.
     """
 
     name: str
@@ -66,6 +67,7 @@ class ZooEntry:
     weights: Path
     card: SegmenterCard | DetectorCard | GeneratorCard
     metrics: dict[str, float]
+    samples: Path | None = None
 
 
 def zoo_names() -> list[str]:
@@ -94,6 +96,7 @@ def zoo_entry(name: str) -> ZooEntry:
         weights=folder / "model.safetensors",
         card=_CARDS[card["task"]](card),
         metrics=card["metrics"],
+        samples=folder / "scenes" if (folder / "scenes").is_dir() else None,
     )
 
 
