@@ -6,8 +6,9 @@ import base64
 import io
 import os
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from edgevision._optional import require
 from edgevision.compile import BuildSummary, build
 from edgevision.errors import FileReadError
+from edgevision.metrics.baselines import ColourVotes, Method
 from edgevision.progress import Progress, silent
 from edgevision.runtime.batch import save_pictures
 from edgevision.runtime.frames import list_images, read_image, resize
@@ -27,6 +29,7 @@ Image = npt.NDArray[np.uint8]
 
 _NET = "unet-camvid"
 _REPEATS = 5
+_CLASSICAL_PHOTOS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,7 @@ def run_demo(out: str | os.PathLike[str], *, progress: Progress = silent) -> Dem
     )
     with load(plain.bundle) as fp32, load(summary.bundle) as int8:
         rows, pictures, latency = _segment(fp32, int8, photos, folder, progress)
+        classical = _classical(fp32, photos, progress)
         explained = int8.explain()
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("edgevision", "."),
@@ -97,6 +101,7 @@ def run_demo(out: str | os.PathLike[str], *, progress: Progress = silent) -> Dem
         sizes=_sizes(plain, summary),
         latency=latency,
         rows=rows,
+        classical=classical,
         classes=[ClassLabel(name, color) for name, color in card.classes],
         artifacts=summary.bundle.manifest.stages[0].artifacts,
         explained=explained,
@@ -136,6 +141,29 @@ def _segment(
             )
         )
     return rows, pictures, {name: statistics.median(times) for name, times in times_ms.items()}
+
+
+def _classical(net: Model, photos: Path, progress: Progress) -> list[dict[str, str]]:
+    """Segment two photos by each classical method, taught by the net on the other photos."""
+    assert isinstance(net.task, SemanticTask)
+    frames = [resize(read_image(path), net.task.frame_size) for path in list_images(photos)]
+    results = [net(frame) for frame in frames]
+    rows: list[dict[str, str]] = []
+    for shown in range(_CLASSICAL_PHOTOS):
+        progress("segmenting without a net", shown, _CLASSICAL_PHOTOS)
+        votes = ColourVotes(len(net.task.classes))
+        for index, (frame, result) in enumerate(zip(frames, results, strict=True)):
+            assert isinstance(result, SemanticResult)
+            if index != shown:
+                votes.add(frame, result.mask)
+        frame, result = frames[shown], results[shown]
+        assert isinstance(result, SemanticResult)
+        row = {"photo": _data_uri(frame), "net": _data_uri(result.overlay(frame))}
+        for method in get_args(Method):
+            other = replace(result, mask=votes.classify(frame, method))
+            row[method] = _data_uri(other.overlay(frame))
+        rows.append(row)
+    return rows
 
 
 def _sizes(plain: BuildSummary, summary: BuildSummary) -> dict[str, int]:
