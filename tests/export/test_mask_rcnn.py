@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -284,6 +284,52 @@ def test_other_modules_are_refused() -> None:
     del net.roi_heads.mask_predictor
     with pytest.raises(ExportError, match="no mask head"):
         InstanceSegmentation(net, size=SIZE, classes=CLASSES)
+
+
+def built_as_torchvision_does(**changes: Any) -> nn.Module:
+    """Return a module with the attributes that are read off torchvision's."""
+    net = nn.Module()
+    pools = {"box": ((7, 7), 2), "mask": ((14, 14), 2)} | changes.pop("pools", {})
+    settings = {
+        "box_coder": SimpleNamespace(weights=changes.pop("weights", (10.0, 10.0, 5.0, 5.0))),
+        **{
+            f"{name}_roi_pool": SimpleNamespace(output_size=size, sampling_ratio=samples)
+            for name, (size, samples) in pools.items()
+        },
+        "score_thresh": 0.05, "nms_thresh": 0.5, "detections_per_img": 100,
+    }  # fmt: skip
+    ratios = changes.pop("ratios", ((0.5, 1.0, 2.0),) * 5)
+    vars(net).update(
+        rpn=SimpleNamespace(
+            anchor_generator=SimpleNamespace(sizes=((32,),) * 5, aspect_ratios=ratios),
+            _pre_nms_top_n={"testing": changes.pop("before", 1000)},
+            _post_nms_top_n={"testing": 1000},
+            nms_thresh=0.7,
+            score_thresh=0.0,
+        ),
+        roi_heads=SimpleNamespace(**settings),
+        transform=SimpleNamespace(image_mean=[0.5] * 3, image_std=[0.2] * 3),
+    )
+    assert not changes
+    return net
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pools": {"box": ((5, 5), 2)}}, r"output size and samples \(\(5, 5\), 2\)"),
+        ({"pools": {"mask": ((14, 14), 0)}}, "other heads are not supported"),
+        ({"weights": (1.0, 1.0, 1.0, 1.0)}, "not 10 10 5 5"),
+        ({"ratios": ((0.5, 1.0), (1.0,))}, "the levels have different aspect ratios"),
+        ({"before": 4000}, "4000 boxes at a step, TensorRT's TopK takes 3840"),
+        ({}, "no mask head; a Faster R-CNN has none"),
+    ],
+)
+def test_heads_that_the_graph_cannot_hold_are_refused(
+    changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ExportError, match=message):
+        InstanceSegmentation(built_as_torchvision_does(**changes), size=SIZE, classes=CLASSES)
 
 
 def test_torchvision_s_checkpoint_loads_strictly(torchvision: ModuleType) -> None:
