@@ -58,8 +58,8 @@ def test_a_module_object() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"source": "unet-camvid", "task": "tensors"}, "is a semantic segmentation net"),
-        ({"source": "unet-camvid", "task": "poetry"}, "expected semantic or tensors"),
+        ({"source": "unet-camvid", "task": "tensors"}, "is a net for task .semantic."),
+        ({"source": "unet-camvid", "task": "poetry"}, "expected semantic, instance or tensors"),
         ({"source": "a.onnx", "task": "semantic"}, "its own tensors"),
         ({"source": "a.onnx", "size": (1, 2)}, "size: not used with an ONNX file"),
         ({"source": nn.Identity(), "task": "tensors"}, "let the factory return"),
