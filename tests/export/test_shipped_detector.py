@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -22,18 +23,16 @@ from edgevision.runtime.tasks.instance import InstanceResult
 def test_it_becomes_a_scored_bundle_that_finds_the_digits(tmp_path: Path) -> None:
     scenes = zoo_entry("maskrcnn-digits").samples
     assert scenes is not None
-    with pytest.warns(UserWarning, match="calibrated on 6 frames"):
-        summary = edgevision.build(
-            "maskrcnn-digits", tmp_path / "m.ev", precision="int8", calibration=scenes,
-            evaluate=scenes, targets=["host-cpu"],
-        )  # fmt: skip
+    summary = edgevision.build(
+        "maskrcnn-digits", tmp_path / "m.ev", precision="fp16", evaluate=scenes
+    )
     assert all(report.passed for report in summary.parity)
     scores = {score.form: score.figures() for score in summary.scores}
-    assert list(scores) == ["torch", "fp32", "fp16", "int8", "int8-host"]
+    assert list(scores) == ["torch", "fp32", "fp16"]
     assert scores["torch"]["mask AP50"] > 0.6
     assert scores["torch"]["mask AP"] - scores["fp16"]["mask AP"] <= 0.005
-    layers = summary.bundle.read("reports/layers.json")
-    assert b"GridSample" not in layers.split(b'"int8"')[1]
+    kept = json.loads(summary.bundle.read("reports/layers.json"))["kept_wide"]
+    assert sum("GridSample" in name or "grid_sampl" in name for name in kept) >= 2
     assert summary.bundle.read("reports/differences.png").startswith(b"\x89PNG")
     truth = read_objects(scenes, [str(digit) for digit in range(10)])
     with edgevision.load(summary.bundle) as model:
