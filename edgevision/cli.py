@@ -145,7 +145,7 @@ def _parser() -> argparse.ArgumentParser:
         "--evaluate",
         type=Path,
         metavar="DIR",
-        help="images/ with labels/ or instances.json to score on",
+        help="images/ with labels/, instances.json or captions.json to score on",
     )
     build.add_argument("--target", action="append", metavar="NAME", help="may be repeated")
 
@@ -436,7 +436,7 @@ def _run(options: argparse.Namespace) -> int:
             {
                 "explain": model.explain(),
                 "frames": [
-                    {"name": f.name, "resized_from": f.resized_from, "shares": f.shares}
+                    {"name": f.name, "resized_from": f.resized_from, **f.answer}
                     for f in done.frames
                 ],
                 "median_ms": done.median_ms,
@@ -446,15 +446,14 @@ def _run(options: argparse.Namespace) -> int:
         return OK
     print(model.explain())
     for frame in done.frames[:20]:
-        top = ", ".join(f"{name} {share:.0%}" for name, share in list(frame.shares.items())[:4])
-        print(f"  {frame.name}: {top}")
+        print(f"  {frame.name}: {frame.text}")
     if len(done.frames) > 20:
         print(f"  ... and {len(done.frames) - 20} more")
     if sizes := {f.resized_from for f in done.frames if f.resized_from}:
         print(f"resized to the model's frame from {', '.join(f'{h}x{w}' for h, w in sizes)}")
     print(f"{len(done.frames)} frames, median {done.median_ms:.1f} ms a frame")
     if options.out:
-        print(f"overlays and class maps: {options.out}")
+        print(f"pictures: {options.out}")
     return OK
 
 

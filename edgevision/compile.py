@@ -139,6 +139,8 @@ def build(
         graph = "stages/main/model.onnx"
         writer.add(graph, stage.graphs[precision])
         writer.add_golden("main", stage.golden_inputs, stage.golden_outputs)
+        for path, content in adapter.files().items():
+            writer.add(path, content)
         described = Stage(
             name="main",
             graph=graph,
@@ -226,7 +228,7 @@ def add_targets(
             seconds.update(took)
             proofs += reports
         for entry in old.manifest.files:
-            if entry.path.startswith(("reports/", "logs/")):
+            if entry.path.startswith(("reports/", "task/")):
                 writer.add(entry.path, old.read(entry.path))
         manifest = Manifest(
             name=old.manifest.name,

@@ -1,7 +1,8 @@
-"""Detections of two runs, paired: what golden vectors of detectors are compared by.
+"""Detections and captions of two runs, paired: what golden vectors of such nets are held against.
 
-Element by element, padded detections disagree as soon as two scores swap their order. So each
-object that one side is sure of is looked for on the other side.
+Element by element, padded detections disagree as soon as two scores swap their order, and captions
+as soon as one word differs. So each object that one side is sure of is looked for on the other
+side, and a caption is the same or another.
 """
 
 from __future__ import annotations
@@ -46,6 +47,33 @@ def distances(reference: Arrays, candidate: Arrays) -> dict[str, Floats]:
                 for name, value in _distance(these, int(index), those).items():
                     found[name].append(value)
     return {name: np.array(values) for name, values in found.items()}
+
+
+def caption_distances(reference: Arrays, candidate: Arrays) -> dict[str, Floats]:
+    """Return how far the best captions of both sides are apart, one number for each.
+
+    Args:
+        reference: tokens int[..., K, T], scores float[..., K], and maybe attention
+            float[..., K, T, h, w].
+        candidate: the same.
+
+    Returns:
+        Under `tokens` 0 or 1 for another caption; under `scores` the distance of the scores, and
+        under `attention` the largest of a place's weight, both 0 for another caption.
+    """
+    steps = reference["tokens"].shape[-1]
+    beams = reference["tokens"].shape[-2]
+    a, b = (side["tokens"].reshape(-1, beams, steps)[:, 0] for side in (reference, candidate))
+    differs = (a != b).any(1)
+    found = {"tokens": differs.astype(np.float64)}
+    for name in ("scores", "attention"):
+        if name in reference:
+            one, other = (
+                side[name].reshape(len(a), beams, -1)[:, 0].astype(np.float64)
+                for side in (reference, candidate)
+            )
+            found[name] = np.where(differs, 0.0, np.abs(one - other).max(1))
+    return found
 
 
 def _frames(arrays: Arrays) -> list[dict[str, Floats]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edgevision.matching import MATCHED, distances
+from edgevision.matching import MATCHED, caption_distances, distances
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,8 @@ def compare_outputs(
 ) -> list[ParityReport]:
     """Hold every output that has a tolerance against its reference.
 
-    Detections (task "instance") are paired first: the distances are those of `matching.distances`.
+    Detections (task "instance") are paired first, and captions taken whole (task "caption"): the
+    distances are those of `matching`.
 
     Raises:
         ValueError: shapes differ, or nothing was detected that could be compared.
@@ -85,6 +86,12 @@ def compare_outputs(
             raise ValueError(f"{name}: neither side detects anything on the golden samples")
         zeros = np.zeros_like(found["labels"])
         return [compare(zeros, found[k], tolerances[k], name=f"{name}/{k}") for k in MATCHED]
+    if task == "caption":
+        apart = caption_distances(reference, candidate)
+        return [
+            compare(np.zeros_like(apart[k]), apart[k], bar, name=f"{name}/{k}")
+            for k, bar in tolerances.items()
+        ]
     return [
         compare(reference[output], candidate[output], tolerance, name=f"{name}/{output}")
         for output, tolerance in tolerances.items()

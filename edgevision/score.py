@@ -7,22 +7,24 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from edgevision._optional import require
-from edgevision.manifest import Settings, Stage
+from edgevision.manifest import Stage
 from edgevision.progress import Progress, silent
 from edgevision.runtime.evaluate import (
     Score,
+    evaluate_captions,
     evaluate_instances,
     evaluate_semantic,
     pictures_of,
 )
 from edgevision.runtime.frames import read_image, resize
 from edgevision.runtime.session import Session
+from edgevision.runtime.tasks.caption import CaptionResult, CaptionTask
 from edgevision.runtime.tasks.instance import InstanceResult, InstanceTask
 from edgevision.runtime.tasks.semantic import SemanticResult, SemanticTask
 from edgevision.runtime.timing import Timings
@@ -35,15 +37,14 @@ if TYPE_CHECKING:
 Array = npt.NDArray[np.generic]
 Image = npt.NDArray[np.uint8]
 PathLike = str | os.PathLike[str]
-Result = SemanticResult | InstanceResult
+Result = SemanticResult | InstanceResult | CaptionResult
+Task = SemanticTask | InstanceTask | CaptionTask
 Predict = Callable[[Image], Result]
+_R = TypeVar("_R")
 
-_TASKS: Mapping[str, Callable[[Settings, tuple[Stage, ...]], SemanticTask | InstanceTask]] = {
-    "semantic": SemanticTask.from_manifest,
-    "instance": InstanceTask.from_manifest,
-}
 _SHOWN = 3
 _LOOKED_AT = 24
+_CAPTION_WIDTH = 640
 _UNTIMED = Timings(0.0, 0.0, 0.0)
 
 
@@ -68,10 +69,8 @@ def score_forms(
         ValueError: the task has no metric.
         FileReadError: the folder is not what the task's metric needs.
     """
-    if adapter.task not in _TASKS:
-        raise ValueError(f"task '{adapter.task}' has no metric: leave out --evaluate")
     described = Stage("main", "model.onnx", stage.inputs, stage.outputs, stage.tolerances["fp32"])
-    task = _TASKS[adapter.task](adapter.settings(), (described,))
+    task = _task(adapter, described)
     with ExitStack() as stack:
         runs: dict[str, Callable[[dict[str, Array]], Mapping[str, Array]]] = {
             "torch": adapter.reference
@@ -80,31 +79,54 @@ def score_forms(
             session = Session.open(graph, flavour=Flavour.ORT, profiles=stage.profiles)
             runs[form] = stack.enter_context(session).run
         forms = {form: _predict(adapter, task, run) for form, run in runs.items()}
-        names = [label.name for label in task.classes]
-        scores: Sequence[Score]
-        if isinstance(task, SemanticTask):
-            scores = evaluate_semantic(
-                {form: _class_map(predict) for form, predict in forms.items()},
-                folder,
-                class_count=len(names),
-                frame_size=task.frame_size,
-                progress=progress,
-            )
-        else:
-            scores = evaluate_instances(
-                {form: _objects(predict) for form, predict in forms.items()},
-                folder,
-                classes=names,
-                frame_size=task.frame_size,
-                progress=progress,
-            )
+        scores = _scores(task, forms, folder, progress)
         picture = _differences(forms, folder, task.frame_size, progress)
     return Scored(tuple(scores), picture)
 
 
+def _task(adapter: ModelAdapter, stage: Stage) -> Task:
+    """Return the decoder of the adapter's task."""
+    settings, stages = adapter.settings(), (stage,)
+    if adapter.task == "semantic":
+        return SemanticTask.from_manifest(settings, stages)
+    if adapter.task == "instance":
+        return InstanceTask.from_manifest(settings, stages)
+    if adapter.task == "caption":
+        return CaptionTask.from_manifest(settings, stages, adapter.files().__getitem__)
+    raise ValueError(f"task '{adapter.task}' has no metric: leave out --evaluate")
+
+
+def _scores(
+    task: Task, forms: Mapping[str, Predict], folder: PathLike, progress: Progress
+) -> Sequence[Score]:
+    size = task.frame_size
+    if isinstance(task, SemanticTask):
+        return evaluate_semantic(
+            {form: _class_map(predict) for form, predict in forms.items()},
+            folder,
+            class_count=len(task.classes),
+            frame_size=size,
+            progress=progress,
+        )
+    if isinstance(task, InstanceTask):
+        return evaluate_instances(
+            {form: _as(InstanceResult, predict) for form, predict in forms.items()},
+            folder,
+            classes=[label.name for label in task.classes],
+            frame_size=size,
+            progress=progress,
+        )
+    return evaluate_captions(
+        {form: _as(CaptionResult, predict) for form, predict in forms.items()},
+        folder,
+        frame_size=size,
+        progress=progress,
+    )
+
+
 def _predict(
     adapter: ModelAdapter,
-    task: SemanticTask | InstanceTask,
+    task: Task,
     run: Callable[[dict[str, Array]], Mapping[str, Array]],
 ) -> Predict:
     from edgevision.export.samples import in_channel_order
@@ -127,10 +149,10 @@ def _class_map(predict: Predict) -> Callable[[Image], Image]:
     return of
 
 
-def _objects(predict: Predict) -> Callable[[Image], InstanceResult]:
-    def of(pixels: Image) -> InstanceResult:
+def _as(kind: type[_R], predict: Predict) -> Callable[[Image], _R]:
+    def of(pixels: Image) -> _R:
         result = predict(pixels)
-        assert isinstance(result, InstanceResult)
+        assert isinstance(result, kind)
         return result
 
     return of
@@ -147,6 +169,10 @@ def _differences(
         progress("drawing differences", done, min(len(paths), _LOOKED_AT))
         frame = resize(read_image(path), size)
         before, after = first(frame), last(frame)
+        if isinstance(before, CaptionResult):
+            rows.append((float(str(before) != str(after)), _captioned(frame, before, after)))
+            continue
+        assert not isinstance(after, CaptionResult)
         differs = _pixels(before) != _pixels(after)
         marked = np.repeat((frame.mean(2, keepdims=True) * 0.45).astype(np.uint8), 3, 2)
         marked[differs] = (255, 48, 48)
@@ -159,7 +185,21 @@ def _differences(
     return buffer.getvalue()
 
 
-def _pixels(result: Result) -> npt.NDArray[np.integer]:
+def _captioned(frame: Image, before: Result, after: Result) -> Image:
+    """Return the frame with both captions beneath, the second in red where it differs."""
+    images = require("PIL.Image", extra="media")
+    font = require("PIL.ImageFont", extra="media").load_default(15)
+    canvas = images.new("RGB", (_CAPTION_WIDTH, 300), "white")
+    shown = images.fromarray(frame)
+    shown.thumbnail((_CAPTION_WIDTH, 250))
+    canvas.paste(shown, (0, 0))
+    draw = require("PIL.ImageDraw", extra="media").Draw(canvas)
+    draw.text((4, 254), str(before), "black", font)
+    draw.text((4, 276), str(after), "black" if str(before) == str(after) else "red", font)
+    return np.asarray(canvas)
+
+
+def _pixels(result: SemanticResult | InstanceResult) -> npt.NDArray[np.integer]:
     """Return what each pixel is: its class, and for objects 0 where there is none."""
     if isinstance(result, SemanticResult):
         return result.mask.astype(np.int32)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from edgevision._optional import require
 
 if TYPE_CHECKING:
+    from edgevision.export.captioner import Captioner
     from edgevision.export.generator import ImageGenerator
     from edgevision.export.instance import InstanceSegmentation
     from edgevision.export.semantic import SemanticSegmentation
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from edgevision.runtime.tasks.seeds import Label, Level, Normal
 
 __all__ = [
+    "Captioner",
     "ImageGenerator",
     "InstanceSegmentation",
     "Label",
@@ -25,6 +27,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Captioner": "edgevision.export.captioner",
     "ImageGenerator": "edgevision.export.generator",
     "InstanceSegmentation": "edgevision.export.instance",
     "Label": "edgevision.runtime.tasks.seeds",

@@ -32,6 +32,9 @@ class ModelAdapter(Protocol):
     def settings(self) -> Settings:
         """Return what the run side must know to decode the outputs, for the manifest."""
 
+    def files(self) -> Mapping[str, bytes]:
+        """Return what else the run side needs, by path in the bundle, under `task/`."""
+
     def reference(self, feeds: Feeds) -> dict[str, Array]:
         """Return the FP32 answers that every graph and engine is held against."""
 

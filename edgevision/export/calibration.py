@@ -65,6 +65,8 @@ def calibrate(
             count += 1
             yield feed
 
+    if not tensors:
+        return {}, CalibrationSummary(len(list(counted())), digest.hexdigest(), method)
     ranges = _minmax if method == "minmax" else _histogram
     found = ranges(model, tensors, counted(), method, profiles)
     if not count:

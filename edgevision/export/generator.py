@@ -83,6 +83,10 @@ class ImageGenerator:
             for stream, item in enumerate(self.generator_inputs)
         }
 
+    def files(self) -> dict[str, bytes]:
+        """Return nothing: the manifest says it all."""
+        return {}
+
     def reference(self, feeds: Feeds) -> dict[str, Array]:
         """Return `images: uint8[N, H, W, C]` by eager PyTorch."""
         with evaluating(self.graph):

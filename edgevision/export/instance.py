@@ -107,6 +107,10 @@ class InstanceSegmentation:
             "channel_order": self._channel_order,
         }
 
+    def files(self) -> dict[str, bytes]:
+        """Return nothing: the manifest says it all."""
+        return {}
+
     def reference(self, feeds: Feeds) -> dict[str, Array]:
         """Return the outputs by eager PyTorch."""
         with evaluating(self._graph):

@@ -34,16 +34,16 @@ def typed(model: onnx.ModelProto) -> onnx.ModelProto:
     stored values are no inputs.
 
     Raises:
-        ExportError: the graph has subgraphs, or its types do not fit together.
+        ExportError: the graph has subgraphs other than loops, or its types do not fit together.
     """
     for node in model.graph.node:
-        if any(
+        if node.op_type != "Loop" and any(
             a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
             for a in node.attribute
         ):
             raise ExportError(
                 f"node '{node.name}' ({node.op_type}) holds a subgraph; FP16 and INT8 take flat "
-                "graphs. Unroll it, or build FP32."
+                "graphs and loops. Write it without branches, or build FP32."
             )
     copy = onnx.ModelProto()
     copy.CopyFrom(model)

@@ -1,12 +1,13 @@
 """FP16 in the graph: float32 becomes float16 where it is safe, with a Cast where types meet.
 
-Works on FP32 graphs and on INT8 ones (Q/DQ with a float32 rest). Graph inputs and outputs keep
-their types. The result is what a strongly typed TensorRT network takes, from 10.3 on.
+Works on FP32 graphs and on INT8 ones (Q/DQ with a float32 rest). Inputs and outputs of the graph,
+and of each Loop's body, keep their types. The result is what a strongly typed TensorRT network
+takes, from 10.3 on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,15 @@ from edgevision.export.observe import (
     float_tensors,
     largest_magnitudes,
     typed,
+)
+from edgevision.export.subgraphs import (
+    body_feeds,
+    body_model,
+    captured,
+    loops,
+    nested,
+    put_back,
+    rename_captured,
 )
 
 FLOAT16_MAX = 65504.0
@@ -68,7 +78,22 @@ def to_fp16(
     """
     graph = typed(model)
     _check_names(graph, keep_fp32)
-    kept = _keep(graph, samples, profiles or {}, keep_fp32)
+    return _halved(graph, list(samples), profiles or {}, keep_fp32)
+
+
+def _halved(
+    graph: onnx.ModelProto, samples: Sequence[Feeds], profiles: Profiles, names: Collection[str]
+) -> HalfModel:
+    """Convert a typed `graph` in place, the bodies of its loops first."""
+    kept = _keep(graph, samples, profiles, names)
+    bodies = {}
+    for loop in loops(graph.graph):
+        body = body_model(graph, loop)
+        feeds = list(body_feeds(graph, loop, body, samples, profiles))
+        bodies[loop.name] = _halved(body, feeds, {}, names)
+        kept |= bodies[loop.name].kept_fp32
+    for loop in loops(graph.graph):
+        put_back(loop, bodies[loop.name].model)
     converted = _Converter(graph, set(kept)).convert()
     return HalfModel(typed_like(converted), kept)
 
@@ -82,7 +107,8 @@ def typed_like(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _check_names(model: onnx.ModelProto, names: Collection[str]) -> None:
-    known = {node.name for node in model.graph.node} | {n.op_type for n in model.graph.node}
+    nodes = [node for graph in nested(model.graph) for node in graph.node]
+    known = {node.name for node in nodes} | {node.op_type for node in nodes}
     if unknown := sorted(set(names) - known):
         raise ExportError(f"keep_fp32: no node or op type is called {', '.join(unknown)}")
 
@@ -103,7 +129,9 @@ def _keep(
         fixed = _FLOAT32_INPUTS.get(node.op_type, ())
         touched = [name for i, name in enumerate(node.input) if i not in fixed] + list(node.output)
         worst = max((largest.get(name, 0.0) for name in touched), default=0.0)
-        if node.name in names or node.op_type in names:
+        if node.op_type == "Loop":
+            kept[node.name] = "carries float32; its body is converted by itself"
+        elif node.name in names or node.op_type in names:
             kept[node.name] = "asked for"
         elif node.op_type in _FLOAT32_OPS:
             kept[node.name] = f"{node.op_type} gives float32"
@@ -175,7 +203,7 @@ class _Converter:
             target = TensorProto.FLOAT if node.name in self.kept else TensorProto.FLOAT16
             self._rewrite(node, target, wanted)
         self._drop_unread_casts({o.name for o in graph.output})
-        used = {name for node in self.nodes for name in node.input}
+        used = _read(self.nodes)
         halves = [
             numpy_helper.from_array(
                 numpy_helper.to_array(self.stored[name]).astype(np.float16), half
@@ -204,6 +232,8 @@ class _Converter:
                 self.sources[node.output[0]] = node.input[0]
                 target = TensorProto.FLOAT if node.output[0] in wanted else target
             self._retarget_cast(node, target)
+        names = {n: self._as(n, TensorProto.FLOAT) for n in captured(node) if self._is_float(n)}
+        rename_captured(node, names)
         late: list[onnx.NodeProto] = []
         for i, name in enumerate(node.output):
             if self.types.get(name) != TensorProto.FLOAT or not name:
@@ -224,7 +254,7 @@ class _Converter:
                 attribute.i = target
 
     def _drop_unread_casts(self, outputs: set[str]) -> None:
-        used = {name for node in self.nodes for name in node.input} | outputs
+        used = _read(self.nodes) | outputs
         self.nodes = [n for n in self.nodes if n.op_type != "Cast" or n.output[0] in used]
 
     def _is_float(self, name: str) -> bool:
@@ -245,3 +275,8 @@ class _Converter:
             self.nodes.append(helper.make_node("Cast", [source], [cast], f"{cast}_cast", to=target))
             self.casts[key] = cast
         return self.casts[key]
+
+
+def _read(nodes: Iterable[onnx.NodeProto]) -> set[str]:
+    """Return the names that nodes read, and that graphs inside them do."""
+    return {name for node in nodes for name in (*node.input, *captured(node))}

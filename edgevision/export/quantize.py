@@ -9,8 +9,8 @@ identity branch of a residual Add quantised.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,14 @@ from edgevision.export.lint import lint_qdq, output_axis
 from edgevision.export.observe import Profiles, element_types, typed
 from edgevision.export.precision import typed_like
 from edgevision.export.sensitivity import signal_to_noise_db
+from edgevision.export.subgraphs import (
+    body_feeds,
+    body_model,
+    loops,
+    nested,
+    put_back,
+    without_unread,
+)
 from edgevision.progress import Progress, silent
 
 _QUANTIZED_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -81,20 +89,72 @@ def to_int8(
     Raises:
         ExportError: nothing can be quantised, there are no samples, or `keep_float` names nothing.
     """
-    graph = typed(model)
-    feeds = list(samples)
+    graph, feeds = typed(model), list(samples)
+    _check_names(graph, keep_float)
+    done = _quantized(graph, feeds, method, profiles or {}, keep_float, min_snr_db, progress)
+    if done is None:
+        raise ExportError(
+            "nothing to quantise: no float32 Conv, ConvTranspose, Gemm or MatMul with stored "
+            "weights. Build FP16 instead."
+        )
+    if not done.int8:
+        raise ExportError(
+            f"INT8 leaves no layer above {min_snr_db} dB of signal over noise. Look at the "
+            "calibration samples, or build FP16."
+        )
+    return done
+
+
+def _quantized(
+    graph: onnx.ModelProto,
+    feeds: Sequence[Feeds],
+    method: str,
+    profiles: Profiles,
+    keep_float: Collection[str],
+    min_snr_db: float,
+    progress: Progress,
+) -> QuantizedModel | None:
+    """Quantise a typed `graph`, the bodies of its loops first; None where there is no layer."""
+    bodies = {}
+    for loop in loops(graph.graph):
+        body = body_model(graph, loop)
+        steps = list(body_feeds(graph, loop, body, feeds, profiles))
+        done = _quantized(body, steps, method, {}, keep_float, min_snr_db, progress)
+        if done:
+            bodies[loop.name] = done
     layers = _layers(graph, keep_float)
+    if not layers and not bodies:
+        return None
+    whole = _flat(graph, layers, feeds, method, profiles, min_snr_db, progress)
+    for loop in loops(whole.model.graph):
+        if loop.name in bodies:
+            put_back(loop, bodies[loop.name].model)
+            whole.int8.update(bodies[loop.name].int8)
+            whole.kept_float.update(bodies[loop.name].kept_float)
+    return replace(whole, model=typed_like(without_unread(whole.model)))
+
+
+def _flat(
+    graph: onnx.ModelProto,
+    layers: Sequence[onnx.NodeProto],
+    feeds: Sequence[Feeds],
+    method: str,
+    profiles: Profiles,
+    min_snr_db: float,
+    progress: Progress,
+) -> QuantizedModel:
+    """Quantise `layers` of a graph, and leave its loops as they are."""
     tensors = list(dict.fromkeys(node.input[0] for node in layers))
     with warnings.catch_warnings():
         # numpy's histogram over constant tensors; the scale is handled below.
         warnings.filterwarnings("ignore", category=RuntimeWarning)
         ranges, summary = calibrate(
-            graph, tensors, feeds, method=method, profiles=profiles or {}, progress=progress
+            graph, tensors, feeds, method=method, profiles=profiles, progress=progress
         )
     scales = {name: _scale(ranges[name]) for name in tensors}
     names = [node.name for node in layers]
     quantized = _with_qdq(graph, names, scales)
-    snr_db = signal_to_noise_db(graph, quantized, names, feeds[:_SNR_SAMPLES], profiles or {})
+    snr_db = signal_to_noise_db(graph, quantized, names, _some(feeds), profiles)
     strict = {node.name for node in layers if node.op_type == "ConvTranspose"}
     proofs = {n: f"INT8 signal-to-noise {db:.1f} dB" for n, db in snr_db.items()}
     noisy = {
@@ -104,11 +164,6 @@ def to_int8(
     }
     if noisy:
         names = [name for name in names if name not in noisy]
-        if not names:
-            raise ExportError(
-                f"INT8 leaves no layer above {min_snr_db} dB of signal over noise. Look at the "
-                "calibration samples, or build FP16."
-            )
         quantized = _with_qdq(graph, names, scales)
     if findings := lint_qdq(quantized):
         raise ExportError(
@@ -132,16 +187,25 @@ def _with_qdq(
     return typed_like(writer.finish())
 
 
-def _layers(model: onnx.ModelProto, keep_float: Collection[str]) -> list[onnx.NodeProto]:
-    nodes = list(model.graph.node)
+def _some(feeds: Sequence[Feeds]) -> Sequence[Feeds]:
+    """Return a few feeds, from the first to the last: of a loop, early and late steps."""
+    return feeds[:: -(-len(feeds) // _SNR_SAMPLES)] if feeds else feeds
+
+
+def _check_names(model: onnx.ModelProto, keep_float: Collection[str]) -> None:
+    nodes = [node for graph in nested(model.graph) for node in graph.node]
     known = {node.name for node in nodes} | {node.op_type for node in nodes}
     if unknown := sorted(set(keep_float) - known):
         raise ExportError(f"keep_float: no node or op type is called {', '.join(unknown)}")
+
+
+def _layers(model: onnx.ModelProto, keep_float: Collection[str]) -> list[onnx.NodeProto]:
+    nodes = list(model.graph.node)
     # A vector of weights has no output channels to scale by.
     stored = {i.name for i in model.graph.initializer if len(i.dims) > 1}
     values = {i.name for i in model.graph.initializer}
     types = element_types(model)
-    layers = [
+    return [
         node
         for node in nodes
         if node.op_type in _QUANTIZED_OPS
@@ -150,12 +214,6 @@ def _layers(model: onnx.ModelProto, keep_float: Collection[str]) -> list[onnx.No
         and types.get(node.input[0]) == types.get(node.input[1]) == TensorProto.FLOAT
         and not {node.name, node.op_type} & set(keep_float)
     ]
-    if not layers:
-        raise ExportError(
-            "nothing to quantise: no float32 Conv, ConvTranspose, Gemm or MatMul with stored "
-            "weights. Build FP16 instead."
-        )
-    return layers
 
 
 def _scale(magnitude: float) -> float:
@@ -203,12 +261,10 @@ class _Writer:
             for name in node.input:
                 nodes += self.pairs.pop(name, ())
             nodes.append(node)
-        used = {name for node in nodes for name in node.input} | {o.name for o in graph.output}
-        kept = [i for i in (*graph.initializer, *self.added) if i.name in used]
-        del graph.node[:], graph.initializer[:]
+        del graph.node[:]
         graph.node.extend(nodes)
-        graph.initializer.extend(kept)
-        return self.model
+        graph.initializer.extend(self.added)
+        return without_unread(self.model)
 
     def _activation(self, name: str) -> str:
         if name not in self.done:

@@ -19,7 +19,7 @@ from edgevision.tensors import TensorSpec
 Feeds = dict[str, Array]
 PathLike = str | os.PathLike[str]
 
-_GOLDEN_SAMPLES = 3
+_GOLDEN_SAMPLES, _GOLDEN_CAPTIONS = 3, 8
 _MAX_CALIBRATION_SAMPLES = 64
 _CALIBRATION_SEED = 2**32
 """Far from the small seeds that people ask for and that the golden samples are."""
@@ -38,13 +38,14 @@ def golden_samples(
         if calibration or evaluate:
             raise ValueError("a generator takes seeds, not folders of images: leave them out")
         return _seeded(adapter, 0, _GOLDEN_SAMPLES), "seeds"
+    # A caption is the same or another: of three, one would be a third.
+    count = _GOLDEN_CAPTIONS if adapter.task == "caption" else _GOLDEN_SAMPLES
     for folder in (evaluate, calibration):
         if folder is not None:
-            return list(_folder_feeds(adapter, folder, _GOLDEN_SAMPLES)), "real"
+            return list(_folder_feeds(adapter, folder, count)), "real"
     rng = np.random.default_rng(0)
     return [
-        {spec.name: _synthetic(adapter, spec, rng) for spec in adapter.inputs}
-        for _ in range(_GOLDEN_SAMPLES)
+        {spec.name: _synthetic(adapter, spec, rng) for spec in adapter.inputs} for _ in range(count)
     ], "synthetic"
 
 

@@ -72,7 +72,7 @@ class SemanticSegmentation:
             raise ValueError(f"channel_order: got '{channel_order}', expected rgb or bgr")
         self._channel_order = channel_order
         self._graph = _PixelsToClasses(
-            module, _three("mean", mean), _three("std", std), self._size, self._input_size,
+            module, three_of("mean", mean), three_of("std", std), self._size, self._input_size,
             flip=channel_order == "bgr",
         )  # fmt: skip
         self.inputs: tuple[TensorSpec, ...] = (
@@ -89,6 +89,10 @@ class SemanticSegmentation:
             "input_size": list(self._input_size),
             "channel_order": self._channel_order,
         }
+
+    def files(self) -> dict[str, bytes]:
+        """Return nothing: the manifest says it all."""
+        return {}
 
     def reference(self, feeds: Feeds) -> dict[str, Array]:
         """Return `classes: uint8[1, H, W]` of `frame: uint8[1, H, W, 3]` by eager PyTorch."""
@@ -215,7 +219,8 @@ def side_of(name: str, size: tuple[int, int]) -> tuple[int, int]:
     return size[0], size[1]
 
 
-def _three(name: str, values: Sequence[float]) -> Tensor:
+def three_of(name: str, values: Sequence[float]) -> Tensor:
+    """Return a number for each channel; ValueError if they make no sense."""
     good = len(values) == 3 and all(math.isfinite(v) for v in values)
     if not good or (name == "std" and min(values) <= 0):
         raise ValueError(f"{name}: got {values}, expected three numbers on the 0-1 scale")

@@ -35,6 +35,8 @@ def signal_to_noise_db(
         samples: feeds to measure on.
         profiles: bounds of the dynamic inputs.
     """
+    if not layers:
+        return {}
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
     graph = probe.graph

@@ -14,11 +14,19 @@ from torch import nn
 
 from edgevision.errors import ExportError, FileReadError
 from edgevision.export.adapter import ModelAdapter
+from edgevision.export.captioner import Captioner
 from edgevision.export.generator import ImageGenerator
 from edgevision.export.instance import InstanceSegmentation, is_detector
 from edgevision.export.semantic import SemanticSegmentation
 from edgevision.export.tensors import Tensors
-from edgevision.export.zoo import DetectorCard, GeneratorCard, ZooEntry, zoo_entry, zoo_names
+from edgevision.export.zoo import (
+    CaptionerCard,
+    DetectorCard,
+    GeneratorCard,
+    ZooEntry,
+    zoo_entry,
+    zoo_names,
+)
 
 _MAX_CHECKPOINT_BYTES = 8 << 30
 _CLASS_LINE = re.compile(r"(?P<name>[^#]+?)\s*(?P<color>#[0-9a-fA-F]{6})?\s*")
@@ -155,6 +163,15 @@ def _from_zoo(
             output_range=card.output_range,
         )
         return Source(name, adapter, _provenance(name, chosen))
+    if isinstance(card, CaptionerCard):
+        _refuse_options(f"the captioner '{name}'", size=size, classes=classes, task=task)
+        adapter = Captioner(
+            _loaded(_zoo_module(entry), chosen),
+            card.vocabulary,
+            size=card.size,
+            max_length=card.max_length,
+        )
+        return Source(name, adapter, _provenance(name, chosen), entry.samples)
     kind = "instance" if isinstance(card, DetectorCard) else "semantic"
     if task not in (None, kind):
         raise ValueError(f"'{name}' is a net for task '{kind}'; leave out task '{task}'")
@@ -205,8 +222,8 @@ def _from_factory(
     if not hasattr(made, "to_onnx"):
         raise ExportError(
             f"'{source}' returned {type(made).__name__}, expected a torch module or an adapter "
-            "(edgevision.export.SemanticSegmentation, InstanceSegmentation, ImageGenerator, "
-            "Tensors)"
+            "(edgevision.export.SemanticSegmentation, InstanceSegmentation, Captioner, "
+            "ImageGenerator, Tensors)"
         )
     _refuse_options("an adapter", weights=weights, size=size, classes=classes, task=task)
     return Source(name, made, {"source": source})

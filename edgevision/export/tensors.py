@@ -75,6 +75,10 @@ class Tensors:
         """Return nothing: the tensors say all."""
         return {}
 
+    def files(self) -> dict[str, bytes]:
+        """Return nothing: the manifest says it all."""
+        return {}
+
     def reference(self, feeds: Feeds) -> dict[str, Array]:
         """Return the answers of the module in eager PyTorch, or of the untouched ONNX file."""
         if self._module is None:

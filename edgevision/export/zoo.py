@@ -40,11 +40,29 @@ class DetectorCard:
 
 
 @dataclass(frozen=True, slots=True)
+class CaptionerCard:
+    """What a shipped captioner was trained for.
+
+    Attributes:
+        size: (H, W) of its input.
+        vocabulary: the words in the order of its outputs.
+        max_length: words of a caption at most.
+    """
+
+    size: tuple[int, int]
+    vocabulary: tuple[str, ...]
+    max_length: int
+
+
+@dataclass(frozen=True, slots=True)
 class GeneratorCard:
     """What a shipped generator takes, and which of its values are black and white."""
 
     inputs: tuple[GeneratorInput, ...]
     output_range: tuple[float, float]
+
+
+Card = SegmenterCard | DetectorCard | CaptionerCard | GeneratorCard
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +81,9 @@ class ZooEntry:
 
     name: str
     factory: str
-    arguments: dict[str, int]
+    arguments: dict[str, Any]
     weights: Path
-    card: SegmenterCard | DetectorCard | GeneratorCard
+    card: Card
     metrics: dict[str, float]
     samples: Path | None = None
 
@@ -115,14 +133,20 @@ def _detector(card: dict[str, Any]) -> DetectorCard:
     return DetectorCard((height, width), tuple((c["name"], c["color"]) for c in card["classes"]))
 
 
+def _captioner(card: dict[str, Any]) -> CaptionerCard:
+    height, width = card["size"]
+    return CaptionerCard((height, width), tuple(card["vocabulary"]), card["max_length"])
+
+
 def _generator(card: dict[str, Any]) -> GeneratorCard:
     low, high = card["output_range"]
     return GeneratorCard(tuple(generator_input(item) for item in card["inputs"]), (low, high))
 
 
-_CARDS: dict[str, Callable[[dict[str, Any]], SegmenterCard | DetectorCard | GeneratorCard]] = {
+_CARDS: dict[str, Callable[[dict[str, Any]], Card]] = {
     "semantic": _segmenter,
     "instance": _detector,
+    "caption": _captioner,
     "generated": _generator,
 }
 

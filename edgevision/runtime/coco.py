@@ -1,4 +1,4 @@
-"""A folder of labelled objects: `images/`, and `instances.json` as COCO writes it.
+"""A folder of labelled pictures: `images/`, and `instances.json` or `captions.json` as COCO has it.
 
 Source of the format: Lin et al. 2014, "Microsoft COCO", https://cocodataset.org/#format-data.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,24 +75,10 @@ def read_objects(folder: str | os.PathLike[str], classes: Sequence[str]) -> Labe
     """
     path = Path(folder)
     file = path / "instances.json"
+    content, files, entries = _read(file)
     try:
-        if file.stat().st_size > _MOST_BYTES:
-            raise FileReadError(f"{file}: larger than {_MOST_BYTES} bytes")
-        content = json.loads(file.read_bytes())
         names = {int(c["id"]): str(c["name"]) for c in content["categories"]}
-        entries: dict[int, list[Mapping[str, Any]]] = {int(i["id"]): [] for i in content["images"]}
-        for entry in list(content["annotations"]):
-            entries[int(entry["image_id"])].append(entry)
-        files = {
-            int(i["id"]): path / "images" / Path(str(i["file_name"])).name
-            for i in content["images"]
-        }
-    except OSError as error:
-        raise FileReadError(
-            f"{file}: {error.strerror}. Objects are scored on a folder with images/ and COCO's "
-            "instances.json."
-        ) from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise FileReadError(f"{file}: not in COCO's format: {error!r}") from error
     labels = {k: list(classes).index(name) for k, name in names.items() if name in classes}
     if not labels or not entries:
@@ -100,12 +86,59 @@ def read_objects(folder: str | os.PathLike[str], classes: Sequence[str]) -> Labe
             f"{file}: has {len(entries)} pictures of {', '.join(sorted(names.values())[:8])}; "
             f"none of the classes {', '.join(classes[:8])} is among them"
         )
-    if missing := [p.name for p in files.values() if not p.is_file()]:
-        raise FileReadError(
-            f"{path / 'images'}: {len(missing)} of {len(files)} pictures are missing, the first "
-            f"'{missing[0]}'"
-        )
+    _check_present(files.values())
     return LabelledObjects(tuple(files.values()), tuple(tuple(entries[k]) for k in files), labels)
+
+
+def read_captions(folder: str | os.PathLike[str]) -> list[tuple[Path, list[str]]]:
+    """Return the pictures of `folder`, each with what people say of it; those with none left out.
+
+    Raises:
+        FileReadError: a file is missing, damaged or too large, or there are no captions.
+    """
+    file = Path(folder) / "captions.json"
+    _, files, entries = _read(file)
+    try:
+        said = {k: [str(entry["caption"]) for entry in entries[k]] for k in files}
+    except (KeyError, TypeError) as error:
+        raise FileReadError(f"{file}: not in COCO's format: {error!r}") from error
+    found = [(files[k], captions) for k, captions in said.items() if captions]
+    if not found:
+        raise FileReadError(f"{file}: {len(files)} pictures and no caption")
+    _check_present(path for path, _ in found)
+    return found
+
+
+def _read(file: Path) -> tuple[dict[str, Any], dict[int, Path], dict[int, list[Mapping[str, Any]]]]:
+    """Return what a file of COCO's holds, its pictures, and what is said of each."""
+    try:
+        if file.stat().st_size > _MOST_BYTES:
+            raise FileReadError(f"{file}: larger than {_MOST_BYTES} bytes")
+        content = json.loads(file.read_bytes())
+        entries: dict[int, list[Mapping[str, Any]]] = {int(i["id"]): [] for i in content["images"]}
+        for entry in list(content["annotations"]):
+            entries[int(entry["image_id"])].append(entry)
+        files = {
+            int(i["id"]): file.parent / "images" / Path(str(i["file_name"])).name
+            for i in content["images"]
+        }
+    except OSError as error:
+        raise FileReadError(
+            f"{file}: {error.strerror}. Such nets are scored on a folder with images/ and COCO's "
+            f"{file.name}."
+        ) from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise FileReadError(f"{file}: not in COCO's format: {error!r}") from error
+    return content, files, entries
+
+
+def _check_present(paths: Iterable[Path]) -> None:
+    checked = list(paths)
+    if missing := [path for path in checked if not path.is_file()]:
+        raise FileReadError(
+            f"{missing[0].parent}: {len(missing)} of {len(checked)} pictures are missing, the "
+            f"first '{missing[0].name}'"
+        )
 
 
 def _mask(region: Any, size: tuple[int, int]) -> npt.NDArray[np.bool_]:

@@ -11,11 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from edgevision.errors import FileReadError
+from edgevision.metrics.captions import CaptionScores, caption_scores, token_agreement
 from edgevision.metrics.detection import Detections, DetectionScore
 from edgevision.metrics.segmentation import ConfusionMatrix
 from edgevision.progress import Progress, silent
-from edgevision.runtime.coco import read_objects
+from edgevision.runtime.coco import read_captions, read_objects
 from edgevision.runtime.frames import list_images, read_image, read_labels, resize
+from edgevision.runtime.tasks.caption import CaptionResult
 from edgevision.runtime.tasks.instance import InstanceResult
 
 Image = npt.NDArray[np.uint8]
@@ -23,6 +25,8 @@ Predict = Callable[[Image], Image]
 """From frame uint8[H, W, 3] RGB to class map uint8[H, W]."""
 Detect = Callable[[Image], InstanceResult]
 """From frame uint8[H, W, 3] RGB to what is in it."""
+Describe = Callable[[Image], CaptionResult]
+"""From frame uint8[H, W, 3] RGB to what is said of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +94,36 @@ class InstanceScore:
         return self.class_mask_ap
 
 
-Score = SemanticScore | InstanceScore
+@dataclass(frozen=True, slots=True)
+class CaptionScore:
+    """How one form of a captioner does on a folder.
+
+    Attributes:
+        form: which form, e.g. "int8".
+        scores: BLEU, ROUGE-L and CIDEr.
+        agreement: share of captions that are those of the first form, token for token.
+    """
+
+    form: str
+    scores: CaptionScores
+    agreement: float
+
+    def figures(self) -> dict[str, float | None]:
+        """Return what is worth a column."""
+        return {
+            "BLEU-1": self.scores.bleu[0],
+            "BLEU-4": self.scores.bleu[3],
+            "ROUGE-L": self.scores.rouge_l,
+            "CIDEr": self.scores.cider,
+            "same as torch": self.agreement,
+        }
+
+    def per_class(self) -> tuple[float, ...]:
+        """Return nothing: captions have no classes."""
+        return ()
+
+
+Score = SemanticScore | InstanceScore | CaptionScore
 
 
 def evaluate_semantic(
@@ -173,6 +206,39 @@ def evaluate_instances(
         per_class = tuple(mask.per_class.get(k, float("nan")) for k in range(len(classes)))
         scores.append(InstanceScore(form, box.ap, mask.ap, box.ap50, mask.ap50, per_class))
     return scores
+
+
+def evaluate_captions(
+    forms: Mapping[str, Describe],
+    folder: str | os.PathLike[str],
+    *,
+    frame_size: tuple[int, int],
+    progress: Progress = silent,
+) -> list[CaptionScore]:
+    """Score each form on every picture of `folder`, see `coco`.
+
+    Raises:
+        FileReadError: the folder is no such folder.
+    """
+    pictures = read_captions(folder)
+    said: dict[str, list[CaptionResult]] = {form: [] for form in forms}
+    for done, (path, _) in enumerate(pictures):
+        progress("evaluating", done, len(pictures))
+        frame = resize(read_image(path), frame_size)
+        for form, describe in forms.items():
+            said[form].append(describe(frame))
+    progress("evaluating", len(pictures), len(pictures))
+    truth = [captions for _, captions in pictures]
+    tokens = {form: [r.tokens.tolist() for r in results] for form, results in said.items()}
+    first = next(iter(tokens.values()))
+    return [
+        CaptionScore(
+            form,
+            caption_scores([result.text for result in results], truth),
+            token_agreement(first, tokens[form]).captions,
+        )
+        for form, results in said.items()
+    ]
 
 
 def _resized(result: InstanceResult, size: tuple[int, int]) -> InstanceResult:

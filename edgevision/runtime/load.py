@@ -58,14 +58,14 @@ def load(
         raise EngineLoadError(
             f"'{manifest.name}' has {len(manifest.stages)} stages; this edgevision runs one."
         )
-    task_of(manifest)
+    task = task_of(manifest, opened.read)
     stage = manifest.stages[0]
     selection = select(stage, device=device)
     _log.info("%s: %s", manifest.name, selection)
     session = open_session(opened, stage, selection, binding=binding, options=options)
     try:
         session.warm_up()
-        return Model(manifest, session, selection)
+        return Model(manifest, session, selection, task)
     except BaseException:
         session.close()
         raise

@@ -15,6 +15,7 @@ from edgevision.runtime.pipeline import Pipeline
 from edgevision.runtime.schedule import Policy, StreamOptions
 from edgevision.runtime.select import Selection
 from edgevision.runtime.session import Session
+from edgevision.runtime.tasks.caption import CaptionResult, CaptionTask
 from edgevision.runtime.tasks.generated import (
     GeneratedResult,
     GeneratorTask,
@@ -25,12 +26,13 @@ from edgevision.runtime.tasks.instance import InstanceResult, InstanceTask
 from edgevision.runtime.tasks.seeds import checked_seeds
 from edgevision.runtime.tasks.semantic import SemanticResult, SemanticTask
 from edgevision.runtime.tasks.tensors import TensorsResult, TensorsTask
+from edgevision.runtime.tasks.vocabulary import MAX_BYTES
 from edgevision.runtime.ticket import Ticket
 
 Array = npt.NDArray[np.generic]
 Frame = npt.NDArray[np.uint8] | Mapping[str, Array]
-Result = SemanticResult | InstanceResult | TensorsResult | GeneratedResult
-Task = SemanticTask | InstanceTask | TensorsTask | GeneratorTask
+Result = SemanticResult | InstanceResult | CaptionResult | TensorsResult | GeneratedResult
+Task = SemanticTask | InstanceTask | CaptionTask | TensorsTask | GeneratorTask
 
 
 class Model:
@@ -42,12 +44,14 @@ class Model:
         session: the session beneath, for arrays in and arrays out.
     """
 
-    def __init__(self, manifest: Manifest, session: Session, selection: Selection) -> None:
+    def __init__(
+        self, manifest: Manifest, session: Session, selection: Selection, task: Task
+    ) -> None:
         self.manifest = manifest
         self.session = session
         self._selection = selection
         self._pipelines: list[Pipeline[Any, Any]] = []
-        self.task: Task = task_of(manifest)
+        self.task = task
 
     def __call__(self, frame: Frame) -> Result:
         """Run the model once.
@@ -164,21 +168,34 @@ class Model:
                 raise
 
 
-def task_of(manifest: Manifest) -> Task:
-    """Return the decoder that the manifest asks for.
+def task_of(manifest: Manifest, read: Callable[[str], bytes]) -> Task:
+    """Return the decoder that the manifest asks for; `read` gives the bundle's files.
 
     Raises:
         BundleFormatError: this version does not know the task, or its settings are wrong.
+        MissingDependencyError: the task needs a library that is not installed.
     """
     if manifest.task == "semantic":
         return SemanticTask.from_manifest(manifest.settings, manifest.stages)
     if manifest.task == "instance":
         return InstanceTask.from_manifest(manifest.settings, manifest.stages)
+    if manifest.task == "caption":
+        sizes = {entry.path: entry.size_bytes for entry in manifest.files}
+        return CaptionTask.from_manifest(
+            manifest.settings, manifest.stages, lambda path: _small(path, sizes, read)
+        )
     if manifest.task == "generated":
         return GeneratorTask.from_manifest(manifest.settings, manifest.stages)
     if manifest.task == "tensors":
         return TensorsTask(manifest.stages[0].inputs)
     raise BundleFormatError(
         f"the bundle's task is '{manifest.task}', this edgevision knows semantic, instance, "
-        "generated and tensors. Install a newer edgevision."
+        "caption, generated and tensors. Install a newer edgevision."
     )
+
+
+def _small(path: str, sizes: Mapping[str, int], read: Callable[[str], bytes]) -> bytes:
+    """Read a vocabulary, unless it is too large to be one."""
+    if sizes.get(path, 0) > MAX_BYTES:
+        raise BundleFormatError(f"'{path}' has {sizes[path]} bytes, at most {MAX_BYTES} are read")
+    return read(path)

@@ -343,7 +343,7 @@ def test_a_bundle_with_other_settings(
 ) -> None:
     manifest = generator_bundle(tmp_path / "tiny.ev").manifest
     with pytest.raises(BundleFormatError, match=message):
-        task_of(replace(manifest, settings=settings))
+        task_of(replace(manifest, settings=settings), no_files)
 
 
 @pytest.mark.parametrize(
@@ -359,4 +359,8 @@ def test_a_bundle_with_other_outputs(tmp_path: Path, images: TensorSpec) -> None
     (stage,) = manifest.stages
     changed = replace(manifest, stages=(replace(stage, outputs=(images,)),))
     with pytest.raises(BundleFormatError, match=r"expected uint8\[\?, H, W, 1 or 3\], got images"):
-        task_of(changed)
+        task_of(changed, no_files)
+
+
+def no_files(path: str) -> bytes:
+    raise AssertionError(f"a generator has no file {path}")

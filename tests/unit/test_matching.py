@@ -1,4 +1,4 @@
-"""Detections of two runs, paired: order and padding do not matter, a lost object does."""
+"""Detections and captions, paired: order and padding do not matter, a lost object does."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgevision.matching import distances
+from edgevision.matching import caption_distances, distances
 from edgevision.parity import Tolerance, compare_outputs
 
 LOOSE = dict.fromkeys(("labels", "boxes", "scores", "masks"), Tolerance(0.05, 0.0))
@@ -73,3 +73,35 @@ def test_nothing_to_compare_is_no_proof() -> None:
     empty = found() | {"scores": np.zeros((2, 6), np.float32)}
     with pytest.raises(ValueError, match="neither side detects anything"):
         compare_outputs(empty, empty, LOOSE, task="instance", name="x")
+
+
+def captions(**changes: Any) -> dict[str, Any]:
+    """Two samples of one frame with two beams of three words, and 2x2 places."""
+    tokens = np.arange(12, dtype=np.int32).reshape(2, 1, 2, 3)
+    scores = np.array([[[-1.0, -2.0]], [[-3.0, -4.0]]], np.float32)
+    attention = np.full((2, 1, 2, 3, 2, 2), 0.25, np.float32)
+    return {"tokens": tokens, "scores": scores, "attention": attention} | changes
+
+
+def test_a_caption_is_the_same_or_another() -> None:
+    other = {name: array.copy() for name, array in captions().items()}
+    other["tokens"][1, 0, 0, 2] = 99
+    other["scores"][0, 0, 0] = -1.5
+    other["scores"][1, 0, 0] = -90
+    other["attention"][0, 0, 0, 1, 1, 0] = 0.75
+    # The second beam is not looked at: two that are nearly as likely change places.
+    other["tokens"][:, :, 1] = 7
+    apart = caption_distances(captions(), other)
+    assert apart["tokens"].tolist() == [0, 1]
+    np.testing.assert_allclose(apart["scores"], [0.5, 0])
+    np.testing.assert_allclose(apart["attention"], [0.5, 0])
+
+
+def test_captions_without_attention_are_compared_by_what_they_have() -> None:
+    bars = {"tokens": Tolerance(0, 0.5), "scores": Tolerance(0.1, 0.0)}
+    other = captions(tokens=captions()["tokens"] * [[[[1]]], [[[2]]]])
+    reports = compare_outputs(captions(), other, bars, task="caption", name="fp16")
+    assert [(r.name, r.passed) for r in reports] == [("fp16/tokens", True), ("fp16/scores", True)]
+    reports = compare_outputs(captions(), captions(scores=captions()["scores"] - 1), bars,
+                              task="caption", name="x")  # fmt: skip
+    assert [r.passed for r in reports] == [True, False]
