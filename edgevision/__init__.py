@@ -1,7 +1,7 @@
 """Trained PyTorch vision models to embedded NVIDIA GPUs: verified bundles, and a lean runtime.
 
-`build` makes a bundle, `load` runs one. Every name is imported at first use, so that a machine that
-only runs models never imports what makes them.
+`build` makes a bundle, `load` runs one, `load_words` runs a captioner word by word. Every name is
+imported at first use, so that a machine that only runs models never imports what makes them.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ if TYPE_CHECKING:
     from edgevision.bundle import Bundle
     from edgevision.compile import build
     from edgevision.errors import EdgeVisionError
-    from edgevision.runtime.load import load
+    from edgevision.runtime.load import load, load_words
 
     __version__: str
 
-__all__ = ["Bundle", "EdgeVisionError", "__version__", "build", "load"]
+__all__ = ["Bundle", "EdgeVisionError", "__version__", "build", "load", "load_words"]
 
 _HOMES = {
     "Bundle": "edgevision.bundle",
     "EdgeVisionError": "edgevision.errors",
     "build": "edgevision.compile",
     "load": "edgevision.runtime.load",
+    "load_words": "edgevision.runtime.load",
 }
 
 if not TYPE_CHECKING:  # A type checker that saw it would let every misspelt name pass.

@@ -44,6 +44,7 @@ Feeds = dict[str, Array]
 PathLike = str | os.PathLike[str]
 
 PRECISIONS = ("fp32", "fp16", "int8")
+_MOST_GOLDEN = 16
 _VERSIONED = ("edgevision", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 
 
@@ -128,41 +129,53 @@ def build(
         )
         adapter = resolved.adapter
         golden, origin = golden_samples(adapter, calibration or resolved.samples, evaluate)
-        stage = export_stage(
-            adapter,
-            precision=precision,
-            samples=golden,
-            calibration=calibration_samples(adapter, calibration) if precision == "int8" else None,
-            progress=progress,
-        )
-        scored = score_forms(adapter, stage, evaluate, progress=progress) if evaluate else None
-        graph = "stages/main/model.onnx"
-        writer.add(graph, stage.graphs[precision])
-        writer.add_golden("main", stage.golden_inputs, stage.golden_outputs)
+        typical = calibration_samples(adapter, calibration) if precision == "int8" else []
+        parts, fed = _parts(adapter, golden), _parts(adapter, typical)
+        exported = {
+            name: export_stage(
+                part,
+                precision=precision,
+                samples=feeds[:: -(-len(feeds) // _MOST_GOLDEN)],
+                calibration=fed[name][1] or None,
+                progress=progress,
+            )
+            for name, (part, feeds) in parts.items()
+        }
+        scored = score_forms(adapter, exported, evaluate, progress=progress) if evaluate else None
+        stages, proofs = [], []
+        seconds: dict[str, float] = {}
+        for name, stage in exported.items():
+            graph = f"stages/{name}/model.onnx"
+            writer.add(graph, stage.graphs[precision])
+            writer.add_golden(name, stage.golden_inputs, stage.golden_outputs)
+            described, took, reports = _build_artifacts(
+                Stage(
+                    name=name,
+                    graph=graph,
+                    inputs=stage.inputs,
+                    outputs=stage.outputs,
+                    tolerances=stage.tolerances[precision],
+                    profiles=stage.profiles,
+                ),
+                profiles,
+                graph_for=partial(_graph_for, stage, precision),
+                golden=(stage.golden_inputs, stage.golden_outputs),
+                task=parts[name][0].task,
+                writer=writer,
+                bundle_name=Path(out).name,
+                progress=progress,
+            )
+            stages.append(described)
+            proofs += reports
+            seconds = {**seconds, **{t: seconds.get(t, 0.0) + s for t, s in took.items()}}
         for path, content in adapter.files().items():
             writer.add(path, content)
-        described = Stage(
-            name="main",
-            graph=graph,
-            inputs=stage.inputs,
-            outputs=stage.outputs,
-            tolerances=stage.tolerances[precision],
-            profiles=stage.profiles,
-        )
-        described, seconds, proofs = _build_artifacts(
-            described,
-            profiles,
-            graph_for=lambda target: _graph_for(stage, precision, target),
-            golden=(stage.golden_inputs, stage.golden_outputs),
-            task=adapter.task,
-            writer=writer,
-            bundle_name=Path(out).name,
-            progress=progress,
-        )
-        parity = (*stage.parity, *proofs)
+        parity = (*(r for stage in exported.values() for r in stage.parity), *proofs)
+        kept = {k: v for stage in exported.values() for k, v in stage.kept.items()}
         writer.add("reports/parity.json", _json([asdict(report) for report in parity]))
         if precision != "fp32":
-            layers = {"kept_wide": dict(stage.kept), "int8": dict(stage.int8)}
+            proven = {k: v for stage in exported.values() for k, v in stage.int8.items()}
+            layers = {"kept_wide": kept, "int8": proven}
             writer.add("reports/layers.json", _json(layers))
         if scored:
             writer.add("reports/accuracy.json", _json([asdict(score) for score in scored.scores]))
@@ -170,8 +183,8 @@ def build(
         provenance = {
             **resolved.provenance,
             "golden_samples": origin,
-            "kept_wide": "; ".join(f"{node}: {why}" for node, why in stage.kept.items()),
-            **_calibration_provenance(stage),
+            "kept_wide": "; ".join(f"{node}: {why}" for node, why in kept.items()),
+            **_calibration_provenance(next(iter(exported.values()))),
             **_versions(),
         }
         manifest = Manifest(
@@ -179,7 +192,7 @@ def build(
             task=adapter.task,
             precision=precision,
             settings=adapter.settings(),
-            stages=(described,),
+            stages=tuple(stages),
             files=(),
             provenance=provenance,
         )
@@ -218,7 +231,7 @@ def add_targets(
                 profiles,
                 graph_for=partial(_same, graph),
                 golden=golden[stage.name],
-                task=old.manifest.task,
+                task=old.manifest.proof,
                 writer=writer,
                 bundle_name=str(bundle),
                 progress=progress,
@@ -241,6 +254,18 @@ def add_targets(
         )
         published = writer.publish(manifest)
     return BuildSummary(published, tuple(proofs), (), seconds)
+
+
+def _parts(
+    adapter: ModelAdapter, samples: Sequence[Feeds]
+) -> dict[str, tuple[ModelAdapter, Sequence[Mapping[str, Array]]]]:
+    """Return the graphs that a model is of, and what each is fed on `samples`."""
+    from edgevision.export.adapter import StagedAdapter
+
+    if not isinstance(adapter, StagedAdapter):
+        return {"main": (adapter, samples)}
+    feeds = adapter.stage_feeds(samples)
+    return {name: (part, feeds[name]) for name, part in adapter.stages.items()}
 
 
 def _build_artifacts(

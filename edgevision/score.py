@@ -40,6 +40,7 @@ PathLike = str | os.PathLike[str]
 Result = SemanticResult | InstanceResult | CaptionResult
 Task = SemanticTask | InstanceTask | CaptionTask
 Predict = Callable[[Image], Result]
+Run = Callable[[dict[str, Array]], Mapping[str, Array]]
 _R = TypeVar("_R")
 
 _SHOWN = 3
@@ -58,7 +59,7 @@ class Scored:
 
 def score_forms(
     adapter: ModelAdapter,
-    stage: ExportedStage,
+    stages: Mapping[str, ExportedStage],
     folder: PathLike,
     *,
     progress: Progress = silent,
@@ -69,28 +70,35 @@ def score_forms(
         ValueError: the task has no metric.
         FileReadError: the folder is not what the task's metric needs.
     """
-    described = Stage("main", "model.onnx", stage.inputs, stage.outputs, stage.tolerances["fp32"])
-    task = _task(adapter, described)
+    task = _task(adapter, stages)
     with ExitStack() as stack:
-        runs: dict[str, Callable[[dict[str, Array]], Mapping[str, Array]]] = {
-            "torch": adapter.reference
-        }
-        for form, graph in stage.graphs.items():
-            session = Session.open(graph, flavour=Flavour.ORT, profiles=stage.profiles)
-            runs[form] = stack.enter_context(session).run
+        runs: dict[str, Run] = {"torch": adapter.reference}
+        for form in next(iter(stages.values())).graphs:
+            parts: dict[str, Run] = {}
+            for name, stage in stages.items():
+                graph = stage.graphs[form]
+                session = Session.open(graph, flavour=Flavour.ORT, profiles=stage.profiles)
+                parts[name] = stack.enter_context(session).run
+            runs[form] = adapter.joined(parts) if len(parts) > 1 else parts["main"]  # type: ignore[attr-defined]
         forms = {form: _predict(adapter, task, run) for form, run in runs.items()}
         scores = _scores(task, forms, folder, progress)
         picture = _differences(forms, folder, task.frame_size, progress)
     return Scored(tuple(scores), picture)
 
 
-def _task(adapter: ModelAdapter, stage: Stage) -> Task:
+def _task(adapter: ModelAdapter, exported: Mapping[str, ExportedStage]) -> Task:
     """Return the decoder of the adapter's task."""
-    settings, stages = adapter.settings(), (stage,)
+    settings = adapter.settings()
+    stages = tuple(
+        Stage(name, "model.onnx", stage.inputs, stage.outputs, stage.tolerances["fp32"])
+        for name, stage in exported.items()
+    )
     if adapter.task == "semantic":
         return SemanticTask.from_manifest(settings, stages)
     if adapter.task == "instance":
         return InstanceTask.from_manifest(settings, stages)
+    if adapter.task == "caption" and len(stages) > 1:
+        return CaptionTask.by_words(settings, stages[0], adapter.files().__getitem__)[0]
     if adapter.task == "caption":
         return CaptionTask.from_manifest(settings, stages, adapter.files().__getitem__)
     raise ValueError(f"task '{adapter.task}' has no metric: leave out --evaluate")
@@ -127,7 +135,7 @@ def _scores(
 def _predict(
     adapter: ModelAdapter,
     task: Task,
-    run: Callable[[dict[str, Array]], Mapping[str, Array]],
+    run: Run,
 ) -> Predict:
     from edgevision.export.samples import in_channel_order
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Protocol
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,9 @@ from edgevision.tensors import ShapeProfile, TensorSpec
 
 Array = npt.NDArray[np.generic]
 Feeds = Mapping[str, Array]
+
+
+Run = Callable[[Feeds], Mapping[str, Array]]
 
 
 class ModelAdapter(Protocol):
@@ -47,3 +50,16 @@ class ModelAdapter(Protocol):
 
     def kept_fp32(self, graph: onnx.ModelProto) -> Collection[str]:
         """Return the names of `graph`'s nodes that stay in float32 at every precision."""
+
+
+@runtime_checkable
+class StagedAdapter(Protocol):
+    """A model of several graphs, one fed by the other; beside what every adapter has."""
+
+    stages: Mapping[str, ModelAdapter]
+
+    def stage_feeds(self, samples: Sequence[Feeds]) -> Mapping[str, list[Feeds]]:
+        """Return what each stage is fed when the model runs on `samples`."""
+
+    def joined(self, runs: Mapping[str, Run]) -> Run:
+        """Return what runs the whole model, given what runs each stage."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,19 +12,29 @@ import torch
 from torch import Tensor, nn
 
 from edgevision.errors import ExportError
-from edgevision.export.adapter import Array, Feeds
+from edgevision.export.adapter import Array, Feeds, ModelAdapter, Run
 from edgevision.export.capture import capture, evaluating
-from edgevision.export.loops import GOING, STEP, Search, looped, unrolled
+from edgevision.export.loops import GOING, NUMBER, Search, looped, unrolled
 from edgevision.export.resize import ResizeCrop
-from edgevision.export.search import After, Before, Step, as_tuple, stepped
+from edgevision.export.search import (
+    After,
+    Before,
+    FirstStep,
+    NextWord,
+    Step,
+    as_tuple,
+    behind_scores,
+    stepped,
+)
 from edgevision.export.semantic import side_of, three_of
+from edgevision.export.stepwise import NEXT, Part, joined, stage_feeds
 from edgevision.export.subgraphs import nested
 from edgevision.manifest import Settings
+from edgevision.runtime.tasks.caption import ENCODE, MOST_STEPS, STEP
 from edgevision.runtime.tasks.vocabulary import Vocabulary, WordList
 from edgevision.tensors import DType, ShapeProfile, TensorSpec
 
-FORMS = ("loop", "unrolled")
-MOST_STEPS = 512
+FORMS = ("loop", "unrolled", "step")
 _MOST_BEAMS = 32
 _VOCABULARY = "task/vocabulary.json"
 
@@ -71,8 +81,9 @@ class Captioner:
             max_length: words of a caption at most, 1 to 512.
             beams: hypotheses that a search follows; 1 is the likeliest word at every step.
             length_penalty: hypotheses are ranked by score / length ** length_penalty at the end.
-            form: "loop", an ONNX Loop that ends with the longest caption; or "unrolled", every step
-                written out, for devices that refuse a Loop.
+            form: "loop", an ONNX Loop that ends with the longest caption; "unrolled", every step
+                written out, for devices that refuse a Loop; or "step", an encoder and a step for
+                `edgevision.load_words`, which gives each word as it comes.
             start: the token before the first word, or its number.
             end: the token after the last word, or its number.
             mean: per channel on the 0-1 scale, in RGB; by default ImageNet's.
@@ -96,6 +107,8 @@ class Captioner:
         _check_range("batch", batch, 64)
         if form not in FORMS:
             raise ValueError(f"form: got '{form}', expected one of {', '.join(FORMS)}")
+        if form == "step" and (beams, batch) != (1, 1):
+            raise ValueError(f"form: 'step' takes one beam and one frame, got {beams} and {batch}")
         if not math.isfinite(length_penalty):
             raise ValueError(f"length_penalty: got {length_penalty}, expected a number")
         if channel_order not in ("rgb", "bgr"):
@@ -123,6 +136,9 @@ class Captioner:
         self._before = Before(module, pixels, ids, max_length, beams, self._attends)
         self._body = Step(module, self._end, beams, self._features, self._states, self._attends)
         self._after = After(self._end, beams, length_penalty)
+        self._pixels, self._module = pixels, module
+        if form == "step":
+            self.stages: Mapping[str, ModelAdapter] = self._parts()
 
     def settings(self) -> Settings:
         """Return the sizes, the search and where the vocabulary stands, for the manifest."""
@@ -137,6 +153,7 @@ class Captioner:
             },
             "start": self._start,
             "end": self._end,
+            "max_length": self._max_length,
             "form": self._form,
             "length_penalty": self._penalty,
         }
@@ -177,7 +194,7 @@ class Captioner:
         with evaluating(self._before), evaluating(self._body):
             made = self._before(torch.zeros(self.inputs[0].shape, dtype=torch.uint8))
         specs = [_spec(n, x) for n, x in zip([*carried, *same], made, strict=True)]
-        step = TensorSpec(STEP, DType.INT64, ())
+        step = TensorSpec(NUMBER, DType.INT64, ())
         return Search(
             before=capture(self._before, self.inputs, [*carried, *same], {}),
             body=capture(self._body, [step, *specs], [GOING, *(f"{n}_next" for n in carried)], {}),
@@ -186,12 +203,34 @@ class Captioner:
             steps=self._max_length,
         )
 
+    def stage_feeds(self, samples: Sequence[Feeds]) -> Mapping[str, list[Feeds]]:
+        """Return what the encoder and the step are fed, of a captioner of form "step"."""
+        return stage_feeds(self.stages, samples, end=self._end, steps=self._max_length)
+
+    def joined(self, runs: Mapping[str, Run]) -> Run:
+        """Return what gives whole captions, of a captioner of form "step"."""
+        return joined(runs, end=self._end, steps=self._max_length)
+
     def kept_fp32(self, graph: onnx.ModelProto) -> list[str]:
         """Return what follows from the log-probabilities: sums of scores, and what they rank.
 
         Two words nearly as likely are told apart by digits that float16 does not have.
         """
-        return [name for part in nested(graph.graph) for name in _behind_scores(part.node)]
+        return [name for part in nested(graph.graph) for name in behind_scores(part.node)]
+
+    def _parts(self) -> dict[str, ModelAdapter]:
+        states = [f"state_{i}" for i in range(self._states)]
+        names = ["token", *states, *(f"feature_{i}" for i in range(self._features))]
+        first = FirstStep(self._module, self._pixels, self._start)
+        with evaluating(first):
+            made = first(torch.zeros(self.inputs[0].shape, dtype=torch.uint8))
+        specs = tuple(_spec(name, x) for name, x in zip(names, made, strict=True))
+        told = ["gained", *(["places"] if self._attends else [])]
+        answers = (f"token{NEXT}", *told, *(name + NEXT for name in states))
+        return {
+            ENCODE: Part(first, self.inputs, tuple(names)),
+            STEP: Part(NextWord(self._module, self._states), specs, answers),
+        }
 
     @property
     def _carried(self) -> list[str]:
@@ -313,12 +352,3 @@ def _number(name: str, token: str | int, vocabulary: Vocabulary) -> int:
             f"token that the net was trained with: {name}=..."
         )
     return number
-
-
-def _behind_scores(nodes: Sequence[onnx.NodeProto]) -> Iterator[str]:
-    scores = set[str]()
-    for node in nodes:
-        ranks = node.op_type == "LogSoftmax" or node.name.startswith("after/")
-        if ranks or (scores & set(node.input) and node.op_type not in ("Gather", "ArgMax")):
-            scores.update(node.output)
-            yield node.name

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-STEP, GOING = "step", "going"
+NUMBER, GOING = "step", "going"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Search:
 
     Attributes:
         before: gives every name in `carried`, and all that `body` takes beside those.
-        body: takes `STEP`, and gives `GOING` and, of each carried tensor, `name` + "_next".
+        body: takes `NUMBER`, and gives `GOING` and, of each carried tensor, `name` + "_next".
         after: takes some of the carried tensors.
         carried: names of the tensors that each step makes anew.
         steps: how many steps there are at most.
@@ -38,16 +38,16 @@ class Search:
 
 def looped(search: Search) -> onnx.ModelProto:
     """Return the search as one graph with a Loop, which ends when no caption goes on."""
-    body = _prefixed(search.body.graph, "body/", keep={STEP, GOING})
+    body = _prefixed(search.body.graph, "body/", keep={NUMBER, GOING})
     inner = {name: f"body/{name}" for name in search.carried}
     last = {name: f"{name}_last" for name in search.carried}
     shapes = {value.name: value for value in search.body.graph.input}
-    given = [_like(shapes[STEP], STEP), _value("going_in", TensorProto.BOOL, [])]
+    given = [_like(shapes[NUMBER], NUMBER), _value("going_in", TensorProto.BOOL, [])]
     given += [_like(shapes[name], inner[name]) for name in search.carried]
     made = [_value(GOING, TensorProto.BOOL, [])]
     made += [_like(shapes[name], f"body/{name}_next") for name in search.carried]
     constant = {i.name for i in body.initializer}
-    same = [v.name for v in search.body.graph.input if v.name not in {STEP, *search.carried}]
+    same = [v.name for v in search.body.graph.input if v.name not in {NUMBER, *search.carried}]
     nodes = _renamed(body.node, {f"body/{name}": f"before/{name}" for name in same})
     graph = helper.make_graph(nodes, "step", given, made)
     loop = helper.make_node(
@@ -82,7 +82,7 @@ def unrolled(search: Search) -> onnx.ModelProto:
         names = {name: f"{number}/{name.removeprefix('body/')}" for name in inside}
         names |= {name: name.replace("body/", "before/", 1) for name in fed}
         names |= {f"body/{name}": current[name] for name in search.carried}
-        names[f"body/{STEP}"] = number
+        names[f"body/{NUMBER}"] = number
         nodes += _renamed(body.node, names, prefix=f"{number}/")
         current = {
             name: names.get(f"body/{name}_next", f"body/{name}_next") for name in search.carried

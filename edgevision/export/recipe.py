@@ -195,7 +195,20 @@ def _tolerances(task: str, step: str, golden: Mapping[str, Array]) -> dict[str, 
         share = _CAPTION_SHARES[step]
         far = _CAPTION_DISTANCES.items()
         return {name: Tolerance(bars[step], share) for name, bars in far if name in golden}
+    if task == "stages":  # a word is the same or another, as in a whole caption
+        return {name: _stage_tolerance(name, step, array) for name, array in golden.items()}
     return {name: _tolerance(step, array) for name, array in golden.items()}
+
+
+def _stage_tolerance(name: str, step: str, golden: Array) -> Tolerance:
+    """Return the bar of what one step of a search gives."""
+    share = _CAPTION_SHARES[step]
+    if golden.dtype.kind != "f":
+        return Tolerance(0.0, share)
+    known = {"gained": "scores", "places": "attention"}
+    if name in known:  # log-probabilities and weights have a scale of their own
+        return Tolerance(_CAPTION_DISTANCES[known[name]][step], share)
+    return _tolerance(step, golden)
 
 
 def _tolerance(step: str, golden: Array) -> Tolerance:

@@ -7,9 +7,10 @@ Translation System", section 7, in the plain form of score / length ** penalty.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
+import onnx
 import torch
 from torch import Tensor, nn
 
@@ -125,6 +126,36 @@ class Step(nn.Module):
         return parents.flatten(), (chosen % size).flatten(), best.flatten()
 
 
+class FirstStep(nn.Module):
+    """What a search word by word begins with: the start token, state and features."""
+
+    def __init__(self, module: nn.Module, pixels: nn.Module, start: int) -> None:
+        super().__init__()
+        self.module, self.pixels, self.start = module, pixels, start
+
+    def forward(self, frame: Tensor) -> Tensors:
+        """Return token, state and features."""
+        features = as_tuple(self.module.encode(self.pixels(frame)))  # type: ignore[operator]
+        state = as_tuple(self.module.start(features))  # type: ignore[operator]
+        return (torch.full((frame.shape[0],), self.start), *state, *features)
+
+
+class NextWord(nn.Module):
+    """One greedy step, and nothing that gathers words."""
+
+    def __init__(self, module: nn.Module, states: int) -> None:
+        super().__init__()
+        self.module, self.states = module, states
+
+    def forward(self, token: Tensor, *others: Tensor) -> Tensors:
+        """Return the word, its log-probability, maybe places, and the new state."""
+        state, features = others[: self.states], others[self.states :]
+        logits, states, weights = stepped(self.module, token, state, features)
+        word = logits.argmax(-1)
+        gained = logits.log_softmax(-1).gather(1, word[:, None])[:, 0]
+        return (word, gained, *([] if weights is None else [weights]), *states)
+
+
 class After(nn.Module):
     """The answers: captions ranked, with the number of their words."""
 
@@ -167,3 +198,13 @@ def stepped(
     """Return logits, state, and attention if the module gives any."""
     logits, state, *rest = module.step(token, state, features)
     return logits, as_tuple(state), rest[0] if rest else None
+
+
+def behind_scores(nodes: Sequence[onnx.NodeProto]) -> Iterator[str]:
+    """Give the names of the nodes that sum or rank log-probabilities."""
+    scores = set[str]()
+    for node in nodes:
+        ranks = node.op_type == "LogSoftmax" or node.name.startswith("after/")
+        if ranks or (scores & set(node.input) and node.op_type not in ("Gather", "ArgMax")):
+            scores.update(node.output)
+            yield node.name

@@ -13,11 +13,12 @@ from edgevision.runtime.backends.trt import trt_program
 from edgevision.runtime.backends.trt_rtx import trt_rtx_program
 from edgevision.runtime.cuda.device import cuda_device
 from edgevision.runtime.device import Device
-from edgevision.runtime.model import Model, task_of
+from edgevision.runtime.model import Model, task_of, words_of
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.program import Program
 from edgevision.runtime.select import Selection, select
 from edgevision.runtime.session import Session
+from edgevision.runtime.words import WordModel
 from edgevision.targets import Flavour
 
 _log = logging.getLogger(__name__)
@@ -55,8 +56,9 @@ def load(
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     manifest = opened.manifest
     if len(manifest.stages) != 1:
+        how = "Open it with edgevision.load_words." if manifest.task == "caption" else ""
         raise EngineLoadError(
-            f"'{manifest.name}' has {len(manifest.stages)} stages; this edgevision runs one."
+            f"'{manifest.name}' has {len(manifest.stages)} stages, load() runs one. {how}".strip()
         )
     task = task_of(manifest, opened.read)
     stage = manifest.stages[0]
@@ -69,6 +71,49 @@ def load(
     except BaseException:
         session.close()
         raise
+
+
+def load_words(
+    bundle: Bundle | str | os.PathLike[str],
+    *,
+    device: str = "auto",
+    binding: str = "auto",
+    options: RunOptions = _DEFAULTS,
+) -> WordModel:
+    """Open a bundle of a captioner that was built with form="step"; see `load`.
+
+    Raises:
+        BundleError: it is no such bundle, it was changed, or nothing in it fits this machine.
+        EngineLoadError: an artifact that fits does not load.
+        MissingDependencyError: an artifact that fits needs a package that is not installed.
+        CudaError: the GPU cannot be used, or its memory is full.
+    """
+    opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    manifest = opened.manifest
+    task, end, max_length = words_of(manifest, opened.read)
+    chosen = [select(stage, device=device) for stage in manifest.stages]
+    if len({selection.on_gpu for selection in chosen}) > 1:
+        raise EngineLoadError(
+            f"the stages of '{manifest.name}' would run on different devices: "
+            f"{'; '.join(map(str, chosen))}. Build both for one target, or give device='cpu'."
+        )
+    gpu = cuda_device(binding=binding) if chosen[0].on_gpu else None
+    programs: list[Program] = []
+    try:
+        for stage, selection in zip(manifest.stages, chosen, strict=True):
+            programs.append(open_program(opened, stage, selection, gpu, options))
+    except BaseException:
+        for program in programs:
+            program.close()
+        raise
+    return WordModel(
+        (programs[0], programs[1]),
+        task,
+        end=end,
+        max_length=max_length,
+        explained="\n".join(map(str, chosen)),
+        options=options,
+    )
 
 
 def open_session(
@@ -85,10 +130,21 @@ def open_session(
         EngineLoadError: it does not load, or its tensors are not those of the manifest.
         CudaError: the GPU cannot be used, or its memory is full.
     """
+    device = cuda_device(binding=binding) if selection.on_gpu else None
+    return Session(open_program(bundle, stage, selection, device, options), stage.profiles, options)
+
+
+def open_program(
+    bundle: Bundle, stage: Stage, selection: Selection, device: Device | None, options: RunOptions
+) -> Program:
+    """Load the chosen artifact on `device`, None for the host, and check its tensors.
+
+    Raises:
+        EngineLoadError: it does not load, or its tensors are not those of the manifest.
+    """
     artifact = selection.artifact
     assert artifact.path is not None  # `select` never chooses a pending one
     data = bundle.read(artifact.path)
-    device = cuda_device(binding=binding) if selection.on_gpu else None
     program = _program(data, artifact.flavour, device, options)
     if (program.inputs, program.outputs) != (stage.inputs, stage.outputs):
         program.close()
@@ -97,7 +153,7 @@ def open_session(
         raise EngineLoadError(
             f"'{artifact.path}' has {found}; the manifest promises {promised}. Build it again."
         )
-    return Session(program, stage.profiles, options)
+    return program
 
 
 def _program(data: bytes, flavour: Flavour, device: Device | None, options: RunOptions) -> Program:

@@ -15,7 +15,7 @@ from edgevision.runtime.pipeline import Pipeline
 from edgevision.runtime.schedule import Policy, StreamOptions
 from edgevision.runtime.select import Selection
 from edgevision.runtime.session import Session
-from edgevision.runtime.tasks.caption import CaptionResult, CaptionTask
+from edgevision.runtime.tasks.caption import ENCODE, STEP, CaptionResult, CaptionTask
 from edgevision.runtime.tasks.generated import (
     GeneratedResult,
     GeneratorTask,
@@ -191,6 +191,25 @@ def task_of(manifest: Manifest, read: Callable[[str], bytes]) -> Task:
     raise BundleFormatError(
         f"the bundle's task is '{manifest.task}', this edgevision knows semantic, instance, "
         "caption, generated and tensors. Install a newer edgevision."
+    )
+
+
+def words_of(manifest: Manifest, read: Callable[[str], bytes]) -> tuple[CaptionTask, int, int]:
+    """Return the decoder of a bundle that speaks word by word, its end token and longest caption.
+
+    Raises:
+        BundleFormatError: the bundle is no such one.
+        MissingDependencyError: the vocabulary needs a library that is not installed.
+    """
+    names = [stage.name for stage in manifest.stages]
+    if manifest.task != "caption" or names != [ENCODE, STEP]:
+        raise BundleFormatError(
+            f"'{manifest.name}' (task {manifest.task}, stages {', '.join(names)}) does not speak "
+            "word by word: open it with edgevision.load, or build a captioner with form='step'"
+        )
+    sizes = {entry.path: entry.size_bytes for entry in manifest.files}
+    return CaptionTask.by_words(
+        manifest.settings, manifest.stages[0], lambda path: _small(path, sizes, read)
     )
 
 

@@ -34,7 +34,7 @@ def verify(bundle: Bundle, *, device: str = "auto") -> list[ParityReport]:
         with open_session(bundle, stage, selection) as session:
             name = f"{stage.name}/{selection.artifact.target}"
             reports += check_golden(
-                session, stage, inputs, outputs, task=bundle.manifest.task, name=name
+                session, stage, inputs, outputs, task=bundle.manifest.proof, name=name
             )
     return reports
 

@@ -96,7 +96,10 @@ def test_an_engine_with_other_tensors_than_promised_is_refused(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"task": "dream"}, "this edgevision knows semantic, instance, generated and tensors"),
+        (
+            {"task": "dream"},
+            "this edgevision knows semantic, instance, caption, generated and tensors",
+        ),
         ({"settings": {}}, "channel_order is None"),
         ({"settings": {"channel_order": "rgb", "classes": []}}, "list of 1 to 256 classes"),
         (

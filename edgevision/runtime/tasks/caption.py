@@ -19,6 +19,12 @@ from edgevision.tensors import DType, TensorSpec
 Array = npt.NDArray[np.generic]
 Floats = npt.NDArray[np.float32]
 
+ENCODE, STEP = "encode", "step"
+"""Names of the stages of a captioner that speaks word by word."""
+
+MOST_STEPS = 512
+"""Words of a caption at most."""
+
 _OUTPUTS = ("tokens", "lengths", "scores")
 _COLUMNS = 5
 _TILE_PX = 240
@@ -125,6 +131,32 @@ class CaptionTask:
             order_of(settings, "caption"),
             frame.name,
         )
+
+    @staticmethod
+    def by_words(
+        settings: Settings, encode: Stage, read: Callable[[str], bytes]
+    ) -> tuple[CaptionTask, int, int]:
+        """Read the settings of a captioner in two stages; see `from_manifest`.
+
+        Returns:
+            The task, the end token, and the number of words at most.
+
+        Raises:
+            BundleFormatError: they are not those of this task, or do not fit the graph.
+            MissingDependencyError: the vocabulary needs a library that is not installed.
+        """
+        vocabulary = vocabulary_of(settings, read)
+        end, most = settings.get("end"), settings.get("max_length")
+        for name, value, below in (("end", end, vocabulary.size), ("max_length", most, MOST_STEPS)):
+            if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= below:
+                raise BundleFormatError(f"task caption: {name} is {value!r:.40}")
+        frame = encode.inputs[0]
+        if len(encode.inputs) != 1 or len(frame.shape) != 4 or frame.dtype is not DType.UINT8:
+            raise BundleFormatError(f"task caption: expected uint8[1, H, W, 3], got {frame}")
+        assert isinstance(end, int)
+        assert isinstance(most, int)
+        size = (frame.shape[1], frame.shape[2])
+        return CaptionTask(vocabulary, size, order_of(settings, "caption"), frame.name), end, most
 
     def feeds(self, frame: Image) -> dict[str, object]:
         """Return `frame: uint8[H, W, 3]` as the graph takes it (a view)."""
