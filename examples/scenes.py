@@ -5,10 +5,11 @@
 
 DIGITS is an .npz with `images: uint8[N, 28, 28]` and `labels: uint8[N]`; every .jpg in FOLDER is a
 background. The sheet shows scenes beside their class maps, with boxes and captions. OUT receives
-`images/` and `instances.json`, which `edgevision build --evaluate OUT` scores detectors on; nets
-of this repository never saw what the part "unseen" is made of. A scene depends on the stock, the
-options and (seed, index) alone: all arithmetic is on integers, and the random bits come from PCG64,
-whose stream numpy promises not to change.
+`images/`, `instances.json` and `captions.json`, which `edgevision build --evaluate OUT` scores
+detectors and captioners on (captioners with `--most 3`, as they were taught); nets of this
+repository never saw what the part "unseen" is made of. A scene depends on the stock, the options
+and (seed, index) alone: all arithmetic is on integers, and the random bits come from PCG64, whose
+stream numpy promises not to change.
 """
 
 from __future__ import annotations
@@ -333,6 +334,9 @@ def write_coco(scenes: list[Scene], folder: Path) -> None:
         "annotations": annotations,
     }
     (folder / "instances.json").write_text(json.dumps(content) + "\n")
+    said = [{"id": n, "image_id": n, "caption": scene.caption} for n, scene in enumerate(scenes)]
+    captions = {"images": content["images"], "annotations": said}
+    (folder / "captions.json").write_text(json.dumps(captions) + "\n")
 
 
 def sheet(scenes: list[Scene], columns: int = 4) -> Image.Image:
@@ -365,8 +369,9 @@ def main() -> None:
     parser.add_argument("--digits", type=Path, required=True, help=".npz with images and labels")
     parser.add_argument("--photos", type=Path, required=True, help="folder of .jpg backgrounds")
     parser.add_argument("--out", type=Path, help="where the sheet goes")
-    parser.add_argument("--coco", type=Path, help="folder for scenes with COCO's instances.json")
+    parser.add_argument("--coco", type=Path, help="folder for scenes with COCO's JSON files")
     parser.add_argument("--count", type=int, default=200, help="scenes in that folder")
+    parser.add_argument("--most", type=int, default=MOST_DIGITS, help="digits in a scene there")
     parser.add_argument("--part", choices=["all", "train", "unseen"], default="all")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -374,7 +379,7 @@ def main() -> None:
     stock = dict(zip(("all", "train", "unseen"), (stock, *split(stock)), strict=True))[options.part]
     if options.coco:
         write_coco(
-            [compose(stock, options.seed, i, most=MOST_DIGITS) for i in range(options.count)],
+            [compose(stock, options.seed, i, most=options.most) for i in range(options.count)],
             options.coco,
         )
     if options.out:

@@ -20,7 +20,14 @@ HOMES = {
 
 
 def test_the_names_are_these() -> None:
-    assert edgevision.__all__ == ["Bundle", "EdgeVisionError", "__version__", "build", "load", "load_words"]
+    assert edgevision.__all__ == [
+        "Bundle",
+        "EdgeVisionError",
+        "__version__",
+        "build",
+        "load",
+        "load_words",
+    ]
     assert edgevision.__all__ == sorted(edgevision.__all__)
     assert dir(edgevision) == edgevision.__all__
 

@@ -1,0 +1,221 @@
+"""Captions a second: one call against the host loops that people write.
+
+    python -m benchmarks.captioner [--json FILE] [--rounds 30] [--captions 500]
+
+One run, one machine, ONNX Runtime on the CPU, the same frames in the same order. "naive" is the
+loop of most examples: two sessions as they come (their threads spin), numpy in and out, all logits
+on the host. "tuned" has the search in the step and no spinning. "step" is `edgevision.load_words`:
+the state stays where it is. "unrolled", "loop" and "beam" are one call for each caption.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import random
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from time import perf_counter_ns
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+import edgevision
+from benchmarks.pairs import Call, measure
+from benchmarks.rows import Row, keep, row
+from edgevision.export import Captioner
+from edgevision.export.capture import capture, serialized
+from edgevision.export.source import load_weights
+from edgevision.export.stepwise import NEXT
+from edgevision.export.zoo import zoo_entry
+from edgevision.models import captioner as models
+from edgevision.runtime.frames import list_images, read_image
+from edgevision.runtime.session import Session
+from edgevision.targets import Flavour
+
+Frame = np.ndarray[Any, Any]
+NAIVE, LOOPS, ONE_CALL = "naive", ("tuned", "step"), ("unrolled", "loop")
+LEAST_FOR_P99 = 459
+BEAMS = 3
+
+
+class AllLogits(nn.Module):
+    """A step as most people export it: logits out, the search on the host."""
+
+    def __init__(self, module: Any, states: int) -> None:
+        super().__init__()
+        self.module, self.states = module, states
+
+    def forward(self, token: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+        """Return logits and state."""
+        state, features = others[: self.states], others[self.states :]
+        logits, made, _ = self.module.step(token, state, features)
+        return (logits, *made)
+
+
+def host_loop(net: nn.Module, adapter: Captioner, *, end: int, steps: int, tuned: bool) -> Any:
+    """Return a loop over an encoder and a step, numpy in and out."""
+    encode, step = (adapter.stages[name] for name in ("encode", "step"))
+    carried = [spec.name for spec in step.inputs if spec.name.startswith(("token", "state"))]
+    if tuned:
+        graph, outputs = step.to_onnx(), [f"{name}{NEXT}" for name in carried]
+    else:
+        outputs = ["logits", *(f"{name}{NEXT}" for name in carried[1:])]
+        graph = capture(AllLogits(net, len(carried) - 1), step.inputs, outputs, {})
+    options = onnxruntime.SessionOptions()
+    if tuned:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    first, second = (
+        onnxruntime.InferenceSession(serialized(m), options, providers=["CPUExecutionProvider"])
+        for m in (encode.to_onnx(), graph)
+    )
+    names = [spec.name for spec in step.inputs]
+
+    def caption(frame: Frame) -> list[int]:
+        feeds = dict(zip(names, first.run(names, {"frame": frame[None]}), strict=True))
+        words: list[int] = []
+        for _ in range(steps):
+            word, *state = second.run(outputs, feeds)
+            token = word if tuned else word.argmax(-1)
+            if token[0] == end:
+                break
+            words.append(int(token[0]))
+            feeds |= dict(zip(carried, (token, *state), strict=True))
+        return words
+
+    return caption
+
+
+def ways(
+    net: nn.Module, words: list[str], size: tuple[int, int], steps: int, stack: ExitStack
+) -> dict[str, Callable[[Frame], list[int]]]:
+    """Return what captions a frame, by name."""
+
+    def adapter(form: str, beams: int = 1) -> Captioner:
+        return Captioner(net, words, size=size, max_length=steps, form=form, beams=beams)
+
+    end = words.index("<end>")
+    stepwise = adapter("step")
+    found: dict[str, Callable[[Frame], list[int]]] = {
+        "naive": host_loop(net, stepwise, end=end, steps=steps, tuned=False),
+        "tuned": host_loop(net, stepwise, end=end, steps=steps, tuned=True),
+    }
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "step.ev"
+    edgevision.build(stepwise, folder)
+    model = stack.enter_context(edgevision.load_words(folder))
+    found["step"] = lambda frame: [word.token for word in model.words(frame)]
+    for name, one in (
+        ("unrolled", adapter("unrolled")),
+        ("loop", adapter("loop")),
+        ("beam", adapter("loop", BEAMS)),
+    ):
+        opened = Session.open(serialized(one.to_onnx()), flavour=Flavour.ORT)
+        found[name] = _whole(stack.enter_context(opened))
+    return found
+
+
+def _whole(session: Session) -> Callable[[Frame], list[int]]:
+    def caption(frame: Frame) -> list[int]:
+        outputs = session.run({"frame": frame[None]})
+        tokens: list[int] = outputs["tokens"][0, 0, : int(outputs["lengths"][0, 0])].tolist()
+        return tokens
+
+    return caption
+
+
+def next_of(caption: Callable[[Frame], list[int]], frames: Iterator[Frame]) -> Call:
+    return lambda: caption(next(frames))
+
+
+def tails(
+    found: dict[str, Callable[[Frame], list[int]]], frames: list[Frame], count: int
+) -> dict[str, float | None]:
+    """Return each way's 99th percentile in ms over `count` captions, in shuffled order."""
+    if count < LEAST_FOR_P99:
+        return dict.fromkeys(found)
+    times: dict[str, list[int]] = {name: [] for name in found}
+    shuffle = random.Random(0).shuffle
+    for index in range(count):
+        order = list(found)
+        shuffle(order)
+        for name in order:
+            start_ns = perf_counter_ns()
+            found[name](frames[index % len(frames)])
+            times[name].append(perf_counter_ns() - start_ns)
+    return {name: float(np.percentile(ns, 99)) / 1e6 for name, ns in times.items()}
+
+
+def compared(
+    title: str,
+    found: dict[str, Callable[[Frame], list[int]]],
+    frames: list[Frame],
+    options: argparse.Namespace,
+) -> list[Row]:
+    """Check that all say the same, measure them, and return the rows."""
+    for frame in frames:
+        said = {name: caption(frame) for name, caption in found.items() if name != "beam"}
+        if len({tuple(words) for words in said.values()}) != 1:
+            raise SystemExit(f"{title}: the ways say different things: {said}")
+    calls = {name: next_of(c, itertools.cycle(frames)) for name, c in found.items()}
+    times = measure(calls, rounds=options.rounds)
+    best = min(LOOPS, key=times.median_us)
+    rows = []
+    for name in ONE_CALL:
+        bar = 1.0 if name == "loop" else None
+        rows.append(row(f"{name} over {best}, {title}", times.ratio(name, over=best), bar, times))
+        bar = 2.0 if name == "loop" else None
+        ratio = times.ratio(NAIVE, over=name)
+        rows.append(row(f"{NAIVE} over {name}, {title}", ratio, bar, times, at_least=True))
+    rows.append(row(f"beam over loop, {title}", times.ratio("beam", over="loop"), None, times))
+    rate = {name: f"{1e6 / times.median_us(name):.1f}/s" for name in calls}
+    print(title, rate)
+    worst = tails(found, frames, options.captions)
+    print(
+        title, "p99", {k: "n too small" if v is None else f"{v:.1f} ms" for k, v in worst.items()}
+    )
+    return rows
+
+
+def typical() -> tuple[nn.Module, list[str], tuple[int, int], int]:
+    """Return a net of the size that the field's first papers have, with random weights."""
+    torch.manual_seed(0)
+    net = models.captioner_mobilenet_v2(8000, channels=512, hidden=512)
+    with torch.no_grad():
+        net.decoder.head.bias[1] -= 100  # no caption ends early
+    return net.eval(), ["<start>", "<end>", *(f"w{i}" for i in range(7998))], (224, 224), 20
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--json", type=Path, help="where to keep the figures")
+    parser.add_argument("--rounds", type=int, default=30, help="rounds of blocks for each ratio")
+    parser.add_argument("--captions", type=int, default=500, help="captions that a p99 is of")
+    options = parser.parse_args()
+    entry = zoo_entry("captioner-digits")
+    card: Any = entry.card
+    shipped = models.captioner_mobilenet_v2(**entry.arguments)
+    shipped.load_state_dict(load_weights(entry.weights))
+    assert entry.samples is not None
+    frames = [read_image(path) for path in list_images(entry.samples / "images")]
+    rng = np.random.default_rng(0)
+    noise = [rng.integers(0, 256, (224, 224, 3), np.uint8) for _ in range(8)]
+    rows: list[Row] = []
+    with ExitStack() as stack:
+        made = ways(shipped.eval(), list(card.vocabulary), card.size, card.max_length, stack)
+        rows += compared("captioner-digits", made, frames, options)
+        made = ways(*typical(), stack)
+        rows += compared("8,000 words, 20 steps", made, noise, options)
+    print(*rows, sep="\n")
+    if options.json:
+        keep(options.json, rows, rounds=options.rounds)
+    return 0 if all(found.passed for found in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
