@@ -44,8 +44,8 @@ def row(
     return Row(name, found, bar, medians, at_least)
 
 
-def keep(path: Path, rows: Sequence[Row], *, rounds: int) -> None:
-    """Write rows and environment as JSON."""
+def keep(path: Path, rows: Sequence[Row], *, rounds: int, **more: object) -> None:
+    """Write rows, environment and what else there is as JSON."""
     kept = [{**asdict(found), "passed": found.passed} for found in rows]
-    told = {"environment": environment(), "rounds": rounds, "rows": kept}
+    told = {"environment": environment(), "rounds": rounds, "rows": kept, **more}
     path.write_text(json.dumps(told, indent=1) + "\n")

@@ -65,10 +65,25 @@ def shown(cell: object) -> str:
     return f"{cell:.1f}" if isinstance(cell, float) else str(cell)
 
 
+def captions(told: Mapping[str, Any]) -> list[str]:
+    """Return captions a second, from the median time of a call, and each way's slowest hundredth."""
+    ways = list(told["rows"][0]["median_us"])
+    lines = [
+        f"| captions a second (p99 in ms) | {' | '.join(ways)} |",
+        "|---" * (len(ways) + 1) + "|",
+    ]
+    for title, p99 in told["p99_ms"].items():
+        times = next(r for r in told["rows"] if r["name"].endswith(title))["median_us"]
+        cells = [f"{1e6 / times[way]:,.0f} ({shown(p99[way])})" for way in ways]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return [*lines, "", *ratios(told)]
+
+
 TABLES: dict[str, Callable[[Mapping[str, Any]], list[str]]] = {
     "overhead": ratios,
     "segmentation": ratios,
     "gan": rates,
+    "captioner": captions,
     "realtime": realtime,
 }
 

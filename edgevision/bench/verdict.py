@@ -28,7 +28,7 @@ def as_markdown(found: Comparison, first: str, second: str) -> str:
     """Return a short table with the verdict below it."""
     return "\n".join(
         [
-            f"| {second} over {first} | 99 % interval | control | rounds | {first}, median |",
+            f"| {second} over {first} | 95 % interval | control | rounds | {first}, median |",
             "|---|---|---|---|---|",
             f"| {found.ratio:.4f} | {found.low:.4f} to {found.high:.4f} | {found.control:.4f} "
             f"| {found.rounds} of {found.processes} processes | {found.first_us:.1f} us |",

@@ -3,7 +3,7 @@
     python worker.py BUNDLE --device auto
 
 It says in one line of JSON what it is, then reads a number of calls from each line of its input and
-answers with the nanoseconds that they took together. It uses nothing of edgevision but `load` and
+answers with the nanoseconds of the fastest of them. It uses nothing of edgevision but `load` and
 what that returns, so that a copy of it can measure any revision in any environment.
 """
 
@@ -14,7 +14,9 @@ import gc
 import itertools
 import json
 import sys
+from collections.abc import Callable
 from time import perf_counter_ns
+from typing import Any
 
 import numpy as np
 
@@ -51,11 +53,13 @@ def main() -> None:
         gc.freeze()
         gc.disable()
         for line in sys.stdin:
-            calls = int(line)
-            start_ns = perf_counter_ns()
-            for _ in range(calls):
-                run(next(feed))
-            print(perf_counter_ns() - start_ns, flush=True)
+            print(min(timed(run, next(feed)) for _ in range(int(line))), flush=True)
+
+
+def timed(run: Callable[[dict[str, Any]], object], feed: dict[str, Any]) -> int:
+    start_ns = perf_counter_ns()
+    run(feed)
+    return perf_counter_ns() - start_ns
 
 
 if __name__ == "__main__":
