@@ -66,7 +66,7 @@ def shown(cell: object) -> str:
 
 
 def captions(told: Mapping[str, Any]) -> list[str]:
-    """Return captions a second, from the median time of a call, and each way's slowest hundredth."""
+    """Return captions a second, from the median time of a call, and the slowest hundredth."""
     ways = list(told["rows"][0]["median_us"])
     lines = [
         f"| captions a second (p99 in ms) | {' | '.join(ways)} |",
