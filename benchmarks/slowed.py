@@ -20,11 +20,16 @@ def main() -> None:
     part = float(sys.argv[1])
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
-    session = ort.InferenceSession(convolution(32, 192, 224), options)
+    graph = convolution(32, 192, 224)
+    session = ort.InferenceSession(graph, options)
     feeds = {"x": np.zeros(session.get_inputs()[0].shape, np.float32)}
     print(json.dumps({"task": "gate", "precision": "fp32", "inputs": []}), flush=True)
     gc.disable()
     for line in sys.stdin:
+        if line.strip() == "again":
+            session = ort.InferenceSession(graph, options)
+            print(0, flush=True)
+            continue
         times_ns = []
         for _ in range(int(line)):
             begin_ns = perf_counter_ns()

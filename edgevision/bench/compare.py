@@ -1,12 +1,13 @@
 """Whether one thing is slower than another, decided so that a busy machine does not lie.
 
 Worker processes of both sides, and of the first one again as a control, take turns in random order,
-a short block each; every few dozen rounds the processes are fresh. Of each block the fastest call
-counts: it is the one that nothing disturbed, and on a busy machine it varies a quarter as much as
-the mean. Each set of processes gives one number, the median over its rounds of the ratio of the
-sides, and the interval is Student's over the sets: rounds of one process are no independent draws,
-and processes of one program differ by a percent or more. Where the control differs from its own
-twin the machine is too noisy for a verdict, which is no verdict, not a failure.
+a short block each. Of each block the fastest call counts: it is the one that nothing disturbed, and
+on a busy machine it varies a quarter as much as the mean. After some rounds each worker loads its
+model anew, and after some loads the processes are fresh: where a model's memory happens to lie
+makes it a percent faster or slower, and rounds of one load are no independent draws. Each load
+gives one number, the median over its rounds of the ratio of the sides; the interval is Student's
+over the means of the processes. Where the control differs from its own twin the machine is too
+noisy for a verdict, which is no verdict, not a failure.
 
 What slows only some calls (a pause now and then) does not show here; `edgevision bench` tells it.
 
@@ -40,7 +41,7 @@ Verdict = Literal["same", "slower", "faster", "unclear", "too noisy"]
 _NOISE = 0.02
 _PART_OF_GATE = 0.4
 _BLOCK_NS = 6_000_000
-_LEAST_CALLS = 3
+_LEAST_CALLS = 2
 _WARM_UP_BLOCKS = 2
 _CONFIDENCE = 0.95
 
@@ -101,8 +102,9 @@ def compare(
     second: Side,
     *,
     gate: float = 0.05,
-    rounds: int = 20,
-    processes: int = 6,
+    rounds: int = 15,
+    loads: int = 5,
+    processes: int = 4,
     progress: Progress = silent,
 ) -> Comparison:
     """Measure `second` against `first`.
@@ -113,7 +115,8 @@ def compare(
         gate: the slow-down that matters; the verdict is "slower" if two fifths of it were seen and
             the interval lies above 1, "same" if the interval lies below the gate, and "unclear" if
             it reaches across.
-        rounds: of each set of processes.
+        rounds: of each load.
+        loads: of each set of processes.
         processes: how many fresh sets, at least 3.
         progress: told of each round.
 
@@ -131,26 +134,28 @@ def compare(
             _refuse_unlike(workers[0], workers[1])
             calls = [max(_LEAST_CALLS, int(_BLOCK_NS / worker.warm_up())) for worker in workers]
             shuffle = random.Random(process).shuffle
-            found = np.zeros((rounds, 3))
-            for number in range(rounds):
-                order = [0, 1, 2]
-                shuffle(order)
-                for index in order:
-                    found[number, index] = workers[index].fastest_ns(calls[index])
-                progress("rounds", process * rounds + number + 1, processes * rounds)
+            found = np.zeros((loads, rounds, 3))
+            for load in range(loads):
+                if load:
+                    for worker in workers:
+                        worker.load_again()
+                for number in range(rounds):
+                    order = [0, 1, 2]
+                    shuffle(order)
+                    for index in order:
+                        found[load, number, index] = workers[index].fastest_ns(calls[index])
+                progress("loads", process * loads + load + 1, processes * loads)
         # Both twins stand for the first side: their mean halves its noise.
-        ratios.append(found[:, 1] / np.sqrt(found[:, 0] * found[:, 2]))
-        controls.append(found[:, 2] / found[:, 0])
-        times.append(found[:, 0])
-    return decide(
-        ratios, controls, gate=gate, first_us=float(np.median(np.concatenate(times))) / 1e3
-    )
+        ratios.append(found[..., 1] / np.sqrt(found[..., 0] * found[..., 2]))
+        controls.append(found[..., 2] / found[..., 0])
+        times.append(found[..., 0])
+    return decide(ratios, controls, gate=gate, first_us=float(np.median(times)) / 1e3)
 
 
 def decide(
     ratios: Sequence[Ratios], controls: Sequence[Ratios], *, gate: float, first_us: float = 0.0
 ) -> Comparison:
-    """Give the verdict; `ratios` and `controls` hold one array of rounds for each process."""
+    """Give the verdict; `ratios` and `controls` hold [loads, rounds] of each process."""
     low, ratio, high = interval(ratios)
     _, control, _ = interval(controls)
     least = 1 + _PART_OF_GATE * gate
@@ -168,16 +173,16 @@ def decide(
         high=high,
         control=control,
         gate=gate,
-        rounds=sum(map(len, ratios)),
+        rounds=sum(found.size for found in ratios),
         processes=len(ratios),
         first_us=first_us,
     )
 
 
 def interval(ratios: Sequence[Ratios]) -> tuple[float, float, float]:
-    """Return low, middle and high of the ratio: Student's 95 % interval over the sets' medians."""
+    """Return low, middle and high of the ratio: Student's 95 % interval over the processes."""
     stats = require("scipy.stats", extra="bench")
-    sets = np.log([np.median(found) for found in ratios])
+    sets = np.array([np.log(np.median(found, axis=1)).mean() for found in ratios])
     middle, error = float(sets.mean()), float(sets.std(ddof=1)) / len(sets) ** 0.5
     half = float(stats.t.ppf((1 + _CONFIDENCE) / 2, len(sets) - 1)) * error
     low, ratio, high = np.exp([middle - half, middle, middle + half])
@@ -213,6 +218,14 @@ class _Worker:
         except BrokenPipeError:
             self._line()
         return int(self._line())
+
+    def load_again(self) -> None:
+        """Let it load its model anew, and warm it up."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("again\n")
+        self.process.stdin.flush()
+        self._line()
+        self.fastest_ns(_LEAST_CALLS)
 
     def warm_up(self) -> float:
         """Run a few blocks; returns the time of the fastest call of the last, in ns."""

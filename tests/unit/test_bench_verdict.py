@@ -11,13 +11,15 @@ from edgevision.bench.compare import compare, decide, interval, side_of
 from edgevision.bench.verdict import as_json, as_junit, as_markdown
 
 
-def rounds(truth: float, seed: int, *, noise: float = 0.03, count: int = 20) -> list[np.ndarray]:
-    """Return the ratios of six processes, each a little off, with outliers as bursts give."""
+def rounds(truth: float, seed: int, *, noise: float = 0.03, count: int = 15) -> list[np.ndarray]:
+    """Return the ratios of four processes with five loads each, all a little off, with outliers."""
     random = np.random.default_rng(seed)
     found = []
-    for _ in range(6):
-        ratios = truth * random.normal(1, 0.01) * np.exp(random.normal(0, noise, count))
-        ratios[random.random(count) < 0.05] *= random.uniform(1.2, 3)
+    for _ in range(4):
+        ratios = (
+            truth * random.normal(1, 0.01, (5, 1)) * np.exp(random.normal(0, noise, (5, count)))
+        )
+        ratios[random.random((5, count)) < 0.05] *= random.uniform(1.2, 3)
         found.append(ratios)
     return found
 
