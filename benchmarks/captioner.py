@@ -2,7 +2,8 @@
 
     python -m benchmarks.captioner [--json FILE] [--rounds 30] [--captions 500]
 
-One run, one machine, ONNX Runtime on the CPU, the same frames in the same order. "naive" is the
+One run, one machine, ONNX Runtime on the CPU, the same frames, each way in a process of its own, in
+turns. "naive" is the
 loop of most examples: two sessions with as many threads as there are cores, which spin, numpy in
 and out, all logits on the host; "plain" is the same with ONNX Runtime's own number of threads.
 "tuned" has the search in the step and no spinning. "step" is `edgevision.load_words`: the state
@@ -13,12 +14,15 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import multiprocessing
 import os
 import random
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
@@ -43,9 +47,17 @@ from edgevision.runtime.session import Session
 from edgevision.targets import Flavour
 
 Frame = np.ndarray[Any, Any]
+Way = Callable[[Frame], list[int]]
+Net = tuple[nn.Module, list[str], tuple[int, int], int, list[Frame]]
 NAIVE, LOOPS, ONE_CALL = "naive", ("plain", "tuned", "step"), ("unrolled", "loop")
 LEAST_FOR_P99 = 459
-BEAMS = 3
+BEAMS = {"loop": 1, "beam": 3}
+HOST_LOOPS: dict[str, dict[str, Any]] = {
+    "naive": {"threads": os.cpu_count() or 1},
+    "plain": {},
+    "tuned": {"tuned": True},
+}
+WAYS = (*HOST_LOOPS, "step", "unrolled", *BEAMS)
 
 
 class AllLogits(nn.Module):
@@ -104,51 +116,73 @@ def host_loop(
     return caption
 
 
-def ways(
-    net: nn.Module, words: list[str], size: tuple[int, int], steps: int, stack: ExitStack
-) -> dict[str, Callable[[Frame], list[int]]]:
-    """Return what captions a frame, by name."""
+def way_of(name: str, net: nn.Module, words: list[str], size: tuple[int, int], steps: int) -> Way:
+    """Return what captions a frame in the way called `name`; it lives as long as the process."""
 
     def adapter(form: str, beams: int = 1) -> Captioner:
         return Captioner(net, words, size=size, max_length=steps, form=form, beams=beams)
 
-    end = words.index("<end>")
-    stepwise = adapter("step")
-    found: dict[str, Callable[[Frame], list[int]]] = {
-        "naive": host_loop(net, stepwise, end=end, steps=steps, threads=os.cpu_count() or 1),
-        "plain": host_loop(net, stepwise, end=end, steps=steps),
-        "tuned": host_loop(net, stepwise, end=end, steps=steps, tuned=True),
-    }
-    folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "step.ev"
-    edgevision.build(stepwise, folder)
-    model = stack.enter_context(edgevision.load_words(folder))
-    found["step"] = lambda frame: [word.token for word in model.words(frame)]
-    for name, one in (
-        ("unrolled", adapter("unrolled")),
-        ("loop", adapter("loop")),
-        ("beam", adapter("loop", BEAMS)),
-    ):
-        opened = Session.open(serialized(one.to_onnx()), flavour=Flavour.ORT)
-        found[name] = _whole(stack.enter_context(opened))
-    return found
+    if name in HOST_LOOPS:
+        end = words.index("<end>")
+        return host_loop(net, adapter("step"), end=end, steps=steps, **HOST_LOOPS[name])
+    if name == "step":
+        folder = Path(tempfile.mkdtemp()) / "step.ev"
+        edgevision.build(adapter("step"), folder)
+        model = edgevision.load_words(folder)
+        shutil.rmtree(folder.parent)
+        return lambda frame: [word.token for word in model.words(frame)]
+    graph = adapter("unrolled") if name == "unrolled" else adapter("loop", BEAMS[name])
+    session = Session.open(serialized(graph.to_onnx()), flavour=Flavour.ORT)
 
-
-def _whole(session: Session) -> Callable[[Frame], list[int]]:
-    def caption(frame: Frame) -> list[int]:
+    def whole(frame: Frame) -> list[int]:
         outputs = session.run({"frame": frame[None]})
         tokens: list[int] = outputs["tokens"][0, 0, : int(outputs["lengths"][0, 0])].tolist()
         return tokens
 
-    return caption
+    return whole
 
 
-def next_of(caption: Callable[[Frame], list[int]], frames: Iterator[Frame]) -> Call:
-    return lambda: caption(next(frames))
+def serve(pipe: Connection, title: str, name: str) -> None:
+    """Caption the frame of each number that comes: the work of one process."""
+    net, words, size, steps, frames = NETS[title]()
+    caption = way_of(name, net, words, size, steps)
+    pipe.send(len(frames))
+    while (index := pipe.recv()) is not None:
+        pipe.send(caption(frames[index % len(frames)]))
 
 
-def tails(
-    found: dict[str, Callable[[Frame], list[int]]], frames: list[Frame], count: int
-) -> dict[str, float | None]:
+@contextmanager
+def processes(title: str) -> Iterator[tuple[dict[str, Callable[[int], list[int]]], int]]:
+    """Give each way in a process of its own, as users run it, and the number of frames."""
+    context = multiprocessing.get_context("spawn")
+    running, found, count = [], {}, 0
+    try:
+        for name in WAYS:
+            ours, theirs = context.Pipe()
+            process = context.Process(target=serve, args=(theirs, title, name), daemon=True)
+            process.start()
+            running.append((process, ours))
+            count = ours.recv()
+
+            def call(index: int, pipe: Connection = ours) -> list[int]:
+                pipe.send(index)
+                words: list[int] = pipe.recv()
+                return words
+
+            found[name] = call
+        yield found, count
+    finally:
+        for process, pipe in running:
+            pipe.send(None)
+            process.join(10)
+
+
+def next_of(caption: Callable[[int], list[int]]) -> Call:
+    numbers = itertools.count()
+    return lambda: caption(next(numbers))
+
+
+def tails(found: dict[str, Callable[[int], list[int]]], count: int) -> dict[str, float | None]:
     """Return each way's 99th percentile in ms over `count` captions, in shuffled order."""
     if count < LEAST_FOR_P99:
         return dict.fromkeys(found)
@@ -159,24 +193,21 @@ def tails(
         shuffle(order)
         for name in order:
             start_ns = perf_counter_ns()
-            found[name](frames[index % len(frames)])
+            found[name](index)
             times[name].append(perf_counter_ns() - start_ns)
     return {name: float(np.percentile(ns, 99)) / 1e6 for name, ns in times.items()}
 
 
-def compared(
-    title: str,
-    found: dict[str, Callable[[Frame], list[int]]],
-    frames: list[Frame],
-    options: argparse.Namespace,
-) -> tuple[list[Row], dict[str, float | None]]:
+def compared(title: str, options: argparse.Namespace) -> tuple[list[Row], dict[str, float | None]]:
     """Check that all say the same, measure them, and return rows and 99th percentiles in ms."""
-    for frame in frames:
-        said = {name: caption(frame) for name, caption in found.items() if name != "beam"}
-        if len({tuple(words) for words in said.values()}) != 1:
-            raise SystemExit(f"{title}: the ways say different things: {said}")
-    calls = {name: next_of(c, itertools.cycle(frames)) for name, c in found.items()}
-    times = measure(calls, rounds=options.rounds)
+    with processes(title) as (found, count):
+        for index in range(count):
+            said = {name: caption(index) for name, caption in found.items() if name != "beam"}
+            if len({tuple(words) for words in said.values()}) != 1:
+                raise SystemExit(f"{title}: the ways say different things: {said}")
+        calls = {name: next_of(caption) for name, caption in found.items()}
+        times = measure(calls, rounds=options.rounds)
+        worst = tails(found, options.captions)
     best = min(LOOPS, key=times.median_us)
     rows = []
     for name in ONE_CALL:
@@ -188,12 +219,22 @@ def compared(
     rows.append(row(f"beam over loop, {title}", times.ratio("beam", over="loop"), None, times))
     rate = {name: f"{1e6 / times.median_us(name):.1f}/s" for name in calls}
     print(title, rate)
-    worst = tails(found, frames, options.captions)
     print(title, "p99 in ms", worst)
     return rows, worst
 
 
-def typical() -> tuple[nn.Module, list[str], tuple[int, int], int]:
+def shipped() -> Net:
+    """Return captioner-digits and its own scenes."""
+    entry = zoo_entry("captioner-digits")
+    card: Any = entry.card
+    net = models.captioner_mobilenet_v2(**entry.arguments)
+    net.load_state_dict(load_weights(entry.weights))
+    assert entry.samples is not None
+    frames = [read_image(path) for path in list_images(entry.samples / "images")]
+    return net.eval(), list(card.vocabulary), card.size, card.max_length, frames
+
+
+def typical() -> Net:
     """Return a net of the size that papers have: 7x7 places of 512, an LSTM of 512, 8,000 words."""
     torch.manual_seed(0)
     backbone = MobileNetV2(output_stride=32)
@@ -201,7 +242,13 @@ def typical() -> tuple[nn.Module, list[str], tuple[int, int], int]:
     net = models.Captioner(encoder, models.RecurrentDecoder(8000, 512, embedding=256, hidden=512))
     with torch.no_grad():
         net.decoder.head.bias[1] -= 100  # no caption ends early
-    return net.eval(), ["<start>", "<end>", *(f"w{i}" for i in range(7998))], (224, 224), 20
+    words = ["<start>", "<end>", *(f"w{i}" for i in range(7998))]
+    rng = np.random.default_rng(0)
+    frames = [rng.integers(0, 256, (224, 224, 3), np.uint8) for _ in range(8)]
+    return net.eval(), words, (224, 224), 20, frames
+
+
+NETS: dict[str, Callable[[], Net]] = {"captioner-digits": shipped, "8,000 words": typical}
 
 
 def main() -> int:
@@ -210,22 +257,11 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=30, help="rounds of blocks for each ratio")
     parser.add_argument("--captions", type=int, default=500, help="captions that a p99 is of")
     options = parser.parse_args()
-    entry = zoo_entry("captioner-digits")
-    card: Any = entry.card
-    shipped = models.captioner_mobilenet_v2(**entry.arguments)
-    shipped.load_state_dict(load_weights(entry.weights))
-    assert entry.samples is not None
-    frames = [read_image(path) for path in list_images(entry.samples / "images")]
-    rng = np.random.default_rng(0)
-    noise = [rng.integers(0, 256, (224, 224, 3), np.uint8) for _ in range(8)]
     rows: list[Row] = []
-    with ExitStack() as stack:
-        made = ways(shipped.eval(), list(card.vocabulary), card.size, card.max_length, stack)
-        nets = {"captioner-digits": (made, frames), "8,000 words": (ways(*typical(), stack), noise)}
-        p99_ms = {}
-        for title, (found, pictures) in nets.items():
-            more, p99_ms[title] = compared(title, found, pictures, options)
-            rows += more
+    p99_ms = {}
+    for title in NETS:
+        more, p99_ms[title] = compared(title, options)
+        rows += more
     print(*rows, sep="\n")
     if options.json:
         keep(options.json, rows, rounds=options.rounds, p99_ms=p99_ms)
