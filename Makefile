@@ -10,7 +10,7 @@ demo: $(STAMP)
 	$(BIN)/edgevision demo
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 check: $(STAMP)
 	scripts/check
