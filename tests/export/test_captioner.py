@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,31 @@ def answers(model: onnx.ModelProto, batch: int, count: int) -> Answers:
     return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
 
+def word_by_word(net: nn.Module) -> Answers:
+    """Run the first frames through an encoder and a step."""
+    parts = adapter(net, form="step")
+    with ExitStack() as stack:
+        runs = {
+            name: stack.enter_context(
+                Session.open(serialized(part.to_onnx()), flavour=Flavour.ORT)
+            ).run
+            for name, part in parts.stages.items()
+        }
+        caption = parts.joined(runs)
+        rows = [caption({"frame": squares(index)[0][None]}) for index in range(FRAMES)]
+    # A caption without a word has no attention.
+    full = next(row for row in rows if row["lengths"].any())
+    found = {k: np.concatenate([row[k] for row in rows]) for k in ("tokens", "lengths", "scores")}
+    if "attention" in full:
+        shape = (1, 1, MAX_LENGTH, *full["attention"].shape[3:])
+        looks = np.zeros((FRAMES, *shape[1:]), np.float32)
+        for look, row in zip(looks, rows, strict=True):
+            if "attention" in row:
+                look[:, : row["attention"].shape[2]] = row["attention"][0]
+        found["attention"] = looks
+    return found
+
+
 def written(found: Answers, frame: int, beam: int = 0) -> list[int]:
     """Return a caption's words; what stands after its end must be the end."""
     row = found["tokens"][frame, beam].tolist()
@@ -73,8 +99,9 @@ def test_greedy_captions_are_those_of_pytorch(
     lengths = {len(words) for words, _, _ in wanted}
     assert len(lengths) > 1
     assert min(lengths) < MAX_LENGTH
-    for model in (looped(search), unrolled(search)):
-        found = answers(model, batch, FRAMES)
+    forms = [answers(model, batch, FRAMES) for model in (looped(search), unrolled(search))]
+    forms.append(word_by_word(captioner))
+    for found in forms:
         assert [written(found, i) for i in range(FRAMES)] == [words for words, _, _ in wanted]
         np.testing.assert_allclose(
             found["scores"][:, 0], [score for _, score, _ in wanted], atol=1e-4

@@ -113,13 +113,14 @@ def test_what_is_where_is_asked_for_there(example: ModuleType, data: Path) -> No
     known = {scenes.vocabulary[k] for k in np.unique(where) if k}
     assert known
     assert known <= set(words)
+    torch.manual_seed(0)
     spotter = torch.nn.Linear(4, len(scenes.vocabulary))
     places = torch.zeros(1, 8, 10, 4)
     wanted = torch.tensor([[3, 1]])
     somewhere = example.words_seen(spotter, places, wanted, torch.from_numpy(where[None]).long())
     nowhere = example.words_seen(spotter, places, wanted, torch.zeros(1, 128, 160).long())
     # One of 31 words at each known place, against each of 31 words somewhere.
-    assert 3 < somewhere.item() < 4
+    assert 2.5 < somewhere.item() < 4.5
     assert 15 < nowhere.item() < 30
 
 

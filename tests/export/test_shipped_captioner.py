@@ -22,13 +22,14 @@ from edgevision.runtime.tasks.caption import CaptionResult
 def test_it_becomes_a_scored_bundle_that_says_what_is_there(tmp_path: Path) -> None:
     scenes = zoo_entry("captioner-digits").samples
     assert scenes is not None
-    summary = edgevision.build(
-        "captioner-digits",
-        tmp_path / "say.ev",
-        precision="int8",
-        calibration=scenes,
-        evaluate=scenes,
-    )
+    with pytest.warns(UserWarning, match="calibrated on 10 frames"):
+        summary = edgevision.build(
+            "captioner-digits",
+            tmp_path / "say.ev",
+            precision="int8",
+            calibration=scenes,
+            evaluate=scenes,
+        )
     assert all(report.passed for report in summary.parity)
     scores = {score.form: score.figures() for score in summary.scores}
     assert list(scores) == ["torch", "fp32", "fp16", "int8", "int8-host"]

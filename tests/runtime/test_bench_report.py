@@ -106,7 +106,7 @@ def test_two_bundles_are_compared(
     assert code == (1 if told["verdict"] == "slower" else 0)
     assert told["verdict"] in ("same", "slower", "faster", "unclear", "too noisy")
     assert told["low"] <= told["ratio"] <= told["high"]
-    assert (told["rounds"], told["processes"], told["gate"]) == (90, 3, 0.1)
+    assert (told["rounds"], told["processes"], told["gate"]) == (300, 4, 0.1)
     assert "<testcase" in junit.read_text()
 
 
