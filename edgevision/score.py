@@ -31,7 +31,7 @@ from edgevision.runtime.timing import Timings
 from edgevision.targets import Flavour
 
 if TYPE_CHECKING:
-    from edgevision.export.adapter import ModelAdapter
+    from edgevision.export.adapter import ModelAdapter, Run
     from edgevision.export.recipe import ExportedStage
 
 Array = npt.NDArray[np.generic]
@@ -40,7 +40,6 @@ PathLike = str | os.PathLike[str]
 Result = SemanticResult | InstanceResult | CaptionResult
 Task = SemanticTask | InstanceTask | CaptionTask
 Predict = Callable[[Image], Result]
-Run = Callable[[dict[str, Array]], Mapping[str, Array]]
 _R = TypeVar("_R")
 
 _SHOWN = 3
@@ -70,6 +69,8 @@ def score_forms(
         ValueError: the task has no metric.
         FileReadError: the folder is not what the task's metric needs.
     """
+    from edgevision.export.adapter import StagedAdapter  # needs torch, which `adapter` brought
+
     task = _task(adapter, stages)
     with ExitStack() as stack:
         runs: dict[str, Run] = {"torch": adapter.reference}
@@ -79,7 +80,10 @@ def score_forms(
                 graph = stage.graphs[form]
                 session = Session.open(graph, flavour=Flavour.ORT, profiles=stage.profiles)
                 parts[name] = stack.enter_context(session).run
-            runs[form] = adapter.joined(parts) if len(parts) > 1 else parts["main"]  # type: ignore[attr-defined]
+            if isinstance(adapter, StagedAdapter):
+                runs[form] = adapter.joined(parts)
+            else:
+                runs[form] = parts["main"]
         forms = {form: _predict(adapter, task, run) for form, run in runs.items()}
         scores = _scores(task, forms, folder, progress)
         picture = _differences(forms, folder, task.frame_size, progress)

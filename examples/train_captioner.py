@@ -27,6 +27,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont, ImageOps
+from run_state import load_state, save_state
 from safetensors.torch import load_file, save_file
 from scenes import CLASSES, SIZE, VOCABULARY, Dice, Frame, compose, read_stock, split, words
 from torch import Tensor, nn
@@ -341,22 +342,6 @@ def show(net: Captioner, data: Data, path: Path) -> None:
         if caption not in truth:
             draw.text((x + 4, y + height + 20), truth[0], "red", font)
     sheet.save(path)
-
-
-def save_state(path, parts, history) -> None:  # type: ignore[no-untyped-def]
-    """Write everything that a resumed run needs, atomically."""
-    partial = path.with_suffix(".partial")
-    torch.save({k: v.state_dict() for k, v in parts.items()} | {"history": history}, partial)
-    os.replace(partial, path)
-
-
-def load_state(path, parts) -> list[dict[str, float]]:  # type: ignore[no-untyped-def]
-    """Restore what `save_state` wrote; return the history of the epochs done."""
-    saved = torch.load(path, weights_only=True)
-    for name, part in parts.items():
-        part.load_state_dict(saved[name])
-    history: list[dict[str, float]] = saved["history"]
-    return history
 
 
 def plot(history: list[dict[str, float]], path: Path) -> None:

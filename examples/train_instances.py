@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from instance_losses import Truth, losses
 from PIL import Image
+from run_state import load_state, save_state
 from safetensors.torch import save_file
 from scenes import MOST_DIGITS, SIZE, Frame, Scene, Stock, compose, read_stock, split
 from torch import nn
@@ -178,22 +179,6 @@ def show(net: MaskRCNN, stock: Stock, path: Path) -> None:
             drawn.append(detect(adapter, frame).above(0.5).overlay(frame))
         rows.append(np.concatenate(drawn, 1))
     Image.fromarray(np.concatenate(rows)).save(path)
-
-
-def save_state(path, parts, history) -> None:  # type: ignore[no-untyped-def]
-    """Write everything that a resumed run needs, atomically."""
-    partial = path.with_suffix(".partial")
-    torch.save({k: v.state_dict() for k, v in parts.items()} | {"history": history}, partial)
-    os.replace(partial, path)
-
-
-def load_state(path, parts) -> list[dict[str, float]]:  # type: ignore[no-untyped-def]
-    """Restore what `save_state` wrote; return the history of the epochs done."""
-    saved = torch.load(path, weights_only=True)
-    for name, part in parts.items():
-        part.load_state_dict(saved[name])
-    history: list[dict[str, float]] = saved["history"]
-    return history
 
 
 def plot(history: list[dict[str, float]], path: Path) -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from run_state import load_state, save_state
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate, pad
@@ -81,9 +82,10 @@ def train(options: argparse.Namespace) -> None:
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, options.lr, total_steps=options.epochs * steps, pct_start=0.1
     )
+    parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
     history: list[dict[str, float]] = []
     if options.resume:
-        history = load_state(options.out / "last.pt", model, optimizer, schedule)
+        history = load_state(options.out / "last.pt", parts)
 
     for epoch in range(len(history), options.epochs):
         started = time.perf_counter()
@@ -108,7 +110,7 @@ def train(options: argparse.Namespace) -> None:
             partial = options.out / "model.safetensors.partial"
             save_file(state, partial)
             os.replace(partial, options.out / "model.safetensors")
-        save_state(options.out / "last.pt", model, optimizer, schedule, history)
+        save_state(options.out / "last.pt", parts, history)
         lines = "".join(json.dumps(past) + "\n" for past in history)
         (options.out / "metrics.jsonl").write_text(lines)
         plot(history, options.out / "curve.png")
@@ -218,24 +220,6 @@ def evaluate(model: nn.Module, validation: list[tuple[Path, Path]]) -> Confusion
         logits = model(normalise(frame)[None].contiguous(memory_format=torch.channels_last))
         score.add(label.numpy(), logits[0].argmax(0).numpy())
     return score
-
-
-def save_state(path, model, optimizer, schedule, history) -> None:  # type: ignore[no-untyped-def]
-    """Write everything that a resumed run needs, atomically."""
-    parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
-    partial = path.with_suffix(".partial")
-    torch.save({k: v.state_dict() for k, v in parts.items()} | {"history": history}, partial)
-    os.replace(partial, path)
-
-
-def load_state(path, model, optimizer, schedule) -> list[dict[str, float]]:  # type: ignore[no-untyped-def]
-    """Restore what `save_state` wrote; return the history of the epochs done."""
-    saved = torch.load(path, weights_only=True)
-    model.load_state_dict(saved["model"])
-    optimizer.load_state_dict(saved["optimizer"])
-    schedule.load_state_dict(saved["schedule"])
-    history: list[dict[str, float]] = saved["history"]
-    return history
 
 
 def plot(history: list[dict[str, float]], path: Path) -> None:

@@ -2,7 +2,7 @@
 
 Worker processes of both sides, and of the first one again as a control, take turns in random order,
 a short block each. Of each block the fastest call counts: it is the one that nothing disturbed, and
-on a busy machine it varies a quarter as much as the mean. After some rounds each worker loads its
+on a busy machine it varied half as much as the mean. After some rounds each worker loads its
 model anew, and after some loads the processes are fresh: where a model's memory happens to lie
 makes it a percent faster or slower, and rounds of one load are no independent draws. Each load
 gives one number, the median over its rounds of the ratio of the sides; the interval is Student's
@@ -118,7 +118,7 @@ def compare(
         rounds: of each load.
         loads: of each set of processes.
         processes: how many fresh sets, at least 3.
-        progress: told of each round.
+        progress: told of each load.
 
     Raises:
         RunError: a worker failed, or the sides are unlike: gives the difference.
@@ -211,20 +211,11 @@ class _Worker:
 
     def fastest_ns(self, calls: int) -> float:
         """Return the time of the fastest call of one block."""
-        assert self.process.stdin is not None
-        try:
-            self.process.stdin.write(f"{calls}\n")
-            self.process.stdin.flush()
-        except BrokenPipeError:
-            self._line()
-        return int(self._line())
+        return int(self._ask(str(calls)))
 
     def load_again(self) -> None:
         """Let it load its model anew, and warm it up."""
-        assert self.process.stdin is not None
-        self.process.stdin.write("again\n")
-        self.process.stdin.flush()
-        self._line()
+        self._ask("again")
         self.fastest_ns(_LEAST_CALLS)
 
     def warm_up(self) -> float:
@@ -238,6 +229,15 @@ class _Worker:
         """End it."""
         self.process.kill()
         self.process.communicate()
+
+    def _ask(self, line: str) -> str:
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(f"{line}\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            self._line()
+        return self._line()
 
     def _line(self) -> str:
         assert self.process.stdout is not None

@@ -14,8 +14,6 @@ from edgevision.tensors import ShapeProfile, TensorSpec
 
 Array = npt.NDArray[np.generic]
 Feeds = Mapping[str, Array]
-
-
 Run = Callable[[Feeds], Mapping[str, Array]]
 
 

@@ -27,10 +27,10 @@ from edgevision.export.search import (
     stepped,
 )
 from edgevision.export.semantic import side_of, three_of
-from edgevision.export.stepwise import NEXT, Part, joined, stage_feeds
+from edgevision.export.stepwise import Part, joined, stage_feeds
 from edgevision.export.subgraphs import nested
 from edgevision.manifest import Settings
-from edgevision.runtime.tasks.caption import ENCODE, MOST_STEPS, STEP
+from edgevision.runtime.tasks.caption import ENCODE, MOST_STEPS, NEXT, STEP
 from edgevision.runtime.tasks.vocabulary import Vocabulary, WordList
 from edgevision.tensors import DType, ShapeProfile, TensorSpec
 
@@ -120,7 +120,7 @@ class Captioner:
         self._input_size = side_of("input_size", input_size) if input_size else self._size
         self._start = _number("start", start, self.vocabulary)
         self._end = _number("end", end, self.vocabulary)
-        self._channel_order, self._form, self._batch = channel_order, form, batch
+        self._channel_order, self._form = channel_order, form
         self._max_length, self._beams, self._penalty = max_length, beams, length_penalty
         pixels = _Pixels(
             self._input_size, self._size, resize, mean, std, flip=channel_order == "bgr"
@@ -197,7 +197,7 @@ class Captioner:
         step = TensorSpec(NUMBER, DType.INT64, ())
         return Search(
             before=capture(self._before, self.inputs, [*carried, *same], {}),
-            body=capture(self._body, [step, *specs], [GOING, *(f"{n}_next" for n in carried)], {}),
+            body=capture(self._body, [step, *specs], [GOING, *(n + NEXT for n in carried)], {}),
             after=capture(self._after, specs[1 : len(self._answers)], self._answers, {}),
             carried=tuple(carried),
             steps=self._max_length,

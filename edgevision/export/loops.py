@@ -14,6 +14,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from edgevision.runtime.tasks.caption import NEXT
+
 NUMBER, GOING = "step", "going"
 
 
@@ -23,7 +25,7 @@ class Search:
 
     Attributes:
         before: gives every name in `carried`, and all that `body` takes beside those.
-        body: takes `NUMBER`, and gives `GOING` and, of each carried tensor, `name` + "_next".
+        body: takes `NUMBER`, and gives `GOING` and, of each carried tensor, `name` + `NEXT`.
         after: takes some of the carried tensors.
         carried: names of the tensors that each step makes anew.
         steps: how many steps there are at most.
@@ -45,8 +47,7 @@ def looped(search: Search) -> onnx.ModelProto:
     given = [_like(shapes[NUMBER], NUMBER), _value("going_in", TensorProto.BOOL, [])]
     given += [_like(shapes[name], inner[name]) for name in search.carried]
     made = [_value(GOING, TensorProto.BOOL, [])]
-    made += [_like(shapes[name], f"body/{name}_next") for name in search.carried]
-    constant = {i.name for i in body.initializer}
+    made += [_like(shapes[name], f"body/{name}{NEXT}") for name in search.carried]
     same = [v.name for v in search.body.graph.input if v.name not in {NUMBER, *search.carried}]
     nodes = _renamed(body.node, {f"body/{name}": f"before/{name}" for name in same})
     graph = helper.make_graph(nodes, "step", given, made)
@@ -58,8 +59,8 @@ def looped(search: Search) -> onnx.ModelProto:
         body=graph,
     )
     # Stored outside, weights can be shared and are found by whoever rewrites the graph.
-    stored = [i for i in body.initializer if i.name in constant]
-    stored += [
+    stored = [
+        *body.initializer,
         numpy_helper.from_array(np.array(search.steps, np.int64), "most_steps"),
         numpy_helper.from_array(np.array(True), "at_first"),
     ]
@@ -85,7 +86,7 @@ def unrolled(search: Search) -> onnx.ModelProto:
         names[f"body/{NUMBER}"] = number
         nodes += _renamed(body.node, names, prefix=f"{number}/")
         current = {
-            name: names.get(f"body/{name}_next", f"body/{name}_next") for name in search.carried
+            name: names.get(f"body/{name}{NEXT}", f"body/{name}{NEXT}") for name in search.carried
         }
     return _without_dead_ends(_joined(search, nodes, stored, current))
 

@@ -14,7 +14,6 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edgevision.errors import ExportError
 from edgevision.export.adapter import Feeds
 from edgevision.export.capture import anonymous
 from edgevision.export.observe import (
@@ -28,8 +27,9 @@ from edgevision.export.subgraphs import (
     body_feeds,
     body_model,
     captured,
+    check_names,
     loops,
-    nested,
+    names_read,
     put_back,
     rename_captured,
 )
@@ -77,7 +77,7 @@ def to_fp16(
         ExportError: the graph cannot be typed, or `keep_fp32` names nothing in it.
     """
     graph = typed(model)
-    _check_names(graph, keep_fp32)
+    check_names("keep_fp32", graph, keep_fp32)
     return _halved(graph, list(samples), profiles or {}, keep_fp32)
 
 
@@ -104,13 +104,6 @@ def typed_like(model: onnx.ModelProto) -> onnx.ModelProto:
     del checked.graph.value_info[:]
     onnx.checker.check_model(checked)
     return anonymous(checked)
-
-
-def _check_names(model: onnx.ModelProto, names: Collection[str]) -> None:
-    nodes = [node for graph in nested(model.graph) for node in graph.node]
-    known = {node.name for node in nodes} | {node.op_type for node in nodes}
-    if unknown := sorted(set(names) - known):
-        raise ExportError(f"keep_fp32: no node or op type is called {', '.join(unknown)}")
 
 
 def _keep(
@@ -203,7 +196,7 @@ class _Converter:
             target = TensorProto.FLOAT if node.name in self.kept else TensorProto.FLOAT16
             self._rewrite(node, target, wanted)
         self._drop_unread_casts({o.name for o in graph.output})
-        used = _read(self.nodes)
+        used = names_read(self.nodes)
         halves = [
             numpy_helper.from_array(
                 numpy_helper.to_array(self.stored[name]).astype(np.float16), half
@@ -254,7 +247,7 @@ class _Converter:
                 attribute.i = target
 
     def _drop_unread_casts(self, outputs: set[str]) -> None:
-        used = _read(self.nodes) | outputs
+        used = names_read(self.nodes) | outputs
         self.nodes = [n for n in self.nodes if n.op_type != "Cast" or n.output[0] in used]
 
     def _is_float(self, name: str) -> bool:
@@ -275,8 +268,3 @@ class _Converter:
             self.nodes.append(helper.make_node("Cast", [source], [cast], f"{cast}_cast", to=target))
             self.casts[key] = cast
         return self.casts[key]
-
-
-def _read(nodes: Iterable[onnx.NodeProto]) -> set[str]:
-    """Return the names that nodes read, and that graphs inside them do."""
-    return {name for node in nodes for name in (*node.input, *captured(node))}

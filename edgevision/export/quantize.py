@@ -27,8 +27,8 @@ from edgevision.export.sensitivity import signal_to_noise_db
 from edgevision.export.subgraphs import (
     body_feeds,
     body_model,
+    check_names,
     loops,
-    nested,
     put_back,
     without_unread,
 )
@@ -90,7 +90,7 @@ def to_int8(
         ExportError: nothing can be quantised, there are no samples, or `keep_float` names nothing.
     """
     graph, feeds = typed(model), list(samples)
-    _check_names(graph, keep_float)
+    check_names("keep_float", graph, keep_float)
     done = _quantized(graph, feeds, method, profiles or {}, keep_float, min_snr_db, progress)
     if done is None:
         raise ExportError(
@@ -190,13 +190,6 @@ def _with_qdq(
 def _some(feeds: Sequence[Feeds]) -> Sequence[Feeds]:
     """Return a few feeds, from the first to the last: of a loop, early and late steps."""
     return feeds[:: -(-len(feeds) // _SNR_SAMPLES)] if feeds else feeds
-
-
-def _check_names(model: onnx.ModelProto, keep_float: Collection[str]) -> None:
-    nodes = [node for graph in nested(model.graph) for node in graph.node]
-    known = {node.name for node in nodes} | {node.op_type for node in nodes}
-    if unknown := sorted(set(keep_float) - known):
-        raise ExportError(f"keep_float: no node or op type is called {', '.join(unknown)}")
 
 
 def _layers(model: onnx.ModelProto, keep_float: Collection[str]) -> list[onnx.NodeProto]:

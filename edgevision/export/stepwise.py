@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,10 +14,8 @@ from edgevision.export.adapter import Array, Feeds, ModelAdapter, Run
 from edgevision.export.capture import capture, evaluating
 from edgevision.export.search import behind_scores
 from edgevision.manifest import Settings
-from edgevision.runtime.tasks.caption import ENCODE, STEP
+from edgevision.runtime.tasks.caption import ENCODE, NEXT, STEP, gathered
 from edgevision.tensors import ShapeProfile, TensorSpec
-
-NEXT = "_next"
 
 
 @dataclass
@@ -77,27 +75,16 @@ def stage_feeds(
 def joined(runs: Mapping[str, Run], *, end: int, steps: int) -> Run:
     """Return what gives whole captions of one frame, by a loop on the host."""
 
-    def run(frame: Feeds) -> Mapping[str, Array]:
+    def words(frame: Feeds) -> Iterator[Mapping[str, Array]]:
         feeds: Feeds = runs[ENCODE](frame)
-        words, score, places = [], 0.0, []
         for _ in range(steps):
             made = runs[STEP](feeds)
-            score += float(made["gained"][0])
+            yield {**made, "token": made["token" + NEXT]}
             if int(made["token" + NEXT][0]) == end:
-                break
-            words.append(int(made["token" + NEXT][0]))
-            places += [made["places"][0]] if "places" in made else []
+                return
             feeds = _following(feeds, made)
-        tokens = np.full((1, 1, steps), end, np.int32)
-        tokens[0, 0, : len(words)] = words
-        found: dict[str, Array] = {
-            "tokens": tokens,
-            "lengths": np.array([[len(words)]], np.int32),
-            "scores": np.array([[score]], np.float32),
-        }
-        return found | ({"attention": np.array([[places]], np.float32)} if places else {})
 
-    return run
+    return lambda frame: gathered(words(frame), end=end, steps=steps)
 
 
 def _following(feeds: Feeds, made: Mapping[str, Array]) -> Feeds:

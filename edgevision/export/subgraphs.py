@@ -7,11 +7,11 @@ types, so what a loop carries stays in float32.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from edgevision.errors import ExportError
 from edgevision.export.adapter import Array, Feeds
@@ -48,12 +48,28 @@ def nested(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
 def without_unread(model: onnx.ModelProto) -> onnx.ModelProto:
     """Drop the stored values that nothing reads, in place."""
     graph = model.graph
-    read = {name for node in graph.node for name in (*node.input, *captured(node))}
-    read |= {output.name for output in graph.output}
+    read = names_read(graph.node) | {output.name for output in graph.output}
     kept = [i for i in graph.initializer if i.name in read]
     del graph.initializer[:]
     graph.initializer.extend(kept)
     return model
+
+
+def names_read(nodes: Iterable[onnx.NodeProto]) -> set[str]:
+    """Return the names that nodes read, and that graphs inside them do."""
+    return {name for node in nodes for name in (*node.input, *captured(node))}
+
+
+def check_names(option: str, model: onnx.ModelProto, names: Collection[str]) -> None:
+    """Refuse names that are no node's and no op type's, also inside loops.
+
+    Raises:
+        ExportError: `names`, given as `option`, has such a one.
+    """
+    nodes = [node for graph in nested(model.graph) for node in graph.node]
+    known = {node.name for node in nodes} | {node.op_type for node in nodes}
+    if unknown := sorted(set(names) - known):
+        raise ExportError(f"{option}: no node or op type is called {', '.join(unknown)}")
 
 
 def captured(node: onnx.NodeProto) -> set[str]:
@@ -79,6 +95,8 @@ def rename_captured(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
             for part in attribute.g.node:
                 part.input[:] = [names.get(name, name) for name in part.input]
                 rename_captured(part, names)
+            for output in attribute.g.output:  # a body may give what it reads
+                output.name = names.get(output.name, output.name)
 
 
 def body_model(model: onnx.ModelProto, loop: onnx.NodeProto) -> onnx.ModelProto:
@@ -115,15 +133,16 @@ def body_feeds(
     inner = body_of(loop)
     number, condition, *carried = (value.name for value in inner.input)
     needed = {value.name for value in body.graph.input} - {number, condition, *carried}
-    stored = {i.name: onnx.numpy_helper.to_array(i) for i in model.graph.initializer}
-    first = [name for name in loop.input if name]
-    computed = [n for n in dict.fromkeys([*first, *sorted(needed)]) if n not in stored]
+    read = list(dict.fromkeys([*(name for name in loop.input if name), *sorted(needed)]))
+    stored = {
+        i.name: numpy_helper.to_array(i) for i in model.graph.initializer if i.name in set(read)
+    }
+    computed = [name for name in read if name not in stored]
     share = max(1, MOST_FEEDS // max(1, len(samples)))
     with Session.open(serialized(body), flavour=Flavour.ORT, profiles={}) as session:
         for outside in observe(model, computed, samples, profiles):
             values: dict[str, Array] = {**stored, **outside}
-            feeds = _steps(session, loop, inner, values, needed)
-            steps = list(feeds)
+            steps = list(_steps(session, loop, inner, values, needed))
             yield from steps[:: -(-len(steps) // share)] if steps else ()
 
 

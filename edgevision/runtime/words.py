@@ -27,11 +27,10 @@ from edgevision.runtime.memory import Array, Buffer
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.program import Execution, Program
 from edgevision.runtime.tasks.camera import Image
-from edgevision.runtime.tasks.caption import CaptionResult, CaptionTask
+from edgevision.runtime.tasks.caption import NEXT, CaptionResult, CaptionTask, gathered
 from edgevision.runtime.timing import Timings
 from edgevision.tensors import TensorSpec
 
-NEXT = "_next"
 _TOKEN, _GAINED, _PLACES = "token", "gained", "places"
 _DEFAULTS = RunOptions()
 _R = TypeVar("_R", Buffer, Event)
@@ -279,21 +278,9 @@ class WordModel:
     def __call__(self, frame: Image) -> CaptionResult:
         """Return the whole caption of `frame: uint8[H, W, 3]`, host; see `words`."""
         start_ns = perf_counter_ns()
-        words, score = [], 0.0
         with self._whole:
-            for step in self._steps(self._begin(frame)):
-                score += float(step[_GAINED][0])
-                if int(step[_TOKEN][0]) != self._end:
-                    words.append(step)
-        tokens = np.full((1, 1, self._max_length), self._end, np.int32)
-        tokens[0, 0, : len(words)] = [int(step[_TOKEN][0]) for step in words]
-        outputs: dict[str, Array] = {
-            "tokens": tokens,
-            "lengths": np.array([[len(words)]], np.int32),
-            "scores": np.array([[score]], np.float32),
-        }
-        if words and _PLACES in words[0]:
-            outputs["attention"] = np.stack([step[_PLACES] for step in words], 1)[None]
+            steps = self._steps(self._begin(frame))
+            outputs = gathered(steps, end=self._end, steps=self._max_length)
         took_ms = (perf_counter_ns() - start_ns) / 1e6
         return self.task.decode(outputs, Timings(0.0, took_ms, 0.0))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -22,9 +24,19 @@ from edgevision.runtime.session import Session
 from edgevision.targets import Flavour
 from tests.export.operators import installed_torchvision
 
-PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
+EXAMPLES = Path(__file__).parents[2] / "examples"
+PHOTOS = EXAMPLES / "photos"
 SIZE = (36, 52)
 NAMES = ("road", "sky", "person")
+
+
+def import_example(name: str) -> ModuleType:
+    """Import a script of the examples beside what it imports, as when it is run."""
+    sys.path.insert(0, str(EXAMPLES))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(str(EXAMPLES))
 
 
 def small_net(seed: int = 0) -> nn.Module:
@@ -115,3 +127,17 @@ def made() -> Callable[..., onnx.ModelProto]:
         return onnx.shape_inference.infer_shapes(model, strict_mode=True)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def digits_and_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of what scenes are pasted from: digits.npz and five photos."""
+    folder = tmp_path_factory.mktemp("digits")
+    random = np.random.default_rng(0)
+    images = np.zeros((10, 28, 28), np.uint8)
+    images[:, 6:22, 8:20] = 255
+    np.savez(folder / "digits.npz", images=images, labels=np.arange(10, dtype=np.uint8))
+    for i in range(5):
+        coarse = random.integers(0, 256, (5, 7, 3), np.uint8)
+        Image.fromarray(coarse).resize((200, 150)).save(folder / f"{i}.jpg")
+    return folder

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from argparse import Namespace
 from pathlib import Path
 from types import ModuleType
@@ -14,31 +13,12 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+from tests.export.conftest import import_example
 
 
 @pytest.fixture(scope="module")
 def example() -> ModuleType:
-    # The script stands beside what it imports, as it does when it is run.
-    sys.path.insert(0, str(EXAMPLES))
-    try:
-        import train_captioner
-    finally:
-        sys.path.remove(str(EXAMPLES))
-    return train_captioner
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("digits")
-    random = np.random.default_rng(0)
-    images = np.zeros((10, 28, 28), np.uint8)
-    images[:, 6:22, 8:20] = 255
-    np.savez(folder / "digits.npz", images=images, labels=np.arange(10, dtype=np.uint8))
-    for i in range(5):
-        coarse = random.integers(0, 256, (5, 7, 3), np.uint8)
-        Image.fromarray(coarse).resize((200, 150)).save(folder / f"{i}.jpg")
-    return folder
+    return import_example("train_captioner")
 
 
 def options(out: Path, *, resume: bool = False, decoder: str = "lstm") -> Namespace:
@@ -49,9 +29,9 @@ def options(out: Path, *, resume: bool = False, decoder: str = "lstm") -> Namesp
 
 
 def test_a_resumed_run_repeats_an_unbroken_one(
-    example: ModuleType, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    example: ModuleType, digits_and_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scenes = example.Scenes(data / "digits.npz", data, 3)
+    scenes = example.Scenes(digits_and_photos / "digits.npz", digits_and_photos, 3)
     example.train(scenes, options(tmp_path / "whole"))
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(example, "plot", interrupt)
@@ -76,7 +56,7 @@ def interrupt(*_: object) -> None:
 
 
 def test_it_learns_from_captions_as_coco_has_them(
-    example: ModuleType, data: Path, tmp_path: Path
+    example: ModuleType, digits_and_photos: Path, tmp_path: Path
 ) -> None:
     captions = tmp_path / "captions.json"
     images = [{"id": i, "file_name": f"{i % 5}.jpg"} for i in range(12)]
@@ -86,7 +66,7 @@ def test_it_learns_from_captions_as_coco_has_them(
         for text in ("A red bus, parked.", f"one bus number{i}")
     ]
     captions.write_text(json.dumps({"images": images, "annotations": said}))
-    photos = example.CocoCaptions(captions, data, (64, 96), 0)
+    photos = example.CocoCaptions(captions, digits_and_photos, (64, 96), 0)
     # A word that few people used is unknown to the net.
     known = [",", "a", "bus", "one", "parked", "red"]
     assert photos.vocabulary == ["<start>", "<end>", "<unknown>", *known]
@@ -107,8 +87,8 @@ def test_too_few_pictures_are_no_data(example: ModuleType, tmp_path: Path) -> No
         example.CocoCaptions(captions, tmp_path, (64, 96), 0)
 
 
-def test_what_is_where_is_asked_for_there(example: ModuleType, data: Path) -> None:
-    scenes = example.Scenes(data / "digits.npz", data, 3)
+def test_what_is_where_is_asked_for_there(example: ModuleType, digits_and_photos: Path) -> None:
+    scenes = example.Scenes(digits_and_photos / "digits.npz", digits_and_photos, 3)
     _, words, where = scenes.example(0)
     known = {scenes.vocabulary[k] for k in np.unique(where) if k}
     assert known

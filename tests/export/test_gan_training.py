@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from argparse import Namespace
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -16,17 +14,7 @@ from safetensors.numpy import load_file
 
 from edgevision.models.digit_classifier import DigitClassifier
 from edgevision.models.gan import digit_generator
-
-EXAMPLES = Path(__file__).parents[2] / "examples"
-
-
-def load_example(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from tests.export.conftest import import_example
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +37,7 @@ def options(digits: Path, out: Path, *, epochs: int, resume: bool = False) -> Na
 def test_a_resumed_gan_repeats_an_unbroken_one(
     digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    example = load_example("train_gan")
+    example = import_example("train_gan")
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     example.train(options(digits, whole, epochs=6))
     told = capsys.readouterr().out
@@ -76,7 +64,7 @@ def test_a_resumed_gan_repeats_an_unbroken_one(
 
 
 def test_another_seed_trains_another_gan(digits: Path, tmp_path: Path) -> None:
-    example = load_example("train_gan")
+    example = import_example("train_gan")
     for seed in (0, 1):
         run = options(digits, tmp_path / str(seed), epochs=1)
         run.seed = seed
@@ -88,7 +76,7 @@ def test_another_seed_trains_another_gan(digits: Path, tmp_path: Path) -> None:
 def test_a_classifier_learns_and_its_accuracy_is_of_unseen_digits(
     digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    example = load_example("train_digit_classifier")
+    example = import_example("train_digit_classifier")
     example.train(options(digits, tmp_path, epochs=8))
     assert "on 2000 digits never seen" in capsys.readouterr().out
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -107,4 +95,4 @@ def test_a_file_of_other_images_is_refused(name: str, tmp_path: Path) -> None:
     path = tmp_path / "other.npz"
     np.savez(path, images=np.zeros((9, 32, 32), np.uint8), labels=np.zeros(9, np.uint8))
     with pytest.raises(SystemExit, match=r"\[9, 32, 32\].*expected"):
-        load_example(name).read_digits(path)
+        import_example(name).read_digits(path)

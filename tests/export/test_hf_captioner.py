@@ -5,9 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -20,9 +18,9 @@ from edgevision.runtime.session import Session
 from edgevision.runtime.tasks.vocabulary import HuggingFaceTokenizer
 from edgevision.targets import Flavour
 from tests.export.captions import pixels
+from tests.export.conftest import import_example
 from tests.export.operators import installed_torchvision
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 WORDS, END, SIDE, STEPS = 40, 2, 32, 8
 LOUD = ("encoder.", "vision", "crossattention")
 
@@ -33,11 +31,7 @@ def example() -> ModuleType:
         pytest.skip("transformers is not installed")
     if importlib.util.find_spec("torchvision") is not None:
         installed_torchvision()  # which transformers imports where it is
-    sys.path.insert(0, str(EXAMPLES))
-    try:
-        return importlib.import_module("export_hf_captioner")
-    finally:
-        sys.path.remove(str(EXAMPLES))
+    return import_example("export_hf_captioner")
 
 
 def vit_gpt2() -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from argparse import Namespace
 from pathlib import Path
 from types import ModuleType
@@ -14,31 +13,12 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+from tests.export.conftest import import_example
 
 
 @pytest.fixture(scope="module")
 def example() -> ModuleType:
-    # The script stands beside what it imports, as it does when it is run.
-    sys.path.insert(0, str(EXAMPLES))
-    try:
-        import train_instances
-    finally:
-        sys.path.remove(str(EXAMPLES))
-    return train_instances
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("digits")
-    random = np.random.default_rng(0)
-    images = np.zeros((10, 28, 28), np.uint8)
-    images[:, 6:22, 8:20] = 255
-    np.savez(folder / "digits.npz", images=images, labels=np.arange(10, dtype=np.uint8))
-    for i in range(5):
-        coarse = random.integers(0, 256, (5, 7, 3), np.uint8)
-        Image.fromarray(coarse).resize((200, 150)).save(folder / f"{i}.jpg")
-    return folder
+    return import_example("train_instances")
 
 
 def options(data: Path, out: Path, *, resume: bool = False) -> Namespace:
@@ -49,13 +29,13 @@ def options(data: Path, out: Path, *, resume: bool = False) -> Namespace:
 
 
 def test_a_resumed_run_repeats_an_unbroken_one(
-    example: ModuleType, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    example: ModuleType, digits_and_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    example.train(options(data, tmp_path / "whole"))
+    example.train(options(digits_and_photos, tmp_path / "whole"))
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(example, "plot", interrupt)
-        example.train(options(data, tmp_path / "broken"))
-    example.train(options(data, tmp_path / "broken", resume=True))
+        example.train(options(digits_and_photos, tmp_path / "broken"))
+    example.train(options(digits_and_photos, tmp_path / "broken", resume=True))
     whole, broken = (
         load_file(tmp_path / name / "model.safetensors") for name in ("whole", "broken")
     )
@@ -73,8 +53,10 @@ def interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_the_split_keeps_digits_and_photos_apart(example: ModuleType, data: Path) -> None:
-    stock = example.read_stock(data / "digits.npz", data)
+def test_the_split_keeps_digits_and_photos_apart(
+    example: ModuleType, digits_and_photos: Path
+) -> None:
+    stock = example.read_stock(digits_and_photos / "digits.npz", digits_and_photos)
     training, unseen = example.split(stock)
     assert training.labels.tolist() == list(range(8))
     assert unseen.labels.tolist() == [8, 9]
@@ -82,7 +64,7 @@ def test_the_split_keeps_digits_and_photos_apart(example: ModuleType, data: Path
 
 
 def test_perfect_boxes_cost_nothing(example: ModuleType) -> None:
-    losses = sys.modules["instance_losses"]
+    losses = import_example("instance_losses")
     from edgevision.export.detections import DELTA_WEIGHTS, decode
 
     random = np.random.default_rng(0)
@@ -99,7 +81,7 @@ def test_perfect_boxes_cost_nothing(example: ModuleType) -> None:
 
 
 def test_a_cut_of_a_mask_is_the_mask(example: ModuleType) -> None:
-    losses = sys.modules["instance_losses"]
+    losses = import_example("instance_losses")
     mask = torch.zeros(1, 40, 60)
     mask[0, 8:22, 10:24] = 1
     whole = losses.cut_masks(mask, torch.tensor([[10.0, 8.0, 24.0, 22.0]]), 28)

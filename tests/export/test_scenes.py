@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import sys
 from itertools import permutations
 from pathlib import Path
@@ -13,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.export.conftest import import_example
+
 ROOT = Path(__file__).parents[2]
 DIGITS = ROOT / "tests" / "data" / "digits.npz"
 SIZE = (100, 100)
@@ -20,13 +21,7 @@ SIZE = (100, 100)
 
 @pytest.fixture(scope="module")
 def scenes() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("scenes", ROOT / "examples" / "scenes.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["scenes"] = module  # where dataclasses look their annotations up
-    spec.loader.exec_module(module)
-    return module
+    return import_example("scenes")
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,15 @@ from edgevision.export.capture import serialized
 from edgevision.export.observe import typed
 from edgevision.export.precision import to_fp16
 from edgevision.export.quantize import to_int8
-from edgevision.export.subgraphs import MOST_FEEDS, body_feeds, body_model, body_of, loops
+from edgevision.export.subgraphs import (
+    MOST_FEEDS,
+    body_feeds,
+    body_model,
+    body_of,
+    captured,
+    loops,
+    rename_captured,
+)
 from edgevision.runtime.session import Session
 from edgevision.targets import Flavour
 
@@ -154,3 +162,11 @@ def test_layers_inside_stay_float_if_asked() -> None:
     assert alone.int8.keys() == {"step_product"}
     with pytest.raises(ExportError, match="nothing to quantise"):
         to_int8(recurrence(), feeds(16), keep_float=["MatMul"])
+
+
+def test_what_a_body_reads_and_gives_back_from_outside_gets_its_new_name() -> None:
+    (loop,) = loops(recurrence().graph)
+    body_of(loop).output.append(helper.make_tensor_value_info("u", FLOAT, [1, WIDTH]))
+    rename_captured(loop, {"u": "u_half", "W": "W_half"})
+    assert captured(loop) == {"u_half", "W_half", "limit"}
+    assert [value.name for value in body_of(loop).output] == ["going", "h_next", "u_half"]

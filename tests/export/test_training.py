@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from argparse import Namespace
 from pathlib import Path
@@ -13,16 +12,12 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
+from tests.export.conftest import import_example
+
 
 @pytest.fixture(scope="module")
 def example() -> ModuleType:
-    path = Path(__file__).parents[2] / "examples" / "train_segmentation.py"
-    spec = importlib.util.spec_from_file_location("train_segmentation", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return import_example("train_segmentation")
 
 
 @pytest.fixture(scope="module")

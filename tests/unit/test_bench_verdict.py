@@ -68,6 +68,11 @@ def test_the_gate_says_how_small_a_slow_down_counts() -> None:
             compare(side_of("a.ev"), side_of("b.ev"), gate=gate)
 
 
+def test_two_processes_give_no_interval() -> None:
+    with pytest.raises(ValueError, match="processes: got 2, expected 3 or more"):
+        compare(side_of("a.ev"), side_of("b.ev"), processes=2)
+
+
 @pytest.mark.parametrize(
     ("truth", "mark"),
     [(1.2, "failure"), (1.0, None), (0.8, None)],

@@ -59,6 +59,19 @@ def feed_of(frame: Any, name: str, size: tuple[int, int], order: str) -> dict[st
     return {name: frame[np.newaxis]}
 
 
+def check_same_frame(frame: Image, size: tuple[int, int], *, was: str = "run") -> None:
+    """Refuse to draw on anything but a frame of the size that was run.
+
+    Raises:
+        FrameError: `frame` is not uint8[H, W, 3] of `size`.
+    """
+    if frame.dtype != np.uint8 or frame.shape != (*size, 3):
+        raise FrameError(
+            f"frame: got {frame.dtype}{list(frame.shape)}, expected the frame that was {was}, "
+            f"uint8{[*size, 3]}"
+        )
+
+
 def _label(item: object, task: str) -> ClassLabel:
     name = item.get("name") if isinstance(item, dict) else None
     color = item.get("color") if isinstance(item, dict) else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from edgevision._optional import require
 from edgevision.errors import BundleFormatError, FrameError
 from edgevision.manifest import Settings, Stage
-from edgevision.runtime.tasks.camera import Image, feed_of, order_of
+from edgevision.runtime.tasks.camera import Image, check_same_frame, feed_of, order_of
 from edgevision.runtime.tasks.vocabulary import Vocabulary, read_vocabulary
 from edgevision.runtime.timing import Timings
 from edgevision.tensors import DType, TensorSpec
@@ -21,6 +21,9 @@ Floats = npt.NDArray[np.float32]
 
 ENCODE, STEP = "encode", "step"
 """Names of the stages of a captioner that speaks word by word."""
+
+NEXT = "_next"
+"""Ends the name of what a step makes anew."""
 
 MOST_STEPS = 512
 """Words of a caption at most."""
@@ -70,11 +73,7 @@ class CaptionResult:
         Raises:
             FrameError: `frame` is not uint8[H, W, 3] of the size that was run.
         """
-        if frame.dtype != np.uint8 or frame.shape != (*self.frame_size, 3):
-            raise FrameError(
-                f"frame: got {frame.dtype}{list(frame.shape)}, expected the frame that was run, "
-                f"uint8{[*self.frame_size, 3]}"
-            )
+        check_same_frame(frame, self.frame_size)
         images = require("PIL.Image", extra="media")
         height, width = self.frame_size
         scale = _TILE_PX / width
@@ -125,12 +124,7 @@ class CaptionTask:
                 "int32[1, K], scores float32[1, K] and maybe attention float32[1, K, T, h, w], "
                 f"got {found}"
             )
-        return CaptionTask(
-            vocabulary_of(settings, read),
-            (frame.shape[1], frame.shape[2]),
-            order_of(settings, "caption"),
-            frame.name,
-        )
+        return _task_of(frame, settings, read)
 
     @staticmethod
     def by_words(
@@ -145,18 +139,12 @@ class CaptionTask:
             BundleFormatError: they are not those of this task, or do not fit the graph.
             MissingDependencyError: the vocabulary needs a library that is not installed.
         """
-        vocabulary = vocabulary_of(settings, read)
-        end, most = settings.get("end"), settings.get("max_length")
-        for name, value, below in (("end", end, vocabulary.size), ("max_length", most, MOST_STEPS)):
-            if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= below:
-                raise BundleFormatError(f"task caption: {name} is {value!r:.40}")
-        frame = encode.inputs[0]
-        if len(encode.inputs) != 1 or len(frame.shape) != 4 or frame.dtype is not DType.UINT8:
-            raise BundleFormatError(f"task caption: expected uint8[1, H, W, 3], got {frame}")
-        assert isinstance(end, int)
-        assert isinstance(most, int)
-        size = (frame.shape[1], frame.shape[2])
-        return CaptionTask(vocabulary, size, order_of(settings, "caption"), frame.name), end, most
+        if len(encode.inputs) != 1 or not _is_frame(encode.inputs[0]):
+            found = ", ".join(map(str, encode.inputs))
+            raise BundleFormatError(f"task caption: expected uint8[1, H, W, 3], got {found}")
+        task = _task_of(encode.inputs[0], settings, read)
+        end = _integer("end", settings, 0, task.vocabulary.size - 1)
+        return task, end, _integer("max_length", settings, 1, MOST_STEPS)
 
     def feeds(self, frame: Image) -> dict[str, object]:
         """Return `frame: uint8[H, W, 3]` as the graph takes it (a view)."""
@@ -191,6 +179,32 @@ class CaptionTask:
         )
 
 
+def gathered(words: Iterable[Mapping[str, Array]], *, end: int, steps: int) -> dict[str, Array]:
+    """Return what one graph would have given, of the steps of a search word by word.
+
+    Args:
+        words: of each step "token" int64[1], "gained" float32[1], its log-probability, and maybe
+            "places" float32[1, h, w]; the end may be the last of them.
+        end: the end token.
+        steps: words of a caption at most.
+    """
+    said, score = [], 0.0
+    for word in words:
+        score += float(word["gained"][0])
+        if int(word["token"][0]) != end:
+            said.append(word)
+    tokens = np.full((1, 1, steps), end, np.int32)
+    tokens[0, 0, : len(said)] = [int(word["token"][0]) for word in said]
+    found: dict[str, Array] = {
+        "tokens": tokens,
+        "lengths": np.array([[len(said)]], np.int32),
+        "scores": np.array([[score]], np.float32),
+    }
+    if said and "places" in said[0]:
+        found["attention"] = np.stack([word["places"] for word in said], 1)[None]
+    return found
+
+
 def vocabulary_of(settings: Settings, read: Callable[[str], bytes]) -> Vocabulary:
     """Read the vocabulary that the settings name.
 
@@ -215,15 +229,35 @@ def vocabulary_of(settings: Settings, read: Callable[[str], bytes]) -> Vocabular
     return vocabulary
 
 
+def _task_of(frame: TensorSpec, settings: Settings, read: Callable[[str], bytes]) -> CaptionTask:
+    size = (frame.shape[1], frame.shape[2])
+    order = order_of(settings, "caption")
+    return CaptionTask(vocabulary_of(settings, read), size, order, frame.name)
+
+
+def _integer(name: str, settings: Settings, least: int, most: int) -> int:
+    value = settings.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise BundleFormatError(
+            f"task caption: {name} is {value!r:.40}, expected {least} to {most}. Build the bundle "
+            "again."
+        )
+    return value
+
+
+def _is_frame(spec: TensorSpec) -> bool:
+    shape = spec.shape
+    return len(shape) == 4 and (shape[0], shape[3]) == (1, 3) and spec.dtype is DType.UINT8
+
+
 def _fits(frame: TensorSpec, outputs: Mapping[str, TensorSpec]) -> bool:
-    if set(outputs) - {"attention"} != set(_OUTPUTS) or len(frame.shape) != 4:
+    if set(outputs) - {"attention"} != set(_OUTPUTS):
         return False
     tokens, lengths, scores = (outputs[name] for name in _OUTPUTS)
     if len(tokens.shape) != 3:
         return False
     beams = tokens.shape[1]
-    fits = frame.shape == (1, frame.shape[1], frame.shape[2], 3) and frame.dtype is DType.UINT8
-    fits = fits and tokens.shape[0] == 1 and tokens.dtype is DType.INT32
+    fits = _is_frame(frame) and tokens.shape[0] == 1 and tokens.dtype is DType.INT32
     fits = fits and lengths == TensorSpec("lengths", DType.INT32, (1, beams))
     fits = fits and scores == TensorSpec("scores", DType.FLOAT32, (1, beams))
     if attention := outputs.get("attention"):

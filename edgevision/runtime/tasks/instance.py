@@ -11,7 +11,14 @@ import numpy.typing as npt
 from edgevision._optional import require
 from edgevision.errors import BundleFormatError, FrameError
 from edgevision.manifest import Settings, Stage
-from edgevision.runtime.tasks.camera import ClassLabel, Image, classes_of, feed_of, order_of
+from edgevision.runtime.tasks.camera import (
+    ClassLabel,
+    Image,
+    check_same_frame,
+    classes_of,
+    feed_of,
+    order_of,
+)
 from edgevision.runtime.timing import Timings
 from edgevision.tensors import DType
 
@@ -88,11 +95,7 @@ class InstanceResult:
         Raises:
             FrameError: `frame` is not uint8[H, W, 3] of the size that was run.
         """
-        if frame.dtype != np.uint8 or frame.shape != (*self.frame_size, 3):
-            raise FrameError(
-                f"frame: got {frame.dtype}{list(frame.shape)}, expected the frame that was run, "
-                f"uint8{[*self.frame_size, 3]}"
-            )
+        check_same_frame(frame, self.frame_size)
         picture = frame.astype(np.float32)
         masks = self.pasted()
         for index in range(len(self) - 1, -1, -1):  # the best on top

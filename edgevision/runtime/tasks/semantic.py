@@ -10,7 +10,14 @@ import numpy.typing as npt
 
 from edgevision.errors import BundleFormatError, FrameError
 from edgevision.manifest import Settings, Stage
-from edgevision.runtime.tasks.camera import ClassLabel, Image, classes_of, feed_of, order_of
+from edgevision.runtime.tasks.camera import (
+    ClassLabel,
+    Image,
+    check_same_frame,
+    classes_of,
+    feed_of,
+    order_of,
+)
 from edgevision.runtime.timing import Timings
 from edgevision.tensors import DType
 
@@ -44,11 +51,8 @@ class SemanticResult:
         """
         if not 0 <= opacity <= 1:
             raise ValueError(f"opacity: got {opacity}, expected 0 to 1")
-        if frame.dtype != np.uint8 or frame.shape != (*self.mask.shape, 3):
-            raise FrameError(
-                f"frame: got {frame.dtype}{list(frame.shape)}, expected the frame that was "
-                f"segmented, uint8{[*self.mask.shape, 3]}"
-            )
+        height, width = self.mask.shape
+        check_same_frame(frame, (height, width), was="segmented")
         weight = round(opacity * 256)
         blend = frame.astype(np.uint16) * (256 - weight) + self.colored() * np.uint16(weight)
         return (blend >> 8).astype(np.uint8)
