@@ -21,7 +21,7 @@ from benchmarks.realtime import hogs
 from edgevision.bench.compare import Side, compare
 from edgevision.bench.environment import environment
 
-# Share of the trials in which each slow-down must be found, and none must be.
+# Share of the trials in which each slow-down must be found, and without one nothing must be.
 BARS = {0.0: 0.0, 0.03: 0.70, 0.05: 0.95}
 DECISION_S = 10.0
 
@@ -44,13 +44,13 @@ def trials(part: float, count: int) -> dict[str, object]:
         call_us.append(found.first_us)
         if (number + 1) % 10 == 0:
             print(f"+{part:.0%}: {number + 1} of {count}, {dict(verdicts)}", file=sys.stderr)
-    share = verdicts["slower"] / count
-    bar = BARS[part]
+    alarms = verdicts["slower"] if part else verdicts["slower"] + verdicts["faster"]
+    share, bar = alarms / count, BARS[part]
     return {
         "slowed_by": part,
         "trials": count,
         "verdicts": dict(verdicts),
-        "share_slower": share,
+        "share": share,
         "bar": bar,
         "passed": share >= bar if part else share <= bar,
         "median_ratio": float(np.median(ratios)),
@@ -74,7 +74,7 @@ def main() -> int:
     if options.json:
         told = {"environment": environment(), "decision_bar_s": DECISION_S, "rows": rows}
         options.json.write_text(json.dumps(told, indent=1) + "\n")
-    in_time = all(row["decision_s"]["median"] <= DECISION_S for row in rows)  # type: ignore[index]
+    in_time = all(row["decision_s"]["max"] <= DECISION_S for row in rows)  # type: ignore[index]
     return 0 if in_time and all(row["passed"] for row in rows) else 1
 
 

@@ -102,7 +102,7 @@ def compare(
     second: Side,
     *,
     gate: float = 0.05,
-    rounds: int = 15,
+    rounds: int = 11,
     loads: int = 5,
     processes: int = 4,
     progress: Progress = silent,
