@@ -33,8 +33,8 @@ import torch
 from torch import Tensor, nn
 
 import edgevision
-from benchmarks.pairs import Call, measure
 from benchmarks.rows import Row, keep, row
+from edgevision.bench.pairs import Call, measure
 from edgevision.export import Captioner
 from edgevision.export.capture import capture, serialized
 from edgevision.export.source import load_weights

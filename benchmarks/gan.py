@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.pairs import Call, measure
 from benchmarks.rows import Row, keep, row
+from edgevision.bench.pairs import Call, measure
 from edgevision.export.generator import ImageGenerator
 from edgevision.export.recipe import ExportedStage, export_stage
 from edgevision.export.samples import calibration_samples, golden_samples

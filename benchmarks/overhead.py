@@ -24,8 +24,8 @@ import numpy as np
 import onnxruntime as ort
 
 from benchmarks.graphs import convolution, identity
-from benchmarks.pairs import Call, estimate, measure, one_core
 from benchmarks.rows import Row, keep, row
+from edgevision.bench.pairs import Call, estimate, measure, one_core
 from edgevision.runtime.backends.ort import OrtProgram
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.pipeline import Pipeline

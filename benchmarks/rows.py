@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.pairs import Estimate, Rounds
 from edgevision.bench.environment import environment
+from edgevision.bench.pairs import Estimate, Rounds
 
 
 @dataclass(frozen=True)

@@ -14,25 +14,20 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from benchmarks.pairs import measure
 from benchmarks.rows import Row, keep, row
-from edgevision.export.capture import capture, serialized
+from edgevision.bench.pairs import measure
+from edgevision.export.capture import serialized
 from edgevision.export.semantic import SemanticSegmentation
 from edgevision.export.source import load_weights
 from edgevision.export.zoo import SegmenterCard, zoo_entry
 from edgevision.models.unet import unet_mobilenet_v2
+from edgevision.peers import Usual
 from edgevision.runtime.session import Session
 from edgevision.targets import Flavour
-from edgevision.tensors import DType, TensorSpec
-
-MEAN = np.array([0.485, 0.456, 0.406], np.float32)
-STD = np.array([0.229, 0.224, 0.225], np.float32)
-Frame = np.ndarray
 
 
 class Small(nn.Module):
@@ -48,22 +43,6 @@ class Small(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return logits of the picture's size."""
         return interpolate(self.body(x), size=x.shape[-2:], mode="bilinear", align_corners=False)
-
-
-class Usual:
-    """Float logits out of ONNX Runtime, and numpy around them."""
-
-    def __init__(self, net: nn.Module, size: tuple[int, int]) -> None:
-        spec = TensorSpec("x", DType.FLOAT32, (1, 3, *size))
-        graph = serialized(capture(net, [spec], ["logits"], {}))
-        self.session = ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
-
-    def run(self, frame: Frame) -> np.ndarray:
-        """Return the class map of `frame: uint8[H, W, 3]`."""
-        x = (frame.astype(np.float32) / 255.0 - MEAN) / STD
-        x = np.ascontiguousarray(x.transpose(2, 0, 1))[np.newaxis]
-        (logits,) = self.session.run(None, {"x": x})
-        return logits.argmax(1)[0].astype(np.uint8)
 
 
 def compared(name: str, net: nn.Module, size: tuple[int, int], classes: int, rounds: int,

@@ -1,8 +1,9 @@
-"""A progress bar on one line of a terminal, and nothing where there is none."""
+"""What goes to a terminal: JSON for machines, a progress bar where somebody looks."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import sys
 from collections.abc import Iterator
@@ -42,3 +43,8 @@ def progress_bar() -> Iterator[Progress]:
         yield bar
     finally:
         bar.clear()
+
+
+def print_json(value: object) -> None:
+    """Print one JSON document."""
+    print(json.dumps(value, indent=1, default=str, allow_nan=False))

@@ -17,22 +17,17 @@ Chen and Revels, "Robust benchmarking in noisy environments" (HPEC 2016), for th
 
 from __future__ import annotations
 
-import json
-import os
 import random
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from edgevision._optional import require
+from edgevision.bench.environment import environment, unlike
+from edgevision.bench.process import Side, Worker, workers
 from edgevision.errors import RunError
 from edgevision.progress import Progress, silent
 
@@ -46,21 +41,6 @@ _WARM_UP_BLOCKS = 2
 _CONFIDENCE = 0.95
 
 Ratios = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Side:
-    """What is measured.
-
-    Attributes:
-        name: for people.
-        command: starts a worker, see `edgevision.bench.worker`.
-        directory: where the command runs.
-    """
-
-    name: str
-    command: tuple[str, ...]
-    directory: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +70,6 @@ class Comparison:
     first_us: float
 
 
-def side_of(bundle: str | os.PathLike[str], *, device: str = "auto", python: str = "") -> Side:
-    """Return a bundle as a side; `python` is another environment's interpreter."""
-    worker = str(Path(__file__).with_name("worker.py"))
-    command = (python or sys.executable, worker, os.path.abspath(bundle), "--device", device)
-    return Side(Path(bundle).name, command)
-
-
 def compare(
     first: Side,
     second: Side,
@@ -121,7 +94,7 @@ def compare(
         progress: told of each load.
 
     Raises:
-        RunError: a worker failed, or the sides are unlike: gives the difference.
+        RunError: a worker failed, the sides are unlike, or the machine changed: says in what.
         ValueError: the gate is not between 1 % and 100 %, or there are too few processes.
     """
     if processes < 3:
@@ -129,26 +102,32 @@ def compare(
     if not 0.01 <= gate <= 1:
         raise ValueError(f"gate: got {gate:.3g}, expected 0.01 to 1")
     ratios, controls, times = [], [], []
+    before = environment()
     for process in range(processes):
-        with _workers([first, second, first]) as workers:
-            _refuse_unlike(workers[0], workers[1])
-            calls = [max(_LEAST_CALLS, int(_BLOCK_NS / worker.warm_up())) for worker in workers]
+        with workers([first, second, first]) as started:
+            _refuse_unlike(started[0], started[1])
+            calls = [max(_LEAST_CALLS, int(_BLOCK_NS / _warm_up(worker))) for worker in started]
             shuffle = random.Random(process).shuffle
             found = np.zeros((loads, rounds, 3))
             for load in range(loads):
                 if load:
-                    for worker in workers:
-                        worker.load_again()
+                    for worker in started:
+                        _load_again(worker)
                 for number in range(rounds):
                     order = [0, 1, 2]
                     shuffle(order)
                     for index in order:
-                        found[load, number, index] = workers[index].fastest_ns(calls[index])
+                        found[load, number, index] = _fastest_ns(started[index], calls[index])
                 progress("loads", process * loads + load + 1, processes * loads)
         # Both twins stand for the first side: their mean halves its noise.
         ratios.append(found[..., 1] / np.sqrt(found[..., 0] * found[..., 2]))
         controls.append(found[..., 2] / found[..., 0])
         times.append(found[..., 0])
+    if changed := unlike(before, environment()):
+        raise RunError(
+            f"the machine changed while it was measured: {'; '.join(changed)}. Keep it as it is, "
+            "and try again"
+        )
     return decide(ratios, controls, gate=gate, first_us=float(np.median(times)) / 1e3)
 
 
@@ -189,87 +168,32 @@ def interval(ratios: Sequence[Ratios]) -> tuple[float, float, float]:
     return float(low), float(ratio), float(high)
 
 
-class _Worker:
-    """A worker process, started and ready."""
-
-    def __init__(self, side: Side, log: Path) -> None:
-        self.side = side
-        self._log = log
-        with log.open("wb") as errors:
-            self.process = subprocess.Popen(
-                side.command,
-                cwd=side.directory,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-            )
-        self.told: dict[str, Any] = {}
-
-    def wait_ready(self) -> None:
-        self.told = json.loads(self._line())
-
-    def fastest_ns(self, calls: int) -> float:
-        """Return the time of the fastest call of one block."""
-        return int(self._ask(str(calls)))
-
-    def load_again(self) -> None:
-        """Let it load its model anew, and warm it up."""
-        self._ask("again")
-        self.fastest_ns(_LEAST_CALLS)
-
-    def warm_up(self) -> float:
-        """Run a few blocks; returns the time of the fastest call of the last, in ns."""
-        time_ns = self.fastest_ns(_LEAST_CALLS)
-        for _ in range(_WARM_UP_BLOCKS):
-            time_ns = self.fastest_ns(max(_LEAST_CALLS, int(_BLOCK_NS / time_ns)))
-        return time_ns
-
-    def close(self) -> None:
-        """End it."""
-        self.process.kill()
-        self.process.communicate()
-
-    def _ask(self, line: str) -> str:
-        assert self.process.stdin is not None
-        try:
-            self.process.stdin.write(f"{line}\n")
-            self.process.stdin.flush()
-        except BrokenPipeError:
-            self._line()
-        return self._line()
-
-    def _line(self) -> str:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if line:
-            return line
-        code = self.process.wait()
-        tail = "\n".join(self._log.read_text(errors="replace").strip().splitlines()[-8:])
-        raise RunError(f"the worker of '{self.side.name}' ended with code {code}:\n{tail}")
+def _fastest_ns(worker: Worker, calls: int) -> float:
+    """Return the time of the fastest call of one block."""
+    return int(worker.ask(str(calls)))
 
 
-@contextmanager
-def _workers(sides: Sequence[Side]) -> Iterator[list[_Worker]]:
-    """Start a process for each side at once, and end them all."""
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        workers = []
-        for index, side in enumerate(sides):
-            worker = _Worker(side, Path(folder) / f"{index}.log")
-            stack.callback(worker.close)
-            workers.append(worker)
-        for worker in workers:
-            worker.wait_ready()
-        yield workers
+def _load_again(worker: Worker) -> None:
+    """Let it load its model anew, and warm it up."""
+    worker.ask("again")
+    _fastest_ns(worker, _LEAST_CALLS)
 
 
-def _refuse_unlike(first: _Worker, second: _Worker) -> None:
+def _warm_up(worker: Worker) -> float:
+    """Run a few blocks; returns the time of the fastest call of the last, in ns."""
+    time_ns = _fastest_ns(worker, _LEAST_CALLS)
+    for _ in range(_WARM_UP_BLOCKS):
+        time_ns = _fastest_ns(worker, max(_LEAST_CALLS, int(_BLOCK_NS / time_ns)))
+    return time_ns
+
+
+def _refuse_unlike(first: Worker, second: Worker) -> None:
     """Refuse to compare what does not do the same work."""
-    keys = ("task", "precision", "inputs")
+    keys = ("task", "precision", "inputs", "device")
     differences = [
-        f"{key}: {first.told[key]} against {second.told[key]}"
+        f"{key}: {first.told.get(key)} against {second.told.get(key)}"
         for key in keys
-        if first.told[key] != second.told[key]
+        if first.told.get(key) != second.told.get(key)
     ]
     if differences:
         raise RunError(

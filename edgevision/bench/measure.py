@@ -1,18 +1,23 @@
-"""One bundle measured: its frames, its scenario, its summary, and what it ran on."""
+"""Bundles measured: their frames, the scenario, what came out, and what they ran on."""
 
 from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgevision.bench import scenarios
+from edgevision.bench.cold import ColdStart, cold_start
+from edgevision.bench.counters import Energy, EnergyMeter
 from edgevision.bench.environment import environment
+from edgevision.bench.reference import Row, rows
+from edgevision.bench.sides import of_bundle
 from edgevision.bench.statistics import Summary, Trace, summarise
 from edgevision.bundle import Bundle
 from edgevision.progress import Progress, silent
@@ -20,21 +25,26 @@ from edgevision.runtime.load import load
 from edgevision.runtime.model import Model
 from edgevision.runtime.options import RunOptions
 
-SCENARIOS = ("single", "paced", "throughput")
+SCENARIOS = ("single", "paced", "throughput", "multi")
+_PACED = ("paced", "multi")
 _FRAMES = 8
+
+Peers = Mapping[str, Callable[[Mapping[str, Any]], object] | str]
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a bundle is measured.
+    """How bundles are measured.
 
     Attributes:
-        scenario: "single", "paced" or "throughput".
-        fps: the camera's rate, for "paced".
+        scenario: "single", "paced", "throughput", or "multi": all bundles at once, paced.
+        fps: the camera's rate, for "paced" and "multi".
         duration_s: how long.
-        deadline_ms: after which an answer counts as missed; two periods of "paced" if not given.
+        deadline_ms: after which an answer counts as missed; two periods of a camera if not given.
         device: see `edgevision.load`.
         slots: frames in the pipeline at most.
+        cold_starts: how many fresh processes are timed, 0 for none.
+        reference: whether other ways are measured beside ours.
     """
 
     scenario: str = "single"
@@ -43,6 +53,8 @@ class Settings:
     deadline_ms: float | None = None
     device: str = "auto"
     slots: int = 3
+    cold_starts: int = 3
+    reference: bool = True
 
     def __post_init__(self) -> None:
         """Check the fields."""
@@ -55,93 +67,125 @@ class Settings:
     @property
     def due_by_ms(self) -> float | None:
         """The deadline that counts."""
-        paced = 2e3 / self.fps if self.scenario == "paced" else None
+        paced = 2e3 / self.fps if self.scenario in _PACED else None
         return self.deadline_ms if self.deadline_ms is not None else paced
 
 
 @dataclass(frozen=True, slots=True)
+class Memory:
+    """Memory at the end of a run, in MB.
+
+    Attributes:
+        host_mb: the most that the process had.
+        slots_mb: what the model's slots hold, on the host and the device.
+        device_mb: in use on the device, by all programs; None where it ran on the host.
+    """
+
+    host_mb: float
+    slots_mb: float
+    device_mb: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Measurement:
-    """What was measured.
+    """What was measured of one bundle.
 
     Attributes:
         name: the bundle's name.
-        settings: how.
+        task: what it does.
+        precision: of its graph.
+        device: what it ran on.
+        settings: how it was measured.
         explanation: which artifact ran, on what, and how.
         warm_up_runs: runs before the measured ones.
         is_settled: whether five blocks of warm-up agreed within 3 % in the end.
-        summary: what the trace says.
-        memory_mb: the process's peak memory.
-        environment: what it ran on.
+        summary: what the trace says; None if it was stopped before the first answer.
+        memory: at the end.
+        energy: of the measured run.
+        environment: what it ran on, before.
+        changed: what was otherwise afterwards.
+        cold: fresh processes; None if they were not asked for, or the run was stopped.
+        reference: other ways beside ours; empty if they were not asked for.
         trace: frame by frame.
     """
 
     name: str
+    task: str
+    precision: str
+    device: str
     settings: Settings
     explanation: str
     warm_up_runs: int
     is_settled: bool
-    summary: Summary
-    memory_mb: float
+    summary: Summary | None
+    memory: Memory
+    energy: Energy
     environment: Mapping[str, str]
+    changed: Mapping[str, str]
+    cold: ColdStart | None
+    reference: tuple[Row, ...]
     trace: Trace
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether it was stopped before its time."""
+        return self.trace.is_cut
+
+    @property
+    def energy_per_frame_mj(self) -> float | None:
+        """Energy of the run over its answers."""
+        return self.energy.per_frame_mj(self.summary.answered if self.summary else 0)
 
     def as_json(self) -> dict[str, Any]:
         """Return everything but the trace."""
-        fields = ("name", "explanation", "warm_up_runs", "is_settled", "memory_mb", "environment")
+        kept = ("name", "task", "precision", "device", "explanation", "warm_up_runs", "is_settled")
         return {
-            **{field: getattr(self, field) for field in fields},
+            **{field: getattr(self, field) for field in (*kept, "is_cut")},
             "settings": asdict(self.settings),
-            "summary": asdict(self.summary),
+            "summary": asdict(self.summary) if self.summary else None,
+            "memory": asdict(self.memory),
+            "energy": {**asdict(self.energy), "per_frame_mj": self.energy_per_frame_mj},
+            "cold": asdict(self.cold) if self.cold else None,
+            "reference": [asdict(row) for row in self.reference],
+            "environment": dict(self.environment),
+            "changed": dict(self.changed),
         }
 
 
 def measure(
-    path: str | os.PathLike[str],
+    paths: Sequence[str | os.PathLike[str]],
     settings: Settings,
     *,
+    peers: Peers | None = None,
     progress: Progress = silent,
-) -> Measurement:
-    """Measure one bundle on its golden frames.
+) -> list[Measurement]:
+    """Measure bundles on their golden frames, one after the other, or all at once in "multi".
+
+    After Ctrl-C what was measured until then is returned, and the last of it says that it is cut.
+
+    Args:
+        paths: the bundles.
+        settings: how.
+        peers: other ways to run the same model, by name, beside those that a bundle itself allows.
+        progress: told of frames and cold starts.
 
     Raises:
-        ValueError: no frame has an answer.
+        ValueError: no frame has an answer though nothing stopped the run.
         EdgeVisionError: see `edgevision.load`.
     """
-    bundle = Bundle.open(path)
-    frames = frames_of(bundle)
-    options = RunOptions(slots=1)
-    with load(bundle, device=settings.device, options=options) as model:
-        runs, is_settled = scenarios.warm_up(model, frames)
-        trace = _run(model, frames, settings, progress)
-        return Measurement(
-            name=Path(path).name,
-            settings=settings,
-            explanation=model.explain(),
-            warm_up_runs=runs,
-            is_settled=is_settled,
-            summary=summarise(trace, deadline_ms=settings.due_by_ms),
-            memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
-            environment=environment(),
-            trace=trace,
-        )
-
-
-def _run(
-    model: Model,
-    frames: Sequence[Any],
-    settings: Settings,
-    progress: Progress,
-) -> Trace:
-    seconds, slots = settings.duration_s, settings.slots
-    if settings.scenario == "single":
-        return scenarios.single(model, frames, duration_s=seconds, progress=progress)
-    if settings.scenario == "throughput":
-        return scenarios.throughput(
-            model, frames, duration_s=seconds, slots=slots, progress=progress
-        )
-    return scenarios.paced(
-        model, frames, fps=settings.fps, duration_s=seconds, slots=slots, progress=progress
-    )
+    if settings.scenario == "multi":
+        return _together(paths, settings, peers or {}, progress)
+    found: list[Measurement] = []
+    for path in paths:
+        try:
+            found += _together([path], settings, peers or {}, progress)
+        except KeyboardInterrupt:
+            if not found:
+                raise
+            found[-1] = replace(found[-1], trace=replace(found[-1].trace, is_cut=True))
+        if found[-1].is_cut:
+            break
+    return found
 
 
 def frames_of(bundle: Bundle) -> list[Any]:
@@ -149,7 +193,112 @@ def frames_of(bundle: Bundle) -> list[Any]:
     stage = bundle.manifest.stages[0]
     inputs, _ = bundle.golden(stage.name)
     count = min(_FRAMES, *(len(samples) for samples in inputs.values()))
-    if bundle.manifest.task == "semantic":
+    if bundle.manifest.task in ("semantic", "instance", "caption"):
         (samples,) = inputs.values()
         return [np.ascontiguousarray(sample) for sample in samples[:count].squeeze(1)]
     return [{name: samples[i] for name, samples in inputs.items()} for i in range(count)]
+
+
+def _together(
+    paths: Sequence[str | os.PathLike[str]], settings: Settings, peers: Peers, progress: Progress
+) -> list[Measurement]:
+    bundles = [Bundle.open(path) for path in paths]
+    frames = [frames_of(bundle) for bundle in bundles]
+    with ExitStack() as stack:
+        options = RunOptions(slots=1)
+        models = [
+            stack.enter_context(load(bundle, device=settings.device, options=options))
+            for bundle in bundles
+        ]
+        warmed = [scenarios.warm_up(model, own) for model, own in zip(models, frames, strict=True)]
+        before = environment()
+        on_gpu = any(model.selection.on_gpu for model in models)
+        with EnergyMeter(on_gpu=on_gpu) as meter:
+            traces = _run(models, frames, settings, progress)
+        changed = {k: v for k, v in environment().items() if v != before[k] and k != "date"}
+        found = []
+        for i, model in enumerate(models):
+            trace, cold = traces[i], None
+            reference: tuple[Row, ...] = ()
+            try:
+                if not any(each.is_cut for each in traces):
+                    cold, reference = _beside(
+                        paths[i], bundles[i], model, frames[i][0], settings, peers, progress
+                    )
+            except KeyboardInterrupt:
+                trace = traces[i] = replace(trace, is_cut=True)
+            answered = len(trace.latencies_ms) or not trace.is_cut
+            found.append(
+                Measurement(
+                    name=Path(paths[i]).name,
+                    task=model.manifest.task,
+                    precision=model.manifest.precision,
+                    device=model.session.program.device.name,
+                    settings=settings,
+                    explanation=model.explain(),
+                    warm_up_runs=warmed[i][0],
+                    is_settled=warmed[i][1],
+                    summary=summarise(trace, deadline_ms=settings.due_by_ms) if answered else None,
+                    memory=_memory(model),
+                    energy=meter.energy,
+                    environment=before,
+                    changed=changed,
+                    cold=cold,
+                    reference=reference,
+                    trace=trace,
+                )
+            )
+        return found
+
+
+def _run(
+    models: Sequence[Model],
+    frames: Sequence[Sequence[Any]],
+    settings: Settings,
+    progress: Progress,
+) -> list[Trace]:
+    seconds, slots, fps = settings.duration_s, settings.slots, settings.fps
+    if settings.scenario == "multi":
+        return scenarios.multi(
+            models, frames, fps=fps, duration_s=seconds, slots=slots, progress=progress
+        )
+    (model,), (own,) = models, frames
+    if settings.scenario == "single":
+        return [scenarios.single(model, own, duration_s=seconds, progress=progress)]
+    if settings.scenario == "throughput":
+        return [
+            scenarios.throughput(model, own, duration_s=seconds, slots=slots, progress=progress)
+        ]
+    return [
+        scenarios.paced(model, own, fps=fps, duration_s=seconds, slots=slots, progress=progress)
+    ]
+
+
+def _beside(
+    path: str | os.PathLike[str],
+    bundle: Bundle,
+    model: Model,
+    frame: Any,
+    settings: Settings,
+    peers: Peers,
+    progress: Progress,
+) -> tuple[ColdStart | None, tuple[Row, ...]]:
+    """Measure fresh processes and other ways, as far as they were asked for."""
+    cold: ColdStart | None = None
+    reference: tuple[Row, ...] = ()
+    if settings.reference:
+        reference = rows(bundle, model, frame, peers, progress=progress)
+    if settings.cold_starts:
+        side = of_bundle(path, device=settings.device)
+        cold = cold_start(side, processes=settings.cold_starts, progress=progress)
+    return cold, reference
+
+
+def _memory(model: Model) -> Memory:
+    free_bytes, total_bytes = model.session.program.device.memory()
+    on_gpu = model.selection.on_gpu
+    return Memory(
+        host_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
+        slots_mb=model.session.allocated_bytes / 1e6,
+        device_mb=(total_bytes - free_bytes) / 1e6 if on_gpu else None,
+    )

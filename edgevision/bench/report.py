@@ -1,4 +1,4 @@
-"""Measurements as lines for a terminal, and as one HTML page that needs nothing beside it."""
+"""Measurements as one HTML page that needs nothing beside it."""
 
 from __future__ import annotations
 
@@ -11,51 +11,11 @@ from typing import Any
 import numpy as np
 
 from edgevision._optional import require
+from edgevision.bench.facts import facts
 from edgevision.bench.measure import Measurement
-from edgevision.bench.statistics import PERCENTILES, least_frames, name
 
 _COLORS = ("#2f6fb2", "#c8553d", "#3a8f5c", "#8a5fb0")
 _STAGE_COLORS = ("#b8b8b8", "#7fb2d9", "#2f6fb2", "#9cc9a8", "#d9b36c")
-
-
-def lines(measurement: Measurement) -> list[str]:
-    """Return what a person wants to know first."""
-    found, settings = measurement.summary, measurement.settings
-    rows = [measurement.explanation.splitlines()[-1]]
-    paced = f" at {settings.fps:g} fps" if settings.scenario == "paced" else ""
-    rows.append(f"{found.frames} frames, {settings.scenario}{paced}, after {warmed(measurement)}")
-    rows += [f"  {key:6} {value}" for key, value in percentiles(measurement)]
-    rows.append(f"  max    {found.max_ms:.3f} ms of {found.answered}")
-    if found.jitter_ms is not None:
-        rows.append(f"  jitter {found.jitter_ms:.3f} ms (p99 less p50)")
-    rows.append(f"  gap    {found.max_gap_ms:.3f} ms between two answers at most")
-    rows.append(f"  rate   {found.per_second:.1f} answers a second, {found.dropped} dropped")
-    if found.missed is not None:
-        rows.append(
-            f"  missed {found.missed} of {found.frames} deadlines of {settings.due_by_ms:.1f} ms, "
-            f"{found.longest_miss} in a row at most"
-        )
-    stages = ", ".join(f"{stage} {ms:.3f}" for stage, ms in found.stages_ms.items())
-    rows.append(f"  stages {stages} ms (medians)")
-    rows.append(f"  memory {measurement.memory_mb:.0f} MB at most, the whole process")
-    return rows
-
-
-def percentiles(measurement: Measurement) -> list[tuple[str, str]]:
-    """Return each percentile's name, and its value or why there is none."""
-    found = measurement.summary
-    told = []
-    for point in PERCENTILES:
-        value = found.percentiles_ms[name(point)]
-        short = f"n too small: {found.answered} answers, wants {least_frames(point)}"
-        told.append((name(point), short if value is None else f"{value:.3f} ms"))
-    return told
-
-
-def warmed(measurement: Measurement) -> str:
-    """Return how the warm-up ended."""
-    rest = "settled" if measurement.is_settled else "UNSETTLED: this machine is busy"
-    return f"{measurement.warm_up_runs} runs of warm-up ({rest})"
 
 
 def write_html(measurements: Sequence[Measurement], path: str | os.PathLike[str]) -> Path:
@@ -71,16 +31,18 @@ def write_html(measurements: Sequence[Measurement], path: str | os.PathLike[str]
         autoescape=True,
         undefined=jinja2.StrictUndefined,
     )
+    drawn = [m for m in measurements if m.summary is not None]
+    columns = [dict(facts(m)) for m in measurements]
+    labels = dict.fromkeys(label for column in columns for label in column)
     page = environment.get_template("report.html.jinja").render(
         measurements=measurements,
-        colors=dict(zip([id(m) for m in measurements], _COLORS, strict=False)),
-        percentiles=percentiles,
-        warmed=warmed,
-        identify=id,
-        histogram=_svg(_histogram, measurements),
-        shares=_svg(_shares, measurements),
-        timelines=[_svg(_timeline, [m], color=i) for i, m in enumerate(measurements)],
-        stages=_svg(_stages, measurements),
+        colors=_COLORS,
+        rows=[(label, [column.get(label, "") for column in columns]) for label in labels],
+        drawn=drawn,
+        histogram=_svg(_histogram, drawn),
+        shares=_svg(_shares, drawn),
+        timelines=[_svg(_timeline, [m], color=i) for i, m in enumerate(drawn)],
+        stages=_svg(_stages, drawn),
     )
     target = Path(path)
     target.write_text(page, "utf-8")
@@ -104,7 +66,7 @@ def _svg(draw: Any, measurements: Sequence[Measurement], **options: Any) -> str:
 def _histogram(figure: Any, measurements: Sequence[Measurement]) -> None:
     """Draw how many frames took how long, but for the slowest half percent."""
     axis = _axis(figure)
-    every = np.concatenate([m.trace.latencies_ms for m in measurements])
+    every = np.concatenate([m.trace.latencies_ms for m in measurements] or [np.zeros(1)])
     low, high = np.percentile(every, [0, 99.5])
     edges = np.linspace(low, max(high, low * 1.01 + 1e-6), 40)
     for measurement, color in zip(measurements, _COLORS, strict=False):
@@ -146,9 +108,8 @@ def _stages(figure: Any, measurements: Sequence[Measurement]) -> None:
     axis = _axis(figure)
     for row, measurement in enumerate(measurements):
         start_ms = 0.0
-        for (stage, ms), color in zip(
-            measurement.summary.stages_ms.items(), _STAGE_COLORS, strict=False
-        ):
+        stages = measurement.summary.stages_ms if measurement.summary else {}
+        for (stage, ms), color in zip(stages.items(), _STAGE_COLORS, strict=False):
             axis.barh(row, ms, left=start_ms, color=color, label=stage if row == 0 else None)
             start_ms += ms
     axis.set_yticks(range(len(measurements)), [m.name for m in measurements])

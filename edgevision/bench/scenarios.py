@@ -1,15 +1,18 @@
 """Ways to run a model: one call after the other, at a camera's rate, as fast as it goes.
 
-Each gives a trace. Only `paced` is a camera: its frames are due whether or not the last one is
-done. The others wait for the model and so hide what a stall would cost; they say how fast, not how
-steady.
+Each gives a trace. Only `paced`, and `multi` with it, is a camera: its frames are due whether or
+not the last one is done. The others wait for the model and so hide what a stall would cost; they
+say how fast, not how steady. Ctrl-C ends a run early; what was measured until then is its trace.
 """
 
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from time import perf_counter_ns
 from typing import Any
 
@@ -56,17 +59,23 @@ def single(
     notes = _Notes()
     start_ns = now_ns = perf_counter_ns()
     end_ns = start_ns + int(duration_s * 1e9)
-    for number, frame in enumerate(itertools.cycle(frames)):
-        answer = model(frame)
-        done_ns = perf_counter_ns()
-        notes.due(number, now_ns)
-        notes.done(number, now_ns, done_ns, answer.timings)
-        now_ns = perf_counter_ns()
-        if now_ns >= end_ns:
-            return notes.trace(number + 1)
-        if number % 16 == 0:
-            progress("one call after the other, s", int((now_ns - start_ns) / 1e9), int(duration_s))
-    raise AssertionError("a cycle of frames has no end")
+    count = 0
+    try:
+        for frame in itertools.cycle(frames):
+            answer = model(frame)
+            done_ns = perf_counter_ns()
+            notes.due(count, now_ns)
+            notes.done(count, now_ns, done_ns, answer.timings)
+            count += 1
+            now_ns = perf_counter_ns()
+            if now_ns >= end_ns:
+                break
+            if count % 16 == 0:
+                seconds = int((now_ns - start_ns) / 1e9)
+                progress("one call after the other, s", seconds, int(duration_s))
+    except KeyboardInterrupt:
+        return _cut(notes.trace(count))
+    return notes.trace(count)
 
 
 def paced(
@@ -77,22 +86,36 @@ def paced(
     duration_s: float,
     slots: int = 3,
     progress: Progress = silent,
+    start_ns: int = 0,
+    stop: threading.Event | None = None,
 ) -> Trace:
-    """Run frames that are due at a fixed rate, the newest replacing the one that waits."""
+    """Run frames that are due at a fixed rate, the newest replacing the one that waits.
+
+    The first is due at `start_ns`, or at once; `stop` ends it early, as Ctrl-C does.
+    """
     count = max(1, round(fps * duration_s))
     period_ns = 1e9 / fps
     notes = _Notes(count)
+    submitted, is_cut = 0, False
     with model.stream(slots=slots, policy="latest", on_result=notes.note) as pipeline:
-        start_ns = perf_counter_ns() + 20_000_000
-        for number, frame in zip(range(count), itertools.cycle(frames), strict=False):
-            due_ns = start_ns + round(number * period_ns)
-            if (wait_ns := due_ns - perf_counter_ns()) > 0:
-                time.sleep(wait_ns / 1e9)
-            notes.due(number, due_ns)
-            pipeline.submit(frame, stamp_ns=due_ns)
-            if number % 16 == 0:
-                progress(f"frames at {fps:g} fps", number, count)
-    return notes.trace(count)
+        start_ns = start_ns or perf_counter_ns() + 20_000_000
+        try:
+            for number, frame in zip(range(count), itertools.cycle(frames), strict=False):
+                due_ns = start_ns + round(number * period_ns)
+                if (wait_ns := due_ns - perf_counter_ns()) > 0:
+                    time.sleep(wait_ns / 1e9)
+                if stop is not None and stop.is_set():
+                    is_cut = True
+                    break
+                notes.due(number, due_ns)
+                pipeline.submit(frame, stamp_ns=due_ns)
+                submitted = number + 1
+                if number % 16 == 0:
+                    progress(f"frames at {fps:g} fps", number, count)
+        except KeyboardInterrupt:
+            is_cut = True
+    trace = notes.trace(submitted)
+    return _cut(trace) if is_cut else trace
 
 
 def throughput(
@@ -105,20 +128,74 @@ def throughput(
 ) -> Trace:
     """Keep every slot full; a frame is due when `submit` is called, which waits for a free slot."""
     notes = _Notes()
-    count = 0
+    count, is_cut = 0, False
     with model.stream(slots=slots, policy="block", on_result=notes.note) as pipeline:
         start_ns = now_ns = perf_counter_ns()
         end_ns = start_ns + int(duration_s * 1e9)
-        for frame in itertools.cycle(frames):
-            notes.due(count, now_ns)
-            pipeline.submit(frame, stamp_ns=now_ns)
-            count += 1
-            now_ns = perf_counter_ns()
-            if now_ns >= end_ns:
-                break
-            if count % 16 == 0:
-                progress("as fast as it goes, s", int((now_ns - start_ns) / 1e9), int(duration_s))
-    return notes.trace(count)
+        try:
+            for frame in itertools.cycle(frames):
+                notes.due(count, now_ns)
+                pipeline.submit(frame, stamp_ns=now_ns)
+                count += 1
+                now_ns = perf_counter_ns()
+                if now_ns >= end_ns:
+                    break
+                if count % 16 == 0:
+                    seconds = int((now_ns - start_ns) / 1e9)
+                    progress("as fast as it goes, s", seconds, int(duration_s))
+        except KeyboardInterrupt:
+            is_cut = True
+    return _cut(notes.trace(count)) if is_cut else notes.trace(count)
+
+
+def multi(
+    models: Sequence[Model],
+    frames: Sequence[Sequence[Any]],
+    *,
+    fps: float,
+    duration_s: float,
+    slots: int = 3,
+    progress: Progress = silent,
+) -> list[Trace]:
+    """Run several models at once, each as `paced`, all due on the same clock."""
+    stop = threading.Event()
+    start_ns = perf_counter_ns() + 50_000_000
+    with ThreadPoolExecutor(len(models), thread_name_prefix="edgevision-camera") as pool:
+        running = [
+            pool.submit(
+                paced,
+                model,
+                supply,
+                fps=fps,
+                duration_s=duration_s,
+                slots=slots,
+                progress=progress if index == 0 else silent,
+                start_ns=start_ns,
+                stop=stop,
+            )
+            for index, (model, supply) in enumerate(zip(models, frames, strict=True))
+        ]
+        try:
+            return [camera.result() for camera in running]
+        except KeyboardInterrupt:
+            stop.set()
+            return [camera.result() for camera in running]
+        finally:
+            stop.set()  # whatever one of them raised, the others end as well
+
+
+def _cut(trace: Trace) -> Trace:
+    """Return what was measured before it was stopped: up to the last answer."""
+    (answers,) = np.nonzero(trace.answered)
+    count = int(answers[-1]) + 1 if len(answers) else 0
+    stages = {name: spans[:count] for name, spans in trace.stages_ms.items()}
+    return replace(
+        trace,
+        due_ns=trace.due_ns[:count],
+        done_ns=trace.done_ns[:count],
+        stages_ms=stages,
+        is_cut=True,
+    )
 
 
 class _Notes:

@@ -29,11 +29,13 @@ class Trace:
         due_ns: when each frame was due.
         done_ns: when its answer was there; 0 where it was dropped.
         stages_ms: by stage, how long each frame spent in it; NaN where it was dropped.
+        is_cut: whether it was stopped before its time.
     """
 
     due_ns: Times
     done_ns: Times
     stages_ms: Mapping[str, Spans] = field(default_factory=dict)
+    is_cut: bool = False
 
     @property
     def answered(self) -> npt.NDArray[np.bool_]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from xml.etree import ElementTree
 
+from edgevision.bench import counts
 from edgevision.bench.compare import Comparison
+from edgevision.bench.counts import Counted
 
 _MEANING = {
     "same": "a slow-down of {gate:.1%} can be ruled out",
@@ -24,8 +26,8 @@ def sentence(found: Comparison) -> str:
     return f"{found.verdict}: {meaning}."
 
 
-def as_markdown(found: Comparison, first: str, second: str) -> str:
-    """Return a short table with the verdict below it."""
+def as_markdown(found: Comparison, counted: Counted, first: str, second: str) -> str:
+    """Return a short table with the verdicts below it."""
     return "\n".join(
         [
             f"| {second} over {first} | 95 % interval | control | rounds | {first}, median |",
@@ -33,23 +35,31 @@ def as_markdown(found: Comparison, first: str, second: str) -> str:
             f"| {found.ratio:.4f} | {found.low:.4f} to {found.high:.4f} | {found.control:.4f} "
             f"| {found.rounds} of {found.processes} processes | {found.first_us:.1f} us |",
             "",
-            f"**{sentence(found)}**",
+            f"**{sentence(found)}** {counts.sentence(counted)}",
         ]
     )
 
 
-def as_json(found: Comparison, first: str, second: str) -> dict[str, object]:
+def as_json(found: Comparison, counted: Counted, first: str, second: str) -> dict[str, object]:
     """Return everything, and the sentence."""
-    return {"first": first, "second": second, "says": sentence(found), **asdict(found)}
+    told = {"first": first, "second": second, "says": sentence(found), **asdict(found)}
+    return {**told, "counts": {**asdict(counted), "says": counts.sentence(counted)}}
 
 
-def as_junit(found: Comparison, first: str, second: str) -> str:
-    """Return one test case, failed if slower, skipped if there is no verdict."""
-    suite = ElementTree.Element("testsuite", name="edgevision bench compare", tests="1")
-    case = ElementTree.SubElement(suite, "testcase", name=f"{second} over {first}")
+def as_junit(found: Comparison, counted: Counted, first: str, second: str) -> str:
+    """Return two test cases: time, failed if slower, skipped without a verdict; and counts."""
+    suite = ElementTree.Element("testsuite", name="edgevision bench compare", tests="2")
+    title = f"{second} over {first}"
+    timed = ElementTree.SubElement(suite, "testcase", name=f"{title}: time")
+    ElementTree.SubElement(suite, "testcase", name=f"{title}: counts")
+    marks = []
     if found.verdict in ("slower", "unclear", "too noisy"):
-        kind = "failure" if found.verdict == "slower" else "skipped"
-        suite.set("failures" if kind == "failure" else "skipped", "1")
-        ElementTree.SubElement(case, kind, message=sentence(found))
-    ElementTree.SubElement(case, "system-out").text = as_markdown(found, first, second)
+        marks.append((timed, "failure" if found.verdict == "slower" else "skipped"))
+        ElementTree.SubElement(timed, marks[0][1], message=sentence(found))
+    if counted.grown:
+        marks.append((suite[1], "failure"))
+        ElementTree.SubElement(suite[1], "failure", message=counts.sentence(counted))
+    for kind, attribute in (("failure", "failures"), ("skipped", "skipped")):
+        suite.set(attribute, str(sum(mark == kind for _, mark in marks)))
+    ElementTree.SubElement(timed, "system-out").text = as_markdown(found, counted, first, second)
     return ElementTree.tostring(suite, "unicode", xml_declaration=True) + "\n"

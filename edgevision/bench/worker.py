@@ -2,26 +2,47 @@
 
     python worker.py BUNDLE --device auto
 
-It says in one line of JSON what it is, then reads a number of calls from each line of its input and
-answers with the nanoseconds of the fastest of them; at the word "again" it loads the bundle anew.
-It uses nothing of edgevision but `load` and what that returns, so that a copy of it can measure any
-revision in any environment.
+It runs the bundle once, says in one line of JSON what it is and when it got how far, then answers
+each line of its input with one line:
+
+    a number    so many calls; answers the nanoseconds of the fastest of them
+    again       loads the bundle anew
+    steady      calls until five blocks agree; answers when that was, null if it never was
+    counts      what a frame costs in things that are counted, not timed, as JSON
+
+It uses nothing of edgevision but `load` and what that returns, so that it can measure any revision
+in any environment.
 """
 
 from __future__ import annotations
 
-import argparse
-import gc
-import itertools
-import json
-import sys
-from collections.abc import Callable, Iterable
 from time import perf_counter_ns
-from typing import Any
 
-import numpy as np
+_BEGAN_NS = perf_counter_ns()
 
-import edgevision
+import sys  # noqa: E402
+
+if __name__ == "__main__":
+    # Python puts the folder of a script first, where `statistics` is ours and not the library's.
+    del sys.path[0]
+
+import argparse  # noqa: E402
+import gc  # noqa: E402
+import itertools  # noqa: E402
+import json  # noqa: E402
+import platform  # noqa: E402
+import tracemalloc  # noqa: E402
+from collections.abc import Callable, Iterable  # noqa: E402
+from typing import Any  # noqa: E402
+
+import numpy as np  # noqa: E402
+
+import edgevision  # noqa: E402
+
+_SETTLED = 0.03
+_BLOCKS, _BLOCK_CALLS = 5, 5
+_STEADY_NS = 3_000_000_000
+_COUNTED = 5
 
 
 def main() -> None:
@@ -29,30 +50,49 @@ def main() -> None:
     parser.add_argument("bundle")
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
-    model = edgevision.load(options.bundle, device=options.device)
+    load = edgevision.load
+    imported_ns = perf_counter_ns()
+    model = load(options.bundle, device=options.device)
+    loaded_ns = perf_counter_ns()
     frames = itertools.cycle(feeds(model.session.inputs))
+    first = next(frames)
+    model.session.run(first)
     told = {
         "edgevision": edgevision.__version__,
+        "package": str(edgevision.__file__),
+        "python": platform.python_version(),
         "precision": model.manifest.precision,
         "task": model.manifest.task,
         "inputs": [str(spec) for spec in model.session.inputs],
+        "device": model.session.program.device.name,
         "explanation": model.explain(),
+        "clock_ns": {
+            "began": _BEGAN_NS,
+            "imported": imported_ns,
+            "loaded": loaded_ns,
+            "answered": perf_counter_ns(),
+        },
     }
     print(json.dumps(told), flush=True)
     gc.collect()
     gc.freeze()
     gc.disable()
     for line in sys.stdin:
-        if line.strip() == "again":
+        asked = line.strip()
+        if asked == "again":
             # The old one stays until the new one is there, so that they lie in different places.
-            old, model = model, edgevision.load(options.bundle, device=options.device)
+            old, model = model, load(options.bundle, device=options.device)
             old.close()
             del old
             gc.collect()
             print(0, flush=True)
-            continue
-        run = model.session.run
-        print(min(timed(run, next(frames)) for _ in range(int(line))), flush=True)
+        elif asked == "steady":
+            print(json.dumps(steady(model.session.run, frames)), flush=True)
+        elif asked == "counts":
+            print(json.dumps(counts(model, first)), flush=True)
+        else:
+            run = model.session.run
+            print(min(timed(run, next(frames)) for _ in range(int(asked))), flush=True)
     model.close()
 
 
@@ -73,6 +113,65 @@ def timed(run: Callable[[dict[str, Any]], object], feed: dict[str, Any]) -> int:
     start_ns = perf_counter_ns()
     run(feed)
     return perf_counter_ns() - start_ns
+
+
+def steady(run: Callable[[dict[str, Any]], object], frames: Iterable[Any]) -> int | None:
+    """Run until five blocks in a row agree; returns when the first of them began."""
+    give_up_ns = perf_counter_ns() + _STEADY_NS
+    starts: list[int] = []
+    blocks: list[int] = []
+    supply = iter(frames)
+    while perf_counter_ns() < give_up_ns:
+        starts.append(perf_counter_ns())
+        for _ in range(_BLOCK_CALLS):
+            run(next(supply))
+        blocks.append(perf_counter_ns() - starts[-1])
+        last = blocks[-_BLOCKS:]
+        if len(last) == _BLOCKS and max(last) / min(last) - 1 < _SETTLED:
+            return starts[-_BLOCKS]
+    return None
+
+
+def counts(model: Any, feed: dict[str, Any]) -> dict[str, int]:
+    """Count what one frame costs; the least of a few frames, which repeats exactly."""
+    run = model.session.run
+    outputs = run(feed)
+    events = {"call": 0, "c_call": 0}
+
+    def note(frame: object, event: str, argument: object) -> None:
+        if event in events:
+            events[event] += 1
+
+    seen = []
+    for _ in range(_COUNTED):
+        events.update(call=0, c_call=0)
+        sys.setprofile(note)
+        run(feed)
+        sys.setprofile(None)
+        seen.append((events["call"], events["c_call"]))
+    allocated = []
+    tracemalloc.start()
+    for _ in range(_COUNTED):
+        tracemalloc.reset_peak()
+        before, _ = tracemalloc.get_traced_memory()
+        kept = run(feed)
+        _, peak = tracemalloc.get_traced_memory()
+        del kept
+        allocated.append(peak - before)
+    tracemalloc.stop()
+    python_calls, library_calls = min(seen)
+    return {
+        "python_calls": python_calls,
+        "library_calls": library_calls,
+        "allocated_bytes": min(allocated),
+        "bytes_in": sum(array.nbytes for array in feed.values()),
+        "bytes_out": sum(array.nbytes for array in outputs.values()),
+        "engine_bytes": sum(
+            entry.size_bytes
+            for entry in model.manifest.files
+            if entry.path in model.explain().splitlines()[0]
+        ),
+    }
 
 
 if __name__ == "__main__":

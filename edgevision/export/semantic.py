@@ -81,6 +81,16 @@ class SemanticSegmentation:
         self.profiles: Mapping[str, ShapeProfile] = {}
         self._check_logits()
 
+    @property
+    def fused(self) -> nn.Module:
+        """The whole as one module, `uint8[1, H, W, 3]` to `uint8[1, H, W]`; the adapter's own."""
+        return self._graph
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the net's input."""
+        return self._size
+
     def settings(self) -> Settings:
         """Return the classes, sizes and channel order, for the manifest."""
         return {

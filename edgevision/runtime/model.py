@@ -42,6 +42,7 @@ class Model:
         manifest: what the bundle says of itself.
         task: how answers are decoded.
         session: the session beneath, for arrays in and arrays out.
+        selection: which artifact runs, and why.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Model:
     ) -> None:
         self.manifest = manifest
         self.session = session
-        self._selection = selection
+        self.selection = selection
         self._pipelines: list[Pipeline[Any, Any]] = []
         self.task = task
 
@@ -137,7 +138,7 @@ class Model:
 
     def explain(self) -> str:
         """Say which artifact runs, why, on what and how, and why the others do not."""
-        return f"{self._selection}\n{self.session.explain()}"
+        return f"{self.selection}\n{self.session.explain()}"
 
     def close(self) -> None:
         """Close its pipelines, dropping what waits in them, and free what it holds.

@@ -14,7 +14,7 @@ OPTIONAL = (
     "av", "cuda", "jinja2", "onnx", "onnxruntime", "onnxscript", "PIL", "pycuda", "safetensors",
     "skimage", "tensorrt", "tensorrt_rtx", "torch", "torchvision",
 )  # fmt: skip
-COMPILE_SIDE = ("edgevision.export", "edgevision.models")
+COMPILE_SIDE = ("edgevision.export", "edgevision.models", "edgevision.peers")
 
 RUNTIME_ALONE = """
 import json, sys
@@ -36,7 +36,7 @@ sys.meta_path.insert(0, Missing)
 import edgevision
 imported = ["edgevision"]
 def walk(package):
-    for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
+    for module in pkgutil.iter_modules(getattr(package, "__path__", ()), package.__name__ + "."):
         if not module.name.startswith(skipped):
             imported.append(module.name)
             loaded = importlib.import_module(module.name)

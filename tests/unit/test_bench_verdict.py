@@ -7,8 +7,13 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from edgevision.bench.compare import compare, decide, interval, side_of
+from edgevision.bench.compare import compare, decide, interval
+from edgevision.bench.counts import judge
+from edgevision.bench.sides import of_bundle
 from edgevision.bench.verdict import as_json, as_junit, as_markdown
+
+COUNTS = {"python_calls": 11, "allocated_bytes": 64_000, "bytes_in": 6000, "engine_bytes": 10**6}
+SAME = judge(COUNTS, COUNTS, gate=0.05)
 
 
 def rounds(truth: float, seed: int, *, noise: float = 0.03, count: int = 15) -> list[np.ndarray]:
@@ -38,7 +43,7 @@ def test_no_false_alarm_and_every_five_percent_found() -> None:
 def test_a_machine_that_differs_from_itself_gives_no_verdict() -> None:
     found = decide(rounds(1.5, 0), rounds(1.06, 1), gate=0.05)
     assert found.verdict == "too noisy"
-    assert "nothing is wrong with the second side" in as_markdown(found, "a", "b")
+    assert "nothing is wrong with the second side" in as_markdown(found, SAME, "a", "b")
 
 
 def test_an_interval_that_reaches_across_the_gate_is_no_verdict() -> None:
@@ -47,7 +52,7 @@ def test_an_interval_that_reaches_across_the_gate_is_no_verdict() -> None:
     assert found.low < 1
     assert found.high > 1.05
     assert found.verdict == "unclear"
-    assert "skipped" in as_junit(found, "a", "b")
+    assert "skipped" in as_junit(found, SAME, "a", "b")
 
 
 def test_the_interval_covers_the_truth_of_processes_that_differ() -> None:
@@ -65,12 +70,12 @@ def test_the_gate_says_how_small_a_slow_down_counts() -> None:
     assert decide(ratios, control, gate=0.5).verdict == "same"
     for gate in (0.0, 2.0):
         with pytest.raises(ValueError, match=r"expected 0\.01 to 1"):
-            compare(side_of("a.ev"), side_of("b.ev"), gate=gate)
+            compare(of_bundle("a.ev"), of_bundle("b.ev"), gate=gate)
 
 
 def test_two_processes_give_no_interval() -> None:
     with pytest.raises(ValueError, match="processes: got 2, expected 3 or more"):
-        compare(side_of("a.ev"), side_of("b.ev"), processes=2)
+        compare(of_bundle("a.ev"), of_bundle("b.ev"), processes=2)
 
 
 @pytest.mark.parametrize(
@@ -80,10 +85,37 @@ def test_two_processes_give_no_interval() -> None:
 )
 def test_a_ci_reads_it(truth: float, mark: str | None) -> None:
     found = decide(rounds(truth, 5), rounds(1.0, 6, noise=0.01), gate=0.05, first_us=12.0)
-    suite = ElementTree.fromstring(as_junit(found, "a.ev", "b.ev"))
-    (case,) = suite
-    assert [child.tag for child in case] == [*([mark] if mark else []), "system-out"]
-    told = as_json(found, "a.ev", "b.ev")
+    suite = ElementTree.fromstring(as_junit(found, SAME, "a.ev", "b.ev"))
+    timed, counted = suite
+    assert [child.tag for child in timed] == [*([mark] if mark else []), "system-out"]
+    assert len(counted) == 0
+    assert suite.get("failures") == str(int(mark is not None))
+    told = as_json(found, SAME, "a.ev", "b.ev")
     assert told["verdict"] == found.verdict
     assert str(told["says"]).startswith(found.verdict)
-    assert f"{found.ratio:.4f}" in as_markdown(found, "a.ev", "b.ev")
+    assert f"{found.ratio:.4f}" in as_markdown(found, SAME, "a.ev", "b.ev")
+
+
+@pytest.mark.parametrize(
+    ("name", "harmless", "harmful"),
+    [
+        ("python_calls", 12, 14),
+        ("allocated_bytes", 65_000, 70_000),
+        ("bytes_in", 6300, 6301),
+        ("engine_bytes", 1_050_000, 1_050_001),
+    ],
+)
+def test_what_is_counted_may_not_grow_beyond_the_gate(
+    name: str, harmless: int, harmful: int
+) -> None:
+    assert judge(COUNTS, {**COUNTS, name: harmless}, gate=0.05).grown == ()
+    assert judge(COUNTS, {**COUNTS, name: 1}, gate=0.05).grown == ()
+    counted = judge(COUNTS, {**COUNTS, name: harmful}, gate=0.05)
+    assert counted.grown == (name,)
+    found = decide(rounds(1.0, 5), rounds(1.0, 6, noise=0.01), gate=0.05)
+    suite = ElementTree.fromstring(as_junit(found, counted, "a", "b"))
+    assert suite.get("failures") == "1"
+    (failure,) = suite[1]
+    told = f"{name.replace('_', ' ')} from {COUNTS[name]:,} to {harmful:,}"
+    assert told in str(failure.get("message"))
+    assert told in as_markdown(found, counted, "a", "b")

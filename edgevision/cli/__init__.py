@@ -1,8 +1,4 @@
-"""The command line: verbs, their arguments, what they print, and the exit codes.
-
-0 done, 1 the answer is no (parity, hashes or a check failed), 2 wrong use or unreadable input,
-3 something is missing on this machine, 4 an artifact is pending on its target, 130 interrupted.
-"""
+"""The command line: verbs, their arguments, and what they print."""
 
 from __future__ import annotations
 
@@ -17,44 +13,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgevision.errors import (
-    BuildError,
-    BundleError,
-    BundleFormatError,
-    BundleIntegrityError,
-    EdgeVisionError,
-    ExportError,
-    FileReadError,
-    FrameError,
-    MissingDependencyError,
-    ParityError,
-    PendingError,
-)
-from edgevision.terminal import progress_bar
+from edgevision.cli import bench
+from edgevision.cli.exits import INTERRUPTED, KNOWN, NO, OK, PENDING, READER_GONE, exit_code
+from edgevision.errors import BuildError
+from edgevision.terminal import print_json, progress_bar
 
 if TYPE_CHECKING:
     from edgevision.compile import BuildSummary
     from edgevision.manifest import Manifest
     from edgevision.runtime.model import Model
-
-OK, NO, WRONG_USE, MISSING, PENDING, INTERRUPTED, READER_GONE = 0, 1, 2, 3, 4, 130, 141
-
-_EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
-    (KeyboardInterrupt, INTERRUPTED),
-    (PendingError, PENDING),
-    (MissingDependencyError, MISSING),
-    (ParityError, NO),
-    (BundleIntegrityError, NO),
-    (ExportError, NO),
-    (BuildError, NO),
-    (BundleFormatError, WRONG_USE),
-    (BundleError, MISSING),
-    (FileReadError, WRONG_USE),
-    (FrameError, WRONG_USE),
-    (EdgeVisionError, NO),
-    (ValueError, WRONG_USE),
-    (OSError, MISSING),
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read us has seen enough, as in `edgevision inspect B.ev | head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return READER_GONE
-    except tuple(kind for kind, _ in _EXIT_CODES) as error:
+    except KNOWN as error:
         if options.debug:
             raise
         code = _fail(error, as_json=getattr(options, "json", False))
@@ -82,19 +49,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stderr.flush()
             os._exit(code)
         return code
-
-
-def exit_code(error: BaseException) -> int:
-    """Return the exit code that `error` ends the command with.
-
-    A Ctrl-C inside a compiled import comes out as that import's own error.
-    """
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, KeyboardInterrupt):
-            return INTERRUPTED
-        cause = cause.__cause__ or cause.__context__
-    return next(code for kind, code in _EXIT_CODES if isinstance(error, kind))
 
 
 def _fail(error: BaseException, *, as_json: bool) -> int:
@@ -153,22 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("bundle", type=Path)
     verify.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
 
-    bench = verb("bench", _bench)
-    bench.add_argument(
-        "bundles",
-        type=Path,
-        nargs="+",
-        metavar="BUNDLE",
-        help="or: compare A B, which says whether B is slower than A",
-    )
-    bench.add_argument("--gate", type=_percent, default=0.05, help="slow-down to find, e.g. 5%%")
-    bench.add_argument("--junit", type=Path, metavar="FILE.xml", help="of compare, for a CI")
-    bench.add_argument("--scenario", choices=["single", "paced", "throughput"], default="single")
-    bench.add_argument("--fps", type=float, default=30.0, help="of the camera, for paced")
-    bench.add_argument("--duration", type=float, default=10.0, metavar="S", help="of each bundle")
-    bench.add_argument("--deadline", type=float, metavar="MS", help="default: two periods")
-    bench.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    bench.add_argument("--report", type=Path, metavar="FILE.html", help="a page with pictures")
+    bench.add_to(verbs)
 
     inspect = verb("inspect", _inspect)
     inspect.add_argument("bundle", type=Path)
@@ -195,12 +134,6 @@ def _size(text: str) -> tuple[int, int]:
     return height_width
 
 
-def _percent(text: str) -> float:
-    if not re.fullmatch(r"\d+(\.\d+)?%", text):
-        raise argparse.ArgumentTypeError(f"got '{text}', expected a percentage such as 5%")
-    return float(text[:-1]) / 100
-
-
 def _demo(options: argparse.Namespace) -> int:
     """Segment street photos with an INT8 net on this CPU, and write a report."""
     from edgevision.demo import run_demo
@@ -208,7 +141,7 @@ def _demo(options: argparse.Namespace) -> int:
     with progress_bar() as progress:
         report = run_demo(options.out, progress=progress)
     if options.json:
-        _print_json({"report": str(report.page), "pictures": [str(p) for p in report.pictures]})
+        print_json({"report": str(report.page), "pictures": [str(p) for p in report.pictures]})
         return OK
     _print_scores(report.summary)
     print(f"\nPictures and a one-page report: {report.page}")
@@ -245,7 +178,7 @@ def _build(options: argparse.Namespace) -> int:
     artifacts = [a for stage in summary.bundle.manifest.stages for a in stage.artifacts]
     pending = [a for a in artifacts if a.is_pending]
     if options.json:
-        _print_json(_summary_json(summary))
+        print_json(_summary_json(summary))
     else:
         _print_scores(summary)
         print(f"{summary.bundle.root}:")
@@ -336,7 +269,7 @@ def _verify(options: argparse.Namespace) -> int:
             {"name": r.name, "mismatch_share": r.mismatch_share, "passed": r.passed}
             for r in reports
         ]
-        _print_json({"bundle": str(options.bundle), "passed": passed, "parity": found})
+        print_json({"bundle": str(options.bundle), "passed": passed, "parity": found})
     else:
         print(f"{len(bundle.manifest.files)} files match their hashes")
         for report in reports:
@@ -345,56 +278,13 @@ def _verify(options: argparse.Namespace) -> int:
     return OK if passed else NO
 
 
-def _bench(options: argparse.Namespace) -> int:
-    """Measure how long a bundle's frames take here, and say what is behind each number."""
-    from edgevision.bench.measure import Settings, measure
-    from edgevision.bench.report import lines, write_html
-
-    if options.bundles[0] == Path("compare"):
-        return _compare(options)
-    settings = Settings(
-        options.scenario, options.fps, options.duration, options.deadline, options.device
-    )
-    found = []
-    for bundle in options.bundles:
-        with progress_bar() as progress:
-            found.append(measure(bundle, settings, progress=progress))
-        if not options.json:
-            print("\n".join([f"{found[-1].name}: {lines(found[-1])[0]}", *lines(found[-1])[1:]]))
-    if options.report:
-        write_html(found, options.report)
-    if options.json:
-        _print_json([measurement.as_json() for measurement in found])
-    elif options.report:
-        print(f"report: {options.report}")
-    return OK
-
-
-def _compare(options: argparse.Namespace) -> int:
-    from edgevision.bench.compare import compare, side_of
-    from edgevision.bench.verdict import as_json, as_junit, as_markdown
-
-    if len(options.bundles) != 3:
-        raise ValueError(f"compare: got {len(options.bundles) - 1} bundles, expected two")
-    first, second = (side_of(path, device=options.device) for path in options.bundles[1:])
-    with progress_bar() as progress:
-        found = compare(first, second, gate=options.gate, progress=progress)
-    if options.junit:
-        options.junit.write_text(as_junit(found, first.name, second.name), "utf-8")
-    if options.json:
-        _print_json(as_json(found, first.name, second.name))
-    else:
-        print(as_markdown(found, first.name, second.name))
-    return NO if found.verdict == "slower" else OK
-
-
 def _inspect(options: argparse.Namespace) -> int:
     """Show what a bundle holds."""
     from edgevision.bundle import Bundle
 
     manifest = Bundle.open(options.bundle).manifest
     if options.json:
-        _print_json(
+        print_json(
             {
                 **json.loads(manifest.to_json()),
                 "artifacts": _artifacts_json(manifest),
@@ -432,7 +322,7 @@ def _run(options: argparse.Namespace) -> int:
             )
         done = run_files(model, options.source, options.out, progress=progress)
     if options.json:
-        _print_json(
+        print_json(
             {
                 "explain": model.explain(),
                 "frames": [
@@ -468,7 +358,7 @@ def _make(model: Model, options: argparse.Namespace) -> int:
     seed = 0 if options.seed is None else options.seed
     made = make_pictures(model, seed, 64 if options.count is None else options.count, options.out)
     if options.json:
-        _print_json(
+        print_json(
             {
                 "explain": model.explain(),
                 "count": made.count,
@@ -495,7 +385,7 @@ def _targets(options: argparse.Namespace) -> int:
 
     rows = [(target, unavailable(target)) for target in known_targets()]
     if options.json:
-        _print_json(
+        print_json(
             [
                 {
                     "name": target.name,
@@ -523,18 +413,10 @@ def _doctor(options: argparse.Namespace) -> int:
 
     findings = examine()
     if options.json:
-        _print_json([{"what": f.what, "found": f.found, "remedy": f.remedy} for f in findings])
+        print_json([{"what": f.what, "found": f.found, "remedy": f.remedy} for f in findings])
     else:
         for finding in findings:
             print(f"{finding.what:20} {finding.found}")
             if finding.remedy:
                 print(f"{'':20} -> {finding.remedy}")
     return OK
-
-
-def _print_json(value: object) -> None:
-    print(json.dumps(value, indent=1, default=str, allow_nan=False))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -18,19 +18,18 @@ from time import perf_counter_ns
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+
+from edgevision._optional import require
 
 _BLOCK_NS = 700_000
-_LEAST_CALLS = 5
 _SETTLED = 0.03
-_WARM_UP_NS = 3_000_000_000
 _CONFIDENCE = 0.99
 
 Call = Callable[[], object]
 Times = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Estimate:
     """A median over rounds.
 
@@ -45,7 +44,7 @@ class Estimate:
     high: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Rounds:
     """What each way took in each round.
 
@@ -66,26 +65,43 @@ class Rounds:
         return estimate(self.times_ns[name] / self.times_ns[over])
 
 
-def measure(calls: Mapping[str, Call], *, rounds: int = 60, seed: int = 0) -> Rounds:
-    """Time all `calls` against each other."""
-    sizes = {name: _block_size(call) for name, call in calls.items()}
+def measure(
+    calls: Mapping[str, Call],
+    *,
+    rounds: int = 60,
+    least_calls: int = 5,
+    warm_up_s: float = 3.0,
+    seed: int = 0,
+) -> Rounds:
+    """Time all `calls` against each other.
+
+    Args:
+        calls: by name.
+        rounds: of one block of each.
+        least_calls: in a block; a block takes 0.7 ms at least.
+        warm_up_s: after which a call that never came to rest is measured as it is.
+        seed: of the order.
+    """
+    sizes = {name: _block_size(call, least_calls) for name, call in calls.items()}
     times: dict[str, list[float]] = {name: [] for name in calls}
     shuffle = random.Random(seed).shuffle
     with _no_collection():
-        settled = all(list(map(_warm_up, calls.values(), sizes.values())))
+        rested = [_warm_up(calls[name], sizes[name], warm_up_s) for name in calls]
         for _ in range(rounds):
             order = list(calls)
             shuffle(order)
             for name in order:
                 times[name].append(_block_ns(calls[name], sizes[name]))
-    return Rounds({name: np.array(found) for name, found in times.items()}, settled)
+    return Rounds({name: np.array(found) for name, found in times.items()}, all(rested))
 
 
 def estimate(values: Times) -> Estimate:
     """Return the median over rounds with its interval."""
-    interval = stats.bootstrap(
-        (values,), np.median, confidence_level=_CONFIDENCE, method="percentile", rng=0
-    ).confidence_interval
+    interval = (
+        require("scipy.stats", extra="bench")
+        .bootstrap((values,), np.median, confidence_level=_CONFIDENCE, method="percentile", rng=0)
+        .confidence_interval
+    )
     return Estimate(float(np.median(values)), float(interval.low), float(interval.high))
 
 
@@ -104,11 +120,11 @@ def one_core() -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def _block_size(call: Call) -> int:
+def _block_size(call: Call, least_calls: int) -> int:
     """Return how many calls make a block."""
     for _ in range(3):
         call()
-    return max(_LEAST_CALLS, int(_BLOCK_NS / _block_ns(call, _LEAST_CALLS)))
+    return max(least_calls, int(_BLOCK_NS / _block_ns(call, least_calls)))
 
 
 def _block_ns(call: Call, calls: int) -> float:
@@ -119,9 +135,9 @@ def _block_ns(call: Call, calls: int) -> float:
     return (perf_counter_ns() - start_ns) / calls
 
 
-def _warm_up(call: Call, calls: int) -> bool:
+def _warm_up(call: Call, calls: int, seconds: float) -> bool:
     """Run until five blocks agree; return whether they came to."""
-    end_ns = perf_counter_ns() + _WARM_UP_NS
+    end_ns = perf_counter_ns() + int(seconds * 1e9)
     last: list[float] = []
     while perf_counter_ns() < end_ns:
         last = [*last[-4:], _block_ns(call, calls)]
