@@ -1,9 +1,9 @@
 """Whether `edgevision bench compare` finds what is there, and nothing else, on a busy machine.
 
-    python -m benchmarks.gate [--same 200] [--slower 100] [--json FILE]
+    python -m benchmarks.gate [--same 200] [--slower 100] [--large 10] [--json FILE]
 
 Beside a process that computes all the time, it compares a model of about a millisecond with itself,
-and with itself slowed down by 3 and by 5 percent, over and over.
+and with itself slowed down by 3 and by 5 percent, over and over; then a few times one of 20 ms.
 """
 
 from __future__ import annotations
@@ -23,39 +23,47 @@ from edgevision.bench.environment import environment
 
 # Share of the trials in which each slow-down must be found, and without one nothing must be.
 BARS = {0.0: 0.0, 0.03: 0.70, 0.05: 0.95}
-DECISION_S = 10.0
+DECISION_S = {1: 10.0, 20: 60.0}
 
 
-def side(part: float) -> Side:
-    command = (sys.executable, "-m", "benchmarks.slowed", str(part))
+def side(part: float, call_ms: int) -> Side:
+    command = (sys.executable, "-m", "benchmarks.slowed", str(part), str(call_ms))
     return Side(f"slowed by {part:.0%}", command, str(Path(__file__).parents[1]))
 
 
-def trials(part: float, count: int) -> dict[str, object]:
+def trials(part: float, count: int, call_ms: int = 1) -> dict[str, object]:
     """Decide `count` times."""
     verdicts: Counter[str] = Counter()
     seconds, ratios, call_us = [], [], []
     for number in range(count):
         start_ns = perf_counter_ns()
-        found = compare(side(0.0), side(part))
+        found = compare(side(0.0, call_ms), side(part, call_ms))
         seconds.append((perf_counter_ns() - start_ns) / 1e9)
         verdicts[found.verdict] += 1
         ratios.append(found.ratio)
         call_us.append(found.first_us)
         if (number + 1) % 10 == 0:
-            print(f"+{part:.0%}: {number + 1} of {count}, {dict(verdicts)}", file=sys.stderr)
+            print(
+                f"{call_ms} ms, +{part:.0%}: {number + 1} of {count}, {dict(verdicts)}",
+                file=sys.stderr,
+            )
     alarms = verdicts["slower"] if part else verdicts["slower"] + verdicts["faster"]
     share, bar = alarms / count, BARS[part]
     return {
+        "model_ms": call_ms,
         "slowed_by": part,
         "trials": count,
         "verdicts": dict(verdicts),
         "share": share,
         "bar": bar,
-        "passed": share >= bar if part else share <= bar,
+        "passed": (share >= bar if part else share <= bar) and max(seconds) <= DECISION_S[call_ms],
         "median_ratio": float(np.median(ratios)),
         "call_us": float(np.median(call_us)),
-        "decision_s": {"median": float(np.median(seconds)), "max": max(seconds)},
+        "decision_s": {
+            "median": float(np.median(seconds)),
+            "max": max(seconds),
+            "bar": DECISION_S[call_ms],
+        },
     }
 
 
@@ -63,19 +71,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--same", type=int, default=200, help="trials of the model with itself")
     parser.add_argument("--slower", type=int, default=100, help="trials of each slow-down")
+    parser.add_argument("--large", type=int, default=10, help="trials of a model of 20 ms")
     parser.add_argument("--json", type=Path, help="where to keep the figures")
     options = parser.parse_args()
+    plan = [(0.0, options.same, 1), (0.03, options.slower, 1), (0.05, options.slower, 1)]
+    plan += [(0.0, options.large, 20), (0.05, options.large, 20)]
     rows = []
     with hogs(1):
-        for part in BARS:
-            row = trials(part, options.slower if part else options.same)
-            rows.append(row)
-            print(row, flush=True)
+        for part, count, call_ms in plan:
+            if count:
+                rows.append(trials(part, count, call_ms))
+                print(rows[-1], flush=True)
     if options.json:
-        told = {"environment": environment(), "decision_bar_s": DECISION_S, "rows": rows}
+        told = {"environment": environment(), "rows": rows}
         options.json.write_text(json.dumps(told, indent=1) + "\n")
-    in_time = all(row["decision_s"]["max"] <= DECISION_S for row in rows)  # type: ignore[index]
-    return 0 if in_time and all(row["passed"] for row in rows) else 1
+    return 0 if all(row["passed"] for row in rows) else 1
 
 
 if __name__ == "__main__":

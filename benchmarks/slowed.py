@@ -1,6 +1,6 @@
-"""A worker for `benchmarks.gate`: a convolution of about 1 ms, slowed down by a known part.
+"""A worker for `benchmarks.gate`: a small net of 1 or 20 ms, slowed down by a known part.
 
-python -m benchmarks.slowed 0.05
+python -m benchmarks.slowed 0.05 1
 """
 
 from __future__ import annotations
@@ -13,16 +13,18 @@ from time import perf_counter_ns
 import numpy as np
 import onnxruntime as ort
 
-from benchmarks.graphs import convolution
+from benchmarks.graphs import busy_frame, convolution
+
+GRAPHS = {1: convolution(32, 192, 224), 20: busy_frame(180, 320, 15)}
 
 
 def main() -> None:
-    part = float(sys.argv[1])
+    part, graph = float(sys.argv[1]), GRAPHS[int(sys.argv[2])]
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
-    graph = convolution(32, 192, 224)
     session = ort.InferenceSession(graph, options)
-    feeds = {"x": np.zeros(session.get_inputs()[0].shape, np.float32)}
+    (wants,) = session.get_inputs()
+    feeds = {"x": np.zeros(wants.shape, np.uint8 if "uint8" in wants.type else np.float32)}
     print(json.dumps({"task": "gate", "precision": "fp32", "inputs": []}), flush=True)
     gc.disable()
     for line in sys.stdin:
