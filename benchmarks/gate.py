@@ -1,6 +1,6 @@
 """Whether `edgevision bench compare` finds what is there, and nothing else, on a busy machine.
 
-    python -m benchmarks.gate [--same 200] [--slower 100] [--large 10] [--json FILE]
+    python -m benchmarks.gate [--same 200] [--slower 100] [--large 5] [--json FILE]
 
 Beside a process that computes all the time, it compares a model of about a millisecond with itself,
 and with itself slowed down by 3 and by 5 percent, over and over; then a few times one of 20 ms.
@@ -71,7 +71,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--same", type=int, default=200, help="trials of the model with itself")
     parser.add_argument("--slower", type=int, default=100, help="trials of each slow-down")
-    parser.add_argument("--large", type=int, default=10, help="trials of a model of 20 ms")
+    parser.add_argument("--large", type=int, default=5, help="trials of a model of 20 ms")
     parser.add_argument("--json", type=Path, help="where to keep the figures")
     options = parser.parse_args()
     plan = [(0.0, options.same, 1), (0.03, options.slower, 1), (0.05, options.slower, 1)]

@@ -30,7 +30,7 @@ def as_markdown(found: Comparison, counted: Counted, first: str, second: str) ->
     """Return a short table with the verdicts below it."""
     return "\n".join(
         [
-            f"| {second} over {first} | 95 % interval | control | rounds | {first}, median |",
+            f"| {second} over {first} | 99 % interval | control | rounds | {first}, median |",
             "|---|---|---|---|---|",
             f"| {found.ratio:.4f} | {found.low:.4f} to {found.high:.4f} | {found.control:.4f} "
             f"| {found.rounds} of {found.processes} processes | {found.first_us:.1f} us |",

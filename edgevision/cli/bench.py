@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgevision._optional import require
 from edgevision.cli.exits import INTERRUPTED, NO, OK
+from edgevision.cli.verbs import Verbs
 from edgevision.terminal import print_json, progress_bar
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 _STDOUT = Path("-")
 
 
-def add_to(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_to(verbs: Verbs) -> None:
     """Add the verb."""
     bench = verbs.add_parser("bench", help=_bench.__doc__, description=_bench.__doc__)
     bench.set_defaults(handler=_bench)

@@ -16,56 +16,52 @@ COUNTS = {"python_calls": 11, "allocated_bytes": 64_000, "bytes_in": 6000, "engi
 SAME = judge(COUNTS, COUNTS, gate=0.05)
 
 
-def rounds(truth: float, seed: int, *, noise: float = 0.03, count: int = 15) -> list[np.ndarray]:
-    """Return the ratios of four processes with five loads each, all a little off, with outliers."""
+def loads(truth: float, seed: int, *, noise: float = 0.01, sets: float = 0.0) -> np.ndarray:
+    """Return the logarithms of three processes with five loads each, all a little off."""
     random = np.random.default_rng(seed)
-    found = []
-    for _ in range(4):
-        ratios = (
-            truth * random.normal(1, 0.01, (5, 1)) * np.exp(random.normal(0, noise, (5, count)))
-        )
-        ratios[random.random((5, count)) < 0.05] *= random.uniform(1.2, 3)
-        found.append(ratios)
-    return found
+    return np.log(truth) + random.normal(0, sets, (3, 1)) + random.normal(0, noise, (3, 5))
 
 
 def test_no_false_alarm_and_every_five_percent_found() -> None:
     verdicts = {truth: [] for truth in (1.0, 1.05, 0.94)}
     for seed in range(60):
         for truth, told in verdicts.items():
-            control = rounds(1.0, seed + 1000, noise=0.01)
-            told.append(decide(rounds(truth, seed), control, gate=0.05).verdict)
-    assert set(verdicts[1.0]) == {"same"}
+            control = loads(1.0, seed + 1000, noise=0.003)
+            told.append(decide(loads(truth, seed), control, gate=0.05).verdict)
+    assert verdicts[1.0].count("same") >= 58
+    assert not {"slower", "faster"} & set(verdicts[1.0])
     assert verdicts[1.05].count("slower") >= 57
     assert verdicts[0.94].count("faster") >= 57
 
 
 def test_a_machine_that_differs_from_itself_gives_no_verdict() -> None:
-    found = decide(rounds(1.5, 0), rounds(1.06, 1), gate=0.05)
+    found = decide(loads(1.5, 0), loads(1.06, 1), gate=0.05)
     assert found.verdict == "too noisy"
     assert "nothing is wrong with the second side" in as_markdown(found, SAME, "a", "b")
 
 
 def test_an_interval_that_reaches_across_the_gate_is_no_verdict() -> None:
-    control = rounds(1.0, 1, noise=0.01)
-    found = decide(rounds(1.02, 2, noise=0.3), control, gate=0.05)
+    control = loads(1.0, 1, noise=0.003)
+    found = decide(loads(1.02, 2, noise=0.08), control, gate=0.05)
     assert found.low < 1
     assert found.high > 1.05
     assert found.verdict == "unclear"
     assert "skipped" in as_junit(found, SAME, "a", "b")
 
 
-def test_the_interval_covers_the_truth_of_processes_that_differ() -> None:
+@pytest.mark.parametrize("sets", [0.0, 0.02])
+def test_the_interval_covers_the_truth_also_of_processes_that_differ(sets: float) -> None:
     covered = 0
-    for seed in range(100):
-        low, ratio, high = interval(rounds(1.1, seed))
+    for seed in range(200):
+        low, ratio, high = interval(loads(1.1, seed, sets=sets))
         assert low < ratio < high
         covered += low <= 1.1 <= high
-    assert 90 <= covered < 100
+    # Where sets differ without its showing, the loads stand for them, and say too much.
+    assert (195 if sets == 0.0 else 170) <= covered
 
 
 def test_the_gate_says_how_small_a_slow_down_counts() -> None:
-    ratios, control = rounds(1.05, 3), rounds(1.0, 4, noise=0.01)
+    ratios, control = loads(1.05, 3), loads(1.0, 4, noise=0.003)
     assert decide(ratios, control, gate=0.05).verdict == "slower"
     assert decide(ratios, control, gate=0.5).verdict == "same"
     for gate in (0.0, 2.0):
@@ -73,9 +69,10 @@ def test_the_gate_says_how_small_a_slow_down_counts() -> None:
             compare(of_bundle("a.ev"), of_bundle("b.ev"), gate=gate)
 
 
-def test_two_processes_give_no_interval() -> None:
-    with pytest.raises(ValueError, match="processes: got 2, expected 3 or more"):
-        compare(of_bundle("a.ev"), of_bundle("b.ev"), processes=2)
+@pytest.mark.parametrize(("processes", "loads"), [(2, 5), (3, 1)])
+def test_too_few_processes_or_loads_give_no_interval(processes: int, loads: int) -> None:
+    with pytest.raises(ValueError, match=rf"got {processes} sets of processes with {loads} loads"):
+        compare(of_bundle("a.ev"), of_bundle("b.ev"), processes=processes, loads=loads)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +81,7 @@ def test_two_processes_give_no_interval() -> None:
     ids=["slower", "same", "faster"],
 )
 def test_a_ci_reads_it(truth: float, mark: str | None) -> None:
-    found = decide(rounds(truth, 5), rounds(1.0, 6, noise=0.01), gate=0.05, first_us=12.0)
+    found = decide(loads(truth, 5), loads(1.0, 6, noise=0.003), gate=0.05, first_us=12.0)
     suite = ElementTree.fromstring(as_junit(found, SAME, "a.ev", "b.ev"))
     timed, counted = suite
     assert [child.tag for child in timed] == [*([mark] if mark else []), "system-out"]
@@ -112,7 +109,7 @@ def test_what_is_counted_may_not_grow_beyond_the_gate(
     assert judge(COUNTS, {**COUNTS, name: 1}, gate=0.05).grown == ()
     counted = judge(COUNTS, {**COUNTS, name: harmful}, gate=0.05)
     assert counted.grown == (name,)
-    found = decide(rounds(1.0, 5), rounds(1.0, 6, noise=0.01), gate=0.05)
+    found = decide(loads(1.0, 5), loads(1.0, 6, noise=0.003), gate=0.05)
     suite = ElementTree.fromstring(as_junit(found, counted, "a", "b"))
     assert suite.get("failures") == "1"
     (failure,) = suite[1]

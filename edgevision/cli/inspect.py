@@ -1,0 +1,97 @@
+"""The verbs `inspect` and `verify`: what a bundle holds, and whether it is sound here."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgevision.cli.exits import NO, OK
+from edgevision.cli.verbs import Verbs, verb
+from edgevision.terminal import print_json
+
+if TYPE_CHECKING:
+    from edgevision.manifest import Manifest
+
+
+def add_to(verbs: Verbs) -> None:
+    """Add the verbs."""
+    verify = verb(verbs, "verify", _verify)
+    verify.add_argument("bundle", type=Path)
+    verify.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    inspect = verb(verbs, "inspect", _inspect)
+    inspect.add_argument("bundle", type=Path)
+
+
+def _verify(options: argparse.Namespace) -> int:
+    """Check every hash of a bundle, and its golden vectors on this machine."""
+    from edgevision.bundle import Bundle
+    from edgevision.runtime.verify import verify
+
+    bundle = Bundle.open(options.bundle)
+    reports = verify(bundle, device=options.device)
+    passed = all(report.passed for report in reports)
+    if options.json:
+        found = [
+            {"name": r.name, "mismatch_share": r.mismatch_share, "passed": r.passed}
+            for r in reports
+        ]
+        print_json({"bundle": str(options.bundle), "passed": passed, "parity": found})
+    else:
+        print(f"{len(bundle.manifest.files)} files match their hashes")
+        for report in reports:
+            print(report)
+        print("verified" if passed else "NOT verified: do not use this bundle here")
+    return OK if passed else NO
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    """Show what a bundle holds."""
+    from edgevision.bundle import Bundle
+
+    manifest = Bundle.open(options.bundle).manifest
+    if options.json:
+        print_json(
+            {
+                **json.loads(manifest.to_json()),
+                "artifacts": artifacts_json(manifest),
+            }
+        )
+        return OK
+    print(f"{manifest.name}: task {manifest.task}, {manifest.precision}")
+    for stage in manifest.stages:
+        print(f"stage {stage.name}")
+        for label, specs in (("in", stage.inputs), ("out", stage.outputs)):
+            for spec in specs:
+                print(f"  {label:4} {spec}")
+    for artifact in artifacts_json(manifest):
+        detail = artifact["command"] if artifact["state"] == "pending" else artifact["path"]
+        print(f"  {artifact['target']:18} {artifact['state']:8} {detail}")
+    total = sum(entry.size_bytes for entry in manifest.files)
+    print(f"{len(manifest.files)} files, {total / 1e6:.1f} MB")
+    for key, value in manifest.provenance.items():
+        print(f"  {key}: {value}")
+    return OK
+
+
+def artifacts_json(manifest: Manifest, seconds: object = None) -> list[dict[str, object]]:
+    """Return what there is for each target, and how long it took to build."""
+    sizes = {entry.path: entry for entry in manifest.files}
+    took = seconds if isinstance(seconds, dict) else {}
+    return [
+        {
+            "stage": stage.name,
+            "target": artifact.target,
+            "state": "pending" if artifact.is_pending else "built",
+            "path": artifact.path,
+            "size_bytes": sizes[artifact.path].size_bytes if artifact.path else None,
+            "sha256": sizes[artifact.path].sha256 if artifact.path else None,
+            "version": artifact.version,
+            "reason": artifact.reason,
+            "command": artifact.command,
+            "seconds": took.get(artifact.target),
+        }
+        for stage in manifest.stages
+        for artifact in stage.artifacts
+    ]

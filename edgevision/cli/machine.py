@@ -1,0 +1,59 @@
+"""The verbs `targets` and `doctor`: what can be built for, and what this machine lacks."""
+
+from __future__ import annotations
+
+import argparse
+
+from edgevision.cli.exits import OK
+from edgevision.cli.verbs import Verbs, verb
+from edgevision.terminal import print_json
+
+
+def add_to(verbs: Verbs) -> None:
+    """Add the verbs."""
+    verb(verbs, "targets", _targets)
+    verb(verbs, "doctor", _doctor)
+
+
+def _targets(options: argparse.Namespace) -> int:
+    """List the targets, and what this machine can do for each."""
+    from edgevision.engines.builder import unavailable
+    from edgevision.targets import known_targets
+
+    rows = [(target, unavailable(target)) for target in known_targets()]
+    if options.json:
+        print_json(
+            [
+                {
+                    "name": target.name,
+                    "title": target.title,
+                    "flavour": target.flavour.value,
+                    "versions": target.versions,
+                    "sm": target.sm,
+                    "builds_here": reason is None,
+                    "reason": reason,
+                    "notes": target.notes,
+                }
+                for target, reason in rows
+            ]
+        )
+        return OK
+    for target, reason in rows:
+        print(f"{target.name:18} {target.title}")
+        print(f"{'':18} {'builds here' if reason is None else f'pending: {reason}'}")
+    return OK
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    """Say what this machine has and what it lacks."""
+    from edgevision.doctor import examine
+
+    findings = examine()
+    if options.json:
+        print_json([{"what": f.what, "found": f.found, "remedy": f.remedy} for f in findings])
+    else:
+        for finding in findings:
+            print(f"{finding.what:20} {finding.found}")
+            if finding.remedy:
+                print(f"{'':20} -> {finding.remedy}")
+    return OK

@@ -1,0 +1,98 @@
+"""The verb `run`: a bundle's answers to files, or a generator's pictures."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgevision.cli.exits import OK
+from edgevision.cli.verbs import Verbs, verb
+from edgevision.terminal import print_json, progress_bar
+
+if TYPE_CHECKING:
+    from edgevision.runtime.model import Model
+
+
+def add_to(verbs: Verbs) -> None:
+    """Add the verb."""
+    run = verb(verbs, "run", _run)
+    run.add_argument("bundle", type=Path)
+    run.add_argument("source", type=Path, nargs="?", help="image, folder of images, or video")
+    run.add_argument(
+        "--out", type=Path, help="folder of overlays; of a generator a picture, .gif or .mp4"
+    )
+    run.add_argument("--seed", type=int, help="first seed of a generator's pictures (default 0)")
+    run.add_argument("--count", type=int, help="how many pictures (default 64)")
+    run.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Run a bundle on images or a video, or a generator on seeds, and write pictures."""
+    from edgevision.runtime.batch import run_files
+    from edgevision.runtime.load import load
+
+    with load(options.bundle, device=options.device) as model, progress_bar() as progress:
+        if model.manifest.task == "generated":
+            return _make(model, options)
+        if options.source is None or options.seed is not None or options.count is not None:
+            raise ValueError(
+                f"'{model.manifest.name}' takes frames: give an image, a folder of images or a "
+                "video, and neither --seed nor --count"
+            )
+        done = run_files(model, options.source, options.out, progress=progress)
+    if options.json:
+        print_json(
+            {
+                "explain": model.explain(),
+                "frames": [
+                    {"name": f.name, "resized_from": f.resized_from, **f.answer}
+                    for f in done.frames
+                ],
+                "median_ms": done.median_ms,
+                "out": str(options.out) if options.out else None,
+            }
+        )
+        return OK
+    print(model.explain())
+    for frame in done.frames[:20]:
+        print(f"  {frame.name}: {frame.text}")
+    if len(done.frames) > 20:
+        print(f"  ... and {len(done.frames) - 20} more")
+    if sizes := {f.resized_from for f in done.frames if f.resized_from}:
+        print(f"resized to the model's frame from {', '.join(f'{h}x{w}' for h, w in sizes)}")
+    print(f"{len(done.frames)} frames, median {done.median_ms:.1f} ms a frame")
+    if options.out:
+        print(f"pictures: {options.out}")
+    return OK
+
+
+def _make(model: Model, options: argparse.Namespace) -> int:
+    from edgevision.runtime.making import make_pictures
+
+    if options.source is not None:
+        raise ValueError(
+            f"'{model.manifest.name}' makes pictures of seeds and takes no '{options.source}': "
+            "give --seed and --count"
+        )
+    seed = 0 if options.seed is None else options.seed
+    made = make_pictures(model, seed, 64 if options.count is None else options.count, options.out)
+    if options.json:
+        print_json(
+            {
+                "explain": model.explain(),
+                "count": made.count,
+                "batch": made.batch,
+                "images_per_s": made.images_per_s,
+                "out": str(options.out) if options.out else None,
+            }
+        )
+        return OK
+    print(model.explain())
+    print(
+        f"{made.count} pictures of the seeds from {seed} on, {made.images_per_s:.0f} a second in "
+        f"batches of {made.batch}"
+    )
+    if options.out:
+        print(f"pictures: {options.out}")
+    return OK

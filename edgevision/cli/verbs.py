@@ -1,0 +1,19 @@
+"""How a verb is added to the command line; each verb has a file of its own."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import TypeAlias
+
+Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def verb(
+    verbs: Verbs, name: str, handler: Callable[[argparse.Namespace], int]
+) -> argparse.ArgumentParser:
+    """Add the verb `name`; what its handler says of itself is its help."""
+    sub = verbs.add_parser(name, help=handler.__doc__, description=handler.__doc__)
+    sub.add_argument("--json", action="store_true", help="print one JSON document")
+    sub.set_defaults(handler=handler)
+    return sub
