@@ -163,6 +163,12 @@ static CUresult perform(struct op *op, struct work *work) {
         if (resolve(work->to, work->size, &to)) return CUDA_ERROR_ILLEGAL_ADDRESS;
         memset(to.bytes, work->value, work->size);
         break;
+    case KERNEL:
+        if (resolve(work->to, work->target_size, &to) || resolve(work->from, work->size, &from))
+            return CUDA_ERROR_ILLEGAL_ADDRESS;
+        for (size_t i = 0; i < work->target_size; i++)
+            to.bytes[i] = (char)(from.bytes[i % work->size] + 1);
+        break;
     case CALL: call(op, work); break;
     default: break;
     }

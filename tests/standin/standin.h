@@ -81,13 +81,14 @@ CUresult resolve(uint64_t address, size_t size, struct place_of *found);
 void free_all_memory(void);
 
 /* queue.c: work in streams. */
-enum what { NOTHING_TO_DO, COPY, FILL, CALL, RECORD, WAIT, LAUNCH };
+enum what { NOTHING_TO_DO, COPY, FILL, KERNEL, CALL, RECORD, WAIT, LAUNCH };
 
 struct work {
     enum what what;
     uint64_t to, from; /* addresses, looked up again when the work runs */
     char *snapshot;    /* COPY: what pageable memory held at submission */
     size_t size;
+    size_t target_size; /* KERNEL */
     int value;
     CUhostFn function;
     void *data;
