@@ -8,8 +8,8 @@ anew, and after some loads the processes are fresh: where a model's memory happe
 percent faster or slower, and rounds of one load are no independent draws. Each load gives one
 number, the mean of the middle half of the logarithms of its rounds' ratios; the interval is
 Student's over the loads, or over the sets of processes where these differ by more than their loads
-explain. Where the control differs from its own twin the machine is too noisy for a verdict, which
-is no verdict, not a failure.
+explain. Where the control differs from its own twin, and by more than half of what is found between
+the sides, the machine is too noisy for a verdict, which is no verdict, not a failure.
 
 What slows only some calls (a pause now and then) does not show here; `edgevision bench` tells it.
 
@@ -152,7 +152,7 @@ def decide(
     control = float(np.exp(controls.mean()))
     least = 1 + _PART_OF_GATE * gate
     verdict: Verdict = "same" if high < 1 + gate else "unclear"
-    if abs(control - 1) > _NOISE:
+    if abs(control - 1) > max(_NOISE, abs(ratio - 1) / 2):
         verdict = "too noisy"
     elif ratio > least and low > 1:
         verdict = "slower"
