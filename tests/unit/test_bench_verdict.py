@@ -35,9 +35,13 @@ def test_no_false_alarm_and_every_five_percent_found() -> None:
 
 
 def test_a_machine_that_differs_from_itself_gives_no_verdict() -> None:
-    found = decide(loads(1.5, 0), loads(1.06, 1), gate=0.05)
-    assert found.verdict == "too noisy"
-    assert "nothing is wrong with the second side" in as_markdown(found, SAME, "a", "b")
+    control = loads(1.06, 1, noise=0.003)
+    for ratio in (0.95, 1.0, 1.08):
+        found = decide(loads(ratio, 0), control, gate=0.05)
+        assert found.verdict == "too noisy"
+        assert "nothing is wrong with the second side" in as_markdown(found, SAME, "a", "b")
+    # What is far larger than the twins' difference is no noise.
+    assert decide(loads(1.2, 0), control, gate=0.05).verdict == "slower"
 
 
 def test_an_interval_that_reaches_across_the_gate_is_no_verdict() -> None:
