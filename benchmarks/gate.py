@@ -11,12 +11,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
 from time import perf_counter_ns
 
 import numpy as np
 
+from benchmarks.graphs import busy_frame
 from benchmarks.realtime import hogs
 from edgevision.bench.compare import Comparison, Side, compare
 from edgevision.bench.environment import environment
@@ -24,21 +26,24 @@ from edgevision.bench.environment import environment
 # Share of the trials in which each slow-down must be found, and without one nothing must be.
 BARS = {0.0: 0.0, 0.03: 0.70, 0.05: 0.95}
 DECISION_S = {1: 10.0, 20: 60.0}
+NETS = {1: busy_frame(48, 64, 8), 20: busy_frame(180, 320, 15)}
 
 
-def side(part: float, call_ms: int) -> Side:
-    command = (sys.executable, "-m", "benchmarks.slowed", str(part), str(call_ms))
-    return Side(f"slowed by {part:.0%}", command, str(Path(__file__).parents[1]))
+def side(part: float, graph: Path) -> Side:
+    worker = str(Path(__file__).with_name("slowed.py"))
+    return Side(f"slowed by {part:.0%}", (sys.executable, worker, str(part), str(graph)))
 
 
-def trials(part: float, count: int, call_ms: int = 1) -> dict[str, object]:
+def trials(part: float, count: int, call_ms: int, folder: Path) -> dict[str, object]:
     """Decide `count` times."""
+    graph = folder / f"{call_ms}.onnx"
+    graph.write_bytes(NETS[call_ms])
     verdicts: Counter[str] = Counter()
     seconds: list[float] = []
     decisions: list[Comparison] = []
     for number in range(count):
         start_ns = perf_counter_ns()
-        found = compare(side(0.0, call_ms), side(part, call_ms))
+        found = compare(side(0.0, graph), side(part, graph))
         seconds.append((perf_counter_ns() - start_ns) / 1e9)
         verdicts[found.verdict] += 1
         decisions.append(found)
@@ -84,10 +89,10 @@ def main() -> int:
     plan = [(0.0, options.same, 1), (0.03, options.slower, 1), (0.05, options.slower, 1)]
     plan += [(0.0, options.large, 20), (0.05, options.large, 20)]
     rows = []
-    with hogs(1):
+    with hogs(1), tempfile.TemporaryDirectory() as folder:
         for part, count, call_ms in plan:
             if count:
-                rows.append(trials(part, count, call_ms))
+                rows.append(trials(part, count, call_ms, Path(folder)))
                 print({k: v for k, v in rows[-1].items() if k != "decisions"}, flush=True)
     if options.json:
         told = {"environment": environment(), "rows": rows}

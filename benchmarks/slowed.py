@@ -1,6 +1,6 @@
-"""A worker for `benchmarks.gate`: a small net of 1 or 20 ms, slowed down by a known part.
+"""A worker for `benchmarks.gate`: a net, slowed down by a known part.
 
-python -m benchmarks.slowed 0.05 1
+python benchmarks/slowed.py 0.05 net.onnx
 """
 
 from __future__ import annotations
@@ -13,13 +13,9 @@ from time import perf_counter_ns
 import numpy as np
 import onnxruntime as ort
 
-from benchmarks.graphs import busy_frame
-
-GRAPHS = {1: busy_frame(48, 64, 8), 20: busy_frame(180, 320, 15)}
-
 
 def main() -> None:
-    part, graph = float(sys.argv[1]), GRAPHS[int(sys.argv[2])]
+    part, graph = float(sys.argv[1]), sys.argv[2]
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     session = ort.InferenceSession(graph, options)

@@ -46,7 +46,7 @@ _CONFIDENCE = 0.99
 _CHANCE = 0.02
 _TRIMMED = 0.25
 # A decision takes so long, and so many calls of a slow model, but no longer than the last.
-_LEAST_S, _CALLS, _MOST_S = 7.0, 2000, 45.0
+_LEAST_S, _CALLS, _MOST_S = 5.0, 2000, 40.0
 
 Ratios = npt.NDArray[np.float64]
 
@@ -87,7 +87,7 @@ def compare(
     processes: int = 3,
     progress: Progress = silent,
 ) -> Comparison:
-    """Measure `second` against `first`, for some eight seconds or, if a call is slow, longer.
+    """Measure `second` against `first`, for some five seconds or, if a call is slow, longer.
 
     Args:
         first: what is known.
