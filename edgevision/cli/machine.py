@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 
 from edgevision.cli.exits import OK
 from edgevision.cli.verbs import Verbs, verb
@@ -25,22 +26,20 @@ def _targets(options: argparse.Namespace) -> int:
         print_json(
             [
                 {
-                    "name": target.name,
-                    "title": target.title,
+                    **asdict(target),
                     "flavour": target.flavour.value,
-                    "versions": target.versions,
-                    "sm": target.sm,
+                    "no_dla": target.no_dla,
                     "builds_here": reason is None,
                     "reason": reason,
-                    "notes": target.notes,
                 }
                 for target, reason in rows
             ]
         )
         return OK
     for target, reason in rows:
-        print(f"{target.name:18} {target.title}")
-        print(f"{'':18} {'builds here' if reason is None else f'pending: {reason}'}")
+        versions = "" if target.versions is None else f"; {' to '.join(target.versions)}"
+        print(f"{target.name:21} {target.title}{versions}")
+        print(f"{'':21} {'builds here' if reason is None else f'pending: {reason}'}")
     return OK
 
 
