@@ -25,12 +25,16 @@ _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A node that TensorRT would refuse: the rule, what is wrong, and how to mend it."""
+    """What is wrong at a node, by which rule, how to mend it, and whether it stops the build.
+
+    `severity` is "error", "warning" (it builds, and may not do what is meant) or "note".
+    """
 
     node: str
     rule: str
     message: str
     remedy: str
+    severity: str = "error"
 
 
 def lint_qdq(model: onnx.ModelProto) -> list[Finding]:

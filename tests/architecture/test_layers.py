@@ -14,7 +14,12 @@ OPTIONAL = (
     "av", "cuda", "jinja2", "onnx", "onnxruntime", "onnxscript", "PIL", "pycuda", "safetensors",
     "skimage", "tensorrt", "tensorrt_rtx", "torch", "torchvision",
 )  # fmt: skip
-COMPILE_SIDE = ("edgevision.export", "edgevision.models", "edgevision.peers")
+COMPILE_SIDE = (
+    "edgevision.export",
+    "edgevision.models",
+    "edgevision.peers",
+    "edgevision.preflight",
+)
 
 RUNTIME_ALONE = """
 import json, sys
