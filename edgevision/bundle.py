@@ -34,10 +34,12 @@ from edgevision.tensors import TensorSpec
 
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
+SIGNATURE = "signature.json"
 
 Arrays = dict[str, npt.NDArray[np.generic]]
 
 _CHUNK_BYTES = 1 << 20
+_MAX_SIGNATURE_BYTES = 4096
 _ATTEMPTS = 20
 _T = TypeVar("_T")
 
@@ -49,10 +51,14 @@ class Bundle:
     Attributes:
         root: the bundle's directory.
         manifest: what the bundle says of itself.
+        manifest_sha256: of the very bytes that the manifest was read from.
+        signature: the bytes of its signature, unchecked; None if it has none. See `signature`.
     """
 
     root: Path
     manifest: Manifest
+    manifest_sha256: str
+    signature: bytes | None = None
 
     @staticmethod
     def open(path: str | os.PathLike[str], *, check_hashes: bool = True) -> Bundle:
@@ -96,6 +102,23 @@ class Bundle:
             data = file.read(entry.size_bytes)
             _compare(entry, len(data) + len(file.read(1)), hashlib.sha256(data).hexdigest())
         return data
+
+    def write_signature(self, content: bytes) -> None:
+        """Put a signature into the bundle, replacing one that is there.
+
+        Raises:
+            BundleError: it could not be written.
+        """
+        beside = self.root.with_name(f".{self.root.name}.signature-{os.getpid()}")
+        with _writing(self.root, len(content)):
+            try:
+                with beside.open("wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(beside, self.root / SIGNATURE)
+            finally:
+                beside.unlink(missing_ok=True)
 
     def golden(self, stage: str) -> tuple[Arrays, Arrays]:
         """Return the golden inputs and outputs of `stage`, each with samples as first axis.
@@ -177,7 +200,7 @@ class BundleWriter:
             BundleFormatError: the name is not one that a bundle takes.
             BundleError: it could not be written.
         """
-        if name in (MANIFEST, GOLDEN):
+        if name in (MANIFEST, GOLDEN, SIGNATURE):
             raise ValueError(f"'{name}' is written by the bundle itself")
         self._write(name, content)
 
@@ -215,7 +238,7 @@ class BundleWriter:
         _refuse_foreign(self.path)
         with _writing(self.path):
             self._open_staging().put_in_place()
-        return Bundle(self.path, written.manifest)
+        return replace(written, root=self.path)
 
     def _open_staging(self) -> Staging:
         if self._staging is None:
@@ -262,8 +285,9 @@ def _identity(root: Path) -> tuple[int, int] | None:
 
 
 def _checked(root: Path, *, check_hashes: bool) -> Bundle:
-    manifest = _read_manifest(root)
+    manifest, manifest_sha256 = _read_manifest(root)
     _refuse_unlisted(root, manifest)
+    signature = _read_signature(root)
     for entry in manifest.files:
         with _opened(root, entry.path) as file:
             size_bytes, sha256 = os.fstat(file.fileno()).st_size, entry.sha256
@@ -271,10 +295,21 @@ def _checked(root: Path, *, check_hashes: bool) -> Bundle:
             if check_hashes and size_bytes == entry.size_bytes:
                 size_bytes, sha256 = _hash(file, entry.size_bytes)
             _compare(entry, size_bytes, sha256)
-    return Bundle(root, manifest)
+    return Bundle(root, manifest, manifest_sha256, signature)
 
 
-def _read_manifest(root: Path) -> Manifest:
+def _read_signature(root: Path) -> bytes | None:
+    if not os.path.lexists(root / SIGNATURE):
+        return None
+    with _opened(root, SIGNATURE) as file:
+        content = file.read(_MAX_SIGNATURE_BYTES + 1)
+    if len(content) > _MAX_SIGNATURE_BYTES:
+        raise BundleFormatError(f"{SIGNATURE} is larger than {_MAX_SIGNATURE_BYTES} bytes.")
+    return content
+
+
+def _read_manifest(root: Path) -> tuple[Manifest, str]:
+    """Return the manifest, and the SHA-256 of the bytes that it was read from."""
     if not root.is_dir():
         found = "is a file" if root.exists() else "does not exist"
         raise BundleFormatError(f"'{root}' {found}; expected the directory of a bundle.")
@@ -288,12 +323,12 @@ def _read_manifest(root: Path) -> Manifest:
         text = data.decode()
     except UnicodeDecodeError as error:
         raise BundleFormatError(f"{MANIFEST} is not UTF-8: {error}") from error
-    return Manifest.from_json(text)
+    return Manifest.from_json(text), hashlib.sha256(data).hexdigest()
 
 
 def _refuse_unlisted(root: Path, manifest: Manifest) -> None:
     """Refuse links, special files, and whatever the manifest does not list."""
-    files = {MANIFEST, *(entry.path for entry in manifest.files)}
+    files = {MANIFEST, SIGNATURE, *(entry.path for entry in manifest.files)}
     folders = {str(parent) for path in files for parent in PurePosixPath(path).parents}
     pending = ["."]
     while pending:
@@ -397,7 +432,8 @@ def _check_replaceable(path: Path) -> None:
     with _reading(path):
         if path.is_dir() and not os.listdir(path):
             return
-    _refuse_unlisted(path, _read_manifest(path))
+    manifest, _ = _read_manifest(path)
+    _refuse_unlisted(path, manifest)
 
 
 @contextmanager

@@ -7,8 +7,10 @@
     ├── BundleError
     │   ├── BundleFormatError     not a bundle, or one this version cannot read
     │   ├── BundleIntegrityError  files differ from what the manifest lists
+    │   ├── SignatureError        unsigned, signed by another, changed since, or too old
     │   └── TargetMismatchError   nothing in the bundle fits this machine
-    │       └── PendingError      what fits is not built yet (`command`: what finishes it)
+    │       ├── PendingError      what fits is not built yet (`command`: what finishes it)
+    │       └── UnverifiedError   an engine of this machine has no sound proof (`command`)
     ├── RunError
     │   ├── EngineLoadError       an artifact that should load did not
     │   ├── FrameError            an input of the wrong dtype, shape or content
@@ -70,12 +72,24 @@ class BundleIntegrityError(BundleError):
     """The bundle's files differ from what its manifest lists."""
 
 
+class SignatureError(BundleError):
+    """The bundle is unsigned, signed by another key, changed since it was signed, or too old."""
+
+
 class TargetMismatchError(BundleError):
     """Nothing in the bundle fits this machine."""
 
 
 class PendingError(TargetMismatchError):
     """What fits this machine is not built yet; `command` finishes it."""
+
+    def __init__(self, message: str, *, command: str) -> None:
+        super().__init__(message)
+        self.command = command
+
+
+class UnverifiedError(TargetMismatchError):
+    """An engine finished on this machine has no sound proof; `command` makes it anew."""
 
     def __init__(self, message: str, *, command: str) -> None:
         super().__init__(message)

@@ -168,7 +168,8 @@ class Manifest:
             _match(_NAME, text, what)
         listed = {entry.path for entry in self.files}
         # Names that differ in case alone are one file on some of the media that bundles travel on.
-        if len({path.lower() for path in listed} | {"manifest.json"}) != len(self.files) + 1:
+        own = {"manifest.json", "signature.json"}  # written by the bundle, listed by nobody
+        if len({path.lower() for path in listed} | own) != len(self.files) + len(own):
             raise BundleFormatError("manifest: a file is listed twice")
         if not self.stages or len({s.name for s in self.stages}) != len(self.stages):
             raise BundleFormatError("manifest: stages are missing or share a name")

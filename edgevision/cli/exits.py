@@ -18,6 +18,8 @@ from edgevision.errors import (
     MissingDependencyError,
     ParityError,
     PendingError,
+    SignatureError,
+    UnverifiedError,
 )
 
 OK, NO, WRONG_USE, MISSING, PENDING, INTERRUPTED, READER_GONE = 0, 1, 2, 3, 4, 130, 141
@@ -28,6 +30,8 @@ _CODES: tuple[tuple[type[BaseException], int], ...] = (
     (MissingDependencyError, MISSING),
     (ParityError, NO),
     (BundleIntegrityError, NO),
+    (SignatureError, NO),
+    (UnverifiedError, NO),
     (ExportError, NO),
     (BuildError, NO),
     (BundleFormatError, WRONG_USE),

@@ -12,6 +12,7 @@ from edgevision.cli.verbs import Verbs, verb
 from edgevision.terminal import print_json
 
 if TYPE_CHECKING:
+    from edgevision.bundle import Bundle
     from edgevision.manifest import Manifest
 
 
@@ -20,6 +21,8 @@ def add_to(verbs: Verbs) -> None:
     verify = verb(verbs, "verify", _verify)
     verify.add_argument("bundle", type=Path)
     verify.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    verify.add_argument("--key", type=Path, metavar="NAME.pub", help="refuse any other signature")
+    verify.add_argument("--minimum-version", type=int, default=0, metavar="N")
     inspect = verb(verbs, "inspect", _inspect)
     inspect.add_argument("bundle", type=Path)
 
@@ -30,6 +33,7 @@ def _verify(options: argparse.Namespace) -> int:
     from edgevision.runtime.verify import verify
 
     bundle = Bundle.open(options.bundle)
+    signed = _signed(bundle, options)
     reports = verify(bundle, device=options.device)
     passed = all(report.passed for report in reports)
     if options.json:
@@ -37,13 +41,28 @@ def _verify(options: argparse.Namespace) -> int:
             {"name": r.name, "mismatch_share": r.mismatch_share, "passed": r.passed}
             for r in reports
         ]
-        print_json({"bundle": str(options.bundle), "passed": passed, "parity": found})
+        print_json({"bundle": str(options.bundle), "passed": passed, "signature": signed,
+                    "parity": found})  # fmt: skip
     else:
-        print(f"{len(bundle.manifest.files)} files match their hashes")
+        print(f"{len(bundle.manifest.files)} files match their hashes; {signed}")
         for report in reports:
             print(report)
         print("verified" if passed else "NOT verified: do not use this bundle here")
     return OK if passed else NO
+
+
+def _signed(bundle: Bundle, options: argparse.Namespace) -> str:
+    from edgevision.signature import Signature, check_signature
+
+    if options.key is None and options.minimum_version:
+        raise ValueError("--minimum-version says nothing without --key NAME.pub")
+    if options.key is not None:
+        found = check_signature(bundle, options.key, minimum_version=options.minimum_version)
+        return f"version {found.version}, signed by key {found.key}"
+    if bundle.signature is None:
+        return "not signed"
+    found = Signature.from_bytes(bundle.signature)
+    return f"version {found.version} by key {found.key}, NOT CHECKED: give --key NAME.pub"
 
 
 def _inspect(options: argparse.Namespace) -> int:

@@ -19,6 +19,7 @@ from edgevision.runtime.program import Program
 from edgevision.runtime.select import Selection, select
 from edgevision.runtime.session import Session
 from edgevision.runtime.words import WordModel
+from edgevision.signature import check_signature
 from edgevision.targets import Flavour
 
 _log = logging.getLogger(__name__)
@@ -31,6 +32,8 @@ def load(
     device: str = "auto",
     binding: str = "auto",
     options: RunOptions = _DEFAULTS,
+    require_signature: str | os.PathLike[str] | None = None,
+    minimum_version: int = 0,
 ) -> Model:
     """Open a bundle, make its model ready and run it once; never builds or falls back silently.
 
@@ -39,12 +42,15 @@ def load(
         device: "auto" takes a GPU artifact that fits and else the CPU's; "cpu" or "cuda" insist.
         binding: how the GPU is driven: "cuda-bindings", "pycuda", or the first that works.
         options: slots, graphs, priority.
+        require_signature: a public key's file; a bundle that it did not sign is refused.
+        minimum_version: a signed bundle below it is refused, e.g. the last version that ran.
 
     Returns:
         The model; close it, or use it in a `with` statement. `explain()` says what was chosen.
 
     Raises:
         BundleError: it is no bundle, it was changed, or nothing in it fits this machine.
+        SignatureError: it is unsigned, signed by another, changed since, or too old.
         EngineLoadError: the artifact that fits does not load.
         MissingDependencyError: the artifact that fits needs a package that is not installed.
         CudaError: the GPU cannot be used, or its memory is full.
@@ -53,7 +59,7 @@ def load(
         >>> with edgevision.load("road.ev") as model:  # doctest: +SKIP
         ...     mask = model(frame).mask
     """
-    opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    opened = _open(bundle, require_signature, minimum_version)
     manifest = opened.manifest
     if len(manifest.stages) != 1:
         how = "Open it with edgevision.load_words." if manifest.task == "caption" else ""
@@ -79,6 +85,8 @@ def load_words(
     device: str = "auto",
     binding: str = "auto",
     options: RunOptions = _DEFAULTS,
+    require_signature: str | os.PathLike[str] | None = None,
+    minimum_version: int = 0,
 ) -> WordModel:
     """Open a bundle of a captioner that was built with form="step"; see `load`.
 
@@ -88,7 +96,7 @@ def load_words(
         MissingDependencyError: an artifact that fits needs a package that is not installed.
         CudaError: the GPU cannot be used, or its memory is full.
     """
-    opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    opened = _open(bundle, require_signature, minimum_version)
     manifest = opened.manifest
     task, end, max_length = words_of(manifest, opened.read)
     chosen = [select(stage, device=device) for stage in manifest.stages]
@@ -114,6 +122,19 @@ def load_words(
         explained="\n".join(map(str, chosen)),
         options=options,
     )
+
+
+def _open(
+    bundle: str | os.PathLike[str] | Bundle,
+    key: str | os.PathLike[str] | None,
+    minimum_version: int,
+) -> Bundle:
+    opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    if key is not None:
+        check_signature(opened, key, minimum_version=minimum_version)
+    elif minimum_version:
+        raise ValueError("minimum_version: without require_signature a version proves nothing")
+    return opened
 
 
 def open_session(

@@ -44,11 +44,12 @@ def test_errors_carry_what_they_found() -> None:
     assert errors.ParityError("no").report is None
     assert errors.BuildError("no", log="[E] unsupported").log == "[E] unsupported"
     assert errors.BuildError("no").log == ""
-    assert errors.PendingError("no", command="edgevision build").command == "edgevision build"
+    for kind in (errors.PendingError, errors.UnverifiedError):
+        assert kind("no", command="edgevision build").command == "edgevision build"
     assert errors.MissingDependencyError("no", name="torch").name == "torch"
 
 
-@pytest.mark.parametrize("name", sorted(set(ERRORS) - {"PendingError"}))
+@pytest.mark.parametrize("name", sorted(set(ERRORS) - {"PendingError", "UnverifiedError"}))
 def test_messages_survive_pickle_and_copy(name: str) -> None:
     error = ERRORS[name]("what happened")
     for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):

@@ -1,0 +1,360 @@
+"""Signed bundles: what is not exactly what the key signed is refused, by `load` itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import edgevision
+from edgevision.bundle import SIGNATURE, Bundle, BundleWriter
+from edgevision.cli import main
+from edgevision.errors import (
+    BundleError,
+    BundleFormatError,
+    BundleIntegrityError,
+    FileReadError,
+    SignatureError,
+)
+from edgevision.manifest import FileEntry, Manifest
+from edgevision.signature import PASSPHRASE, Signature, check_signature, keygen, sign
+from tests.runtime.conftest import semantic_bundle
+
+pytest.importorskip("cryptography")
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return keygen(tmp_path_factory.mktemp("keys") / "ours")
+
+
+@pytest.fixture
+def signed(bundle: Bundle, keys: tuple[Path, Path]) -> Bundle:
+    sign(bundle.root, keys[0], version=3)
+    return Bundle.open(bundle.root)
+
+
+def refused(bundle: Bundle, public: Path, message: str, minimum_version: int = 0) -> None:
+    with pytest.raises(SignatureError, match=message):
+        edgevision.load(bundle.root, require_signature=public, minimum_version=minimum_version)
+
+
+def test_a_signed_bundle_loads(signed: Bundle, keys: tuple[Path, Path]) -> None:
+    with edgevision.load(signed.root, require_signature=keys[1], minimum_version=3) as model:
+        assert model.manifest == signed.manifest
+    with edgevision.load(signed.root) as model:
+        assert model.manifest == signed.manifest
+    found = check_signature(signed, keys[1])
+    assert found.version == 3
+    assert sign(signed.root, keys[0]).version == 4
+
+
+def test_an_unsigned_one_is_refused(bundle: Bundle, keys: tuple[Path, Path]) -> None:
+    refused(bundle, keys[1], r"is not signed. Sign it where it was made: edgevision sign tiny\.ev")
+
+
+def test_one_signed_by_another_is_refused(
+    bundle: Bundle, keys: tuple[Path, Path], tmp_path: Path
+) -> None:
+    other, _ = keygen(tmp_path / "other")
+    sign(bundle.root, other)
+    refused(bundle, keys[1], r"is signed by key \w{16}, '.*ours\.pub' is key \w{16}")
+
+
+def test_one_that_claims_our_key_is_refused(
+    bundle: Bundle, keys: tuple[Path, Path], tmp_path: Path
+) -> None:
+    other, _ = keygen(tmp_path / "other")
+    ours = sign(bundle.root, keys[0])
+    theirs = sign(bundle.root, other)
+    Bundle.open(bundle.root).write_signature(replace(theirs, key=ours.key).to_bytes())
+    refused(bundle, keys[1], "is not what key")
+
+
+def test_a_roll_back_is_refused(signed: Bundle, keys: tuple[Path, Path]) -> None:
+    refused(signed, keys[1], "is version 3, below the minimum 4", minimum_version=4)
+    newer = replace(Signature.from_bytes(signed.signature or b""), version=4)
+    signed.write_signature(newer.to_bytes())
+    refused(signed, keys[1], "its manifest or its version was changed", minimum_version=4)
+    with pytest.raises(ValueError, match="without require_signature a version proves nothing"):
+        edgevision.load(signed.root, minimum_version=4)
+
+
+def test_a_lower_version_is_not_signed(signed: Bundle, keys: tuple[Path, Path]) -> None:
+    with pytest.raises(SignatureError, match="is signed as version 3 already, and 2 is lower"):
+        sign(signed.root, keys[0], version=2)
+    with pytest.raises(ValueError, match="version: got 0, expected 1 or more"):
+        sign(signed.root, keys[0], version=0)
+
+
+def test_a_signature_of_another_bundle_is_refused(
+    signed: Bundle, keys: tuple[Path, Path], tmp_path: Path
+) -> None:
+    other = semantic_bundle(tmp_path / "other.ev", artifacts=())
+    other.write_signature(signed.signature or b"")
+    refused(Bundle.open(other.root), keys[1], "is not what key")
+
+
+@pytest.mark.parametrize("name", ["stages/main/model.onnx", "golden.npz", "manifest.json"])
+def test_any_file_that_was_changed_is_refused(
+    signed: Bundle, keys: tuple[Path, Path], name: str
+) -> None:
+    file = signed.root / name
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(BundleError):
+        edgevision.load(signed.root, require_signature=keys[1])
+
+
+def test_a_manifest_that_lists_other_hashes_is_refused(
+    signed: Bundle, keys: tuple[Path, Path]
+) -> None:
+    """The attack that hashes alone do not stop: file and manifest changed together."""
+    with BundleWriter(signed.root) as writer:
+        for entry in signed.manifest.files:
+            if entry.path != "golden.npz":
+                writer.add(entry.path, signed.read(entry.path))
+        writer.add_golden("main", *signed.golden("main"))
+        changed = writer.publish(replace(signed.manifest, name="changed", files=()))
+    assert changed.signature is None, "what is published anew has no signature"
+    changed.write_signature(signed.signature or b"")
+    refused(Bundle.open(changed.root), keys[1], "is not what key")
+
+
+def test_a_bundle_that_is_broken_is_not_signed(bundle: Bundle, keys: tuple[Path, Path]) -> None:
+    (bundle.root / "stages/main/model.onnx").write_bytes(b"other")
+    with pytest.raises(BundleIntegrityError):
+        sign(bundle.root, keys[0])
+    assert not (bundle.root / SIGNATURE).exists()
+    assert [p.name for p in bundle.root.parent.iterdir()] == [bundle.root.name]
+
+
+def test_the_signature_is_a_plain_small_file_that_no_manifest_lists(
+    signed: Bundle, tmp_path: Path
+) -> None:
+    file = signed.root / SIGNATURE
+    kept = file.read_bytes()
+    file.write_bytes(b" " * 5000)
+    with pytest.raises(BundleFormatError, match="larger than 4096 bytes"):
+        Bundle.open(signed.root)
+    file.unlink()
+    (tmp_path / "elsewhere").write_bytes(kept)
+    file.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(BundleIntegrityError):
+        Bundle.open(signed.root)
+    entry = FileEntry(SIGNATURE, 1, "0" * 64)
+    with pytest.raises(BundleFormatError, match="listed twice"):
+        replace(signed.manifest, files=(*signed.manifest.files, entry))
+    with BundleWriter(tmp_path / "new.ev") as writer, pytest.raises(ValueError, match="itself"):
+        writer.add(SIGNATURE, b"")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text + "\n",
+        lambda text: " " + text,
+        lambda text: text.rstrip(),
+        lambda text: text.replace("ed25519", "none"),
+        lambda text: text.replace('"schema": 1', '"schema": 2'),
+        lambda text: text.replace('"version": 3', '"version": 3.0'),
+        lambda text: text.replace('"version": 3', '"version": true'),
+        lambda text: text.replace('"version": 3', '"version": "3"'),
+        lambda text: text.replace('"version": 3', '"version": -3'),
+        lambda text: text.replace('"version": 3', '"version": 3, "version": 3'),
+        lambda text: text.replace('"version": 3', '"note": 1, "version": 3'),
+        lambda text: text.replace('"version": 3', f'"version": {1 << 64}'),
+        lambda text: json.dumps(json.loads(text)),
+        lambda text: json.dumps(json.loads(text), indent=1),
+        lambda text: text.replace(json.loads(text)["key"], json.loads(text)["key"].upper() + "A"),
+        lambda _: "[]",
+        lambda _: "null",
+        lambda _: "",
+        lambda _: "[" * 3000,
+        lambda _: "\ud83d\udca9",
+    ],
+)
+def test_there_is_one_way_to_write_a_signature(
+    signed: Bundle, keys: tuple[Path, Path], change: object
+) -> None:
+    text = (signed.signature or b"").decode()
+    changed = change(text)  # type: ignore[operator]
+    if changed == text:
+        pytest.fail("nothing was changed")
+    signed.write_signature(changed.encode("utf-8", "surrogatepass"))
+    refused(Bundle.open(signed.root), keys[1], "is not as `edgevision sign` writes it")
+
+
+def mutations(content: bytes, other: bytes, count: int, seed: int) -> Iterator[bytes]:
+    """Give bytes unlike `content`: flipped, inserted, cut, swapped, spliced with `other`."""
+    rng = random.Random(seed)
+    while count:
+        made = bytearray(content)
+        for _ in range(rng.choice((1, 1, 1, 2, 8))):
+            at = rng.randrange(len(made))
+            match rng.randrange(6):
+                case 0:
+                    made[at] ^= 1 << rng.randrange(8)
+                case 1:
+                    made[at:at] = bytes([rng.randrange(256)])
+                case 2:
+                    del made[at : at + rng.randrange(1, 4)]
+                case 3:
+                    to = rng.randrange(len(made))
+                    made[at], made[to] = made[to], made[at]
+                case 4:
+                    made[at : at + 16] = other[at : at + 16]
+                case _:
+                    made[at] = rng.choice(b"0123456789abcdef")
+            if not made:
+                break
+        if bytes(made) != content:
+            count -= 1
+            yield bytes(made)
+
+
+def test_five_thousand_mutations_never_pass(
+    signed: Bundle, keys: tuple[Path, Path], tmp_path: Path
+) -> None:
+    other = semantic_bundle(tmp_path / "other.ev", artifacts=())
+    sign(other.root, keys[0], version=3)
+    theirs = Bundle.open(other.root)
+    manifest = (signed.root / "manifest.json").read_bytes()
+    signature = signed.signature or b""
+    passed = 0
+    for made in mutations(signature, theirs.signature or b"", 2500, seed=1):
+        try:
+            check_signature(replace(signed, signature=made), keys[1])
+            passed += 1
+        except SignatureError:
+            pass
+    file = signed.root / "manifest.json"
+    for number, made in enumerate(
+        mutations(manifest, (theirs.root / "manifest.json").read_bytes(), 2500, seed=2)
+    ):
+        file.write_bytes(made)
+        try:
+            if number % 50 == 0:
+                edgevision.load(signed.root, require_signature=keys[1]).close()
+            else:
+                check_signature(Bundle.open(signed.root, check_hashes=False), keys[1])
+            passed += 1
+        except BundleError:
+            pass
+    assert passed == 0
+    file.write_bytes(manifest)
+    assert check_signature(Bundle.open(signed.root), keys[1]).version == 3
+
+
+def test_keys_are_never_replaced_and_private(tmp_path: Path) -> None:
+    private, public = keygen(tmp_path / "k")
+    assert private.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(FileReadError, match=r"k\.key and .*k\.pub is there already"):
+        keygen(tmp_path / "k")
+    public.unlink()
+    with pytest.raises(FileReadError, match=r"k\.key is there already and is not replaced"):
+        keygen(tmp_path / "k")
+    with pytest.raises(FileReadError, match="could not write"):
+        keygen(tmp_path / "nowhere" / "k")
+
+
+def test_key_files_of_other_kinds_are_refused(
+    signed: Bundle, keys: tuple[Path, Path], tmp_path: Path
+) -> None:
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    elliptic = ec.generate_private_key(ec.SECP256R1())
+    pem = serialization.Encoding.PEM
+    secret = elliptic.private_bytes(
+        pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    public = elliptic.public_key().public_bytes(
+        pem, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    cases = {
+        "gone.pub": (None, "cannot be read: No such file"),
+        "text.pub": (b"hello", "is no public key"),
+        "swapped.pub": (keys[0].read_bytes(), "is no public key"),
+        "elliptic.pub": (public, "is no Ed25519 key"),
+        "huge.pub": (b"-" * 20_000, "larger than 16384 bytes"),
+    }
+    for name, (content, message) in cases.items():
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(FileReadError, match=message):
+            check_signature(signed, tmp_path / name)
+    for name, content, message in (
+        ("text.key", b"hello", "is no private key"),
+        ("swapped.key", keys[1].read_bytes(), "is no private key"),
+        ("elliptic.key", secret, "is no Ed25519 key"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        (tmp_path / name).chmod(0o600)
+        with pytest.raises(FileReadError, match=message):
+            sign(signed.root, tmp_path / name)
+    shutil.copy(keys[0], tmp_path / "open.key")
+    (tmp_path / "open.key").chmod(0o644)
+    with pytest.raises(FileReadError, match=r"can be read by others \(mode 644\)"):
+        sign(signed.root, tmp_path / "open.key")
+
+
+def test_an_encrypted_key_needs_its_passphrase(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PASSPHRASE, "correct horse")
+    private, public = keygen(tmp_path / "k")
+    assert b"ENCRYPTED" in private.read_bytes()
+    sign(bundle.root, private)
+    check_signature(Bundle.open(bundle.root), public)
+    monkeypatch.setenv(PASSPHRASE, "battery staple")
+    with pytest.raises(FileReadError, match=f"or {PASSPHRASE} is wrong"):
+        sign(bundle.root, private)
+    monkeypatch.delenv(PASSPHRASE)
+    with pytest.raises(FileReadError, match=f"Set {PASSPHRASE}"):
+        sign(bundle.root, private)
+
+
+def test_the_command_line_signs_and_verifies(
+    bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, root = str(tmp_path / "k"), str(bundle.root)
+    assert main(["keygen", name]) == 0
+    assert "keep it secret" in capsys.readouterr().out
+    assert main(["verify", root]) == 0
+    assert "not signed" in capsys.readouterr().out
+    assert main(["sign", root, "--key", f"{name}.key", "--version", "7"]) == 0
+    assert "version 7, signed by key" in capsys.readouterr().out
+    assert main(["verify", root]) == 0
+    assert "version 7 by key" in (told := capsys.readouterr().out)
+    assert "NOT CHECKED: give --key" in told
+    assert main(["verify", root, "--key", f"{name}.pub", "--minimum-version", "7"]) == 0
+    assert "version 7, signed by key" in capsys.readouterr().out
+    assert main(["verify", root, "--key", f"{name}.pub", "--minimum-version", "8"]) == 1
+    assert "below the minimum 8" in capsys.readouterr().err
+    assert main(["verify", root, "--minimum-version", "8"]) == 2
+    assert "says nothing without --key" in capsys.readouterr().err
+    (bundle.root / SIGNATURE).unlink()
+    assert main(["verify", root, "--key", f"{name}.pub"]) == 1
+    assert "is not signed" in capsys.readouterr().err
+
+
+def test_a_signature_that_cannot_be_written_leaves_nothing(
+    bundle: Bundle, keys: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(BundleError, match="No space left"):
+        sign(bundle.root, keys[0])
+    monkeypatch.undo()
+    assert sorted(p.name for p in bundle.root.parent.iterdir()) == [bundle.root.name]
+    assert Manifest.from_json((bundle.root / "manifest.json").read_text()) == bundle.manifest
