@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 
-from edgevision.cli import bench, build, check, inspect, machine, run, sign
+from edgevision.cli import bench, build, cache, check, inspect, machine, run, sign
 from edgevision.cli.exits import INTERRUPTED, KNOWN, READER_GONE, exit_code
 from edgevision.errors import BuildError
 
@@ -66,6 +66,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
-    for group in (build, check, inspect, sign, run, bench, machine):
+    for group in (build, check, inspect, sign, run, bench, cache, machine):
         group.add_to(verbs)
     return parser

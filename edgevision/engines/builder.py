@@ -37,6 +37,9 @@ class BuildRequest:
         profiles: bounds of the dynamic inputs, by name.
         workspace_bytes: most memory that the builder may use for tactics; None for its default.
         optimization_level: 0 (quick build) to 5; None for the builder's default.
+        version_compatible: a plan of full TensorRT that later versions run, too; without the lean
+            runtime inside, which the device must have then.
+        timing_cache: a file of measured kernels that full TensorRT reads and adds to.
     """
 
     graph: Path
@@ -45,6 +48,8 @@ class BuildRequest:
     profiles: Mapping[str, ShapeProfile] = field(default_factory=dict)
     workspace_bytes: int | None = None
     optimization_level: int | None = None
+    version_compatible: bool = False
+    timing_cache: Path | None = None
 
     def __post_init__(self) -> None:
         """Check the fields."""
@@ -63,6 +68,8 @@ class BuildRequest:
                 "profiles": {name: profile_to_json(p) for name, p in self.profiles.items()},
                 "workspace_bytes": self.workspace_bytes,
                 "optimization_level": self.optimization_level,
+                "version_compatible": self.version_compatible,
+                "timing_cache": str(self.timing_cache) if self.timing_cache else None,
             }
         )
 
@@ -72,6 +79,7 @@ class BuildRequest:
         fields = json.loads(text)
         target = fields.pop("target")
         versions = target.pop("versions")
+        timing_cache = fields.pop("timing_cache")
         return BuildRequest(
             graph=Path(fields.pop("graph")),
             target=TargetProfile(
@@ -82,6 +90,7 @@ class BuildRequest:
             ),
             output=Path(fields.pop("output")),
             profiles={n: profile_from_json(p, n) for n, p in fields.pop("profiles").items()},
+            timing_cache=Path(timing_cache) if timing_cache else None,
             **fields,
         )
 
@@ -99,6 +108,9 @@ class BuildResult:
         outputs: what comes out, as the builder saw it.
         seconds: how long the build took, the start of its process included.
         log: what the builder said; the end of it where it said much.
+        cached: whether it was built earlier, and only fetched.
+        layers: how many layers compute in each type, e.g. {"int8": 52}, by the engine's own
+            inspector; None where the builder offers none here.
     """
 
     path: Path
@@ -109,6 +121,8 @@ class BuildResult:
     outputs: tuple[TensorSpec, ...]
     seconds: float = 0.0
     log: str = ""
+    cached: bool = False
+    layers: Mapping[str, int] | None = None
 
     def to_json(self) -> dict[str, object]:
         """Return what only the builder knows as JSON."""
@@ -117,6 +131,7 @@ class BuildResult:
             "sm": list(self.sm),
             "inputs": [spec_to_json(spec) for spec in self.inputs],
             "outputs": [spec_to_json(spec) for spec in self.outputs],
+            "layers": None if self.layers is None else dict(self.layers),
         }
 
     @staticmethod
@@ -129,7 +144,16 @@ class BuildResult:
             sm=tuple(fields["sm"]),
             inputs=tuple(spec_from_json(spec, "input") for spec in fields["inputs"]),
             outputs=tuple(spec_from_json(spec, "output") for spec in fields["outputs"]),
+            layers=_layers(fields["layers"]),
         )
+
+
+def _layers(told: object) -> Mapping[str, int] | None:
+    if told is None:
+        return None
+    if not isinstance(told, dict) or not all(type(count) is int for count in told.values()):
+        raise TypeError("layers: expected counts by type")
+    return {str(kind): count for kind, count in told.items()}
 
 
 class Builder(Protocol):
@@ -145,6 +169,9 @@ class Builder(Protocol):
 
     def unavailable(self, target: TargetProfile) -> str | None:
         """Return why this machine cannot build for `target`; None if it can."""
+
+    def version(self) -> str | None:
+        """Return the version that would build here, imported or not; None if it is not known."""
 
     def build(self, request: BuildRequest, progress: Progress) -> BuildResult:
         """Write the artifact to `request.output`.

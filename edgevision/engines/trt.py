@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-import importlib.metadata
+import contextlib
 import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
-from edgevision._optional import require
+from edgevision._optional import installed_version, require
 from edgevision.engines.builder import BuildRequest, BuildResult
-from edgevision.engines.tensorrt_network import build_plan
+from edgevision.engines.delivered import layers_from_inspector
+from edgevision.engines.tensorrt_network import build_plan, make_logger
 from edgevision.errors import BuildError
 from edgevision.progress import Progress
+from edgevision.runtime.backends.trt_rtx import read_cache, write_cache
 from edgevision.runtime.cuda.gpu import compute_capability
 from edgevision.targets import Flavour, TargetProfile
+
+if TYPE_CHECKING:
+    import tensorrt
 
 
 class TrtBuilder:
@@ -31,7 +40,11 @@ class TrtBuilder:
                 "TensorRT is not installed. On a Jetson use JetPack's, from a virtual environment "
                 "with --system-site-packages; elsewhere pip install 'edgevision[tensorrt]'"
             )
-        return _version_mismatch(target, _installed_version())
+        return _version_mismatch(target, self.version())
+
+    def version(self) -> str | None:
+        """Return TensorRT's version; None if it is not installed, or does not tell."""
+        return installed_version("tensorrt")
 
     def build(self, request: BuildRequest, progress: Progress) -> BuildResult:
         """Write the engine to `request.output`.
@@ -46,8 +59,56 @@ class TrtBuilder:
         reason = _gpu_mismatch(request.target, sm) or _version_mismatch(request.target, version)
         if sm is None or reason:
             raise BuildError(f"nothing can be built for '{request.target.name}' here: {reason}")
-        inputs, outputs = build_plan(trt, request, progress)
-        return BuildResult(request.output, self.flavour, version, (sm,), inputs, outputs)
+        configs: list[tensorrt.IBuilderConfig] = []
+
+        def configure(config: tensorrt.IBuilderConfig) -> None:
+            # So that the inspector tells each layer's types.
+            config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+            if request.version_compatible:
+                config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+                # The lean runtime inside would be code that every load executes.
+                config.set_flag(trt.BuilderFlag.EXCLUDE_LEAN_RUNTIME)
+            if request.timing_cache is not None:
+                _use_timings(config, request.timing_cache)
+            configs.append(config)
+
+        inputs, outputs = build_plan(trt, request, progress, configure)
+        if request.timing_cache is not None:
+            _keep_timings(configs[0], request.timing_cache)
+        layers = _layers(trt, request.output.read_bytes())
+        return BuildResult(
+            request.output, self.flavour, version, (sm,), inputs, outputs, layers=layers
+        )
+
+
+def _use_timings(config: tensorrt.IBuilderConfig, file: Path) -> None:
+    """Give the builder what earlier builds measured; a damaged file counts as empty."""
+    timings = config.create_timing_cache(read_cache(file) or b"")
+    if timings is None or not config.set_timing_cache(timings, False):
+        config.set_timing_cache(config.create_timing_cache(b""), False)
+
+
+def _keep_timings(config: tensorrt.IBuilderConfig, file: Path) -> None:
+    """Keep what was measured, together with what another build kept meanwhile."""
+    timings = config.get_timing_cache()
+    if timings is None:
+        return
+    # Losing it costs the next build some time, and nothing else.
+    with contextlib.suppress(OSError):
+        if (other := read_cache(file)) is not None:
+            timings.combine(config.create_timing_cache(other), True)
+        write_cache(file, bytes(timings.serialize()))
+
+
+def _layers(trt: ModuleType, plan: bytes) -> Mapping[str, int] | None:
+    """Return the plan's layers by type, as its own inspector tells them."""
+    runtime = trt.Runtime(make_logger(trt))
+    engine = runtime.deserialize_cuda_engine(plan)
+    if engine is None:
+        return None
+    inspector = engine.create_engine_inspector()
+    told = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
+    return layers_from_inspector(str(told))
 
 
 def _gpu_mismatch(target: TargetProfile, sm: str | None) -> str | None:
@@ -73,10 +134,3 @@ def within(version: str, first: str, last: str) -> bool:
         tuple(int(part) for part in v.split(".")[:2]) for v in (version, first, last)
     )
     return low <= have <= high
-
-
-def _installed_version() -> str | None:
-    """Return TensorRT's version without importing it; None if no package metadata tells."""
-    # The distribution's name varies: tensorrt, tensorrt-cu12, tensorrt-cu13.
-    names = importlib.metadata.packages_distributions().get("tensorrt", [])
-    return importlib.metadata.version(names[0]) if names else None

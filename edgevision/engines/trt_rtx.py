@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING
 
-from edgevision._optional import require
+from edgevision._optional import installed_version, require
 from edgevision.engines.builder import BuildRequest, BuildResult
 from edgevision.engines.tensorrt_network import build_plan
 from edgevision.errors import BuildError
@@ -26,6 +26,10 @@ class RtxBuilder:
         if importlib.util.find_spec("tensorrt_rtx") is None:
             return "TensorRT for RTX is not installed; pip install 'edgevision[rtx]'"
         return None
+
+    def version(self) -> str | None:
+        """Return TensorRT-RTX's version; None if it is not installed, or does not tell."""
+        return installed_version("tensorrt_rtx")
 
     def build(self, request: BuildRequest, progress: Progress) -> BuildResult:
         """Write the engine to `request.output`; its `sm` are those that this version knows.

@@ -13,6 +13,8 @@ from edgevision.runtime.backends.trt import trt_program
 from edgevision.runtime.backends.trt_rtx import trt_rtx_program
 from edgevision.runtime.cuda.device import cuda_device
 from edgevision.runtime.device import Device
+from edgevision.runtime.finished import Finished, engines_folder, finished
+from edgevision.runtime.machine import machine_name
 from edgevision.runtime.model import Model, task_of, words_of
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.program import Program
@@ -34,6 +36,8 @@ def load(
     options: RunOptions = _DEFAULTS,
     require_signature: str | os.PathLike[str] | None = None,
     minimum_version: int = 0,
+    engines: str | os.PathLike[str] | None = None,
+    allow_unverified: bool = False,
 ) -> Model:
     """Open a bundle, make its model ready and run it once; never builds or falls back silently.
 
@@ -44,6 +48,8 @@ def load(
         options: slots, graphs, priority.
         require_signature: a public key's file; a bundle that it did not sign is refused.
         minimum_version: a signed bundle below it is refused, e.g. the last version that ran.
+        engines: where the engines finished on this machine lie; beside the bundle by default.
+        allow_unverified: run such an engine though its proof is not sound; a warning says so.
 
     Returns:
         The model; close it, or use it in a `with` statement. `explain()` says what was chosen.
@@ -51,6 +57,7 @@ def load(
     Raises:
         BundleError: it is no bundle, it was changed, or nothing in it fits this machine.
         SignatureError: it is unsigned, signed by another, changed since, or too old.
+        UnverifiedError: an engine finished on this machine has no sound proof.
         EngineLoadError: the artifact that fits does not load.
         MissingDependencyError: the artifact that fits needs a package that is not installed.
         CudaError: the GPU cannot be used, or its memory is full.
@@ -68,7 +75,8 @@ def load(
         )
     task = task_of(manifest, opened.read)
     stage = manifest.stages[0]
-    selection = select(stage, device=device)
+    beside = engines_beside(opened, engines)
+    selection = select(stage, device=device, beside=beside, allow_unverified=allow_unverified)
     _log.info("%s: %s", manifest.name, selection)
     session = open_session(opened, stage, selection, binding=binding, options=options)
     try:
@@ -87,6 +95,8 @@ def load_words(
     options: RunOptions = _DEFAULTS,
     require_signature: str | os.PathLike[str] | None = None,
     minimum_version: int = 0,
+    engines: str | os.PathLike[str] | None = None,
+    allow_unverified: bool = False,
 ) -> WordModel:
     """Open a bundle of a captioner that was built with form="step"; see `load`.
 
@@ -99,7 +109,11 @@ def load_words(
     opened = _open(bundle, require_signature, minimum_version)
     manifest = opened.manifest
     task, end, max_length = words_of(manifest, opened.read)
-    chosen = [select(stage, device=device) for stage in manifest.stages]
+    beside = engines_beside(opened, engines)
+    chosen = [
+        select(stage, device=device, beside=beside, allow_unverified=allow_unverified)
+        for stage in manifest.stages
+    ]
     if len({selection.on_gpu for selection in chosen}) > 1:
         raise EngineLoadError(
             f"the stages of '{manifest.name}' would run on different devices: "
@@ -122,6 +136,11 @@ def load_words(
         explained="\n".join(map(str, chosen)),
         options=options,
     )
+
+
+def engines_beside(bundle: Bundle, engines: str | os.PathLike[str] | None = None) -> list[Finished]:
+    """Return the engines that were finished on a device, with what speaks against each."""
+    return finished(bundle, engines_folder(bundle.root, engines), machine_name)
 
 
 def _open(
@@ -165,7 +184,8 @@ def open_program(
     """
     artifact = selection.artifact
     assert artifact.path is not None  # `select` never chooses a pending one
-    data = bundle.read(artifact.path)
+    beside = selection.finished
+    data = bundle.read(artifact.path) if beside is None else beside.read(stage.name)
     program = _program(data, artifact.flavour, device, options)
     if (program.inputs, program.outputs) != (stage.inputs, stage.outputs):
         program.close()

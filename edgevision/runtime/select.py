@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from edgevision.errors import MissingDependencyError, PendingError, TargetMismatchError
+from edgevision._optional import installed_version
+from edgevision.capabilities import runs_plan_of
+from edgevision.errors import (
+    MissingDependencyError,
+    PendingError,
+    TargetMismatchError,
+    UnverifiedError,
+)
 from edgevision.manifest import Artifact, Stage
 from edgevision.runtime.cuda.gpu import compute_capability
+from edgevision.runtime.finished import Finished, Record
 from edgevision.targets import Flavour
 
 # Per flavour: the packages that carry its runtime, how many parts of the version must be the
@@ -40,7 +48,7 @@ class Machine:
 def this_machine() -> Machine:
     """Ask the driver and the installed packages, importing none of them."""
     modules = ["onnxruntime", *(name for names, *_ in _RUNTIMES.values() for name in names)]
-    found = {name: _version(name) for name in modules if _is_installed(name)}
+    found = {name: installed_version(name) or "" for name in modules if _is_installed(name)}
     return Machine(compute_capability(), found, any(map(_is_installed, _BINDINGS)))
 
 
@@ -53,12 +61,14 @@ class Selection:
         on_gpu: whether it runs on a GPU.
         reason: why it was chosen.
         rejected: each other target, and why not.
+        finished: the engine beside the bundle, if it is one; None if it lies in the bundle.
     """
 
     artifact: Artifact
     on_gpu: bool
     reason: str
     rejected: tuple[tuple[str, str], ...]
+    finished: Finished | None = None
 
     def __str__(self) -> str:
         """Return one line for the choice and one for each artifact left aside."""
@@ -68,15 +78,30 @@ class Selection:
 
 
 def select(
-    stage: Stage, *, device: str, machine: Callable[[], Machine] = this_machine
+    stage: Stage,
+    *,
+    device: str,
+    machine: Callable[[], Machine] = this_machine,
+    beside: Sequence[Finished] = (),
+    allow_unverified: bool = False,
 ) -> Selection:
     """Choose the artifact of `stage` to run on `device`, "auto", "cpu" or "cuda".
 
     "auto" takes an engine for this GPU if there is one, and else the CPU's. "cuda" also takes an
-    ONNX file, through ONNX Runtime's CUDA provider.
+    ONNX file, through ONNX Runtime's CUDA provider. An engine that was finished on this machine
+    comes before those in the bundle; one without a sound proof is an error and is never passed
+    over, for what would run in its place is slower, and nobody would know.
+
+    Args:
+        stage: what shall run.
+        device: where.
+        machine: asked what is here.
+        beside: engines finished on the device.
+        allow_unverified: run such an engine though its proof is not sound; a warning says so.
 
     Raises:
         ValueError: the device is unknown.
+        UnverifiedError: an engine beside the bundle has no sound proof.
         PendingError: what would fit is not built yet.
         TargetMismatchError: nothing fits; the message gives each reason.
         MissingDependencyError: what fits needs a package that is not installed.
@@ -86,6 +111,11 @@ def select(
     has = machine()
     rejected: dict[str, str] = {}
     packages: list[str] = []
+    for found in sorted(beside, key=lambda f: f.record is None or f.record.flavour is Flavour.ORT):
+        if reason := _elsewhere(found.record, device):
+            rejected[found.folder.name] = reason
+        else:
+            return _finished(stage, found, has, allow_unverified=allow_unverified)
     for artifact in sorted(stage.artifacts, key=lambda a: a.flavour is Flavour.ORT):
         reason, package = _unfit(artifact, device, has)
         if not reason:
@@ -105,6 +135,53 @@ def select(
         raise PendingError(f"{message} Finish it on the target with: {command}", command=command)
     wanted = "local" if device == "cuda" else "host-cpu"
     raise TargetMismatchError(f"{message} Add one with: edgevision build BUNDLE --target {wanted}")
+
+
+def _elsewhere(record: Record | None, device: str) -> str:
+    """Return why a finished engine has nothing to do with `device`; empty if it has."""
+    if record is None or device == "auto":
+        return ""
+    if record.flavour is Flavour.ORT:
+        return "runs on the CPU" if device == "cuda" else ""
+    return "runs on an NVIDIA GPU" if device == "cpu" else ""
+
+
+def _finished(stage: Stage, found: Finished, has: Machine, *, allow_unverified: bool) -> Selection:
+    """Return the choice of an engine beside the bundle, if its proof is sound."""
+    record, fault = found.record, found.fault
+    if record is not None and not fault:
+        fault = _outdated(record, has)
+    if record is None or (fault and not allow_unverified):
+        raise UnverifiedError(
+            f"the engine in '{found.folder}' is not used: {fault}. Finish it anew: "
+            f"{found.command}; or remove that folder to run what the bundle holds",
+            command=found.command,
+        )
+    if fault:
+        warnings.warn(f"the engine in '{found.folder}' runs unverified: {fault}", stacklevel=2)
+    if record.flavour is not Flavour.ORT and not has.has_binding:
+        raise MissingDependencyError(
+            "no CUDA binding is installed. Install one: pip install 'edgevision[cuda]'"
+        )
+    file = next((f.file for f in record.stages if f.name == stage.name), "")
+    artifact = Artifact(
+        record.target, record.flavour, f"{found.folder.name}/{file}", record.version
+    )
+    proof = f"proven on this machine on {record.date}" if not fault else f"UNVERIFIED: {fault}"
+    left = tuple((a.target, "not needed") for a in stage.artifacts if a.target != record.target)
+    return Selection(artifact, record.flavour is not Flavour.ORT, proof, left, found)
+
+
+def _outdated(record: Record, has: Machine) -> str:
+    """Return why this machine's runtime does not run an engine that was finished here."""
+    modules = ("onnxruntime",) if record.flavour is Flavour.ORT else _RUNTIMES[record.flavour][0]
+    here = next((has.versions[name] for name in modules if name in has.versions), None)
+    if here is None:
+        return f"{modules[0]} is not installed any more"
+    compatible = record.version_compatible and record.flavour is Flavour.TRT
+    if not runs_plan_of(record.version, here, version_compatible=compatible):
+        return f"it was made by {modules[0]} {record.version}; here is {here}"
+    return ""
 
 
 def _unfit(artifact: Artifact, device: str, has: Machine) -> tuple[str, str]:
@@ -155,9 +232,3 @@ def _is_installed(module: str) -> bool:
         return importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:  # its parent package is missing
         return False
-
-
-def _version(module: str) -> str:
-    """Return a module's version by its distribution; "" if no metadata tells."""
-    names = importlib.metadata.packages_distributions().get(module, [])
-    return importlib.metadata.version(names[0]) if names else ""

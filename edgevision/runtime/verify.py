@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 import numpy as np
@@ -10,15 +11,22 @@ import numpy.typing as npt
 from edgevision.bundle import Bundle
 from edgevision.manifest import Stage
 from edgevision.parity import ParityReport, compare_outputs
-from edgevision.runtime.load import open_session
+from edgevision.runtime.load import engines_beside, open_session
 from edgevision.runtime.select import select
 from edgevision.runtime.session import Session
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 
 
-def verify(bundle: Bundle, *, device: str = "auto") -> list[ParityReport]:
+def verify(
+    bundle: Bundle, *, device: str = "auto", engines: str | os.PathLike[str] | None = None
+) -> list[ParityReport]:
     """Run each stage's golden inputs through the artifact that this machine would use.
+
+    Args:
+        bundle: what is verified.
+        device: see `edgevision.load`.
+        engines: where the engines finished on this machine lie.
 
     Returns:
         One report per stage and output; a report that did not pass means: do not use it.
@@ -28,9 +36,10 @@ def verify(bundle: Bundle, *, device: str = "auto") -> list[ParityReport]:
         RunError: the artifact does not load or run.
     """
     reports = []
+    beside = engines_beside(bundle, engines)
     for stage in bundle.manifest.stages:
         inputs, outputs = bundle.golden(stage.name)
-        selection = select(stage, device=device)
+        selection = select(stage, device=device, beside=beside)
         with open_session(bundle, stage, selection) as session:
             name = f"{stage.name}/{selection.artifact.target}"
             reports += check_golden(

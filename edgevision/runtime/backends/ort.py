@@ -18,7 +18,7 @@ from edgevision.tensors import DType, TensorSpec
 
 # Quantises float biases with scale input x weight, which underflows where scales are float16: it
 # turned a correct INT8 + FP16 graph into noise (ONNX Runtime 1.32). Never worth the risk.
-_DISABLED_OPTIMIZERS = ["WeightBiasQuantization"]
+DISABLED_OPTIMIZERS = ["WeightBiasQuantization"]
 
 _DTYPES = {
     "tensor(bool)": DType.BOOL,
@@ -29,6 +29,16 @@ _DTYPES = {
     "tensor(float16)": DType.FLOAT16,
     "tensor(float)": DType.FLOAT32,
 }
+
+
+def session_options(ort: Any, cpu_threads: int = 0) -> Any:
+    """Return the options that every session of ours has; `cpu_threads` 0 takes every core."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = cpu_threads
+    # Two spinning pools on few cores slow each other up to fivefold; a control loop has others.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
 
 
 class OrtProgram:
@@ -50,11 +60,7 @@ class OrtProgram:
         self.device = device or HostDevice()
         self.version = f"ONNX Runtime {ort.__version__}"
         self.no_graph = "ONNX Runtime synchronises inside a run"
-        options = ort.SessionOptions()
-        options.log_severity_level = 4
-        options.intra_op_num_threads = cpu_threads
-        # Two spinning pools on few cores slow each other up to fivefold; a control loop has others.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options = session_options(ort, cpu_threads)
         self._stream: Stream | None = None
         providers: list[Any] = ["CPUExecutionProvider"]
         if device is not None and device.capabilities.async_copies:
@@ -73,7 +79,7 @@ class OrtProgram:
                 graph,
                 options,
                 providers=providers,
-                disabled_optimizers=_DISABLED_OPTIMIZERS,
+                disabled_optimizers=DISABLED_OPTIMIZERS,
             )
             self.inputs = _specs(self.session.get_inputs())
             self.outputs = _specs(self.session.get_outputs())

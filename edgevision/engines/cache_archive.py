@@ -1,0 +1,97 @@
+"""An engine cache as one tar file, for the cache of a CI: hostile until each entry is checked."""
+
+from __future__ import annotations
+
+import io
+import os
+import secrets
+import tarfile
+from pathlib import Path
+
+from edgevision.engines.cache import EngineCache
+from edgevision.errors import FileReadError
+from edgevision.manifest import MAX_FILE_BYTES
+
+_ENTRY, _ARTIFACT = "entry.json", "artifact"
+_MAX_ENTRY_BYTES = 1 << 20
+_MAX_ENTRIES = 10_000
+_DAMAGED = (OSError, ValueError, KeyError, TypeError)
+
+PathLike = str | os.PathLike[str]
+
+
+def export_cache(cache: EngineCache, file: PathLike) -> int:
+    """Write every sound entry into a tar file; returns how many.
+
+    Raises:
+        FileReadError: the file cannot be written; none is left then, and an older one stays.
+    """
+    target = Path(file)
+    partial = target.with_name(f".{target.name}.partial-{secrets.token_hex(4)}")
+    count = 0
+    try:
+        with tarfile.open(partial, "w") as archive:
+            for entry in cache.entries():
+                try:
+                    told, artifact = cache.read(entry)
+                except _DAMAGED:
+                    continue
+                for name, content in ((_ENTRY, told), (_ARTIFACT, artifact)):
+                    _add(archive, f"{entry.key}/{name}", content)
+                count += 1
+        os.replace(partial, target)
+    except OSError as error:
+        raise FileReadError(f"could not write '{target}': {error.strerror}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return count
+
+
+def import_cache(cache: EngineCache, file: PathLike) -> int:
+    """Take the entries of a tar file that `export_cache` wrote; returns how many were new.
+
+    Raises:
+        FileReadError: it is no such file, or an entry in it is damaged; sound ones before it stay.
+    """
+    count = 0
+    try:
+        with tarfile.open(file, "r:") as archive:
+            for _ in range(_MAX_ENTRIES):
+                first = archive.next()
+                if first is None:
+                    return count
+                count += cache.adopt(*_pair(archive, first))
+            if archive.next() is not None:
+                raise ValueError(f"it has more than {_MAX_ENTRIES} entries")
+    except (tarfile.TarError, *_DAMAGED) as error:
+        raise FileReadError(
+            f"'{os.fspath(file)}' is no export of an engine cache, or is damaged: {error}"
+        ) from error
+    return count
+
+
+def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    archive.addfile(member, io.BytesIO(content))
+
+
+def _pair(archive: tarfile.TarFile, first: tarfile.TarInfo) -> tuple[str, bytes, bytes]:
+    """Read one entry: its JSON, then its artifact."""
+    key, _, name = first.name.partition("/")
+    told = _content(archive, first, _MAX_ENTRY_BYTES)
+    second = archive.next()
+    if name != _ENTRY or second is None or second.name != f"{key}/{_ARTIFACT}":
+        raise ValueError(f"{first.name[:80]!r} is no entry with an artifact behind it")
+    return key, told, _content(archive, second, MAX_FILE_BYTES)
+
+
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo, limit_bytes: int) -> bytes:
+    if not member.isreg() or member.size > limit_bytes:
+        raise ValueError(f"{member.name[:80]!r} is no plain file, or too large")
+    file = archive.extractfile(member)
+    assert file is not None
+    content = file.read(member.size)
+    if len(content) != member.size:
+        raise ValueError(f"{member.name[:80]!r} ends too soon")
+    return content
