@@ -12,7 +12,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,8 +21,10 @@ import numpy as np
 import numpy.typing as npt
 
 from edgevision.bundle import Bundle, BundleWriter
-from edgevision.engines.builder import BuildRequest, build_engine, unavailable
-from edgevision.errors import ExportError, ParityError
+from edgevision.engines.builder import BuildRequest, BuildResult, unavailable
+from edgevision.engines.cache import EngineCache, cached_build
+from edgevision.errors import BundleError, ParityError
+from edgevision.finish import Finish, check_tensors, finish
 from edgevision.manifest import Artifact, Manifest, Stage
 from edgevision.parity import ParityReport
 from edgevision.progress import Progress, silent
@@ -31,7 +33,6 @@ from edgevision.runtime.session import Session
 from edgevision.runtime.verify import check_golden
 from edgevision.score import score_forms
 from edgevision.targets import Flavour, TargetProfile, get_target
-from edgevision.tensors import TensorSpec
 
 if TYPE_CHECKING:
     from torch import nn
@@ -57,12 +58,16 @@ class BuildSummary:
         parity: each step's graph against the FP32 reference, on the golden samples.
         scores: each form in the task's metric, on the evaluation folder; empty without one.
         seconds: how long each target's engine took to build.
+        cached: the targets whose engines were built before and came from the cache.
+        finished: what was finished beside the bundle, by target.
     """
 
     bundle: Bundle
     parity: tuple[ParityReport, ...]
     scores: tuple[Score, ...]
     seconds: Mapping[str, float]
+    cached: frozenset[str] = frozenset()
+    finished: Mapping[str, Finish] = field(default_factory=dict)
 
 
 def build(
@@ -77,6 +82,7 @@ def build(
     calibration: PathLike | None = None,
     evaluate: PathLike | None = None,
     targets: Sequence[str] = ("host-cpu",),
+    cache: EngineCache | None = None,
     progress: Progress = silent,
 ) -> BuildSummary:
     """Turn a trained model into a bundle at `out`, replacing a bundle that is there.
@@ -94,7 +100,9 @@ def build(
             but for a generator, which is calibrated on seeds.
         evaluate: folder to score every form on: `images/` with `labels/`, or images alone; objects
             need `images/` and COCO's `instances.json`.
-        targets: names of targets; one that cannot be built here is recorded as pending.
+        targets: names of targets, or TOML files; one that cannot be built here is recorded as
+            pending. One that is bound to its machine, and is this machine, is finished beside it.
+        cache: where engines that were built before are looked for and kept; None for nowhere.
         progress: told how far the work is.
 
     Raises:
@@ -109,10 +117,10 @@ def build(
         >>> edgevision.build("unet-camvid", "road.ev", precision="int8",
         ...                  calibration="frames/")  # doctest: +SKIP
     """
-    profiles = [get_target(name) for name in dict.fromkeys(targets)]
+    asked = _asked(targets)
     if precision not in PRECISIONS:
         raise ValueError(f"precision: got '{precision}', expected one of {', '.join(PRECISIONS)}")
-    if not profiles:
+    if not asked:
         raise ValueError("targets: none given; host-cpu runs anywhere")
     # Late, so that `import edgevision.compile` stays light and says what is missing by itself.
     from edgevision.export.recipe import export_stage
@@ -143,12 +151,12 @@ def build(
         }
         scored = score_forms(adapter, exported, evaluate, progress=progress) if evaluate else None
         stages, proofs = [], []
-        seconds: dict[str, float] = {}
+        made = _Made()
         for name, stage in exported.items():
             graph = f"stages/{name}/model.onnx"
             writer.add(graph, stage.graphs[precision])
             writer.add_golden(name, stage.golden_inputs, stage.golden_outputs)
-            described, took, reports = _build_artifacts(
+            described, reports = _build_artifacts(
                 Stage(
                     name=name,
                     graph=graph,
@@ -157,17 +165,18 @@ def build(
                     tolerances=stage.tolerances[precision],
                     profiles=stage.profiles,
                 ),
-                profiles,
+                asked,
                 graph_for=partial(_graph_for, stage, precision),
                 golden=(stage.golden_inputs, stage.golden_outputs),
                 task=parts[name][0].task,
                 writer=writer,
                 bundle_name=Path(out).name,
+                made=made,
+                cache=cache,
                 progress=progress,
             )
             stages.append(described)
             proofs += reports
-            seconds = {**seconds, **{t: seconds.get(t, 0.0) + s for t, s in took.items()}}
         for path, content in adapter.files().items():
             writer.add(path, content)
         parity = (*(r for stage in exported.values() for r in stage.parity), *proofs)
@@ -197,25 +206,85 @@ def build(
             provenance=provenance,
         )
         bundle = writer.publish(manifest)
-    return BuildSummary(bundle, parity, scored.scores if scored else (), seconds)
+    here = [t for t in asked.values() if not t.built_here and unavailable(t) is None]
+    done = {t.name: finish(bundle, t, cache=cache, progress=progress) for t in here}
+    scores = scored.scores if scored else ()
+    return BuildSummary(bundle, parity, scores, made.seconds, frozenset(made.cached), done)
 
 
 def add_targets(
-    bundle: PathLike, targets: Sequence[str], *, progress: Progress = silent
+    bundle: PathLike,
+    targets: Sequence[str],
+    *,
+    evaluate: PathLike | None = None,
+    engines: PathLike | None = None,
+    lean: bool = False,
+    cache: EngineCache | None = None,
+    progress: Progress = silent,
 ) -> BuildSummary:
-    """Build engines for more targets from a bundle's own graph, and put them into the bundle.
+    """Build engines for more targets from a bundle's own graph.
 
-    This is what the command of a pending artifact runs, on the target.
+    What is built anywhere goes into the bundle. What is bound to its machine is finished beside it:
+    this is what the command of a pending artifact runs, on the target.
+
+    Args:
+        bundle: the bundle's directory.
+        targets: names of targets, or TOML files.
+        evaluate: a labelled folder that finished engines are scored on.
+        engines: where finished engines go; beside the bundle by default.
+        lean: see `finish`.
+        cache: where engines that were built before are looked for and kept; None for nowhere.
+        progress: told how far the work is.
 
     Raises:
         ValueError: a target is unknown.
-        BundleError: it is no bundle, or it could not be written.
+        TargetMismatchError: this machine cannot finish a target.
+        BundleError: it is no bundle, it is signed, or it could not be written.
         BuildError: an engine could not be built; the bundle is untouched.
         ParityError: an engine disagrees with the golden outputs; the bundle is untouched.
     """
-    profiles = [get_target(name) for name in dict.fromkeys(targets)]
-    old = Bundle.open(bundle)
-    stages, seconds, proofs = [], {}, []
+    asked = _asked(targets)
+    bound = [target for target in asked.values() if not target.built_here]
+    anywhere = {given: target for given, target in asked.items() if target.built_here}
+    opened = Bundle.open(bundle)
+    summary = BuildSummary(opened, (), (), {})
+    if anywhere:
+        summary = _extended(opened, anywhere, cache, progress)
+    done = {
+        target.name: finish(
+            summary.bundle,
+            target,
+            evaluate=evaluate,
+            engines=engines,
+            lean=lean,
+            cache=cache,
+            progress=progress,
+        )
+        for target in bound
+    }
+    return replace(summary, finished=done)
+
+
+def _asked(targets: Sequence[str]) -> dict[str, TargetProfile]:
+    """Return the targets by what the user typed for each."""
+    return {given: get_target(given) for given in dict.fromkeys(targets)}
+
+
+def _extended(
+    old: Bundle,
+    asked: Mapping[str, TargetProfile],
+    cache: EngineCache | None,
+    progress: Progress,
+) -> BuildSummary:
+    """Write the bundle anew, with more artifacts in it."""
+    if old.signature is not None:
+        raise BundleError(
+            f"'{old.root}' is signed, and what is signed is not changed. Build these targets where "
+            "it was made, and sign it again"
+        )
+    bundle, targets = old.root, {target.name for target in asked.values()}
+    made = _Made()
+    stages, proofs = [], []
     with BundleWriter(bundle) as writer:
         golden = {stage.name: old.golden(stage.name) for stage in old.manifest.stages}
         for stage in old.manifest.stages:
@@ -226,19 +295,20 @@ def add_targets(
                 if artifact.path is not None and artifact.path != stage.graph:
                     writer.add(artifact.path, old.read(artifact.path))
             graph = old.read(stage.graph)
-            built, took, reports = _build_artifacts(
+            built, reports = _build_artifacts(
                 stage,
-                profiles,
+                asked,
                 graph_for=partial(_same, graph),
                 golden=golden[stage.name],
                 task=old.manifest.proof,
                 writer=writer,
                 bundle_name=str(bundle),
+                made=made,
+                cache=cache,
                 progress=progress,
                 kept=kept,
             )
             stages.append(built)
-            seconds.update(took)
             proofs += reports
         for entry in old.manifest.files:
             if entry.path.startswith(("reports/", "task/")):
@@ -253,7 +323,24 @@ def add_targets(
             provenance=old.manifest.provenance,
         )
         published = writer.publish(manifest)
-    return BuildSummary(published, tuple(proofs), (), seconds)
+    return BuildSummary(published, tuple(proofs), (), made.seconds, frozenset(made.cached))
+
+
+class _Made:
+    """What the builders did, over all stages."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.cached: set[str] = set()
+
+    def note(self, target: str, result: BuildResult) -> None:
+        """Add up a stage's build; a target is cached if every stage of it is."""
+        is_first = target not in self.seconds
+        self.seconds[target] = self.seconds.get(target, 0.0) + result.seconds
+        if not result.cached:
+            self.cached.discard(target)
+        elif is_first:
+            self.cached.add(target)
 
 
 def _parts(
@@ -270,21 +357,25 @@ def _parts(
 
 def _build_artifacts(
     stage: Stage,
-    targets: Sequence[TargetProfile],
+    targets: Mapping[str, TargetProfile],
     *,
     graph_for: Callable[[TargetProfile], bytes],
     golden: tuple[Mapping[str, Array], Mapping[str, Array]],
     task: str,
     writer: BundleWriter,
     bundle_name: str,
+    made: _Made,
+    cache: EngineCache | None,
     progress: Progress,
     kept: tuple[Artifact, ...] = (),
-) -> tuple[Stage, dict[str, float], list[ParityReport]]:
+) -> tuple[Stage, list[ParityReport]]:
     """Build one artifact per target, prove those that run here, and hand them to `writer`."""
-    artifacts, seconds, proofs = list(kept), {}, []
-    for target in targets:
-        if reason := unavailable(target):
-            command = f"edgevision build {bundle_name} --target {target.name}"
+    artifacts, proofs = list(kept), []
+    for given, target in targets.items():
+        reason = unavailable(target)
+        if reason or not target.built_here:
+            reason = reason or "bound to its machine: it is finished there, beside the bundle"
+            command = f"edgevision build {bundle_name} --target {given}"
             artifacts.append(
                 Artifact(target.name, target.flavour, None, reason=reason, command=command)
             )
@@ -295,14 +386,14 @@ def _build_artifacts(
             graph, engine = Path(folder) / "model.onnx", Path(folder) / Path(path).name
             graph.write_bytes(graph_for(target))
             request = BuildRequest(graph, target, engine, stage.profiles)
-            result = build_engine(request, progress)
-            _check_tensors(stage, result.inputs, result.outputs, target)
+            result = cached_build(request, progress, cache=cache)
+            check_tensors(stage, result, target)
             data = engine.read_bytes()
         if target.flavour is Flavour.ORT:
             proofs += _prove(stage, data, golden, target, task)
         writer.add(path, data)
         artifacts.append(Artifact(target.name, target.flavour, path, result.version, result.sm))
-        seconds[target.name] = result.seconds
+        made.note(target.name, result)
     return (
         Stage(
             name=stage.name,
@@ -313,7 +404,6 @@ def _build_artifacts(
             profiles=stage.profiles,
             artifacts=tuple(artifacts),
         ),
-        seconds,
         proofs,
     )
 
@@ -332,18 +422,6 @@ def _prove(
         if not report.passed:
             raise ParityError(f"the artifact is not fit for use: {report}", report=report)
     return reports
-
-
-def _check_tensors(
-    stage: Stage,
-    inputs: Sequence[TensorSpec],
-    outputs: Sequence[TensorSpec],
-    target: TargetProfile,
-) -> None:
-    if (tuple(inputs), tuple(outputs)) != (stage.inputs, stage.outputs):
-        found = ", ".join(str(spec) for spec in (*inputs, *outputs))
-        wanted = ", ".join(str(spec) for spec in (*stage.inputs, *stage.outputs))
-        raise ExportError(f"the builder for '{target.name}' sees {found}; the graph has {wanted}")
 
 
 def _same(graph: bytes, _target: TargetProfile) -> bytes:

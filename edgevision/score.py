@@ -85,7 +85,7 @@ def score_forms(
             else:
                 runs[form] = parts["main"]
         forms = {form: _predict(adapter, task, run) for form, run in runs.items()}
-        scores = _scores(task, forms, folder, progress)
+        scores = score_task(task, forms, folder, progress)
         picture = _differences(forms, folder, task.frame_size, progress)
     return Scored(tuple(scores), picture)
 
@@ -108,9 +108,14 @@ def _task(adapter: ModelAdapter, exported: Mapping[str, ExportedStage]) -> Task:
     raise ValueError(f"task '{adapter.task}' has no metric: leave out --evaluate")
 
 
-def _scores(
+def score_task(
     task: Task, forms: Mapping[str, Predict], folder: PathLike, progress: Progress
 ) -> Sequence[Score]:
+    """Score each form on the pictures of `folder`; the first is what the others agree with.
+
+    Raises:
+        FileReadError: the folder is not what the task's metric needs.
+    """
     size = task.frame_size
     if isinstance(task, SemanticTask):
         return evaluate_semantic(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +16,7 @@ from edgevision.terminal import print_json, progress_bar
 
 if TYPE_CHECKING:
     from edgevision.compile import BuildSummary
+    from edgevision.finish import Finish
 
 
 def add_to(verbs: Verbs) -> None:
@@ -36,7 +38,13 @@ def add_to(verbs: Verbs) -> None:
         metavar="DIR",
         help="images/ with labels/, instances.json or captions.json to score on",
     )
-    build.add_argument("--target", action="append", metavar="NAME", help="may be repeated")
+    build.add_argument(
+        "--target", action="append", metavar="NAME", help="or a .toml file; may be repeated"
+    )
+    build.add_argument("--no-cache", action="store_true", help="build engines anew")
+    device = build.add_argument_group("on the device, of a BUNDLE")
+    device.add_argument("--engines", type=Path, metavar="DIR", help="default: BUNDLE.engines/")
+    device.add_argument("--lean", action="store_true", help="plans for the lean TensorRT runtime")
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -56,16 +64,28 @@ def _demo(options: argparse.Namespace) -> int:
 def _build(options: argparse.Namespace) -> int:
     """Turn a trained model into a bundle, or build more targets of a bundle."""
     from edgevision.compile import add_targets, build
+    from edgevision.engines.cache import EngineCache
 
     path = Path(options.source)
+    cache = None if options.no_cache else EngineCache()
     if path.is_dir():
         if not options.target:
             raise ValueError("which target shall be built? Give --target NAME")
         with progress_bar() as progress:
-            summary = add_targets(path, options.target, progress=progress)
+            summary = add_targets(
+                path,
+                options.target,
+                evaluate=options.evaluate,
+                engines=options.engines,
+                lean=options.lean,
+                cache=cache,
+                progress=progress,
+            )
     else:
         if options.out is None:
             raise ValueError("where shall the bundle go? Give --out NAME.ev")
+        if options.engines or options.lean:
+            raise ValueError("--engines and --lean are for a BUNDLE, on the device that runs it")
         with progress_bar() as progress:
             summary = build(
                 options.source,
@@ -78,10 +98,18 @@ def _build(options: argparse.Namespace) -> int:
                 calibration=options.calibration,
                 evaluate=options.evaluate,
                 targets=options.target or ["host-cpu"],
+                cache=cache,
                 progress=progress,
             )
     artifacts = [a for stage in summary.bundle.manifest.stages for a in stage.artifacts]
-    pending = [a for a in artifacts if a.is_pending]
+    asked = set(options.target) if path.is_dir() else None
+    pending = [
+        a
+        for a in artifacts
+        if a.is_pending
+        and a.target not in summary.finished
+        and (asked is None or a.target in asked)
+    ]
     if options.json:
         print_json(_summary_json(summary))
     else:
@@ -90,7 +118,13 @@ def _build(options: argparse.Namespace) -> int:
         for artifact in artifacts:
             took = summary.seconds.get(artifact.target)
             state = f"pending: {artifact.reason}" if artifact.is_pending else "built"
-            print(f"  {artifact.target:18} {state}" + (f" in {took:.1f} s" if took else ""))
+            if artifact.target in summary.cached:
+                state = "from the cache"
+            if artifact.target in summary.finished:
+                continue
+            print(f"  {artifact.target:21} {state}" + (f" in {took:.1f} s" if took else ""))
+        for name, done in summary.finished.items():
+            print("\n".join(_finished(name, done)))
         for artifact in pending:
             print(f"Finish '{artifact.target}' on the target: {artifact.command}")
     return PENDING if pending else OK
@@ -124,9 +158,36 @@ def _summary_json(summary: BuildSummary) -> dict[str, object]:
             {"name": r.name, "mismatch_share": r.mismatch_share, "passed": r.passed}
             for r in summary.parity
         ],
-        "artifacts": artifacts_json(manifest, summary.seconds),
+        "artifacts": [
+            {**artifact, "cached": artifact["target"] in summary.cached}
+            for artifact in artifacts_json(manifest, summary.seconds)
+        ],
+        "finished": {
+            name: {
+                "folder": str(done.folder),
+                "record": json.loads(done.record.to_json()),
+                "seconds": dict(done.seconds),
+                "cached": list(done.cached),
+            }
+            for name, done in summary.finished.items()
+        },
         "provenance": dict(manifest.provenance),
     }
+
+
+def _finished(name: str, done: Finish) -> list[str]:
+    record = done.record
+    took = sum(done.seconds.values())
+    how = f"finished in {took:.1f} s" if done.seconds else "was finished before, and is sound"
+    lines = [f"  {name:21} {how}, proven on {record.machine}", f"{'':23} {done.folder}"]
+    for stage in record.stages:
+        layers = ", ".join(f"{n} in {kind}" for kind, n in sorted((stage.layers or {}).items()))
+        lines.append(
+            f"{'':23} {stage.file}: {stage.size_bytes / 1e6:.1f} MB; "
+            f"layers: {layers or 'not told by this builder'}"
+        )
+    lines += [f"{'':23} {figure} {value:.4f}" for figure, value in record.score.items()]
+    return lines
 
 
 def _print_scores(summary: BuildSummary) -> None:

@@ -321,8 +321,10 @@ def cache_key(request: BuildRequest) -> str | None:
     return hashlib.sha256(json.dumps(shapes, sort_keys=True).encode()).hexdigest()
 
 
-def timing_cache_file(cache: EngineCache, flavour: Flavour) -> Path | None:
+def timing_cache_file(cache: EngineCache | None, flavour: Flavour) -> Path | None:
     """Return where TensorRT's timing cache of this version and GPU is kept; None for others."""
+    if cache is None:
+        return None
     version = builder_for(flavour).version() if flavour is Flavour.TRT else None
     if version is None:
         return None

@@ -186,7 +186,7 @@ def open_program(
     assert artifact.path is not None  # `select` never chooses a pending one
     beside = selection.finished
     data = bundle.read(artifact.path) if beside is None else beside.read(stage.name)
-    program = _program(data, artifact.flavour, device, options)
+    program = program_of(data, artifact.flavour, device, options)
     if (program.inputs, program.outputs) != (stage.inputs, stage.outputs):
         program.close()
         found = ", ".join(str(spec) for spec in (*program.inputs, *program.outputs))
@@ -197,7 +197,14 @@ def open_program(
     return program
 
 
-def _program(data: bytes, flavour: Flavour, device: Device | None, options: RunOptions) -> Program:
+def program_of(
+    data: bytes, flavour: Flavour, device: Device | None, options: RunOptions
+) -> Program:
+    """Load an engine of trusted bytes on `device`, None for the host.
+
+    Raises:
+        EngineLoadError: it does not load.
+    """
     if device is None or flavour is Flavour.ORT:
         return OrtProgram(data, device=device, cpu_threads=options.cpu_threads)
     if flavour is Flavour.TRT:

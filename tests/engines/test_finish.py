@@ -1,0 +1,272 @@
+"""The device half on this machine: finish, prove, record, load, and refuse what is not proven."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import edgevision
+from edgevision.bundle import Bundle
+from edgevision.cli import main
+from edgevision.engines.cache import EngineCache
+from edgevision.engines.delivered import layers_from_inspector, layers_from_profile, unmet
+from edgevision.errors import (
+    BundleError,
+    BundleIntegrityError,
+    ParityError,
+    TargetMismatchError,
+    UnverifiedError,
+)
+from edgevision.finish import finish
+from edgevision.runtime.finished import Record
+from edgevision.targets import get_target
+from tests.runtime.conftest import semantic_bundle
+
+ROOT = Path(__file__).parents[2]
+LOCAL = get_target("local-cpu")
+KILLS = int(os.environ.get("EDGEVISION_TEST_KILLS", "6"))
+FRAME = np.random.default_rng(5).integers(0, 256, (6, 10, 3), np.uint8)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
+    monkeypatch.setenv("EDGEVISION_CACHE", str(tmp_path / "cache"))
+    return semantic_bundle(tmp_path / "road.ev")
+
+
+def folder_of(bundle: Bundle) -> Path:
+    return bundle.root.with_name("road.ev.engines") / "local-cpu"
+
+
+def test_what_was_finished_is_what_runs(bundle: Bundle) -> None:
+    before = sorted(path.name for path in bundle.root.rglob("*"))
+    done = finish(bundle, LOCAL)
+    assert done.record.passed
+    assert done.record.manifest_sha256 == bundle.manifest_sha256
+    assert list(done.seconds) == ["main"]
+    assert sorted(os.listdir(folder_of(bundle))) == [".lock", "main.onnx", "record.json"]
+    assert sorted(path.name for path in bundle.root.rglob("*")) == before
+    with edgevision.load(bundle.root) as model:
+        assert f"proven on this machine on {done.record.date}" in model.explain()
+        assert "runs 'local-cpu'" in model.explain()
+        np.testing.assert_array_equal(model(FRAME).mask, FRAME.argmax(-1))  # type: ignore[union-attr]
+    assert not finish(bundle, LOCAL).seconds, "what is sound is not built again"
+
+
+def change_engine(bundle: Bundle) -> None:
+    file = folder_of(bundle) / "main.onnx"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def change_record(**fields: object) -> Callable[[Bundle], None]:
+    def change(bundle: Bundle) -> None:
+        file = folder_of(bundle) / "record.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), **fields}))
+
+    return change
+
+
+def remove_record(bundle: Bundle) -> None:
+    (folder_of(bundle) / "record.json").unlink()
+
+
+def break_record(bundle: Bundle) -> None:
+    (folder_of(bundle) / "record.json").write_bytes(b"[" * 2000)
+
+
+def link_engine(bundle: Bundle) -> None:
+    file = folder_of(bundle) / "main.onnx"
+    file.rename(file.with_name("moved"))
+    file.symlink_to("moved")
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (remove_record, UnverifiedError, "it has no record"),
+        (break_record, UnverifiedError, "its record cannot be read"),
+        (change_record(passed=False, reason="7 % differ"), UnverifiedError, "it did not pass: 7 %"),
+        (change_record(passed=1), UnverifiedError, "passed: expected bool"),
+        (change_record(extra=1), UnverifiedError, "expected the fields"),
+        (change_record(schema=2), UnverifiedError, "of another schema"),
+        (change_record(stages=[]), UnverifiedError, "an engine for every stage"),
+        (change_record(target="local"), UnverifiedError, "its record is of target 'local'"),
+        (change_record(manifest_sha256="0"), UnverifiedError, "another version of this bundle"),
+        (change_record(machine="a Cray"), UnverifiedError, "on another machine: a Cray; this is"),
+        (change_record(version="0.1.0"), UnverifiedError, "made by onnxruntime 0.1.0; here is"),
+        (change_engine, BundleIntegrityError, "its bytes were changed"),
+        (link_engine, BundleIntegrityError, "cannot be read"),
+    ],
+)
+def test_what_is_not_proven_is_refused_and_never_passed_over(
+    bundle: Bundle, change: Callable[[Bundle], None], error: type[Exception], message: str
+) -> None:
+    finish(bundle, LOCAL)
+    change(bundle)
+    with pytest.raises(error, match=message) as caught:
+        edgevision.load(bundle.root)
+    if error is UnverifiedError:
+        assert f"edgevision build {bundle.root} --target local-cpu" in str(caught.value)
+    finish(bundle, LOCAL)
+    edgevision.load(bundle.root).close()
+
+
+def test_an_unverified_engine_runs_only_if_the_caller_says_so(bundle: Bundle) -> None:
+    finish(bundle, LOCAL)
+    change_record(passed=False, reason="no")(bundle)
+    with (
+        pytest.warns(UserWarning, match="runs unverified: it did not pass: no"),
+        edgevision.load(bundle.root, allow_unverified=True) as model,
+    ):
+        assert "UNVERIFIED" in model.explain()
+    change_engine(bundle)  # whose bytes are not even those of the record
+    with (
+        pytest.warns(UserWarning, match="runs unverified"),
+        pytest.raises(BundleIntegrityError, match="its bytes were changed"),
+    ):
+        edgevision.load(bundle.root, allow_unverified=True)
+
+
+def test_an_engine_that_disagrees_is_recorded_as_failed(
+    bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from edgevision.bundle import BundleWriter
+
+    inputs, outputs = bundle.golden("main")
+    wrong = {"classes": (outputs["classes"] + 1) % 3}
+    with BundleWriter(tmp_path / "wrong.ev") as writer:
+        for entry in bundle.manifest.files:
+            if entry.path != "golden.npz":
+                writer.add(entry.path, bundle.read(entry.path))
+        writer.add_golden("main", inputs, wrong)
+        made = writer.publish(replace(bundle.manifest, files=()))
+    assert main(["build", str(made.root), "--target", "local-cpu"]) == 1
+    assert "is not fit for use" in capsys.readouterr().err
+    with pytest.raises(UnverifiedError, match="it did not pass"):
+        edgevision.load(made.root)
+    with pytest.raises(ParityError, match="never loaded"):
+        finish(made, LOCAL)
+
+
+def test_another_folder_for_a_bundle_that_cannot_be_written_beside(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    (tmp_path / "road.ev.engines").write_text("in the way")
+    with pytest.raises(BundleError, match="Give another folder: --engines DIR"):
+        finish(bundle, LOCAL)
+    finish(bundle, LOCAL, engines=tmp_path / "var")
+    with edgevision.load(bundle.root, engines=tmp_path / "var") as model:
+        assert "runs 'local-cpu'" in model.explain()
+    with edgevision.load(bundle.root, engines=tmp_path / "none") as model:
+        assert "runs 'host-cpu'" in model.explain()
+
+
+def test_what_cannot_be_finished_says_why(bundle: Bundle) -> None:
+    with pytest.raises(ValueError, match="'rtx' is built anywhere"):
+        finish(bundle, get_target("rtx"))
+    with pytest.raises(ValueError, match="a lean runtime of TensorRT alone"):
+        finish(bundle, LOCAL, lean=True)
+    with pytest.raises(TargetMismatchError, match="no NVIDIA GPU on this machine"):
+        finish(bundle, get_target("jetson-orin-jp6"))
+    assert main(["build", str(bundle.root), "--target", "jetson-orin-jp6"]) == 3
+
+
+def test_killed_at_any_moment_the_next_run_finishes(bundle: Bundle, tmp_path: Path) -> None:
+    """SIGKILL at moments of cache writes, builds and records; nothing corrupt is ever loaded."""
+    rng = random.Random(0)
+    command = [
+        sys.executable,
+        "-m",
+        "edgevision.cli",
+        "build",
+        str(bundle.root),
+        "--target",
+        "local-cpu",
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    killed = 0
+    for _ in range(KILLS):
+        child = subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        time.sleep(rng.uniform(0.25, 1.1))
+        killed += child.poll() is None
+        if child.poll() is None:
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+        with contextlib.suppress(UnverifiedError):  # whatever loads, loads whole
+            edgevision.load(bundle.root).close()
+        if rng.random() < 0.5:
+            (folder_of(bundle) / "record.json").unlink(missing_ok=True)
+        if rng.random() < 0.3:
+            EngineCache().prune(0)
+    assert killed >= KILLS // 4
+    finish(bundle, LOCAL, cache=EngineCache())
+    assert sorted(os.listdir(folder_of(bundle))) == [".lock", "main.onnx", "record.json"]
+    EngineCache().prune(1 << 30)
+    left = [path.name for path in (tmp_path / "cache").rglob("*") if path.name[0] == "."]
+    assert left == []
+    edgevision.load(bundle.root).close()
+
+
+def test_a_record_survives_its_own_json(bundle: Bundle) -> None:
+    record = finish(bundle, LOCAL).record
+    assert Record.from_json(record.to_json().encode()) == replace(record, score=dict(record.score))
+
+
+# As trtexec --exportLayerInfo writes it with detailed verbosity.
+INSPECTOR = json.dumps(
+    {
+        "Layers": [
+            {"Name": "r", "LayerType": "Reformat", "Inputs": [{"Format/Datatype": "FP32"}]},
+            {"Name": "a", "LayerType": "CaskConvolution", "Inputs": [
+                {"Name": "x", "Format/Datatype":
+                    "Thirty-two wide channel vectorized row major Int8 format"}]},
+            {"Name": "b", "LayerType": "CaskConvolution", "Inputs": [
+                {"Name": "x", "Format/Datatype":
+                    "Channel major FP16 format where channel % 8 == 0"}]},
+            {"Name": "c", "LayerType": "PointWiseV2", "Inputs": [
+                {"Name": "x", "Format/Datatype": "Row major linear FP32"}]},
+            {"Name": "d", "LayerType": "gemm", "Inputs": [],
+             "Outputs": [{"Format/Datatype": "Half"}]},
+        ]
+    }
+)  # fmt: skip
+
+
+def test_delivered_types_are_read_from_the_inspector() -> None:
+    assert layers_from_inspector(INSPECTOR) == {"int8": 1, "fp16": 2, "fp32": 1}
+    for odd in ("", "{}", "[]", '{"Layers": ["a", "b"]}', '{"Layers": 3}', "[" * 5000):
+        assert layers_from_inspector(odd) is None
+        assert layers_from_profile(odd) is None
+
+
+@pytest.mark.parametrize(
+    ("precision", "layers", "message"),
+    [
+        ("int8", {"int8": 5, "fp16": 3}, ""), ("int8", {"fp16": 8}, "no layer runs in INT8"),
+        ("fp16", {"fp16": 6, "fp32": 4}, ""), ("fp16", {"fp16": 1, "fp32": 9}, "1 of 10 layers"),
+        ("fp32", {"fp32": 4}, ""), ("int8", None, ""),
+    ],
+)  # fmt: skip
+def test_a_precision_that_was_not_met_is_named(
+    precision: str, layers: dict[str, int] | None, message: str
+) -> None:
+    found = unmet(precision, layers)
+    assert message in found
+    assert bool(found) is bool(message)
