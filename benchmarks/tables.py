@@ -79,12 +79,35 @@ def captions(told: Mapping[str, Any]) -> list[str]:
     return [*lines, "", *ratios(told)]
 
 
+def gate(told: Mapping[str, Any]) -> list[str]:
+    """Return what `bench compare` decided, and how long it took."""
+    heads = [
+        "model",
+        "slowed by",
+        "trials",
+        "verdicts",
+        "decided so",
+        "bar",
+        "a decision, s (most)",
+    ]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for row in told["rows"]:
+        verdicts = ", ".join(f"{count} {verdict}" for verdict, count in row["verdicts"].items())
+        sign, seconds = "<=" if row["slowed_by"] == 0 else ">=", row["decision_s"]
+        cells = [f"{row['model_ms']} ms", f"{row['slowed_by']:.0%}", row["trials"], verdicts]
+        cells += [f"{row['share']:.0%}", f"{sign} {row['bar']:.0%}"]
+        cells += [f"{seconds['median']:.1f} ({seconds['max']:.1f})"]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return lines
+
+
 TABLES: dict[str, Callable[[Mapping[str, Any]], list[str]]] = {
     "overhead": ratios,
     "segmentation": ratios,
     "gan": rates,
     "captioner": captions,
     "realtime": realtime,
+    "gate": gate,
 }
 
 

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from edgevision.jetson import board_model, read_jetson
+
 _PACKAGES = (
     "edgevision",
     "numpy",
@@ -22,8 +24,6 @@ _PACKAGES = (
     "pycuda",
 )
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
-_JETSON_MODEL = Path("/proc/device-tree/model")
-_JETSON_MODE = Path("/var/lib/nvpmodel/status")
 
 # What makes two runs unlike, so that comparing them would compare machines.
 COMPARED = ("machine", "processor", "cores", "gpu", "driver", "power mode", "governor")
@@ -31,14 +31,15 @@ COMPARED = ("machine", "processor", "cores", "gpu", "driver", "power mode", "gov
 
 def environment() -> dict[str, str]:
     """Return machine, clocks and versions; asks, changes nothing."""
+    jetson = read_jetson()
     return {
         "date": time.strftime("%Y-%m-%d %H:%M", time.gmtime()) + " UTC",
-        "machine": _text(_JETSON_MODEL) or platform.machine(),
+        "machine": board_model() or platform.machine(),
         "processor": _processor(),
         "cores": str(os.cpu_count()),
         "governor": _text(_GOVERNOR) or "not told by this kernel",
         "load": " ".join(f"{value:.2f}" for value in os.getloadavg()),
-        "power mode": _text(_JETSON_MODE) or "not a Jetson",
+        "power mode": (jetson.power_mode or "not told") if jetson else "not a Jetson",
         **_gpu(),
         "system": f"{platform.system()} {platform.release().partition('-')[0]}",
         "python": platform.python_version(),
