@@ -102,13 +102,10 @@ def _build(options: argparse.Namespace) -> int:
                 progress=progress,
             )
     artifacts = [a for stage in summary.bundle.manifest.stages for a in stage.artifacts]
-    asked = set(options.target) if path.is_dir() else None
+    # On the device that was just finished, what is pending for others is no business of its.
+    on_device = path.is_dir() and summary.finished
     pending = [
-        a
-        for a in artifacts
-        if a.is_pending
-        and a.target not in summary.finished
-        and (asked is None or a.target in asked)
+        a for a in artifacts if a.is_pending and a.target not in summary.finished and not on_device
     ]
     if options.json:
         print_json(_summary_json(summary))
