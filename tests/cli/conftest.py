@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -52,7 +53,13 @@ class Shell:
     def __call__(self, *arguments: object, code: int | None = 0) -> Outcome:
         command = [sys.executable, "-m", "edgevision.cli", *map(str, arguments)]
         done = subprocess.run(
-            command, cwd=self.folder, capture_output=True, text=True, timeout=280, check=False
+            command,
+            cwd=self.folder,
+            env={**os.environ, "EDGEVISION_CACHE": str(self.folder / "cache")},
+            capture_output=True,
+            text=True,
+            timeout=280,
+            check=False,
         )
         outcome = Outcome(done.returncode, done.stdout, done.stderr)
         assert "Traceback" not in outcome.err, outcome.err

@@ -44,11 +44,24 @@ def test_a_second_build_gives_the_same_bundle(
     shell(
         "build", "nets:net", "--size", "32x48", "--classes", "classes.txt", "--precision", "int8",
         "--calibration", "frames", "--evaluate", "val", "--target", "host-cpu", "--target", "rtx",
-        "--out", again,
+        "--out", again, "--no-cache",
     )  # fmt: skip
     names = ["stages/main/model.onnx", "stages/main/host-cpu.onnx", "stages/main/rtx.plan"]
     for name in [*names, "golden.npz"]:
         assert (again / name).read_bytes() == (project / "int8.ev" / name).read_bytes(), name
+
+
+def test_an_engine_that_was_built_before_is_fetched(
+    int8_bundle: Outcome, shell: Shell, project: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy.ev"
+    shutil.copytree(project / "int8.ev", copy)
+    told = shell("build", copy, "--target", "rtx", "--json", code=4).json
+    found = {a["target"]: a for a in told["artifacts"]}
+    assert found["rtx"]["cached"]
+    plan = "stages/main/rtx.plan"
+    assert (copy / plan).read_bytes() == (project / "int8.ev" / plan).read_bytes()
+    assert "rtx" in shell("cache", "ls").out
 
 
 def test_verify_inspect_and_run(int8_bundle: Outcome, shell: Shell, tmp_path: Path) -> None:
