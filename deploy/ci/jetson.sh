@@ -2,7 +2,7 @@
 # The device half: finishes a bundle's engine on this machine, verifies it, gates its speed.
 #
 # Run it on the board, from the folder where the x86 half's bundle lies. Never run on a Jetson by its
-# authors; with TARGET=local-cpu it runs on any machine, and edgevision's own tests do that.
+# authors, nor elsewhere: no test runs it. TARGET=local-cpu is meant for a dry run on any machine.
 #
 #   BUNDLE           dist/model-int8.ev
 #   TARGET           local        local-cpu: a dry run without a GPU
