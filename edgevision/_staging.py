@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import os
 import re
 import secrets
 import shutil
 from pathlib import Path
+
+from edgevision._locking import try_lock
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -122,18 +123,7 @@ def _discard(partial: Path, path: Path) -> None:
 
 def _lock(partial: Path) -> int | None:
     """Lock `partial`; None while someone else holds it, or once it is gone."""
-    lock = os.open(partial / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.fstat(lock).st_nlink:
-            return lock
-    except BlockingIOError:
-        pass
-    except BaseException:
-        os.close(lock)
-        raise
-    os.close(lock)
-    return None
+    return try_lock(partial / "lock")
 
 
 def _replace(path: Path, new: Path, old: Path) -> None:

@@ -8,24 +8,31 @@ then is the record written that lets `load` use it. Everything lies beside the b
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from edgevision._locking import try_lock
 from edgevision.bundle import Bundle
 from edgevision.engines.builder import BuildRequest, BuildResult, builder_for, unavailable
 from edgevision.engines.cache import EngineCache, cached_build, timing_cache_file
 from edgevision.engines.delivered import unmet
-from edgevision.errors import BundleError, ExportError, ParityError, TargetMismatchError
+from edgevision.errors import (
+    BundleError,
+    ExportError,
+    FileReadError,
+    ParityError,
+    TargetMismatchError,
+)
+from edgevision.jetson import read_memory
 from edgevision.manifest import Artifact, Stage
 from edgevision.parity import ParityReport
 from edgevision.progress import Progress, silent
@@ -60,6 +67,7 @@ _MOST_LOST = 0.01
 _SHARE_OF_FREE = 0.5
 _LEAST_WORKSPACE_BYTES = 256 << 20
 _POLL_S = 0.05
+_LOCK = ".lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +200,8 @@ class _Work:
     def _build(
         self, stage: Stage, workspace_bytes: int | None, last_s: float | None
     ) -> BuildResult:
-        suffix = "onnx" if self.target.flavour is Flavour.ORT else "plan"
-        with _staged(self.folder / f"{stage.name}.{suffix}") as partial:
+        engine = self._engine(stage)
+        with _staged(engine) as partial:
             graph = partial.with_suffix(".graph")
             try:
                 graph.write_bytes(self.bundle.read(self._graph(stage)))
@@ -211,10 +219,12 @@ class _Work:
             finally:
                 graph.unlink(missing_ok=True)
             check_tensors(stage, result, self.target)
-        kept = self.folder / f"{stage.name}.{suffix}"
-        return BuildResult(kept, result.flavour, result.version, result.sm, result.inputs,
-                           result.outputs, result.seconds, result.log, result.cached,
-                           result.layers)  # fmt: skip
+        return replace(result, path=engine)
+
+    def _engine(self, stage: Stage) -> Path:
+        """Return where a stage's engine goes."""
+        suffix = "onnx" if self.target.flavour is Flavour.ORT else "plan"
+        return self.folder / f"{stage.name}.{suffix}"
 
     def _graph(self, stage: Stage) -> str:
         """Return the graph to build from: that of the CPU's own artifact, if there is one."""
@@ -244,8 +254,7 @@ class _Work:
             raise ValueError("evaluate: a captioner that speaks word by word is not scored here")
         (stage,) = manifest.stages
         task: Any = task_of(manifest, self.bundle.read)
-        suffix = "onnx" if self.target.flavour is Flavour.ORT else "plan"
-        data = (self.folder / f"{stage.name}.{suffix}").read_bytes()
+        data = self._engine(stage).read_bytes()
         with contextlib.ExitStack() as stack:
             forms: dict[str, Callable[[Image], Result]] = {}
             if any(a.flavour is Flavour.ORT and not a.is_pending for a in stage.artifacts):
@@ -355,24 +364,16 @@ def _workspace_bytes(device: Device | None) -> int | None:
         free_bytes, total_bytes = device.memory()
     if device.capabilities.integrated:
         # CUDA does not count what the kernel would give back, its file cache above all.
-        free_bytes = max(free_bytes, _available_bytes())
+        with contextlib.suppress(FileReadError):
+            free_bytes = max(free_bytes, read_memory().available_bytes)
     limit = int(free_bytes * _SHARE_OF_FREE)
     if limit < _LEAST_WORKSPACE_BYTES:
         raise TargetMismatchError(
             f"{free_bytes / 1e6:.0f} of {total_bytes / 1e6:.0f} MB are free, and a builder wants "
             f"{_LEAST_WORKSPACE_BYTES / _SHARE_OF_FREE / 1e6:.0f} MB. Close other programs first"
         )
-    return limit
-
-
-def _available_bytes() -> int:
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except (OSError, ValueError, IndexError):
-        pass
-    return 0
+    # A power of two: it is part of an engine's key in the cache, and free memory never repeats.
+    return 1 << (limit.bit_length() - 1)
 
 
 @contextlib.contextmanager
@@ -380,19 +381,14 @@ def _locked(folder: Path, progress: Progress) -> Iterator[None]:
     """Hold the folder alone: two builders of one target take turns."""
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(
-            folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
-        )
+        while (lock := try_lock(folder / _LOCK)) is None:
+            progress("waiting for another build of it", 0, 0)
+            time.sleep(_POLL_S)
         try:
-            while True:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    progress("waiting for another build of it", 0, 0)
-                    time.sleep(_POLL_S)
-            for left in folder.glob(".partial-*"):  # of a build that was killed
-                left.unlink(missing_ok=True)
+            # Of a build that was killed: ours, and the child's own beside it.
+            for left in folder.iterdir():
+                if left.name.startswith(".") and left.name != _LOCK:
+                    left.unlink()
             yield
         finally:
             os.close(lock)

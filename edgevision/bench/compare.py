@@ -220,10 +220,10 @@ def _rounds(
     while len(found) < _LEAST_ROUNDS or perf_counter_ns() < end_ns:
         order = list(range(len(started)))
         shuffle(order)
-        times = dict.fromkeys(order, 0.0)
+        times = [0.0] * len(started)
         for index in order:
             times[index] = _fastest_ns(started[index], calls[index])
-        found.append([times[index] for index in range(len(started))])
+        found.append(times)
     return np.array(found)
 
 

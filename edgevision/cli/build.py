@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from edgevision.cli.exits import OK, PENDING
 from edgevision.cli.inspect import artifacts_json
-from edgevision.cli.verbs import Verbs, verb
+from edgevision.cli.verbs import Verbs, add_engines, verb
 from edgevision.terminal import print_json, progress_bar
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def add_to(verbs: Verbs) -> None:
     )
     build.add_argument("--no-cache", action="store_true", help="build engines anew")
     device = build.add_argument_group("on the device, of a BUNDLE")
-    device.add_argument("--engines", type=Path, metavar="DIR", help="default: BUNDLE.engines/")
+    add_engines(device)
     device.add_argument("--lean", action="store_true", help="plans for the lean TensorRT runtime")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgevision.cli.exits import NO, OK
-from edgevision.cli.verbs import Verbs, verb
+from edgevision.cli.verbs import Verbs, add_engines, verb
 from edgevision.terminal import print_json
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ def add_to(verbs: Verbs) -> None:
     verify.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     verify.add_argument("--key", type=Path, metavar="NAME.pub", help="refuse any other signature")
     verify.add_argument("--minimum-version", type=int, default=0, metavar="N")
+    add_engines(verify)
     inspect = verb(verbs, "inspect", _inspect)
     inspect.add_argument("bundle", type=Path)
 
@@ -34,7 +35,7 @@ def _verify(options: argparse.Namespace) -> int:
 
     bundle = Bundle.open(options.bundle)
     signed = _signed(bundle, options)
-    reports = verify(bundle, device=options.device)
+    reports = verify(bundle, device=options.device, engines=options.engines)
     passed = all(report.passed for report in reports)
     if options.json:
         found = [

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgevision.cli.exits import OK
-from edgevision.cli.verbs import Verbs, verb
+from edgevision.cli.verbs import Verbs, add_engines, verb
 from edgevision.terminal import print_json, progress_bar
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def add_to(verbs: Verbs) -> None:
     run.add_argument("--seed", type=int, help="first seed of a generator's pictures (default 0)")
     run.add_argument("--count", type=int, help="how many pictures (default 64)")
     run.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    add_engines(run)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -32,7 +33,8 @@ def _run(options: argparse.Namespace) -> int:
     from edgevision.runtime.batch import run_files
     from edgevision.runtime.load import load
 
-    with load(options.bundle, device=options.device) as model, progress_bar() as progress:
+    opened = load(options.bundle, device=options.device, engines=options.engines)
+    with opened as model, progress_bar() as progress:
         if model.manifest.task == "generated":
             return _make(model, options)
         if options.source is None or options.seed is not None or options.count is not None:

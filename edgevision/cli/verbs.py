@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeAlias
 
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def add_engines(verb: argparse._ActionsContainer) -> None:
+    """Let a verb say where the engines that were finished on this machine lie."""
+    verb.add_argument("--engines", type=Path, metavar="DIR", help="default: BUNDLE.engines/")
 
 
 def verb(

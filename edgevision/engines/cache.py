@@ -9,7 +9,6 @@ take turns by a lock that dies with its holder: the first builds, the second tak
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import logging
@@ -24,6 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from edgevision._locking import try_lock
 from edgevision.engines.builder import BuildRequest, BuildResult, build_engine, builder_for
 from edgevision.manifest import profile_to_json
 from edgevision.progress import Progress, silent
@@ -35,8 +35,8 @@ _SCHEMA = 1
 """Part of every key: raise it when edgevision builds otherwise from the same request."""
 _KEY = re.compile(r"[0-9a-f]{64}")
 _PARTIAL = re.compile(r"\.partial-([0-9a-f]{64})-[0-9a-f]{8}")
-_ENTRY, _ARTIFACT = "entry.json", "artifact"
-_MAX_ENTRY_BYTES = 1 << 20
+ENTRY, ARTIFACT = "entry.json", "artifact"
+MAX_ENTRY_BYTES = 1 << 20
 _DEFAULT_BYTES = 4 << 30
 _POLL_S = 0.05
 _CHUNK_BYTES = 1 << 20
@@ -97,7 +97,7 @@ class EngineCache:
             return None
         output.write_bytes(artifact)
         with contextlib.suppress(OSError):
-            os.utime(folder / _ENTRY)
+            os.utime(folder / ENTRY)
         told: dict[str, Any] = fields["result"]
         return told
 
@@ -109,7 +109,7 @@ class EngineCache:
         """
 
         def fill(folder: Path) -> bytes:
-            digest, size_bytes = _copy(result.path, folder / _ARTIFACT)
+            digest, size_bytes = _copy(result.path, folder / ARTIFACT)
             told = {
                 "target": target,
                 "flavour": result.flavour.value,
@@ -128,8 +128,8 @@ class EngineCache:
         found = []
         for folder in self._folders():
             try:
-                told = _read_json(folder / _ENTRY)
-                used = (folder / _ENTRY).stat().st_mtime
+                told = _read_json(folder / ENTRY)
+                used = (folder / ENTRY).stat().st_mtime
                 found.append(
                     Entry(folder.name, str(told["target"]), str(told["flavour"]),
                           str(told["version"]), int(told["size_bytes"]), used)
@@ -184,7 +184,7 @@ class EngineCache:
                 return False
 
             def fill(folder: Path) -> bytes:
-                _write(folder / _ARTIFACT, artifact)
+                _write(folder / ARTIFACT, artifact)
                 return entry
 
             self._publish(key, fill)
@@ -209,20 +209,7 @@ class EngineCache:
 
     def _try_lock(self, key: str) -> int | None:
         """Return the held lock of `key`; None while somebody else holds it."""
-        path = self.root / f"{key}.lock"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Whoever held it before us may have removed the file that we opened.
-            if os.fstat(descriptor).st_nlink:
-                return descriptor
-        except BlockingIOError:
-            pass
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
-        return None
+        return try_lock(self.root / f"{key}.lock")
 
     def _unlock(self, key: str, descriptor: int) -> None:
         with contextlib.suppress(OSError):
@@ -257,7 +244,7 @@ class EngineCache:
         partial = self._engines / f".partial-{key}-{secrets.token_hex(4)}"
         partial.mkdir(mode=0o700)
         try:
-            _write(partial / _ENTRY, fill(partial))
+            _write(partial / ENTRY, fill(partial))
             shutil.rmtree(self._engines / key, ignore_errors=True)
             partial.rename(self._engines / key)
         except BaseException:
@@ -347,8 +334,8 @@ def _read_entry(folder: Path) -> tuple[dict[str, Any], bytes]:
     """
     if os.lstat(folder).st_uid != os.geteuid():
         raise ValueError("it is another user's")
-    told = _read_json(folder / _ENTRY)
-    with (folder / _ARTIFACT).open("rb") as file:
+    told = _read_json(folder / ENTRY)
+    with (folder / ARTIFACT).open("rb") as file:
         if os.fstat(file.fileno()).st_size != told["size_bytes"]:
             raise ValueError("the artifact has another size")
         artifact = file.read()
@@ -361,16 +348,16 @@ def _check_entry(told: Any, artifact: bytes) -> None:
         raise ValueError("the artifact has another size")
     if hashlib.sha256(artifact).hexdigest() != told["sha256"]:
         raise ValueError("the artifact was changed")
-    BuildResult.from_json(told["result"], Path(_ARTIFACT), Flavour(told["flavour"]))
+    BuildResult.from_json(told["result"], Path(ARTIFACT), Flavour(told["flavour"]))
     if not isinstance(told["target"], str) or not isinstance(told["version"], str):
         raise TypeError("target and version are no text")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
-        content = file.read(_MAX_ENTRY_BYTES + 1)
-    if len(content) > _MAX_ENTRY_BYTES:
-        raise ValueError(f"{path.name} is larger than {_MAX_ENTRY_BYTES} bytes")
+        content = file.read(MAX_ENTRY_BYTES + 1)
+    if len(content) > MAX_ENTRY_BYTES:
+        raise ValueError(f"{path.name} is larger than {MAX_ENTRY_BYTES} bytes")
     told = json.loads(content)
     if not isinstance(told, dict):
         raise TypeError(f"{path.name} is no object")

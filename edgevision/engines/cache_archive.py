@@ -8,12 +8,10 @@ import secrets
 import tarfile
 from pathlib import Path
 
-from edgevision.engines.cache import EngineCache
+from edgevision.engines.cache import ARTIFACT, ENTRY, MAX_ENTRY_BYTES, EngineCache
 from edgevision.errors import FileReadError
 from edgevision.manifest import MAX_FILE_BYTES
 
-_ENTRY, _ARTIFACT = "entry.json", "artifact"
-_MAX_ENTRY_BYTES = 1 << 20
 _MAX_ENTRIES = 10_000
 _DAMAGED = (OSError, ValueError, KeyError, TypeError)
 
@@ -36,7 +34,7 @@ def export_cache(cache: EngineCache, file: PathLike) -> int:
                     told, artifact = cache.read(entry)
                 except _DAMAGED:
                     continue
-                for name, content in ((_ENTRY, told), (_ARTIFACT, artifact)):
+                for name, content in ((ENTRY, told), (ARTIFACT, artifact)):
                     _add(archive, f"{entry.key}/{name}", content)
                 count += 1
         os.replace(partial, target)
@@ -79,9 +77,9 @@ def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
 def _pair(archive: tarfile.TarFile, first: tarfile.TarInfo) -> tuple[str, bytes, bytes]:
     """Read one entry: its JSON, then its artifact."""
     key, _, name = first.name.partition("/")
-    told = _content(archive, first, _MAX_ENTRY_BYTES)
+    told = _content(archive, first, MAX_ENTRY_BYTES)
     second = archive.next()
-    if name != _ENTRY or second is None or second.name != f"{key}/{_ARTIFACT}":
+    if name != ENTRY or second is None or second.name != f"{key}/{ARTIFACT}":
         raise ValueError(f"{first.name[:80]!r} is no entry with an artifact behind it")
     return key, told, _content(archive, second, MAX_FILE_BYTES)
 

@@ -15,8 +15,8 @@ from edgevision.engines.delivered import layers_from_inspector
 from edgevision.engines.tensorrt_network import build_plan, make_logger
 from edgevision.errors import BuildError
 from edgevision.progress import Progress
-from edgevision.runtime.backends.trt_rtx import read_cache, write_cache
 from edgevision.runtime.cuda.gpu import compute_capability
+from edgevision.runtime.kept_file import read_cache, write_cache
 from edgevision.targets import Flavour, TargetProfile
 
 if TYPE_CHECKING:

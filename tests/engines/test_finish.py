@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import edgevision
 from edgevision.bundle import Bundle
@@ -29,9 +30,10 @@ from edgevision.errors import (
     TargetMismatchError,
     UnverifiedError,
 )
-from edgevision.finish import finish
+from edgevision.finish import _workspace_bytes, finish
 from edgevision.runtime.finished import Record
 from edgevision.targets import get_target
+from edgevision.testing import SimulatedDevice
 from tests.runtime.conftest import semantic_bundle
 
 ROOT = Path(__file__).parents[2]
@@ -162,8 +164,13 @@ def test_an_engine_that_disagrees_is_recorded_as_failed(
         finish(made, LOCAL)
 
 
+def picture(folder: Path) -> Path:
+    Image.fromarray(FRAME).save(folder / "frame.png")
+    return folder / "frame.png"
+
+
 def test_another_folder_for_a_bundle_that_cannot_be_written_beside(
-    bundle: Bundle, tmp_path: Path
+    bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "road.ev.engines").write_text("in the way")
     with pytest.raises(BundleError, match="Give another folder: --engines DIR"):
@@ -171,6 +178,11 @@ def test_another_folder_for_a_bundle_that_cannot_be_written_beside(
     finish(bundle, LOCAL, engines=tmp_path / "var")
     with edgevision.load(bundle.root, engines=tmp_path / "var") as model:
         assert "runs 'local-cpu'" in model.explain()
+    for verb in ("verify", "run"):
+        source = [str(picture(tmp_path))] if verb == "run" else []
+        engines = ["--engines", str(tmp_path / "var")]
+        assert main([verb, str(bundle.root), *source, *engines]) == 0
+        assert "local-cpu" in capsys.readouterr().out
     with edgevision.load(bundle.root, engines=tmp_path / "none") as model:
         assert "runs 'host-cpu'" in model.explain()
 
@@ -222,6 +234,35 @@ def test_killed_at_any_moment_the_next_run_finishes(bundle: Bundle, tmp_path: Pa
     left = [path.name for path in (tmp_path / "cache").rglob("*") if path.name[0] == "."]
     assert left == []
     edgevision.load(bundle.root).close()
+
+
+def test_temporaries_of_a_killed_child_go_with_the_next_run(bundle: Bundle) -> None:
+    folder = folder_of(bundle)
+    folder.mkdir(parents=True)
+    for name in (".partial-main-12345678", "..partial-main-12345678.partial-0123456789ab"):
+        (folder / name).touch()
+    finish(bundle, LOCAL)
+    assert sorted(os.listdir(folder)) == [".lock", "main.onnx", "record.json"]
+
+
+def test_free_memory_that_moves_a_little_leaves_the_key_as_it_is() -> None:
+    class Device(SimulatedDevice):
+        free = 0
+
+        def memory(self) -> tuple[int, int]:
+            return self.free, 16 << 30
+
+    device, found = Device(), set()
+    for device.free in range(5_000_000_000, 6_000_000_000, 7_654_321):
+        limit = _workspace_bytes(device)
+        assert limit is not None
+        assert device.free / 4 <= limit <= device.free / 2
+        found.add(limit)
+    assert len(found) == 1
+    device.free = 400 << 20
+    with pytest.raises(TargetMismatchError, match=r"419 of 17180 MB are free.*wants 537 MB"):
+        _workspace_bytes(device)
+    assert _workspace_bytes(None) is None
 
 
 def test_a_record_survives_its_own_json(bundle: Bundle) -> None:

@@ -10,13 +10,9 @@ import numpy as np
 import pytest
 
 from edgevision.errors import EngineLoadError
-from edgevision.runtime.backends import trt_rtx
-from edgevision.runtime.backends.trt_rtx import (
-    TensorRTRTXProgram,
-    cache_file,
-    read_cache,
-    write_cache,
-)
+from edgevision.runtime import kept_file
+from edgevision.runtime.backends.trt_rtx import TensorRTRTXProgram, cache_file
+from edgevision.runtime.kept_file import read_cache, write_cache
 from edgevision.runtime.session import Session
 from edgevision.testing import SimulatedDevice
 from tests.pipeline.conftest import frame
@@ -98,7 +94,7 @@ def test_kernels_of_another_user_are_never_taken(cache: Path) -> None:
 def test_too_large_a_file_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_cache(tmp_path / "k", b"x" * 100)
     assert read_cache(tmp_path / "k") == b"x" * 100
-    monkeypatch.setattr(trt_rtx, "_MAX_CACHE_BYTES", 100)
+    monkeypatch.setattr(kept_file, "_MAX_CACHE_BYTES", 100)
     assert read_cache(tmp_path / "k") is None
 
 

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import logging
 import os
-import tempfile
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -15,12 +14,12 @@ from edgevision._optional import require
 from edgevision.errors import EngineLoadError
 from edgevision.runtime.backends.tensorrt_program import TensorRTProgram
 from edgevision.runtime.device import Device
+from edgevision.runtime.kept_file import read_cache, write_cache
 
 if TYPE_CHECKING:
     import tensorrt_rtx
 
 _log = logging.getLogger(__name__)
-_MAX_CACHE_BYTES = 1 << 30
 
 
 def trt_rtx_program(plan: bytes, device: Device, *, graph: bool) -> TensorRTRTXProgram:
@@ -86,36 +85,3 @@ def cache_file(plan: bytes, version: str, gpu: str) -> Path:
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     key = hashlib.sha256(b"\0".join([plan, version.encode(), gpu.encode()])).hexdigest()
     return root / "edgevision" / "rtx-kernels" / f"{key}.bin"
-
-
-def read_cache(path: Path) -> bytes | None:
-    """Return what `write_cache` wrote; None if it is missing, damaged, or of somebody else.
-
-    The file holds code for the GPU, so another user's is never taken.
-    """
-    try:
-        with path.open("rb") as file:
-            info = os.fstat(file.fileno())
-            if info.st_uid != os.getuid() or info.st_size > _MAX_CACHE_BYTES:
-                return None
-            digest, kernels = file.read(32), file.read()
-    except OSError:
-        return None
-    return kernels if hashlib.sha256(kernels).digest() == digest else None
-
-
-def write_cache(path: Path, kernels: bytes) -> None:
-    """Write the kernels behind their SHA-256, whole or not at all, for this user alone.
-
-    Raises:
-        OSError: the folder cannot be written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(hashlib.sha256(kernels).digest() + kernels)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

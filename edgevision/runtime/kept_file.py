@@ -1,0 +1,43 @@
+"""Bytes kept between runs behind their SHA-256, for this user alone: compiled kernels, timings."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+_MAX_CACHE_BYTES = 1 << 30
+
+
+def read_cache(path: Path) -> bytes | None:
+    """Return what `write_cache` wrote; None if it is missing, damaged, or of somebody else.
+
+    The file holds code for the GPU, so another user's is never taken.
+    """
+    try:
+        with path.open("rb") as file:
+            info = os.fstat(file.fileno())
+            if info.st_uid != os.getuid() or info.st_size > _MAX_CACHE_BYTES:
+                return None
+            digest, kernels = file.read(32), file.read()
+    except OSError:
+        return None
+    return kernels if hashlib.sha256(kernels).digest() == digest else None
+
+
+def write_cache(path: Path, kernels: bytes) -> None:
+    """Write the kernels behind their SHA-256, whole or not at all, for this user alone.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(hashlib.sha256(kernels).digest() + kernels)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
