@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import platform
@@ -24,18 +25,33 @@ def machine_name(flavour: Flavour) -> str:
 @functools.cache
 def cpu_name() -> str:
     """Return this machine's processor and what it can do, as far as an optimised model depends."""
+    model, flags = _cpu()
+    wide = [f for f in flags if f.startswith(("avx", "amx", "asimd", "sve"))]
+    return f"{model}, {platform.machine()}, {' '.join(sorted(wide)) or 'no vector flags told'}"
+
+
+@functools.cache
+def products_overflow() -> bool:
+    """Whether sums of 8-bit products saturate silently on this CPU: x86 without VNNI or AMX.
+
+    ONNX Runtime, "Quantize ONNX models": U8S8 on AVX2 and AVX512 adds two products in 16 bits.
+    """
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return False
+    return not set(_cpu()[1]) & {"avx_vnni", "avx512_vnni", "amx_int8"}
+
+
+def _cpu() -> tuple[str, list[str]]:
+    """Return the processor's name and its flags, none where the kernel does not tell."""
     model, flags = platform.processor() or platform.machine(), ""
-    try:
+    with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
             key, _, value = line.partition(":")
             if key.strip() in ("model name", "Model") and value.strip():
                 model = value.strip()
             elif key.strip() in ("flags", "Features"):
-                wide = [f for f in value.split() if f.startswith(("avx", "amx", "asimd", "sve"))]
-                flags = " ".join(sorted(wide))
-    except OSError:
-        pass
-    return f"{model}, {platform.machine()}, {flags or 'no vector flags told'}"
+                flags = value
+    return model, flags.split()
 
 
 @functools.cache

@@ -130,7 +130,7 @@ def what_the_device_says(cuda: CudaBindings) -> None:
     assert cuda.ok(driver.cuStreamGetFlags(stream)) == 1
     cuda.ok(driver.cuStreamDestroy(stream))
     with pytest.raises(CodeError, match="NOT_SUPPORTED"):
-        cuda.ok(driver.cuModuleLoadData(b"no kernels here"))
+        cuda.ok(driver.cuModuleLoad(b"no files of kernels here"))
     with pytest.raises(CodeError, match="NOT_FOUND"):
         cuda.ok(driver.cuGetProcAddress(b"cuNothing", 13000, 0))
 

@@ -12,6 +12,7 @@ from edgevision._optional import require
 from edgevision.errors import EngineLoadError, RunError
 from edgevision.runtime.device import Device, Stream
 from edgevision.runtime.host import HostDevice
+from edgevision.runtime.machine import products_overflow
 from edgevision.runtime.memory import Array, Buffer
 from edgevision.runtime.program import Shape
 from edgevision.tensors import DType, TensorSpec
@@ -38,6 +39,10 @@ def session_options(ort: Any, cpu_threads: int = 0) -> Any:
     options.intra_op_num_threads = cpu_threads
     # Two spinning pools on few cores slow each other up to fivefold; a control loop has others.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if products_overflow():
+        # Q and DQ are left as they are, around products in float: slower, and right. ONNX Runtime's
+        # own remedy, session.x64quantprecision, does not load graphs with loops (1.32).
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     return options
 
 
