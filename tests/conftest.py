@@ -13,6 +13,7 @@ TIME_LIMITS_S = {
     "architecture": 120,
     "cli": 300,
     "contract": 120,
+    "deploy": 300,
     "device": 300,
     "engines": 300,
     "export": 300,

@@ -2,7 +2,7 @@
 # The device half: finishes a bundle's engine on this machine, verifies it, gates its speed.
 #
 # Run it on the board, from the folder where the x86 half's bundle lies. Never run on a Jetson by its
-# authors, nor elsewhere: no test runs it. TARGET=local-cpu is meant for a dry run on any machine.
+# authors: our tests run it with TARGET=local-cpu, which needs no GPU.
 #
 #   BUNDLE           dist/model-int8.ev
 #   TARGET           local        local-cpu: a dry run without a GPU
@@ -22,14 +22,17 @@ set -euo pipefail
 mkdir -p "$REPORTS"
 edgevision doctor | tee "$REPORTS/doctor.txt"
 
+signed=()
+if [ -n "$PUBLIC_KEY" ]; then signed+=(--key "$PUBLIC_KEY"); fi
+if [ -n "$MINIMUM_VERSION" ]; then signed+=(--minimum-version "$MINIMUM_VERSION"); fi
+# Nothing of a bundle goes to a builder before its files and its signer are known.
+edgevision verify "$BUNDLE" --files-only "${signed[@]}"
+
 finish=(--target "$TARGET")
 if [ -n "$EVALUATE" ]; then finish+=(--evaluate "$EVALUATE"); fi
 edgevision build "$BUNDLE" "${finish[@]}"
 
-verify=()
-if [ -n "$PUBLIC_KEY" ]; then verify+=(--key "$PUBLIC_KEY"); fi
-if [ -n "$MINIMUM_VERSION" ]; then verify+=(--minimum-version "$MINIMUM_VERSION"); fi
-edgevision verify "$BUNDLE" "${verify[@]}"
+edgevision verify "$BUNDLE" "${signed[@]}"
 
 if [ -n "$BASELINE" ]; then
     edgevision bench compare "$BASELINE" "$BUNDLE" --gate "$GATE" \

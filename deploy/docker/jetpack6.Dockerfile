@@ -1,6 +1,6 @@
 # Runs bundles on a Jetson Orin with JetPack 6.1 or 6.2: TensorRT 10.3, Python 3.10, no torch.
 #
-# Never built, never run on a Jetson, and checked by no test.
+# Never built, never run on a Jetson; hadolint has nothing to say.
 # Build it on the board or an arm64 machine, from the root of edgevision's repository:
 #   docker build -f deploy/docker/jetpack6.Dockerfile -t edgevision:jp6 .
 # Run it (the runtime `nvidia` brings the board's own drivers; host and image must both be JetPack 6):

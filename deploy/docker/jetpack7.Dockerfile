@@ -1,6 +1,6 @@
 # Runs bundles on a Jetson Thor (JetPack 7.0, 7.1) or Orin (7.2): Python 3.12, no torch.
 #
-# Never built, never run on a Jetson, and checked by no test.
+# Never built, never run on a Jetson; hadolint has nothing to say.
 # Build it on the board or an arm64 machine, from the root of edgevision's repository:
 #   docker build -f deploy/docker/jetpack7.Dockerfile -t edgevision:jp7 .
 # Run it (the runtime `nvidia` brings the board's own drivers; host and image must both be JetPack 7):

@@ -23,6 +23,7 @@ def add_to(verbs: Verbs) -> None:
     verify.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     verify.add_argument("--key", type=Path, metavar="NAME.pub", help="refuse any other signature")
     verify.add_argument("--minimum-version", type=int, default=0, metavar="N")
+    verify.add_argument("--files-only", action="store_true", help="hashes, signature; run nothing")
     add_engines(verify)
     inspect = verb(verbs, "inspect", _inspect)
     inspect.add_argument("bundle", type=Path)
@@ -35,7 +36,9 @@ def _verify(options: argparse.Namespace) -> int:
 
     bundle = Bundle.open(options.bundle)
     signed = _signed(bundle, options)
-    reports = verify(bundle, device=options.device, engines=options.engines)
+    reports = []
+    if not options.files_only:
+        reports = verify(bundle, device=options.device, engines=options.engines)
     passed = all(report.passed for report in reports)
     if options.json:
         found = [
@@ -48,7 +51,10 @@ def _verify(options: argparse.Namespace) -> int:
         print(f"{len(bundle.manifest.files)} files match their hashes; {signed}")
         for report in reports:
             print(report)
-        print("verified" if passed else "NOT verified: do not use this bundle here")
+        if options.files_only:
+            print("no engine was run: without --files-only the golden vectors are checked, too")
+        else:
+            print("verified" if passed else "NOT verified: do not use this bundle here")
     return OK if passed else NO
 
 

@@ -1,0 +1,70 @@
+"""The files in deploy/ as the tools of their kind read them: schemas and linters."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+CI = DEPLOY / "ci"
+
+
+def _passes(*command: str | Path) -> None:
+    """Run a tool of this interpreter's environment, or of the system."""
+    tool = Path(sys.executable).with_name(str(command[0]))
+    program = str(tool) if tool.exists() else str(command[0])
+    done = subprocess.run(
+        [program, *map(str, command[1:])], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("script", sorted(CI.glob("*.sh")), ids=lambda path: path.name)
+def test_shellcheck_has_nothing_to_say(script: Path) -> None:
+    _passes("shellcheck", script)
+    assert os.access(script, os.X_OK)
+
+
+def test_the_github_workflow_fits_its_schema() -> None:
+    _passes(
+        "check-jsonschema", "--builtin-schema", "vendor.github-workflows",
+        CI / "edgevision.github.yml",
+    )  # fmt: skip
+
+
+def test_the_gitlab_pipeline_fits_its_schema() -> None:
+    _passes(
+        "check-jsonschema", "--builtin-schema", "vendor.gitlab-ci", "--data-transform",
+        "gitlab-ci", CI / "edgevision.gitlab.yml",
+    )  # fmt: skip
+
+
+def test_a_misspelt_key_is_found(tmp_path: Path) -> None:
+    text = (CI / "edgevision.github.yml").read_text()
+    broken = tmp_path / "broken.yml"
+    broken.write_text(text.replace("runs-on: ubuntu", "run-on: ubuntu"))
+    with pytest.raises(AssertionError, match="run-on"):
+        _passes("check-jsonschema", "--builtin-schema", "vendor.github-workflows", broken)
+
+
+@pytest.mark.parametrize("image", sorted((DEPLOY / "docker").iterdir()), ids=lambda p: p.name)
+def test_hadolint_has_nothing_to_say(image: Path) -> None:
+    _passes("hadolint", image)
+
+
+def test_systemd_takes_the_units(tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("no systemd-analyze")
+    units = []
+    for unit in sorted((DEPLOY / "systemd").iterdir()):
+        copy = tmp_path / unit.name
+        # Only here: systemd looks whether the programs are there.
+        text = unit.read_text().replace("/opt/edgevision/bin/edgevision", sys.executable)
+        copy.write_text(text.replace("/opt/edgevision/bin/python", sys.executable))
+        units.append(copy)
+    _passes("systemd-analyze", "verify", "--recursive-errors=no", *units)

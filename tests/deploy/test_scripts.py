@@ -1,0 +1,170 @@
+"""The scripts in deploy/ci/ run as a CI runs them, from a checkpoint to a proven engine.
+
+The x86 half runs in full. The device half runs with TARGET=local-cpu: no board is needed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import project  # noqa: F401  # a fixture
+
+CI = Path(__file__).parents[2] / "deploy" / "ci"
+X86 = {
+    "SOURCE": "nets:net",
+    "BUILD_ARGS": "--size 32x48 --classes classes.txt",
+    "CALIBRATION": "frames",
+    "EVALUATE": "val",
+    "INSTALL": "",
+    "SIGNING_KEY": "ours.key",
+}
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a script printed and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Checkout:
+    """A folder with a net and the scripts, as a CI checks it out."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def run(self, *command: str, **settings: str) -> Done:
+        """Run a command there, with a cache of its own and our `edgevision` first in the path."""
+        here = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        own = {"PATH": here, "EDGEVISION_CACHE": str(self.folder / "cache"), "PYTHONPATH": "."}
+        done = subprocess.run(
+            command,
+            cwd=self.folder,
+            env={**os.environ, **own, **settings},
+            capture_output=True,
+            text=True,
+            timeout=280,
+            check=False,
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    def report(self, name: str) -> Any:
+        """Return a report that a script wrote."""
+        return json.loads((self.folder / name).read_text())
+
+
+@pytest.fixture(scope="module")
+def checkout(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Checkout:  # noqa: F811
+    made = Checkout(tmp_path_factory.mktemp("checkout") / "repository")
+    shutil.copytree(project, made.folder)
+    assert made.run("edgevision", "keygen", "ours").code == 0
+    return made
+
+
+@pytest.fixture(scope="module")
+def x86(checkout: Checkout) -> Done:
+    """The x86 half, run once."""
+    done = checkout.run("bash", str(CI / "x86.sh"), **X86)
+    assert done.code == 0, done.out + done.err
+    return done
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_the_x86_half_leaves_a_signed_bundle_that_waits_for_its_board(
+    checkout: Checkout, x86: Done, precision: str
+) -> None:
+    states = {
+        artifact["target"]: artifact["state"]
+        for artifact in checkout.report(f"dist/model-{precision}.json")["artifacts"]
+    }
+    assert states == {"host-cpu": "built", "rtx": "built", "jetson-orin-jp6": "pending"}
+    part = x86.out.split(f"== dist/model-{precision}.ev")[1].split("== dist/")[0]
+    assert "miou: torch" in part
+    assert "within the allowed loss of 0.02" in part
+    assert "fit for 'jetson-orin-jp6'" in part
+    assert "NOT" not in part.replace("NOT CHECKED", "")
+    assert "signed by key" in part
+    assert f"edgevision build model-{precision}.ev --target jetson-orin-jp6" in part
+
+
+def test_the_next_run_takes_every_engine_from_the_cache(checkout: Checkout, x86: Done) -> None:
+    again = checkout.run("bash", str(CI / "x86.sh"), **X86, OUT="again")
+    assert again.code == 0, again.out + again.err
+    for precision in ("fp16", "int8"):
+        built = [
+            artifact
+            for artifact in checkout.report(f"again/model-{precision}.json")["artifacts"]
+            if artifact["state"] == "built"
+        ]
+        assert [artifact["cached"] for artifact in built] == [True, True]
+        assert all(artifact["seconds"] < 1 for artifact in built)
+        first = checkout.report(f"dist/model-{precision}.json")["artifacts"]
+        assert {a["sha256"] for a in built} == {a["sha256"] for a in first if a["path"]}
+
+
+def test_a_form_that_lost_too_much_ends_it(checkout: Checkout, x86: Done) -> None:
+    gate = ("python3", str(CI / "accuracy_gate.py"), "worse.json", "int8", "0.02")
+    report = checkout.report("dist/model-int8.json")
+    for row in report["accuracy"]:
+        if row["form"] == "int8":
+            row["miou"] -= 0.03
+    (checkout.folder / "worse.json").write_text(json.dumps(report))
+    done = checkout.run(*gate)
+    assert done.code == 1
+    assert "MORE THAN" in done.out
+
+
+def test_a_form_that_the_board_does_not_take_ends_it(checkout: Checkout, x86: Done) -> None:
+    # Without frames there is no INT8 and no score: the least that the script does.
+    settings = {**X86, "CALIBRATION": "", "EVALUATE": "", "TARGETS": "host-cpu", "OUT": "other"}
+    done = checkout.run("bash", str(CI / "x86.sh"), **{**settings, "CHECK": "jetson-nano"})
+    assert done.code == 2
+    assert "not scored" in done.out
+    assert "jetson-orin-nano" in done.err
+
+
+def test_the_device_half_finishes_proves_and_compares(checkout: Checkout, x86: Done) -> None:
+    # The baseline is the FP16 bundle, finished before, as a board keeps the last release's.
+    baseline, candidate = "dist/model-fp16.ev", "dist/model-int8.ev"
+    assert checkout.run("edgevision", "build", baseline, "--target", "local-cpu").code == 0
+    done = checkout.run(
+        "bash", str(CI / "jetson.sh"), BUNDLE=candidate, TARGET="local-cpu", PUBLIC_KEY="ours.pub",
+        MINIMUM_VERSION="1", EVALUATE="val",
+    )  # fmt: skip
+    assert done.code == 0, done.out + done.err
+    assert "proven on" in done.out
+    assert "verified" in done.out.splitlines()[-1]
+    assert (checkout.folder / "reports" / "doctor.txt").stat().st_size
+    record = checkout.report(f"{candidate}.engines/local-cpu/record.json")
+    assert record["passed"]
+    assert 0 < record["score"]["mIoU"] < 1
+    # The second boot finds what the first one proved.
+    again = checkout.run(
+        "bash", str(CI / "jetson.sh"), BUNDLE=candidate, TARGET="local-cpu", PUBLIC_KEY="ours.pub"
+    )
+    assert "was finished before, and is sound" in again.out
+
+
+def test_the_device_half_builds_nothing_of_a_stranger(checkout: Checkout, x86: Done) -> None:
+    shutil.copytree(checkout.folder / "dist/model-int8.ev", checkout.folder / "strange.ev")
+    assert checkout.run("edgevision", "keygen", "theirs").code == 0
+    assert checkout.run("edgevision", "sign", "strange.ev", "--key", "theirs.key").code == 0
+    done = checkout.run(
+        "bash", str(CI / "jetson.sh"), BUNDLE="strange.ev", TARGET="local-cpu",
+        PUBLIC_KEY="ours.pub",
+    )  # fmt: skip
+    assert done.code == 1, done.out + done.err
+    assert "signed by key" in done.err
+    assert not (checkout.folder / "strange.ev.engines").exists()
