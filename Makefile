@@ -11,7 +11,7 @@ demo: $(STAMP)
 	$(BIN)/edgevision demo
 
 test: check
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 check: $(STAMP)
 	scripts/check

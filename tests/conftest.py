@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections import Counter
 from pathlib import Path
@@ -23,7 +24,13 @@ TIME_LIMITS_S = {
     "standin": 900,
     "unit": 60,
 }
+# Files that take longest, by need: they start first, so that no worker ends alone.
+LONGEST_FIRST = ("cli", "export", "standin", "deploy", "device", "engines")
 NEVER_SKIPPED = ("tests/unit/", "tests/architecture/")
+
+# Workers share the cores: two teams of threads on the same cores wait for each other.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Tests do not time, and a run on a clean clone must not find what the last one did not.
 settings.register_profile("edgevision", deadline=None, derandomize=True)
@@ -44,6 +51,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             raise pytest.UsageError(f"{item.nodeid}: tests/{directory} is not listed in conftest")
         if item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(TIME_LIMITS_S[directory]))
+    items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    directory = item.path.relative_to(_HERE).parts[0]
+    return (*LONGEST_FIRST, directory).index(directory)
 
 
 def pytest_collectreport(report: pytest.CollectReport) -> None:

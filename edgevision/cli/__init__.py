@@ -16,7 +16,7 @@ from edgevision.errors import BuildError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     # A person wants the message, not the line of ours that gave it.
     warnings.formatwarning = lambda message, *_: f"edgevision: warning: {message}\n"
     # As `python -m` does: factories are looked up where the user stands.
@@ -57,15 +57,16 @@ def _fail(error: BaseException, *, as_json: bool) -> int:
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    whole = argparse.ArgumentParser(
         prog="edgevision",
         description="Take trained PyTorch vision models to embedded NVIDIA GPUs.",
         epilog="Exit codes: 0 done, 1 the answer is no, 2 wrong use, 3 something is missing here, "
         "4 pending on the target.",
     )
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    whole.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    verbs = whole.add_subparsers(required=True, metavar="VERB")
     for group in (build, check, inspect, sign, run, bench, cache, machine):
         group.add_to(verbs)
-    return parser
+    return whole

@@ -65,6 +65,9 @@ def frames(count: int, size: tuple[int, int] = SIZE) -> list[Feeds]:
     return feeds
 
 
+_STEPS = 40
+
+
 def taught(net: nn.Module, read: Callable[[Any], Tensor] = lambda logits: logits) -> nn.Module:
     """Teach the net four levels of brightness: an untrained one is unsure everywhere.
 
@@ -74,10 +77,13 @@ def taught(net: nn.Module, read: Callable[[Any], Tensor] = lambda logits: logits
     x = (photos.permute(0, 3, 1, 2) / 255.0 - 0.45) / 0.225
     labels = (photos.float().mean(3) // 64).long()
     optimizer = torch.optim.Adam(net.parameters(), 1e-2)
-    for _ in range(40):
+    # Down to nothing: what the last steps leave differs little from one CPU to the next.
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _STEPS)
+    for _ in range(_STEPS):
         optimizer.zero_grad()
         nn.functional.cross_entropy(read(net(x)), labels).backward()
         optimizer.step()
+        schedule.step()
     return net
 
 

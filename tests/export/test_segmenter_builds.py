@@ -22,7 +22,7 @@ SIZE = (64, 96)
 
 @pytest.mark.parametrize("make", [fcn_mobilenet_v2, deeplabv3_mobilenet_v2])
 def test_every_precision_builds(make: Callable[[int], nn.Module], tmp_path: Path) -> None:
-    torch.manual_seed(1)
+    torch.manual_seed(2)
     adapter = SemanticSegmentation(taught(make(4)), size=SIZE, classes=list("abcd"))
     with pytest.warns(UserWarning, match="calibrated on 12 frames"):
         summary = edgevision.build(
