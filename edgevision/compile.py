@@ -10,8 +10,7 @@ import importlib.metadata
 import json
 import os
 import platform
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -20,17 +19,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from edgevision.artifacts import ArtifactBuilder
 from edgevision.bundle import Bundle, BundleWriter
-from edgevision.engines.builder import BuildRequest, BuildResult, unavailable
-from edgevision.engines.cache import EngineCache, cached_build
-from edgevision.errors import BundleError, ParityError
-from edgevision.finish import Finish, check_tensors, finish
-from edgevision.manifest import Artifact, Manifest, Stage
+from edgevision.engines.builder import unavailable
+from edgevision.engines.cache import EngineCache
+from edgevision.errors import BundleError
+from edgevision.finish import Finish, finish
+from edgevision.manifest import Manifest, Stage
 from edgevision.parity import ParityReport
 from edgevision.progress import Progress, silent
 from edgevision.runtime.evaluate import Score
-from edgevision.runtime.session import Session
-from edgevision.runtime.verify import check_golden
 from edgevision.score import score_forms
 from edgevision.targets import Flavour, TargetProfile, get_target
 
@@ -151,12 +149,12 @@ def build(
         }
         scored = score_forms(adapter, exported, evaluate, progress=progress) if evaluate else None
         stages, proofs = [], []
-        made = _Made()
+        builder = ArtifactBuilder(asked, writer, Path(out).name, cache, progress)
         for name, stage in exported.items():
             graph = f"stages/{name}/model.onnx"
             writer.add(graph, stage.graphs[precision])
             writer.add_golden(name, stage.golden_inputs, stage.golden_outputs)
-            described, reports = _build_artifacts(
+            described, reports = builder.build(
                 Stage(
                     name=name,
                     graph=graph,
@@ -165,15 +163,9 @@ def build(
                     tolerances=stage.tolerances[precision],
                     profiles=stage.profiles,
                 ),
-                asked,
-                graph_for=partial(_graph_for, stage, precision),
-                golden=(stage.golden_inputs, stage.golden_outputs),
+                partial(_graph_for, stage, precision),
+                (stage.golden_inputs, stage.golden_outputs),
                 task=parts[name][0].task,
-                writer=writer,
-                bundle_name=Path(out).name,
-                made=made,
-                cache=cache,
-                progress=progress,
             )
             stages.append(described)
             proofs += reports
@@ -209,7 +201,7 @@ def build(
     here = [t for t in asked.values() if not t.built_here and unavailable(t) is None]
     done = {t.name: finish(bundle, t, cache=cache, progress=progress) for t in here}
     scores = scored.scores if scored else ()
-    return BuildSummary(bundle, parity, scores, made.seconds, frozenset(made.cached), done)
+    return BuildSummary(bundle, parity, scores, builder.seconds, frozenset(builder.cached), done)
 
 
 def add_targets(
@@ -283,9 +275,9 @@ def _extended(
             "it was made, and sign it again"
         )
     bundle, targets = old.root, {target.name for target in asked.values()}
-    made = _Made()
     stages, proofs = [], []
     with BundleWriter(bundle) as writer:
+        builder = ArtifactBuilder(asked, writer, str(bundle), cache, progress)
         golden = {stage.name: old.golden(stage.name) for stage in old.manifest.stages}
         for stage in old.manifest.stages:
             writer.add(stage.graph, old.read(stage.graph))
@@ -295,52 +287,19 @@ def _extended(
                 if artifact.path is not None and artifact.path != stage.graph:
                     writer.add(artifact.path, old.read(artifact.path))
             graph = old.read(stage.graph)
-            built, reports = _build_artifacts(
-                stage,
-                asked,
-                graph_for=partial(_same, graph),
-                golden=golden[stage.name],
+            built, reports = builder.build(
+                replace(stage, artifacts=kept),
+                partial(_same, graph),
+                golden[stage.name],
                 task=old.manifest.proof,
-                writer=writer,
-                bundle_name=str(bundle),
-                made=made,
-                cache=cache,
-                progress=progress,
-                kept=kept,
             )
             stages.append(built)
             proofs += reports
         for entry in old.manifest.files:
             if entry.path.startswith(("reports/", "task/")):
                 writer.add(entry.path, old.read(entry.path))
-        manifest = Manifest(
-            name=old.manifest.name,
-            task=old.manifest.task,
-            precision=old.manifest.precision,
-            settings=old.manifest.settings,
-            stages=tuple(stages),
-            files=(),
-            provenance=old.manifest.provenance,
-        )
-        published = writer.publish(manifest)
-    return BuildSummary(published, tuple(proofs), (), made.seconds, frozenset(made.cached))
-
-
-class _Made:
-    """What the builders did, over all stages."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self.cached: set[str] = set()
-
-    def note(self, target: str, result: BuildResult) -> None:
-        """Add up a stage's build; a target is cached if every stage of it is."""
-        is_first = target not in self.seconds
-        self.seconds[target] = self.seconds.get(target, 0.0) + result.seconds
-        if not result.cached:
-            self.cached.discard(target)
-        elif is_first:
-            self.cached.add(target)
+        published = writer.publish(replace(old.manifest, stages=tuple(stages), files=()))
+    return BuildSummary(published, tuple(proofs), (), builder.seconds, frozenset(builder.cached))
 
 
 def _parts(
@@ -353,75 +312,6 @@ def _parts(
         return {"main": (adapter, samples)}
     feeds = adapter.stage_feeds(samples)
     return {name: (part, feeds[name]) for name, part in adapter.stages.items()}
-
-
-def _build_artifacts(
-    stage: Stage,
-    targets: Mapping[str, TargetProfile],
-    *,
-    graph_for: Callable[[TargetProfile], bytes],
-    golden: tuple[Mapping[str, Array], Mapping[str, Array]],
-    task: str,
-    writer: BundleWriter,
-    bundle_name: str,
-    made: _Made,
-    cache: EngineCache | None,
-    progress: Progress,
-    kept: tuple[Artifact, ...] = (),
-) -> tuple[Stage, list[ParityReport]]:
-    """Build one artifact per target, prove those that run here, and hand them to `writer`."""
-    artifacts, proofs = list(kept), []
-    for given, target in targets.items():
-        reason = unavailable(target)
-        if reason or not target.built_here:
-            reason = reason or "bound to its machine: it is finished there, beside the bundle"
-            command = f"edgevision build {bundle_name} --target {given}"
-            artifacts.append(
-                Artifact(target.name, target.flavour, None, reason=reason, command=command)
-            )
-            continue
-        suffix = "onnx" if target.flavour is Flavour.ORT else "plan"
-        path = f"stages/{stage.name}/{target.name}.{suffix}"
-        with tempfile.TemporaryDirectory(prefix="edgevision-") as folder:
-            graph, engine = Path(folder) / "model.onnx", Path(folder) / Path(path).name
-            graph.write_bytes(graph_for(target))
-            request = BuildRequest(graph, target, engine, stage.profiles)
-            result = cached_build(request, progress, cache=cache)
-            check_tensors(stage, result, target)
-            data = engine.read_bytes()
-        if target.flavour is Flavour.ORT:
-            proofs += _prove(stage, data, golden, target, task)
-        writer.add(path, data)
-        artifacts.append(Artifact(target.name, target.flavour, path, result.version, result.sm))
-        made.note(target.name, result)
-    return (
-        Stage(
-            name=stage.name,
-            graph=stage.graph,
-            inputs=stage.inputs,
-            outputs=stage.outputs,
-            tolerances=stage.tolerances,
-            profiles=stage.profiles,
-            artifacts=tuple(artifacts),
-        ),
-        proofs,
-    )
-
-
-def _prove(
-    stage: Stage,
-    data: bytes,
-    golden: tuple[Mapping[str, Array], Mapping[str, Array]],
-    target: TargetProfile,
-    task: str,
-) -> list[ParityReport]:
-    with Session.open(data, flavour=target.flavour, profiles=stage.profiles) as session:
-        name = f"{stage.name}/{target.name}"
-        reports = check_golden(session, stage, *golden, task=task, name=name)
-    for report in reports:
-        if not report.passed:
-            raise ParityError(f"the artifact is not fit for use: {report}", report=report)
-    return reports
 
 
 def _same(graph: bytes, _target: TargetProfile) -> bytes:

@@ -21,13 +21,13 @@ import numpy as np
 import numpy.typing as npt
 
 from edgevision._locking import try_lock
+from edgevision.artifacts import check_tensors
 from edgevision.bundle import Bundle
 from edgevision.engines.builder import BuildRequest, BuildResult, builder_for, unavailable
 from edgevision.engines.cache import EngineCache, cached_build, timing_cache_file
 from edgevision.engines.delivered import unmet
 from edgevision.errors import (
     BundleError,
-    ExportError,
     FileReadError,
     ParityError,
     TargetMismatchError,
@@ -56,7 +56,6 @@ from edgevision.runtime.session import Session
 from edgevision.runtime.verify import check_golden
 from edgevision.score import Result, score_task
 from edgevision.targets import Flavour, TargetProfile
-from edgevision.tensors import TensorSpec
 
 PathLike = str | os.PathLike[str]
 Image = npt.NDArray[np.uint8]
@@ -139,18 +138,6 @@ def finish(
         last = {f.name: f.seconds for f in before.record.stages} if before and before.record else {}
         work = _Work(bundle, target, folder, lean, cache, progress)
         return work.run(last, evaluate)
-
-
-def check_tensors(stage: Stage, result: BuildResult, target: TargetProfile) -> None:
-    """Hold what the builder saw against what the manifest promises.
-
-    Raises:
-        ExportError: it differs.
-    """
-    if (result.inputs, result.outputs) != (stage.inputs, stage.outputs):
-        found = _listed(result.inputs, result.outputs)
-        wanted = _listed(stage.inputs, stage.outputs)
-        raise ExportError(f"the builder for '{target.name}' sees {found}; the graph has {wanted}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -421,7 +408,3 @@ def _writing(folder: Path) -> Iterator[None]:
             f"could not write '{folder}': {error.strerror or error}. Give another folder: "
             "--engines DIR, and the same to load as engines="
         ) from error
-
-
-def _listed(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> str:
-    return ", ".join(str(spec) for spec in (*inputs, *outputs))
