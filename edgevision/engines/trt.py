@@ -61,24 +61,29 @@ class TrtBuilder:
             raise BuildError(f"nothing can be built for '{request.target.name}' here: {reason}")
         configs: list[tensorrt.IBuilderConfig] = []
 
-        def configure(config: tensorrt.IBuilderConfig) -> None:
-            # So that the inspector tells each layer's types.
-            config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-            if request.version_compatible:
-                config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
-                # The lean runtime inside would be code that every load executes.
-                config.set_flag(trt.BuilderFlag.EXCLUDE_LEAN_RUNTIME)
-            if request.timing_cache is not None:
-                _use_timings(config, request.timing_cache)
+        def configured(config: tensorrt.IBuilderConfig) -> None:
+            configure(trt, config, request)
             configs.append(config)
 
-        inputs, outputs = build_plan(trt, request, progress, configure)
+        inputs, outputs = build_plan(trt, request, progress, configured)
         if request.timing_cache is not None:
-            _keep_timings(configs[0], request.timing_cache)
+            keep_timings(configs[0], request.timing_cache)
         layers = _layers(trt, request.output.read_bytes())
         return BuildResult(
             request.output, self.flavour, version, (sm,), inputs, outputs, layers=layers
         )
+
+
+def configure(trt: ModuleType, config: tensorrt.IBuilderConfig, request: BuildRequest) -> None:
+    """Set what a plan for TensorRT needs beyond what all flavours need."""
+    # So that the inspector tells each layer's types.
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    if request.version_compatible:
+        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+        # The lean runtime inside would be code that every load executes.
+        config.set_flag(trt.BuilderFlag.EXCLUDE_LEAN_RUNTIME)
+    if request.timing_cache is not None:
+        _use_timings(config, request.timing_cache)
 
 
 def _use_timings(config: tensorrt.IBuilderConfig, file: Path) -> None:
@@ -88,7 +93,7 @@ def _use_timings(config: tensorrt.IBuilderConfig, file: Path) -> None:
         config.set_timing_cache(config.create_timing_cache(b""), False)
 
 
-def _keep_timings(config: tensorrt.IBuilderConfig, file: Path) -> None:
+def keep_timings(config: tensorrt.IBuilderConfig, file: Path) -> None:
     """Keep what was measured, together with what another build kept meanwhile."""
     timings = config.get_timing_cache()
     if timings is None:

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import random
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +15,6 @@ from PIL import Image
 import edgevision
 from edgevision.bundle import Bundle
 from edgevision.cli import main
-from edgevision.engines.cache import EngineCache
 from edgevision.engines.delivered import layers_from_inspector, layers_from_profile, unmet
 from edgevision.errors import (
     BundleError,
@@ -38,7 +31,6 @@ from tests.runtime.conftest import semantic_bundle
 
 ROOT = Path(__file__).parents[2]
 LOCAL = get_target("local-cpu")
-KILLS = int(os.environ.get("EDGEVISION_TEST_KILLS", "6"))
 FRAME = np.random.default_rng(5).integers(0, 256, (6, 10, 3), np.uint8)
 
 
@@ -195,44 +187,6 @@ def test_what_cannot_be_finished_says_why(bundle: Bundle) -> None:
     with pytest.raises(TargetMismatchError, match="no NVIDIA GPU on this machine"):
         finish(bundle, get_target("jetson-orin-jp6"))
     assert main(["build", str(bundle.root), "--target", "jetson-orin-jp6"]) == 3
-
-
-def test_killed_at_any_moment_the_next_run_finishes(bundle: Bundle, tmp_path: Path) -> None:
-    """SIGKILL at moments of cache writes, builds and records; nothing corrupt is ever loaded."""
-    rng = random.Random(0)
-    command = [
-        sys.executable, "-m", "edgevision.cli", "build", str(bundle.root), "--target", "local-cpu",
-    ]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    start = time.monotonic()
-    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
-    whole_s = time.monotonic() - start
-    killed = tries = 0
-    while killed < KILLS:
-        tries += 1
-        assert tries <= 10 * KILLS, "it is never caught at work"
-        if rng.random() < 0.7:
-            (folder_of(bundle) / "record.json").unlink(missing_ok=True)
-        if rng.random() < 0.5:
-            EngineCache().prune(0)
-        child = subprocess.Popen(
-            command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
-        # Its first third is Python that starts.
-        time.sleep(rng.uniform(whole_s / 3, whole_s))
-        if child.poll() is None:
-            killed += 1
-            os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
-        with contextlib.suppress(UnverifiedError):  # whatever loads, loads whole
-            edgevision.load(bundle.root).close()
-    finish(bundle, LOCAL, cache=EngineCache())
-    assert sorted(os.listdir(folder_of(bundle))) == [".lock", "main.onnx", "record.json"]
-    EngineCache().prune(1 << 30)
-    left = [path.name for path in (tmp_path / "cache").rglob("*") if path.name[0] == "."]
-    assert left == []
-    edgevision.load(bundle.root).close()
 
 
 def test_temporaries_of_a_killed_child_go_with_the_next_run(bundle: Bundle) -> None:

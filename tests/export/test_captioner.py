@@ -89,7 +89,7 @@ def written(found: Answers, frame: int, beam: int = 0) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("batch", "net", "count"), [(1, trained, FRAMES), (4, untrained, FRAMES // 4)]
+    ("batch", "net", "count"), [(1, trained, FRAMES), (4, untrained, FRAMES // 5)]
 )
 @pytest.mark.parametrize(("decoder", "attention"), KINDS)
 def test_greedy_captions_are_those_of_pytorch(
