@@ -14,7 +14,8 @@
 #   NAME         model            the bundles are NAME-fp16.ev and NAME-int8.ev
 #   OUT          dist             folder for bundles and reports
 #   SIGNING_KEY                   file of the private key; empty (as on a fork): not signed
-#   INSTALL      ".[host]"        what pip installs; empty: edgevision is already here
+#   INSTALL      "-e .[host]"     what pip installs; empty: edgevision is already here. In your own
+#                                 repository e.g. edgevision[host]; the shipped nets come with ours
 #   CACHE_BYTES  2GB              what is kept of the engine cache ($EDGEVISION_CACHE)
 #
 # Ends with 0 when every bundle is as good as this machine can make it, though plans are pending on
@@ -24,14 +25,15 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 : "${SOURCE:=unet-camvid}" "${BUILD_ARGS:=}" "${CALIBRATION:=}" "${EVALUATE:=}" "${MOST_LOSS:=0.02}"
 : "${TARGETS:=host-cpu rtx jetson-orin-jp6}" "${CHECK:=jetson-orin-jp6}" "${NAME:=model}"
-: "${OUT:=dist}" "${SIGNING_KEY:=}" "${INSTALL=.[host]}" "${CACHE_BYTES:=2GB}"
+: "${OUT:=dist}" "${SIGNING_KEY:=}" "${INSTALL=-e .[host]}" "${CACHE_BYTES:=2GB}"
 
 if [ -n "$INSTALL" ]; then
     python3 -m venv .venv-ci
     PATH="$PWD/.venv-ci/bin:$PATH"
     constraints=()
     if [ -f constraints.txt ]; then constraints=(-c constraints.txt); fi
-    pip install --quiet --disable-pip-version-check "${constraints[@]}" "$INSTALL"
+    read -ra wanted <<<"$INSTALL"
+    pip install --quiet --disable-pip-version-check "${constraints[@]}" "${wanted[@]}"
 fi
 
 mkdir -p "$OUT"
