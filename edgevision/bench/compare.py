@@ -6,15 +6,17 @@ machine changes its speed within tens of them, and calls that lie close together
 Of a block with several calls the fastest counts. After some rounds each worker loads its model
 anew, and after some loads the processes are fresh: where a model's memory happens to lie makes it a
 percent faster or slower, and rounds of one load are no independent draws. Each load gives one
-number, the mean of the middle half of the logarithms of its rounds' ratios; the interval is
-Student's over the loads, or over the sets of processes where these differ by more than their loads
-explain. Where the control differs from its own twin, and by more than half of what is found between
-the sides, the machine is too noisy for a verdict, which is no verdict, not a failure.
+number, the mean of the middle half of the logarithms of its rounds' ratios. Now and then a process
+is a tenth slower for all its life, so the fifth of the loads at either end does not count either;
+the interval is Yuen's over the loads, or over the sets of processes where these differ by more than
+their loads explain. Where the control differs from its own twin, and by more than half of what is
+found between the sides, the machine is too noisy for a verdict, which is no verdict, not a failure.
 
 What slows only some calls (a pause now and then) does not show here; `edgevision bench` tells it.
 
 Sources: Kalibera and Jones, "Rigorous benchmarking in reasonable time" (ISMM 2013), for the levels;
-Chen and Revels, "Robust benchmarking in noisy environments" (HPEC 2016), for the fastest call.
+Chen and Revels, "Robust benchmarking in noisy environments" (HPEC 2016), for the fastest call;
+Yuen, "The two-sample trimmed t" (Biometrika 1974), for the interval.
 """
 
 from __future__ import annotations
@@ -44,9 +46,10 @@ _LEAST_ROUNDS = 8
 _CONFIDENCE = 0.99
 # Sets count as different if chance alone would make them so in one of fifty comparisons.
 _CHANCE = 0.02
-_TRIMMED = 0.25
+_TRIMMED, _TRIMMED_LOADS = 0.25, 0.2
+_LEAST_PROCESSES, _LEAST_LOADS = 5, 2  # so that of the sets three are left
 # A decision takes so long, and so many calls of a slow model, but no longer than the last.
-_LEAST_S, _CALLS, _MOST_S = 5.0, 2000, 40.0
+_LEAST_S, _CALLS, _MOST_S = 6.0, 2000, 40.0
 
 Ratios = npt.NDArray[np.float64]
 
@@ -83,11 +86,11 @@ def compare(
     second: Side,
     *,
     gate: float = 0.05,
-    loads: int = 5,
-    processes: int = 3,
+    loads: int = 3,
+    processes: int = 7,
     progress: Progress = silent,
 ) -> Comparison:
-    """Measure `second` against `first`, for some five seconds or, if a call is slow, longer.
+    """Measure `second` against `first`, for some six seconds or, if a call is slow, longer.
 
     Args:
         first: what is known.
@@ -96,16 +99,17 @@ def compare(
             the interval lies above 1, "same" if the interval lies below the gate, and "unclear" if
             it reaches across.
         loads: of each set of processes, at least 2.
-        processes: how many fresh sets, at least 3.
+        processes: how many fresh sets, at least 5.
         progress: told of each load.
 
     Raises:
         RunError: a worker failed, the sides are unlike, or the machine changed: says in what.
         ValueError: the gate is not between 1 % and 100 %, or there are too few processes or loads.
     """
-    if processes < 3 or loads < 2:
+    if processes < _LEAST_PROCESSES or loads < _LEAST_LOADS:
         raise ValueError(
-            f"got {processes} sets of processes with {loads} loads, expected 3 or more with 2"
+            f"got {processes} sets of processes with {loads} loads, expected "
+            f"{_LEAST_PROCESSES} or more with {_LEAST_LOADS}"
         )
     if not 0.01 <= gate <= 1:
         raise ValueError(f"gate: got {gate:.3g}, expected 0.01 to 1")
@@ -149,7 +153,7 @@ def decide(
 ) -> Comparison:
     """Give the verdict; `ratios` and `controls` hold the logarithm [process, load]."""
     low, ratio, high = interval(ratios)
-    control = float(np.exp(controls.mean()))
+    _, control, _ = interval(controls)
     least = 1 + _PART_OF_GATE * gate
     verdict: Verdict = "same" if high < 1 + gate else "unclear"
     if abs(control - 1) > max(_NOISE, abs(ratio - 1) / 2):
@@ -176,10 +180,10 @@ def interval(ratios: Ratios) -> tuple[float, float, float]:
     stats = require("scipy.stats", extra="bench")
     sets_differ = stats.f_oneway(*ratios).pvalue < _CHANCE
     units = ratios.mean(axis=1) if sets_differ else ratios.ravel()
-    middle, error = float(units.mean()), float(units.std(ddof=1)) / len(units) ** 0.5
-    half = float(stats.t.ppf((1 + _CONFIDENCE) / 2, len(units) - 1)) * error
-    low, ratio, high = np.exp([middle - half, middle, middle + half])
-    return float(low), float(ratio), float(high)
+    ends = (_TRIMMED_LOADS, _TRIMMED_LOADS)
+    low, high = stats.mstats.trimmed_mean_ci(units, ends, alpha=1 - _CONFIDENCE)
+    middle = stats.mstats.trimmed_mean(units, ends)
+    return float(np.exp(low)), float(np.exp(middle)), float(np.exp(high))
 
 
 class _Clock:

@@ -108,8 +108,8 @@ def test_two_bundles_are_compared(
     assert code == (1 if told["verdict"] == "slower" else 0)
     assert told["verdict"] in ("same", "slower", "faster", "unclear", "too noisy")
     assert told["low"] <= told["ratio"] <= told["high"]
-    assert (told["processes"], told["gate"]) == (3, 0.1)
-    assert told["rounds"] >= 3 * 5 * 8
+    assert (told["processes"], told["gate"]) == (7, 0.1)
+    assert told["rounds"] >= 7 * 3 * 8
     assert "<testcase" in junit.read_text()
 
 

@@ -17,9 +17,9 @@ SAME = judge(COUNTS, COUNTS, gate=0.05)
 
 
 def loads(truth: float, seed: int, *, noise: float = 0.01, sets: float = 0.0) -> np.ndarray:
-    """Return the logarithms of three processes with five loads each, all a little off."""
+    """Return the logarithms of seven processes with three loads each, all a little off."""
     random = np.random.default_rng(seed)
-    return np.log(truth) + random.normal(0, sets, (3, 1)) + random.normal(0, noise, (3, 5))
+    return np.log(truth) + random.normal(0, sets, (7, 1)) + random.normal(0, noise, (7, 3))
 
 
 def test_no_false_alarm_and_every_five_percent_found() -> None:
@@ -73,7 +73,17 @@ def test_the_gate_says_how_small_a_slow_down_counts() -> None:
             compare(of_bundle("a.ev"), of_bundle("b.ev"), gate=gate)
 
 
-@pytest.mark.parametrize(("processes", "loads"), [(2, 5), (3, 1)])
+def test_a_process_that_is_slow_for_all_its_life_decides_nothing() -> None:
+    for truth, verdict in ((1.0, "same"), (1.05, "slower")):
+        for slow in (0.16, -0.16):  # a process of the second side, or of the first
+            found, control = loads(truth, 7, noise=0.005), loads(1.0, 8, noise=0.005)
+            found[2] += slow
+            assert decide(found, control, gate=0.05).verdict == verdict
+            control[2] -= slow
+            assert decide(found, control, gate=0.05).verdict == verdict
+
+
+@pytest.mark.parametrize(("processes", "loads"), [(4, 5), (5, 1)])
 def test_too_few_processes_or_loads_give_no_interval(processes: int, loads: int) -> None:
     with pytest.raises(ValueError, match=rf"got {processes} sets of processes with {loads} loads"):
         compare(of_bundle("a.ev"), of_bundle("b.ev"), processes=processes, loads=loads)
