@@ -31,13 +31,15 @@ def read(path: Path) -> list[Run]:
         if path.stat().st_size > _MAX_BYTES:
             raise FileReadError(f"{path} is larger than {_MAX_BYTES >> 20} MiB")
         told = json.loads(path.read_text("utf-8"))
+        if not isinstance(told, list) or not told:
+            raise TypeError("it lists no run")
         for run in told:
             _ = [run[key] for key in ("name", *_SAME, "settings", "summary", "environment")]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise FileReadError(
             f"{path} is no result of `edgevision bench --json`: {type(error).__name__}: {error}"
         ) from error
-    return list(told)
+    return told
 
 
 def compared(first: Sequence[Run], second: Sequence[Run]) -> list[dict[str, Any]]:

@@ -65,9 +65,17 @@ class Worker:
         """Wait until it has told what it is.
 
         Raises:
-            RunError: it failed, or it runs another edgevision than its side says.
+            RunError: it failed, told something else, or runs another edgevision than its side
+                says.
         """
-        self.told = json.loads(self._line())
+        line = self._line()
+        try:
+            self.told = dict(json.loads(line))
+        except (ValueError, TypeError):
+            raise RunError(
+                f"the worker of '{self.side.name}' said {line.strip()[:80]!r} where it should say "
+                "what it is: something in its environment prints while it is imported"
+            ) from None
         expected, found = self.side.package, str(self.told.get("package"))
         if expected is not None and not Path(found).is_relative_to(os.path.realpath(expected)):
             raise RunError(f"'{self.side.name}' ran the edgevision in {found}, not in {expected}")

@@ -84,7 +84,7 @@ def rows(
     feeds = {name: np.asarray(value) for name, value in model.task.feeds(frame).items()}
     calls: dict[str, Call] = {_OURS: lambda: model(frame)}
     missing: list[Row] = []
-    graph = bundle.read(model.selection.artifact.path or "")
+    graph = model.selection.read(bundle, bundle.manifest.stages[0].name)
     with ExitStack() as stack:
         if model.selection.on_gpu:
             calls[_LAUNCH] = stack.enter_context(_one_launch(model, feeds))

@@ -166,12 +166,17 @@ def counts(model: Any, feed: dict[str, Any]) -> dict[str, int]:
         "allocated_bytes": min(allocated),
         "bytes_in": sum(array.nbytes for array in feed.values()),
         "bytes_out": sum(array.nbytes for array in outputs.values()),
-        "engine_bytes": sum(
-            entry.size_bytes
-            for entry in model.manifest.files
-            if entry.path in model.explain().splitlines()[0]
-        ),
+        "engine_bytes": engine_bytes(model),
     }
+
+
+def engine_bytes(model: Any) -> int:
+    """Return the engine's size, in the bundle or finished beside it."""
+    finished = getattr(model.selection, "finished", None)  # older revisions know none
+    if finished is not None:
+        return sum(engine.size_bytes for engine in finished.record.stages)
+    chosen = model.explain().splitlines()[0]
+    return sum(entry.size_bytes for entry in model.manifest.files if entry.path in chosen)
 
 
 if __name__ == "__main__":

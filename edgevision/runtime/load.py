@@ -183,9 +183,7 @@ def open_program(
         EngineLoadError: it does not load, or its tensors are not those of the manifest.
     """
     artifact = selection.artifact
-    assert artifact.path is not None  # `select` never chooses a pending one
-    beside = selection.finished
-    data = bundle.read(artifact.path) if beside is None else beside.read(stage.name)
+    data = selection.read(bundle, stage.name)
     program = program_of(data, artifact.flavour, device, options)
     if (program.inputs, program.outputs) != (stage.inputs, stage.outputs):
         program.close()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgevision._optional import installed_version
+from edgevision.bundle import Bundle
 from edgevision.capabilities import runs_plan_of
 from edgevision.errors import (
     MissingDependencyError,
@@ -69,6 +70,17 @@ class Selection:
     reason: str
     rejected: tuple[tuple[str, str], ...]
     finished: Finished | None = None
+
+    def read(self, bundle: Bundle, stage: str) -> bytes:
+        """Return the engine's bytes, from the bundle or from beside it, compared with its hash.
+
+        Raises:
+            BundleIntegrityError: they are not those that were proven.
+        """
+        if self.finished is not None:
+            return self.finished.read(stage)
+        assert self.artifact.path is not None  # `select` never chooses a pending one
+        return bundle.read(self.artifact.path)
 
     def __str__(self) -> str:
         """Return one line for the choice and one for each artifact left aside."""

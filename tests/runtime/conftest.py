@@ -29,7 +29,7 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def strongest_channel() -> bytes:
+def strongest_channel(height: int = HEIGHT, width: int = WIDTH) -> bytes:
     """Return a graph whose class map is the index of each pixel's largest channel."""
     graph = helper.make_graph(
         [
@@ -38,8 +38,8 @@ def strongest_channel() -> bytes:
             helper.make_node("Cast", ["i"], ["classes"], to=TensorProto.UINT8),
         ],
         "strongest_channel",
-        [helper.make_tensor_value_info("frame", TensorProto.UINT8, FRAME.shape)],
-        [helper.make_tensor_value_info("classes", TensorProto.UINT8, CLASSES.shape)],
+        [helper.make_tensor_value_info("frame", TensorProto.UINT8, (1, height, width, 3))],
+        [helper.make_tensor_value_info("classes", TensorProto.UINT8, (1, height, width))],
     )
     return serialized(graph)
 
@@ -62,10 +62,17 @@ def serialized(graph: onnx.GraphProto) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def semantic_bundle(path: Path, *, artifacts: tuple[Artifact, ...] | None = None) -> Bundle:
+def semantic_bundle(
+    path: Path,
+    *,
+    artifacts: tuple[Artifact, ...] | None = None,
+    size: tuple[int, int] = (HEIGHT, WIDTH),
+    precision: str = "fp32",
+) -> Bundle:
     """Publish a bundle of `strongest_channel` with three golden frames."""
-    graph = strongest_channel()
-    frames = np.random.default_rng(1).integers(0, 256, (3, *FRAME.shape), np.uint8)
+    graph = strongest_channel(*size)
+    frame, classes = FRAME.with_shape((1, *size, 3)), CLASSES.with_shape((1, *size))
+    frames = np.random.default_rng(1).integers(0, 256, (3, *frame.shape), np.uint8)
     on_cpu = Artifact("host-cpu", Flavour.ORT, "stages/main/host-cpu.onnx", version="1")
     with BundleWriter(path) as writer:
         writer.add("stages/main/model.onnx", graph)
@@ -75,12 +82,12 @@ def semantic_bundle(path: Path, *, artifacts: tuple[Artifact, ...] | None = None
         stage = Stage(
             "main",
             "stages/main/model.onnx",
-            (FRAME,),
-            (CLASSES,),
+            (frame,),
+            (classes,),
             {"classes": Tolerance()},
             artifacts=(on_cpu,) if artifacts is None else artifacts,
         )
-        return writer.publish(Manifest("tiny", "semantic", "fp32", SETTINGS, (stage,), ()))
+        return writer.publish(Manifest("tiny", "semantic", precision, SETTINGS, (stage,), ()))
 
 
 @pytest.fixture

@@ -1,0 +1,178 @@
+"""`edgevision bench` stopped by Ctrl-C, on what is pending, too short or unlike."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgevision.cli import main
+from edgevision.manifest import Artifact
+from edgevision.targets import Flavour
+from tests.runtime.conftest import semantic_bundle
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return semantic_bundle(tmp_path / "tiny.ev").root
+
+
+def interrupted(arguments: list[str], *, after: str) -> int:
+    """Run `edgevision bench` and press Ctrl-C once its progress says `after`; returns its code."""
+    ours, theirs = pty.openpty()  # progress is for those who look
+    command = [sys.executable, "-m", "edgevision.cli", "bench", *arguments]
+    with subprocess.Popen(command, stderr=theirs, stdout=subprocess.PIPE) as child:
+        os.close(theirs)
+        told = b""
+        try:
+            while after.encode() not in told:
+                told += os.read(ours, 4096)
+            child.send_signal(signal.SIGINT)
+            child.communicate(timeout=60)
+        finally:
+            child.kill()
+            os.close(ours)
+    assert b"Traceback" not in told
+    return int(child.returncode)
+
+
+@pytest.mark.parametrize(
+    ("scenario", "after"),
+    [
+        ("single", "one call after the other"),
+        ("paced", "frames at 100 fps"),
+        ("throughput", "as fast as it goes"),
+        ("multi", "frames at 100 fps"),
+    ],
+)
+def test_ctrl_c_keeps_what_was_measured(
+    bundle: Path, tmp_path: Path, scenario: str, after: str
+) -> None:
+    kept, page = tmp_path / "kept.json", tmp_path / "page.html"
+    code = interrupted(
+        [str(bundle), "--scenario", scenario, "--fps", "100", "--duration", "600",
+         "--json", str(kept), "--report", str(page)],
+        after=after,
+    )  # fmt: skip
+    assert code == 130
+    (told,) = json.loads(kept.read_text())
+    assert told["is_cut"]
+    assert told["summary"]["answered"] > 0
+    assert told["cold"] is None, "nothing more was begun"
+    assert "STOPPED before its time" in page.read_text()
+
+
+def test_ctrl_c_in_a_comparison_gives_no_verdict(bundle: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "verdict.json"
+    code = interrupted(["compare", str(bundle), str(bundle), "--json", str(kept)], after="loads")
+    assert code == 130
+    assert not kept.exists()
+
+
+def test_a_pending_bundle_names_what_finishes_it(tmp_path: Path, capsys: Capture) -> None:
+    command = "edgevision build road.ev --target jetson-orin-jp6"
+    pending = Artifact("jetson-orin-jp6", Flavour.TRT, None, reason="no GPU", command=command)
+    bundle = semantic_bundle(tmp_path / "road.ev", artifacts=(pending,)).root
+    assert main(["bench", str(bundle)]) == 4
+    assert command in capsys.readouterr().err
+    assert main(["bench", "compare", str(bundle), str(bundle)]) == 1
+    assert command in capsys.readouterr().err
+
+
+def test_a_short_run_says_what_it_cannot_say(bundle: Path, capsys: Capture) -> None:
+    assert main(["bench", str(bundle), "--scenario", "paced", "--fps", "100", "--duration", "0.5",
+                 "--quick"]) == 0  # fmt: skip
+    text = capsys.readouterr().out
+    assert "n too small: 50 answers, wants 64" in text
+    assert "n too small: 50 answers, wants 662" in text
+    assert "n too small: 50 answers, wants 6636" in text
+
+
+def test_a_half_precision_bundle_is_not_compared_with_a_whole_one(
+    bundle: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    other = semantic_bundle(tmp_path / "other.ev", precision="fp16").root
+    assert main(["bench", "compare", str(bundle), str(other)]) == 1
+    told = capsys.readouterr().err
+    assert "do not do the same work" in told
+    assert "precision: fp32 against fp16" in told
+
+
+def with_setting(name: str, value: object) -> Callable[[dict[str, Any]], None]:
+    return lambda run: run["settings"].update({name: value})
+
+
+def with_environment(name: str, value: str) -> Callable[[dict[str, Any]], None]:
+    return lambda run: run["environment"].update({name: value})
+
+
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        (with_environment("power mode", "MAXN"), "power mode: not a Jetson against MAXN"),
+        (with_environment("gpu", "Orin"), "against Orin"),
+        (with_environment("processor", "Z80"), "against Z80"),
+        (lambda run: run.update(device="cuda:0"), "against cuda:0"),
+        (lambda run: run.update(precision="int8"), "precision: fp32 against int8"),
+        (with_setting("scenario", "paced"), "scenario: single against paced"),
+        (with_setting("fps", 60.0), "fps: 30.0 against 60.0"),
+    ],
+)
+def test_earlier_runs_that_are_unlike_are_refused(
+    earlier: Path,
+    tmp_path: Path,
+    change: Callable[[dict[str, Any]], None],
+    difference: str,
+    capsys: Capture,
+) -> None:
+    runs = json.loads(earlier.read_text())
+    change(runs[0])
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(runs))
+    assert main(["bench", "compare", str(earlier), str(other)]) == 1
+    told = capsys.readouterr().err
+    assert "must not be compared" in told
+    assert difference in told
+
+
+def test_earlier_runs_that_are_alike_give_ratios_and_no_verdict(
+    earlier: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    runs = json.loads(earlier.read_text())
+    runs[0]["summary"]["mean_ms"] *= 2
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(runs))
+    assert main(["bench", "compare", str(earlier), str(other), "--json"]) == 0
+    ratios = {row["what"]: row["ratio"] for row in json.loads(capsys.readouterr().out)}
+    assert ratios["mean, ms"] == pytest.approx(2)
+    assert ratios["max, ms"] == pytest.approx(1)
+    assert main(["bench", "compare", str(earlier), str(other)]) == 0
+    assert "no gate, and no verdict" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[1]", '[{"name": 1}]', "[" * 10_000])
+def test_what_is_no_earlier_run_is_refused(
+    earlier: Path, tmp_path: Path, content: str, capsys: Capture
+) -> None:
+    other = tmp_path / "other.json"
+    other.write_text(content)
+    assert main(["bench", "compare", str(earlier), str(other)]) == 2
+    assert "is no result of `edgevision bench --json`" in capsys.readouterr().err
+
+
+@pytest.fixture
+def earlier(bundle: Path, tmp_path: Path) -> Path:
+    """The JSON of a run."""
+    kept = tmp_path / "earlier.json"
+    assert main(["bench", str(bundle), "--duration", "0.2", "--quick", "--json", str(kept)]) == 0
+    return kept
