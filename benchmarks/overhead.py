@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
+from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
@@ -26,11 +27,13 @@ import onnxruntime as ort
 from benchmarks.graphs import convolution, identity
 from benchmarks.rows import Row, keep, row
 from edgevision.bench.pairs import Call, estimate, measure, one_core
+from edgevision.bench.scenarios import Notes, noted
 from edgevision.runtime.backends.ort import OrtProgram
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.pipeline import Pipeline
 from edgevision.runtime.schedule import StreamOptions
 from edgevision.runtime.session import Session
+from edgevision.runtime.tasks.tensors import TensorsResult, TensorsTask
 from edgevision.runtime.timing import Timings
 from edgevision.targets import Flavour
 
@@ -101,7 +104,7 @@ def streamed(graph: bytes) -> Iterator[Pipeline[Any, Any]]:
 
 
 def sync_rows(rounds: int) -> list[Row]:
-    """B1-B3: one call after the other."""
+    """B1-B3 and B9: one call after the other."""
     rows = []
     for name, graph in NAMES.items():
         raw = Raw(graph)
@@ -119,7 +122,7 @@ def sync_rows(rounds: int) -> list[Row]:
         if name == "identity":
             ratio = found.ratio("ours", over="dict")
             rows.append(row("sync over session.run(dict), identity", ratio, 1.0, found))
-    return [*rows, large_row(rounds)]
+    return [*rows, large_row(rounds), instrumentation_row(rounds)]
 
 
 def large_row(rounds: int) -> Row:
@@ -129,6 +132,27 @@ def large_row(rounds: int) -> Row:
         found = measure({"raw": raw.run, "ours": buffer.run}, rounds=rounds)
     ratio = found.ratio("ours", over="raw")
     return row("sync over raw, >= 0.5 ms, no copy", ratio, 1.02, found)
+
+
+def instrumentation_row(rounds: int) -> Row:
+    """B9: a frame that `edgevision bench` notes, over the same frame unseen."""
+    raw = Raw(LARGE)
+    with opened(LARGE) as session:
+        task = TensorsTask(session.inputs)
+        notes = Notes(room=1)
+
+        def model(feeds: Mapping[str, object]) -> TensorsResult:
+            return task.decode(*session.run_timed(task.feeds(feeds)))
+
+        found = measure(
+            {
+                "off": lambda: session.run(raw.feeds),
+                "on": lambda: noted(model, raw.feeds, notes, 0, perf_counter_ns()),
+            },
+            rounds=rounds,
+        )
+    ratio = found.ratio("on", over="off")
+    return row("instrumentation on over off, >= 0.5 ms", ratio, 1.02, found)
 
 
 def async_rows(rounds: int) -> list[Row]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from time import perf_counter_ns
@@ -56,18 +56,14 @@ def single(
     model: Model, frames: Sequence[Any], *, duration_s: float, progress: Progress = silent
 ) -> Trace:
     """Run one call after the other; a frame is due when its call begins."""
-    notes = _Notes()
+    notes = Notes()
     start_ns = now_ns = perf_counter_ns()
     end_ns = start_ns + int(duration_s * 1e9)
     count = 0
     try:
         for frame in itertools.cycle(frames):
-            answer = model(frame)
-            done_ns = perf_counter_ns()
-            notes.due(count, now_ns)
-            notes.done(count, now_ns, done_ns, answer.timings)
+            now_ns = noted(model, frame, notes, count, now_ns)
             count += 1
-            now_ns = perf_counter_ns()
             if now_ns >= end_ns:
                 break
             if count % 16 == 0:
@@ -76,6 +72,15 @@ def single(
     except KeyboardInterrupt:
         return _cut(notes.trace(count))
     return notes.trace(count)
+
+
+def noted(model: Callable[[Any], Any], frame: Any, notes: Notes, number: int, due_ns: int) -> int:
+    """Run one frame and note it; returns when the next is due, which is at once."""
+    answer = model(frame)
+    done_ns = perf_counter_ns()
+    notes.due(number, due_ns)
+    notes.done(number, due_ns, done_ns, answer.timings)
+    return perf_counter_ns()
 
 
 def paced(
@@ -95,7 +100,7 @@ def paced(
     """
     count = max(1, round(fps * duration_s))
     period_ns = 1e9 / fps
-    notes = _Notes(count)
+    notes = Notes(count)
     submitted, is_cut = 0, False
     with model.stream(slots=slots, policy="latest", on_result=notes.note) as pipeline:
         start_ns = start_ns or perf_counter_ns() + 20_000_000
@@ -127,7 +132,7 @@ def throughput(
     progress: Progress = silent,
 ) -> Trace:
     """Keep every slot full; a frame is due when `submit` is called, which waits for a free slot."""
-    notes = _Notes()
+    notes = Notes()
     count, is_cut = 0, False
     with model.stream(slots=slots, policy="block", on_result=notes.note) as pipeline:
         start_ns = now_ns = perf_counter_ns()
@@ -198,7 +203,7 @@ def _cut(trace: Trace) -> Trace:
     )
 
 
-class _Notes:
+class Notes:
     """Times of frames, in chunks made beforehand: measuring allocates little, and moves nothing."""
 
     def __init__(self, room: int = _CHUNK) -> None:

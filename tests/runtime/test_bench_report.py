@@ -6,14 +6,17 @@ import json
 import re
 import shutil
 import subprocess
+from html import unescape
 from pathlib import Path
 
 import pytest
 
 from edgevision.bench.environment import environment, unlike
+from edgevision.bench.statistics import PERCENTILES, least_frames
 from edgevision.bundle import Bundle
 from edgevision.cli import main
 
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -62,6 +65,38 @@ def test_the_page_stands_alone_and_says_what_the_json_says(
         assert value.replace("&", "&amp;").replace("'", "&#39;") in html
     assert html.count("<svg") == 4
     assert not re.search(r"""(src|href)=["'](?!#|data:)""", html), "the page fetches something"
+
+
+def numbers(value: object) -> list[float]:
+    """Return every number in a JSON document, also those inside its texts."""
+    if isinstance(value, dict):
+        return [n for pair in value.items() for inner in pair for n in numbers(inner)]
+    if isinstance(value, list):
+        return [n for inner in value for n in numbers(inner)]
+    if isinstance(value, str):
+        return [float(n) for n in _NUMBER.findall(value)]
+    return [] if value is None or isinstance(value, bool) else [float(value)]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("scenario", ["single", "paced"])
+def test_every_number_on_the_page_is_in_the_json(
+    bundle: Bundle, tmp_path: Path, scenario: str
+) -> None:
+    page, kept = tmp_path / "report.html", tmp_path / "report.json"
+    options = ["--scenario", scenario, "--fps", "200", "--report", str(page), "--json", str(kept)]
+    assert main(["bench", str(bundle.root), "--duration", "0.5", *options]) == 0
+    (told,) = json.loads(kept.read_text())
+    deadline_ms = 2e3 / told["settings"]["fps"]  # two periods, where none was given
+    known = [*numbers(told), deadline_ms, *(least_frames(point) for point in PERCENTILES)]
+    known += [n / 1e3 for row in told["reference"] for n in numbers(row["median_us"])]
+    tables = re.findall(r"<table>.*?</table>", page.read_text(), re.DOTALL)
+    assert len(tables) == 2
+    cells = re.findall(r"<td>(.*?)</td>", "".join(tables), re.DOTALL)
+    shown = [number for cell in cells for number in _NUMBER.findall(unescape(cell))]
+    assert len(shown) > 40
+    for number in shown:
+        places = len(number.partition(".")[2])
+        assert any(f"{n:.{places}f}" == number for n in known), number
 
 
 def test_a_browser_shows_it(bundle: Bundle, tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_as_fast_as_it_goes_drops_nothing(bundle: Bundle) -> None:
 
 
 def test_notes_find_room_for_any_number_of_frames() -> None:
-    notes = scenarios._Notes(room=4)
+    notes = scenarios.Notes(room=4)
     for number in range(11):
         notes.due(number, 1 + number)
         if number % 3:
