@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import subprocess
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+
+from edgevision.cli import main
 
 NET = '''
 import torch
@@ -68,6 +73,32 @@ class Shell:
         return outcome
 
 
+class Call(Shell):
+    """Runs `edgevision ...` in this process: torch is imported once, not once a command."""
+
+    def __call__(self, *arguments: object, code: int | None = 0) -> Outcome:
+        out, err = io.StringIO(), io.StringIO()
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("default")
+            patch.chdir(self.folder)
+            patch.setenv("EDGEVISION_CACHE", str(self.folder / "cache"))
+            patch.setattr(sys, "path", [*sys.path])
+            patch.setattr(warnings, "formatwarning", warnings.formatwarning)
+            try:
+                ended = main([str(argument) for argument in arguments])
+            except SystemExit as stop:
+                ended = int(stop.code or 0)
+        outcome = Outcome(ended, out.getvalue(), err.getvalue())
+        if code is not None:
+            assert outcome.code == code, f"{outcome.code}: {outcome.out}\n{outcome.err}"
+        return outcome
+
+
 @pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a net, its classes, frames and labels."""
@@ -92,6 +123,11 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def shell(project: Path) -> Shell:
     return Shell(project)
+
+
+@pytest.fixture(scope="session")
+def call(project: Path) -> Call:
+    return Call(project)
 
 
 @pytest.fixture(scope="session")

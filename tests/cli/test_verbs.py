@@ -17,7 +17,7 @@ from PIL import Image
 
 from edgevision.cli import exit_code
 from edgevision.errors import MissingDependencyError
-from tests.cli.conftest import Outcome, Shell
+from tests.cli.conftest import Call, Outcome, Shell
 
 
 def test_build_reports_every_form_and_target(int8_bundle: Outcome, project: Path) -> None:
@@ -155,10 +155,10 @@ BUILD = ("build", "nets:net", "--size", "32x48", "--classes", "classes.txt", "--
     ],
 )  # fmt: skip
 def test_bad_input_has_one_clear_message(
-    shell: Shell, project: Path, arguments: tuple[str, ...], code: int | None, message: str
+    call: Call, project: Path, arguments: tuple[str, ...], code: int | None, message: str
 ) -> None:
     bad_files(project)
-    outcome = shell(*arguments, code=code)
+    outcome = call(*arguments, code=code)
     assert outcome.code in (1, 2)
     assert message in outcome.err
     assert len(outcome.err.strip().splitlines()) <= 12
