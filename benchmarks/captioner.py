@@ -1,6 +1,6 @@
 """Captions a second: one call against the host loops that people write.
 
-    python -m benchmarks.captioner [--json FILE] [--rounds 30] [--captions 500]
+    python -m benchmarks.captioner [--json FILE] [--rounds 30] [--captions 500] [--nets NET ...]
 
 One run, one machine, ONNX Runtime on the CPU, the same frames, each way in a process of its own, in
 turns. "naive" is the
@@ -255,6 +255,7 @@ NETS: dict[str, Callable[[], Net]] = {"captioner-digits": shipped, "8,000 words"
 def parser() -> argparse.ArgumentParser:
     parser = arguments(__doc__, rounds=30)
     parser.add_argument("--captions", type=int, default=500, help="captions that a p99 is of")
+    parser.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS), metavar="NET")
     return parser
 
 
@@ -262,7 +263,7 @@ def main() -> int:
     options = parser().parse_args()
     rows: list[Row] = []
     p99_ms = {}
-    for title in NETS:
+    for title in options.nets:
         more, p99_ms[title] = compared(title, options)
         rows += more
     print(*rows, sep="\n")

@@ -1,6 +1,6 @@
 """From the start of a process to its first answer: ours, bare ONNX Runtime, torch eager.
 
-    python -m benchmarks.cold_start [--json FILE] [--rounds 5]
+    python -m benchmarks.cold_start [--json FILE] [--rounds 3]
 
 Each round starts a fresh process of each way, one after the other, so that a ratio is of one
 moment. All files are in the system's cache: what is cold is the process, not the disk. Ours and
@@ -25,7 +25,7 @@ from benchmarks.rows import Row, keep, row
 from benchmarks.script import arguments
 from edgevision.bench.cold import ColdStart, cold_start
 from edgevision.bench.pairs import Rounds
-from edgevision.bench.process import Side
+from edgevision.bench.process import Side, workers
 from edgevision.bench.sides import of_bundle
 
 NETS = ("unet-camvid", "captioner-digits")
@@ -50,16 +50,17 @@ def other(by: str, source: str) -> Side:
 
 def started(net: str, ways: dict[str, Side], rounds: int) -> dict[str, list[ColdStart]]:
     """Start every way `rounds` times, in shuffled order, after one start that is not counted."""
+    for side in ways.values():
+        with workers([side]):
+            pass
     found: dict[str, list[ColdStart]] = {way: [] for way in ways}
     shuffle = random.Random(0).shuffle
-    for number in range(rounds + 1):
+    for number in range(rounds):
         order = list(ways)
         shuffle(order)
         for way in order:
-            start = cold_start(ways[way], processes=1)
-            if number:
-                found[way].append(start)
-        print(f"{net}: {number} of {rounds} rounds", file=sys.stderr)
+            found[way].append(cold_start(ways[way], processes=1))
+        print(f"{net}: {number + 1} of {rounds} rounds", file=sys.stderr)
     return found
 
 
@@ -84,7 +85,7 @@ def ratios(net: str, found: dict[str, list[ColdStart]]) -> list[Row]:
 
 
 def parser() -> argparse.ArgumentParser:
-    return arguments(__doc__, rounds=5)
+    return arguments(__doc__, rounds=3)
 
 
 def main() -> int:

@@ -1,6 +1,6 @@
 """What FP16 and INT8 cost in the task's own metric, and what they save in size.
 
-    python -m benchmarks.precision [--json FILE] [--scenes 200] [--camvid FOLDER] [--plot FILE]
+    python -m benchmarks.precision [--json FILE] [--scenes 100] [--camvid FOLDER] [--plot FILE]
 
 Without a folder: the nets whose data the repository has, by scenes of digits that no net was
 trained on, over the repository's photos; calibration draws from four fifths of the digits and
@@ -148,7 +148,7 @@ def plot(path: Path, found: list[dict[str, Any]]) -> None:
 
 def parser() -> argparse.ArgumentParser:
     parser = arguments(__doc__)
-    parser.add_argument("--scenes", type=int, default=200, help="scenes to score digit nets on")
+    parser.add_argument("--scenes", type=int, default=100, help="scenes to score digit nets on")
     parser.add_argument("--camvid", type=Path, help="folder with train/ and val/: CamVid's nets")
     parser.add_argument("--plot", type=Path, help="where to draw size against the metric")
     return parser

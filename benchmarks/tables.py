@@ -118,13 +118,13 @@ def build_time(told: Mapping[str, Any]) -> list[str]:
     """Return the seconds of each part of a build, and the sizes of what it made."""
     first = told["rows"][0]
     parts, engines = list(first["first_s"]["parts"]), list(first["first_s"]["engines"])
-    heads = ["seconds", "frames", *parts, *engines, "whole", "again: engines", "again: whole"]
+    heads = ["seconds", "frames", *parts, *engines, "whole", "engines again"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for row in told["rows"]:
-        made, again = row["first_s"], row["again_s"]
+        made, again_s = row["first_s"], row["again_s"]
         times = [*(made["parts"][part] for part in parts), *(made["engines"][e] for e in engines)]
         cells = [f"{seconds:.1f}" for seconds in (*times, made["whole"])]
-        cells += [f"{sum(again['engines'].values()):.2f}", f"{again['whole']:.1f}"]
+        cells.append("" if again_s is None else f"{again_s:.1f}")
         lines.append(f"| {row['net']} | {row['calibrated_on']} | {' | '.join(cells)} |")
     names = list(first["bytes"])
     lines += ["", f"| MB | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
