@@ -1,11 +1,11 @@
-# What people type: make demo, make test, make check; on an NVIDIA GPU make gpu-check.
+# What people type: make demo, make test, make check, make bench; on an NVIDIA GPU make gpu-check.
 # Each makes the .venv it needs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check gpu-check clean
+.PHONY: demo test check bench gpu-check clean
 
 demo: $(STAMP)
 	$(BIN)/edgevision demo
@@ -15,6 +15,10 @@ test: check
 
 check: $(STAMP)
 	scripts/check
+
+# Ten minutes at most; writes benchmarks/results and the tables of benchmarks/README.md.
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks.suite cpu
 
 # On a machine with an NVIDIA GPU: the tests of the CUDA path, then what it gains, 8 minutes.
 # GPU_PYTHON may be an interpreter that has torch with CUDA, numpy, scipy, pytest and cuda-bindings.

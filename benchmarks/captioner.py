@@ -1,6 +1,6 @@
 """Captions a second: one call against the host loops that people write.
 
-    python -m benchmarks.captioner [--json FILE] [--rounds 30] [--captions 500]
+    python -m benchmarks.captioner [--json FILE] [--rounds 30] [--captions 500] [--nets NET ...]
 
 One run, one machine, ONNX Runtime on the CPU, the same frames, each way in a process of its own, in
 turns. "naive" is the
@@ -34,6 +34,7 @@ from torch import Tensor, nn
 
 import edgevision
 from benchmarks.rows import Row, keep, row
+from benchmarks.script import arguments
 from edgevision.bench.pairs import Call, measure
 from edgevision.export import Captioner
 from edgevision.export.capture import capture, serialized
@@ -251,15 +252,18 @@ def typical() -> Net:
 NETS: dict[str, Callable[[], Net]] = {"captioner-digits": shipped, "8,000 words": typical}
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--json", type=Path, help="where to keep the figures")
-    parser.add_argument("--rounds", type=int, default=30, help="rounds of blocks for each ratio")
+def parser() -> argparse.ArgumentParser:
+    parser = arguments(__doc__, rounds=30)
     parser.add_argument("--captions", type=int, default=500, help="captions that a p99 is of")
-    options = parser.parse_args()
+    parser.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS), metavar="NET")
+    return parser
+
+
+def main() -> int:
+    options = parser().parse_args()
     rows: list[Row] = []
     p99_ms = {}
-    for title in NETS:
+    for title in options.nets:
         more, p99_ms[title] = compared(title, options)
         rows += more
     print(*rows, sep="\n")

@@ -11,13 +11,13 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from benchmarks.rows import Row, keep, row
+from benchmarks.script import arguments
 from edgevision.bench.pairs import Call, measure
 from edgevision.export.generator import ImageGenerator
 from edgevision.export.recipe import ExportedStage, export_stage
@@ -61,11 +61,12 @@ def ways(adapter: ImageGenerator, stage: ExportedStage, batch: int) -> dict[str,
     return found
 
 
+def parser() -> argparse.ArgumentParser:
+    return arguments(__doc__, rounds=20)
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--json", type=Path, help="where to keep the figures")
-    parser.add_argument("--rounds", type=int, default=20, help="rounds of blocks for each ratio")
-    options = parser.parse_args()
+    options = parser().parse_args()
     adapter = resolve("gan-digits").adapter
     assert isinstance(adapter, ImageGenerator)
     samples, _ = golden_samples(adapter, None, None)

@@ -9,7 +9,6 @@ and with itself slowed down by 3 and by 5 percent, over and over; then a few tim
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from collections import Counter
@@ -20,8 +19,8 @@ import numpy as np
 
 from benchmarks.graphs import busy_frame
 from benchmarks.realtime import hogs
+from benchmarks.script import arguments, record
 from edgevision.bench.compare import Comparison, Side, compare
-from edgevision.bench.environment import environment
 
 # Share of the trials in which each slow-down must be found, and without one nothing must be.
 BARS = {0.0: 0.0, 0.03: 0.70, 0.05: 0.95}
@@ -79,13 +78,16 @@ def trials(part: float, count: int, call_ms: int, folder: Path) -> dict[str, obj
     }
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+def parser() -> argparse.ArgumentParser:
+    parser = arguments(__doc__)
     parser.add_argument("--same", type=int, default=200, help="trials of the model with itself")
     parser.add_argument("--slower", type=int, default=100, help="trials of each slow-down")
     parser.add_argument("--large", type=int, default=3, help="trials of a model of 20 ms")
-    parser.add_argument("--json", type=Path, help="where to keep the figures")
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> int:
+    options = parser().parse_args()
     plan = [(0.0, options.same, 1), (0.03, options.slower, 1), (0.05, options.slower, 1)]
     plan += [(0.0, options.large, 20), (0.05, options.large, 20)]
     rows = []
@@ -95,8 +97,7 @@ def main() -> int:
                 rows.append(trials(part, count, call_ms, Path(folder)))
                 print({k: v for k, v in rows[-1].items() if k != "decisions"}, flush=True)
     if options.json:
-        told = {"environment": environment(), "rows": rows}
-        options.json.write_text(json.dumps(told, indent=1) + "\n")
+        record(options.json, rows=rows)
     return 0 if all(row["passed"] for row in rows) else 1
 
 

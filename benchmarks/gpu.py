@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
-from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
 
@@ -25,7 +23,7 @@ import numpy as np
 
 from benchmarks.realtime import hogs
 from benchmarks.rows import Row, row
-from edgevision.bench.environment import environment
+from benchmarks.script import arguments, record
 from edgevision.bench.pairs import measure
 from edgevision.bench.statistics import Trace, summarise
 from edgevision.runtime.cuda.device import CudaDevice, cuda_device
@@ -228,11 +226,14 @@ def allocations(device: CudaDevice, make: Make) -> int:
     return counted
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--json", type=Path, help="where to keep the figures")
+def parser() -> argparse.ArgumentParser:
+    parser = arguments(__doc__)
     parser.add_argument("--quick", action="store_true", help="a few frames of everything, no nets")
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> int:
+    options = parser().parse_args()
     capability = compute_capability()
     if capability is None:
         print("no NVIDIA GPU or driver on this machine: nothing was measured", file=sys.stderr)
@@ -245,7 +246,7 @@ def main() -> int:
         )
 
     quick = options.quick
-    told: dict[str, Any] = {"environment": environment(), "gpu": device.name, "sm": capability}
+    told: dict[str, Any] = {"gpu": device.name, "sm": capability}
 
     def say(name: str, value: object) -> None:
         print(f"{name}: {value}", flush=True)
@@ -270,7 +271,7 @@ def main() -> int:
     passed = all(found.passed for found in rows) and all(f["passed"] for f in told["overlap"])
     told["passed"] = passed and told["allocations_in_400_frames"] == 0
     if options.json:
-        options.json.write_text(json.dumps(told, indent=1) + "\n")
+        record(options.json, **told)
     return 0 if told["passed"] else 1
 
 

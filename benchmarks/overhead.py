@@ -16,7 +16,6 @@ import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from queue import SimpleQueue
 from time import perf_counter_ns
 from typing import Any
@@ -26,6 +25,7 @@ import onnxruntime as ort
 
 from benchmarks.graphs import busy_frame, convolution, identity
 from benchmarks.rows import Row, keep, row
+from benchmarks.script import arguments
 from edgevision.bench.pairs import Call, estimate, measure, one_core
 from edgevision.bench.scenarios import Notes, noted
 from edgevision.runtime.backends.ort import OrtProgram
@@ -283,11 +283,12 @@ def scaling_row(rounds: int) -> Row:
     return row("our scaling over raw, two workers", estimate(scaling), 0.95, found, at_least=True)
 
 
+def parser() -> argparse.ArgumentParser:
+    return arguments(__doc__, rounds=60)
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--json", type=Path, help="where to keep the figures")
-    parser.add_argument("--rounds", type=int, default=60, help="rounds of blocks for each ratio")
-    options = parser.parse_args()
+    options = parser().parse_args()
     rows: list[Row] = []
     for part in (sync_rows, async_rows, await_rows, lambda rounds: [scaling_row(rounds)]):
         found = part(options.rounds)

@@ -12,7 +12,6 @@ told in periods and inferences, and that nothing grows.
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
 import sys
@@ -28,8 +27,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.graphs import busy_frame
+from benchmarks.script import arguments, record
 from benchmarks.tables import realtime
-from edgevision.bench.environment import environment
 from edgevision.bench.statistics import Summary, Trace, summarise
 from edgevision.runtime.backends.ort import OrtProgram
 from edgevision.runtime.options import RunOptions
@@ -212,22 +211,25 @@ def plot(path: Path, runs: list[tuple[Case, Trace]]) -> None:
     figure.savefig(path, dpi=110)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+def parser() -> argparse.ArgumentParser:
+    parser = arguments(__doc__)
     parser.add_argument("--seconds", type=float, default=300, help="of each case (default 300)")
-    parser.add_argument("--json", type=Path, help="where to keep the figures")
     parser.add_argument("--plot", type=Path, help="where to draw the latencies")
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> int:
+    options = parser().parse_args()
     cases = [Case(fps, fps / 240, hogs) for fps in (30, 60) for hogs in (0, 1)]
     # An overload shows within a minute; what is long about it would only be the wait.
     overloads = [Case(fps, 2.5, hogs) for fps in (30, 60) for hogs in (0, 1)]
     runs = [(case, run(case, options.seconds)) for case in cases]
     runs += [(case, run(case, min(60, options.seconds))) for case in overloads]
     reports = [found for _, (found, _) in runs]
-    told = {"environment": environment(), "reports": [asdict(found) for found in reports]}
-    print("\n".join(realtime(told)))
+    told = [asdict(found) for found in reports]
+    print("\n".join(realtime({"reports": told})))
     if options.json:
-        options.json.write_text(json.dumps(told, indent=1) + "\n")
+        record(options.json, reports=told)
     if options.plot:
         plot(options.plot, [(case, trace) for case, (_, trace) in runs])
     grows = [found for found in reports if found.memory_mb_per_minute > 1 and options.seconds >= 60]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from edgevision.bench.environment import environment
+from benchmarks.script import record
 from edgevision.bench.pairs import Estimate, Rounds
 
 
@@ -47,5 +46,4 @@ def row(
 def keep(path: Path, rows: Sequence[Row], *, rounds: int, **more: object) -> None:
     """Write rows, environment and what else there is as JSON."""
     kept = [{**asdict(found), "passed": found.passed} for found in rows]
-    told = {"environment": environment(), "rounds": rounds, "rows": kept, **more}
-    path.write_text(json.dumps(told, indent=1) + "\n")
+    record(path, rounds=rounds, rows=kept, **more)

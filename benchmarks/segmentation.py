@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from benchmarks.rows import Row, keep, row
+from benchmarks.script import arguments
 from edgevision.bench.pairs import measure
 from edgevision.export.capture import serialized
 from edgevision.export.semantic import SemanticSegmentation
@@ -67,11 +67,12 @@ def compared(name: str, net: nn.Module, size: tuple[int, int], classes: int, rou
     return row(f"{name}, {size[0]}x{size[1]}", ratio, bar, times, at_least=True)
 
 
+def parser() -> argparse.ArgumentParser:
+    return arguments(__doc__, rounds=20)
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--json", type=Path, help="where to keep the figures")
-    parser.add_argument("--rounds", type=int, default=20, help="rounds of blocks for each ratio")
-    options = parser.parse_args()
+    options = parser().parse_args()
     torch.manual_seed(0)
     entry = zoo_entry("unet-camvid")
     trained = unet_mobilenet_v2(**entry.arguments)

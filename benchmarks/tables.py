@@ -15,7 +15,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 PAGE = HERE / "README.md"
-_PLACE = re.compile(r"(<!-- (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_PLACE = re.compile(r"(<!-- ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def ratios(told: Mapping[str, Any]) -> list[str]:
@@ -101,6 +101,80 @@ def gate(told: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def cold_start(told: Mapping[str, Any]) -> list[str]:
+    """Return the parts of a start, in ms, and how the ways compare."""
+    parts = next(iter(told["parts"].values()))
+    names = list(next(iter(parts.values())))
+    heads = ["net", "way", *(name.removesuffix("_ms").replace("_", " ") for name in names)]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for net, ways in told["parts"].items():
+        for way, found in ways.items():
+            cells = ["never" if found[name] is None else f"{found[name]:.0f}" for name in names]
+            lines.append(f"| {net} | {way} | {' | '.join(cells)} |")
+    return [*lines, "", *ratios(told)]
+
+
+def build_time(told: Mapping[str, Any]) -> list[str]:
+    """Return the seconds of each part of a build, and the sizes of what it made."""
+    first = told["rows"][0]
+    parts, engines = list(first["first_s"]["parts"]), list(first["first_s"]["engines"])
+    heads = ["seconds", "frames", *parts, *engines, "whole", "engines again"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for row in told["rows"]:
+        made, again_s = row["first_s"], row["again_s"]
+        times = [*(made["parts"][part] for part in parts), *(made["engines"][e] for e in engines)]
+        cells = [f"{seconds:.1f}" for seconds in (*times, made["whole"])]
+        cells.append("" if again_s is None else f"{again_s:.1f}")
+        lines.append(f"| {row['net']} | {row['calibrated_on']} | {' | '.join(cells)} |")
+    names = list(first["bytes"])
+    lines += ["", f"| MB | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    for row in told["rows"]:
+        cells = [megabytes(row["bytes"][name]) for name in names]
+        lines.append(f"| {row['net']} | {' | '.join(cells)} |")
+    return lines
+
+
+def precision(told: Mapping[str, Any]) -> list[str]:
+    """Return a table for each net: its forms, their sizes and their figures."""
+    lines: list[str] = []
+    for net in dict.fromkeys(row["net"] for row in told["rows"]):
+        rows = [row for row in told["rows"] if row["net"] == net]
+        names = list(dict.fromkeys(name for row in rows for name in row["figures"]))
+        heads = [f"{net}: {rows[0]['data']}", "graph, MB", "RTX engine, MB", *names]
+        lines += [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+        for row in rows:
+            size, found = row["bytes"], row["figures"]
+            cells = [FORMS[row["form"]], megabytes(size["graph"]), megabytes(size.get("engine"))]
+            cells += [f"{found[name]:.4f}" if name in found else "" for name in names]
+            lines.append(f"| {' | '.join(cells)} |")
+        lines.append("")
+    return lines[:-1]
+
+
+def suite(told: Mapping[str, Any]) -> list[str]:
+    """Return what became of each script of a suite."""
+    lines = ["| run | seconds | budget | outcome |", "|---|---|---|---|"]
+    for row in told["rows"]:
+        entry = row["entry"]
+        what = " ".join((entry["script"], *entry["arguments"]))
+        cells = [what, f"{row['seconds']:.0f}", f"{entry['budget_s']}", row["outcome"]]
+        lines.append(f"| {' | '.join(cells)} |")
+    whole_s = sum(row["seconds"] for row in told["rows"])
+    budget_s = sum(row["entry"]["budget_s"] for row in told["rows"])
+    return [*lines, f"| all | {whole_s:.0f} | {budget_s} | |"]
+
+
+def megabytes(size_bytes: int | None) -> str:
+    return "" if size_bytes is None else f"{size_bytes / 1e6:.1f}"
+
+
+FORMS = {
+    "fp32": "FP32",
+    "fp16": "FP16",
+    "int8": "INT8, rest FP16 (GPUs)",
+    "int8-host": "INT8, rest FP32 (CPUs)",
+}
+
 TABLES: dict[str, Callable[[Mapping[str, Any]], list[str]]] = {
     "overhead": ratios,
     "segmentation": ratios,
@@ -108,7 +182,12 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], list[str]]] = {
     "captioner": captions,
     "realtime": realtime,
     "gate": gate,
+    "cold_start": cold_start,
+    "build_time": build_time,
+    "precision": precision,
+    "suite": suite,
 }
+"""By a result's name up to its hyphen: what follows says which of several runs it is."""
 
 
 def filled(page: str) -> str:
@@ -116,26 +195,37 @@ def filled(page: str) -> str:
 
     def table(place: re.Match[str]) -> str:
         name = place[2]
-        told = json.loads((HERE / "results" / f"{name}.json").read_text())
+        recorded = HERE / "results" / f"{name}.json"
+        if not recorded.exists():
+            return f"{place[1]}Not recorded.\n{place[3]}"
+        told = json.loads(recorded.read_text())
         where = told["environment"]
         machine = (
             f"{where['date']}, {where['cores']} cores of {where['processor']}, Python "
             f"{where['python']}, ONNX Runtime {where['onnxruntime']}, numpy {where['numpy']}"
         )
-        return "\n".join([f"{place[1]}{machine}:", "", *TABLES[name](told), place[3]])
+        if "others" in where:
+            machine += f", other programs on {where['others']} of the cores"
+        return "\n".join(
+            [f"{place[1]}{machine}:", "", *TABLES[name.partition("-")[0]](told), place[3]]
+        )
 
     return _PLACE.sub(table, page)
 
 
+def write() -> None:
+    """Write the page anew."""
+    PAGE.write_text(filled(PAGE.read_text()))
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--check", action="store_true", help="write nothing, fail if it is stale")
     options = parser.parse_args()
-    page = PAGE.read_text()
-    new = filled(page)
     if options.check:
-        return int(page != new)
-    PAGE.write_text(new)
+        page = PAGE.read_text()
+        return int(page != filled(page))
+    write()
     return 0
 
 

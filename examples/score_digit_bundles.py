@@ -24,7 +24,7 @@ from score_digit_generator import KEPT_OUT, SHIPPED, features
 import edgevision
 from edgevision.metrics.images import frechet_distance, psnr
 from edgevision.models.digit_classifier import DigitClassifier
-from edgevision.runtime.model import Model
+from edgevision.runtime.model import Model, task_of
 from edgevision.runtime.select import select
 from edgevision.runtime.session import Session
 from edgevision.targets import Flavour
@@ -67,13 +67,15 @@ def _pictures(bundles: list[Path], count: int) -> Iterator[tuple[str, Images]]:
     for path in bundles:
         bundle = edgevision.Bundle.open(path)
         (stage,) = bundle.manifest.stages
+        task = task_of(bundle.manifest, bundle.read)
         graphs = {"graph": stage.graph, "host-cpu": f"stages/{stage.name}/host-cpu.onnx"}
         for form, file in graphs.items():
             if form == "graph" or bundle.manifest.precision == "int8":
                 session = Session.open(
                     bundle.read(file), flavour=Flavour.ORT, profiles=stage.profiles
                 )
-                with Model(bundle.manifest, session, select(stage, device="cpu")) as model:
+                selection = select(stage, device="cpu")
+                with Model(bundle.manifest, session, selection, task) as model:
                     yield f"{path.name} {form}", model.generate(range(count)).images
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
 
+import edgevision
 from edgevision.metrics.images import frechet_distance, precision_recall
 from edgevision.models.digit_classifier import DigitClassifier
 from edgevision.models.gan import digit_generator
+from tests.export.conftest import import_example
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,3 +69,14 @@ def test_the_generator_makes_every_digit_and_is_far_better_than_untrained() -> N
     shares = net(trained(latent)).argmax(1).bincount(minlength=10) / len(latent)
     assert shares.min() > 0.02
     assert precision_recall(real, made).recall > 0.7
+
+
+def test_the_example_scores_each_form_of_bundles(tmp_path: Path) -> None:
+    for precision in ("fp32", "int8"):
+        edgevision.build("gan-digits", tmp_path / f"{precision}.ev", precision=precision)
+    bundles = [tmp_path / "fp32.ev", tmp_path / "int8.ev"]
+    digits = ROOT / "tests" / "data" / "digits.npz"
+    score = import_example("score_digit_bundles").score
+    found = score(Namespace(bundles=bundles, digits=digits, count=200))
+    assert list(found) == ["fp32.ev graph", "int8.ev graph", "int8.ev host-cpu"]
+    assert all(form["label agreement"] > 0.95 for form in found.values())

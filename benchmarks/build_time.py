@@ -1,0 +1,142 @@
+"""How long a build takes, part by part, and how large what it makes is.
+
+    python -m benchmarks.build_time [--json FILE]
+
+Each shipped net is built in INT8 for ONNX Runtime and for TensorRT-RTX, which builds without a GPU:
+for the GPUs of three generations at once and for one alone. Then the bundle is asked for the same
+engines again, which are in the cache. The parts are those that `edgevision.build` reports; engines
+include the start of their process. What is imported on the first build is imported before; torch
+has one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+
+import edgevision
+from benchmarks.script import arguments, record
+from edgevision.compile import BuildSummary, add_targets
+from edgevision.engines.builder import unavailable
+from edgevision.engines.cache import EngineCache
+from edgevision.export.zoo import shipped_photos, zoo_entry
+from edgevision.targets import get_target
+
+NETS = ("unet-camvid", "maskrcnn-digits", "captioner-digits", "gan-digits")
+RTX = ("rtx", "rtx-ampere")
+BEFORE = "load and reference"
+PARTS = {
+    BEFORE: BEFORE,
+    "capturing": "capture",
+    "converting to FP16": "to FP16",
+    "calibrating": "to INT8",
+    "checking parity": "parity",
+}
+"""What a build reports, and what it is called here; all else is engines, timed by themselves."""
+
+
+@dataclass
+class Parts:
+    """A build's progress, as the seconds of each phase until the next one is reported."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    phase: str = BEFORE
+    since: float = field(default_factory=perf_counter)
+
+    def __call__(self, phase: str, done: int, total: int) -> None:
+        """Note that `phase` is at work."""
+        now = perf_counter()
+        self.seconds[self.phase] = self.seconds.get(self.phase, 0.0) + now - self.since
+        self.phase, self.since = phase, now
+
+    def told(self) -> dict[str, float]:
+        """Return the parts that are not engines."""
+        return {title: self.seconds.get(phase, 0.0) for phase, title in PARTS.items()}
+
+
+def calibration(net: str) -> Path | None:
+    """Return the frames in the repository that fit the net; a generator takes seeds."""
+    entry = zoo_entry(net)
+    if net.startswith("gan"):
+        return None
+    return entry.samples / "images" if entry.samples else shipped_photos()
+
+
+def engines() -> list[str]:
+    """Return the targets whose engines can be built here."""
+    return [name for name in RTX if unavailable(get_target(name)) is None]
+
+
+def timed(net: str, out: Path, cache: EngineCache) -> tuple[dict[str, Any], BuildSummary]:
+    """Build once, and return how long what took."""
+    parts, start = Parts(), perf_counter()
+    made = edgevision.build(
+        net,
+        out,
+        precision="int8",
+        calibration=calibration(net),
+        targets=["host-cpu", *engines()],
+        cache=cache,
+        progress=parts,
+    )
+    whole = perf_counter() - start
+    return {"whole": whole, "parts": parts.told(), "engines": dict(made.seconds)}, made
+
+
+def row(net: str, folder: Path) -> dict[str, Any]:
+    """Build a net and its engines again; return the seconds of both, the bytes of what was made."""
+    cache = EngineCache(folder / "cache")
+    first, made = timed(net, folder / "net.ev", cache)
+    start = perf_counter()
+    cached = add_targets(folder / "net.ev", engines(), cache=cache) if engines() else None
+    again_s = perf_counter() - start
+    if cached and cached.cached != set(engines()):
+        raise SystemExit(f"{net}: the cache gave {set(cached.cached)}, not {engines()}")
+    manifest = made.bundle.manifest
+    sizes = {entry.path: entry.size_bytes for entry in manifest.files}
+    (stage,) = manifest.stages
+    artifacts = {a.target: sizes[a.path] for a in stage.artifacts if a.path is not None}
+    return {
+        "net": net,
+        "calibrated_on": int(manifest.provenance["calibration_count"]),
+        "first_s": first,
+        "again_s": again_s if cached else None,
+        "bytes": {
+            "weights": zoo_entry(net).weights.stat().st_size,
+            "graph": sizes[stage.graph],
+            **artifacts,
+            "bundle": sum(sizes.values()),
+        },
+    }
+
+
+def parser() -> argparse.ArgumentParser:
+    return arguments(__doc__)
+
+
+def main() -> int:
+    options = parser().parse_args()
+    # Its threads wait for each other by spinning: beside other work, seconds become minutes.
+    torch.set_num_threads(1)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        edgevision.build("gan-digits", Path(folder) / "imports.ev", precision="int8")
+        for net in NETS:
+            place = Path(folder) / net
+            place.mkdir()
+            rows.append(row(net, place))
+            print(rows[-1], flush=True)
+    if options.json:
+        record(options.json, rows=rows)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
