@@ -96,7 +96,7 @@ def test_every_number_on_the_page_is_in_the_json(
     assert len(shown) > 40
     for number in shown:
         places = len(number.partition(".")[2])
-        assert any(f"{n:.{places}f}" == number for n in known), number
+        assert any(float(f"{n:.{places}f}") == float(number) for n in known), number
 
 
 def test_a_browser_shows_it(bundle: Bundle, tmp_path: Path) -> None:
