@@ -24,6 +24,7 @@ from edgevision.runtime.load import load
 from edgevision.runtime.options import RunOptions
 
 _LEAST_QUERIES = 64  # where LoadGen's 90th percentile holds
+_TIMED_CALLS = 20
 
 
 def main() -> None:
@@ -61,6 +62,9 @@ def _drive(model: Any, frames: list[Any], folder: Path, duration_s: float) -> li
     settings.min_duration_ms = int(duration_s * 1e3)
     settings.max_duration_ms = int(duration_s * 2e3) + 1000
     settings.min_query_count = _LEAST_QUERIES
+    # It draws its queries beforehand, and ends with the last: with half a call's time as what it
+    # expects there are enough for the whole duration.
+    settings.single_stream_expected_latency_ns = max(1, _fastest_ns(model, frames[0]) // 2)
     log = loadgen.LogSettings()
     log.log_output = loadgen.LogOutputSettings()
     log.log_output.outdir = str(folder)
@@ -71,6 +75,15 @@ def _drive(model: Any, frames: list[Any], folder: Path, duration_s: float) -> li
     loadgen.DestroyQSL(library)
     loadgen.DestroySUT(system)
     return times_ns
+
+
+def _fastest_ns(model: Any, frame: Any) -> int:
+    times_ns = []
+    for _ in range(_TIMED_CALLS):
+        start_ns = perf_counter_ns()
+        model(frame)
+        times_ns.append(perf_counter_ns() - start_ns)
+    return min(times_ns)
 
 
 if __name__ == "__main__":

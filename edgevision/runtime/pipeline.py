@@ -73,6 +73,7 @@ class Pipeline(Generic[F, T]):
         self._lock = threading.Lock()
         self._schedule: Schedule[T] = Schedule(options, depth=options.depth if queues else 1)
         self._lenders: set[int] = set()
+        self._users: set[object] = set()
         self._open()
 
     def submit(self, frame: F, *, stamp_ns: int | None = None) -> Ticket[T]:
@@ -92,13 +93,18 @@ class Pipeline(Generic[F, T]):
             self._usable()
         feeds = self._check(self._codec.feeds(frame))
         start_ns = perf_counter_ns()
-        slot = self._take()
+        mark = object()
         try:
-            slot.fill(feeds)
-        except BaseException:
-            self._free.put(slot)
-            raise
-        return self._enter(slot, start_ns, stamp_ns)
+            self._users.add(mark)
+            slot = self._take()
+            try:
+                slot.fill(feeds)
+            except BaseException:
+                self._free.put(slot)
+                raise
+            return self._enter(slot, start_ns, stamp_ns)
+        finally:
+            self._users.discard(mark)
 
     @contextmanager
     def input(self) -> Iterator[PipelineInput[T]]:
@@ -113,19 +119,24 @@ class Pipeline(Generic[F, T]):
             ...     ticket = buffer.submit()
         """
         self._usable()
-        slot = self._take()
+        mark = object()
         try:
-            buffer = PipelineInput(slot, self._enter)
-        except BaseException:
-            self._free.put(slot)
-            raise
-        self._lenders.add(threading.get_ident())
-        try:
-            yield buffer
+            self._users.add(mark)
+            slot = self._take()
+            try:
+                buffer = PipelineInput(slot, self._enter)
+            except BaseException:
+                self._free.put(slot)
+                raise
+            self._lenders.add(threading.get_ident())
+            try:
+                yield buffer
+            finally:
+                self._lenders.discard(threading.get_ident())
+                if (unused := buffer.end()) is not None:
+                    self._free.put(unused)
         finally:
-            self._lenders.discard(threading.get_ident())
-            if (unused := buffer.end()) is not None:
-                self._free.put(unused)
+            self._users.discard(mark)
 
     @property
     def is_open(self) -> bool:
@@ -269,6 +280,7 @@ class Pipeline(Generic[F, T]):
                 lock=self._lock,
                 codec=self._codec,
                 on_result=self._on_result,
+                is_used=lambda: bool(self._users),
             )
         except BaseException:
             self._lifetime.end()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 from edgevision.runtime.memory import Buffer
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.program import Program
 from edgevision.runtime.slot import Slot
 from edgevision.tensors import Profiles
+
+_POLL_S = 0.05
 
 
 class Slots:
@@ -50,8 +53,13 @@ class Slots:
             self.close()
             raise
 
-    def close(self) -> None:
+    def close(self, *, is_used: Callable[[], bool] | None = None) -> None:
         """Free the slots, each once nobody uses it; safe to call twice.
+
+        Args:
+            is_used: whether any caller may hold a slot that is not in `free`. Ctrl-C can come
+                between a slot and the variable it goes to: then nobody will put it back, and it
+                is freed once nobody uses any. Without this, slots are waited for, however long.
 
         Raises:
             CudaError: something could not be freed; the rest is.
@@ -59,7 +67,12 @@ class Slots:
         slots, self.all = self.all, []
         left = len(slots)
         while left:
-            left -= self.free.get() is not None
+            try:
+                left -= self.free.get(timeout=_POLL_S) is not None
+            except Empty:
+                # Asked after a wait in vain: who gave up its mark has put its slot back before.
+                if is_used is not None and not is_used() and self.free.empty():
+                    break
         self.free.put(None)
         scratch, self._scratch = self._scratch, None
         with ExitStack() as stack:

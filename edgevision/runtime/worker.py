@@ -72,8 +72,12 @@ class Worker(Generic[T]):
         lock: threading.Lock,
         codec: Codec[F, T],
         on_result: Callable[[Ticket[T]], None] | None,
+        is_used: Callable[[], bool],
     ) -> None:
-        """Make the slots and start; `lock` guards `schedule` for as long as a pipeline lives."""
+        """Make the slots and start; `lock` guards `schedule` for as long as a pipeline lives.
+
+        `is_used` says whether anybody is about to submit, and so may hold a slot.
+        """
         self.failure: BaseException | None = None
         self.failed_frames: list[int] = []
         self.callback_error: BaseException | None = None
@@ -87,6 +91,7 @@ class Worker(Generic[T]):
         self._lock = lock
         self._decode = codec.decode
         self._on_result = on_result
+        self._is_used = is_used
         self._jobs: SimpleQueue[Entry[T] | None] = SimpleQueue()
         self._slots = Slots(
             program,
@@ -139,6 +144,12 @@ class Worker(Generic[T]):
             self._is_closing = True
             while not drain and (entry := self._schedule.drop_oldest()) is not None:
                 self._drop(entry, CLOSED, settled)
+            # Whoever was interrupted between entering a frame and launching it has left it here.
+            if self._queues:
+                with self._active:
+                    self._launch_waiting(settled)
+            else:
+                self._launch_waiting(settled)
             if self._schedule.is_empty:
                 self._jobs.put(None)
         self.free.put(None)  # wakes those who wait for a slot
@@ -160,7 +171,7 @@ class Worker(Generic[T]):
                     f"{self._device.name} does not answer after it failed: {self.failure} "
                     "Restart the process."
                 )
-        self._slots.close()  # where the thread has not: it had failed
+        self._slots.close(is_used=self._is_used)  # where the thread has not: it had failed
         if self._release_error is not None:
             raise self._release_error
 
@@ -205,20 +216,20 @@ class Worker(Generic[T]):
     def _launch_waiting(self, settled: _Settled[T]) -> None:
         """Launch what waits while the device has room."""
         schedule = self._schedule
-        while schedule.waiting and (started := schedule.start(perf_counter_ns())) is not None:
-            entry, runs = started
-            if not runs:
-                self._drop(entry, HOPELESS, settled)
-                continue
-            if self._queues:
-                try:
+        try:
+            while schedule.waiting and (started := schedule.start(perf_counter_ns())) is not None:
+                entry, runs = started
+                if not runs:
+                    self._drop(entry, HOPELESS, settled)
+                    continue
+                if self._queues:
                     entry.slot.launch()
-                except BaseException as error:
-                    self._fail(error, settled)
-                    if not isinstance(error, Exception):
-                        raise
-                    return
-            self._jobs.put(entry)
+                self._jobs.put(entry)
+        except BaseException as error:
+            # Ctrl-C, too: a frame that was started and not passed on would never end.
+            self._fail(error, settled)
+            if not isinstance(error, Exception):
+                raise
 
     def _drop(self, entry: Entry[T], why: str, settled: _Settled[T]) -> None:
         """Free the slot of a frame that the schedule gave up."""
@@ -251,7 +262,7 @@ class Worker(Generic[T]):
         unwatch(self)
         if self._is_closing:
             try:
-                self._slots.close()
+                self._slots.close(is_used=self._is_used)
             except RunError as error:
                 self._release_error = error
 

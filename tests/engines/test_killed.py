@@ -63,6 +63,8 @@ def test_killed_at_any_moment_the_next_run_finishes(
         if child.poll() is None:
             killed += 1
             os.killpg(child.pid, signal.SIGKILL)
+        else:
+            whole_s *= 0.8  # this machine was busier when it was taken
         child.wait()
         with contextlib.suppress(UnverifiedError):  # whatever loads, loads whole
             edgevision.load(bundle).close()
