@@ -34,8 +34,12 @@ def read(path: Path) -> list[Run]:
         if not isinstance(told, list) or not told:
             raise TypeError("it lists no run")
         for run in told:
-            _ = [run[key] for key in ("name", *_SAME, "settings", "summary", "environment")]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            _ = [run[key] for key in ("name", *_SAME)]
+            parts = (run["settings"], run["environment"], run["summary"] or {})
+            if not all(isinstance(part, dict) for part in parts):
+                raise TypeError("settings, environment and summary must be objects")
+            _figures(run)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FileReadError(
             f"{path} is no result of `edgevision bench --json`: {type(error).__name__}: {error}"
         ) from error

@@ -56,7 +56,10 @@ def add_to(verbs: Verbs) -> None:
 
 def _bench(options: argparse.Namespace) -> int:
     """Measure how long a bundle's frames take here, and say what is behind each number."""
-    if options.bundles[0] == "compare":
+    is_compare = options.bundles[0] == "compare"
+    if options.report and (is_compare or options.harness == "loadgen"):
+        raise ValueError("report: compare and LoadGen have no page; give --json or --markdown")
+    if is_compare:
         return _compare(options)
     if options.harness == "loadgen":
         return _loadgen(options)

@@ -160,7 +160,15 @@ def test_earlier_runs_that_are_alike_give_ratios_and_no_verdict(
     assert "no gate, and no verdict" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[1]", '[{"name": 1}]', "[" * 10_000])
+RUN = '{"name": "a", "task": "t", "precision": "p", "device": "d", %s}'
+NO_OBJECTS = RUN % '"settings": 1, "environment": {}, "summary": {}'
+NO_FIGURES = RUN % '"settings": {}, "environment": {}, "summary": {"percentiles_ms": 1}'
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{}", "[1]", '[{"name": 1}]', "[" * 10_000, f"[{NO_OBJECTS}]", f"[{NO_FIGURES}]"],
+)
 def test_what_is_no_earlier_run_is_refused(
     earlier: Path, tmp_path: Path, content: str, capsys: Capture
 ) -> None:
@@ -168,6 +176,17 @@ def test_what_is_no_earlier_run_is_refused(
     other.write_text(content)
     assert main(["bench", "compare", str(earlier), str(other)]) == 2
     assert "is no result of `edgevision bench --json`" in capsys.readouterr().err
+
+
+def test_a_page_is_refused_where_there_is_none(
+    bundle: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    page = tmp_path / "page.html"
+    root = str(bundle)
+    for arguments in (["compare", root, root], [root, "--harness", "loadgen"]):
+        assert main(["bench", *arguments, "--report", str(page)]) == 2
+        assert "have no page" in capsys.readouterr().err
+    assert not page.exists()
 
 
 @pytest.fixture
