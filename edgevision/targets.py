@@ -92,7 +92,7 @@ class TargetProfile:
 
 
 _BOUND = "A plan is bound to TensorRT's version and the GPU: finished on the device."
-_ONE = "For these GPUs alone, and built somewhat sooner than 'rtx', which runs on more."
+_ONE = "For these GPUs alone; 'rtx' runs on more."
 
 _ORIN_JP6 = TargetProfile(
     "jetson-orin-jp6",

@@ -113,20 +113,22 @@ class Worker(Generic[T]):
         The ticket gets its number here; it has none if the worker failed or is closing.
         """
         settled: _Settled[T] = []
-        with self._lock:
-            if self._is_closing or self.failure is not None:
-                self.free.put(entry.slot)
-            else:
-                replaced = self._schedule.enter(entry)
-                if replaced is not None:
-                    self._drop(replaced, REPLACED, settled)
-                if self._queues:
-                    with self._active:
-                        self._launch_waiting(settled)
+        try:
+            with self._lock:
+                if self._is_closing or self.failure is not None:
+                    self.free.put(entry.slot)
                 else:
-                    self._launch_waiting(settled)
-        if settled:
-            self._tell(settled)
+                    replaced = self._schedule.enter(entry)
+                    if replaced is not None:
+                        self._drop(replaced, REPLACED, settled)
+                    if self._queues:
+                        with self._active:
+                            self._launch_waiting(settled)
+                    else:
+                        self._launch_waiting(settled)
+        finally:  # Ctrl-C, too: others may wait for the frames that it cost
+            if settled:
+                self._tell(settled)
 
     def make_place(self) -> None:
         """Drop the frame that has waited longest, so that its slot is free."""
@@ -145,10 +147,7 @@ class Worker(Generic[T]):
             while not drain and (entry := self._schedule.drop_oldest()) is not None:
                 self._drop(entry, CLOSED, settled)
             # Whoever was interrupted between entering a frame and launching it has left it here.
-            if self._queues:
-                with self._active:
-                    self._launch_waiting(settled)
-            else:
+            with self._active:
                 self._launch_waiting(settled)
             if self._schedule.is_empty:
                 self._jobs.put(None)
