@@ -23,11 +23,12 @@ import torch
 
 import edgevision
 from benchmarks.script import arguments, record
-from edgevision.compile import BuildSummary, add_targets
+from edgevision.bundle.targets import get_target
 from edgevision.engines.builder import unavailable
 from edgevision.engines.cache import EngineCache
+from edgevision.engines.extend import add_targets
+from edgevision.engines.summary import BuildSummary
 from edgevision.export.zoo import shipped_photos, zoo_entry
-from edgevision.targets import get_target
 
 NETS = ("unet-camvid", "maskrcnn-digits", "captioner-digits", "gan-digits")
 RTX = ("rtx", "rtx-ampere")

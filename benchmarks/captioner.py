@@ -36,16 +36,16 @@ import edgevision
 from benchmarks.rows import Row, keep, row
 from benchmarks.script import arguments
 from edgevision.bench.pairs import Call, measure
+from edgevision.bundle.targets import Flavour
 from edgevision.export import Captioner
-from edgevision.export.capture import capture, serialized
+from edgevision.export.adapters.stepwise import NEXT
+from edgevision.export.graph.capture import capture, serialized
 from edgevision.export.source import load_weights
-from edgevision.export.stepwise import NEXT
 from edgevision.export.zoo import zoo_entry
 from edgevision.models import captioner as models
 from edgevision.models.mobilenet_v2 import MobileNetV2
-from edgevision.runtime.frames import list_images, read_image
 from edgevision.runtime.session import Session
-from edgevision.targets import Flavour
+from edgevision.tasks.frames import list_images, read_image
 
 Frame = np.ndarray[Any, Any]
 Way = Callable[[Frame], list[int]]

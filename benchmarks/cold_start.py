@@ -24,9 +24,9 @@ import edgevision
 from benchmarks.rows import Row, keep, row
 from benchmarks.script import arguments
 from edgevision.bench.cold import ColdStart, cold_start
+from edgevision.bench.gate.process import Side, workers
+from edgevision.bench.gate.sides import of_bundle
 from edgevision.bench.pairs import Rounds
-from edgevision.bench.process import Side, workers
-from edgevision.bench.sides import of_bundle
 
 NETS = ("unet-camvid", "captioner-digits")
 # The captioner's search in PyTorch takes so long that nobody would wait for it to become steady.

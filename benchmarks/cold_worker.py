@@ -3,7 +3,7 @@
     python benchmarks/cold_worker.py onnxruntime GRAPH.onnx
     python benchmarks/cold_worker.py torch NET
 
-It speaks as `edgevision.bench.worker` does, as far as a cold start asks.
+It speaks as `edgevision.bench.gate.worker` does, as far as a cold start asks.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def main() -> None:
     for _ in sys.stdin:
         # Late, and taken off again: until here ONNX Runtime's process knows nothing of edgevision.
         start_ns = perf_counter_ns()
-        from edgevision.bench.worker import steady
+        from edgevision.bench.gate.worker import steady
 
         spent_ns = perf_counter_ns() - start_ns
         since_ns = steady(run, frames)

@@ -19,12 +19,12 @@ import torch
 from benchmarks.rows import Row, keep, row
 from benchmarks.script import arguments
 from edgevision.bench.pairs import Call, measure
-from edgevision.export.generator import ImageGenerator
+from edgevision.bundle.targets import Flavour
+from edgevision.export.adapters.generated import ImageGenerator
 from edgevision.export.recipe import ExportedStage, export_stage
 from edgevision.export.samples import calibration_samples, golden_samples
 from edgevision.export.source import resolve
 from edgevision.runtime.session import Session
-from edgevision.targets import Flavour
 
 BATCHES = (1, 64)
 LEVELS = {"fp32": 1, "int8": 64}

@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks.graphs import busy_frame
 from benchmarks.realtime import hogs
 from benchmarks.script import arguments, record
-from edgevision.bench.compare import Comparison, Side, compare
+from edgevision.bench.gate.compare import Comparison, Side, compare
 
 # Share of the trials in which each slow-down must be found, and without one nothing must be.
 BARS = {0.0: 0.0, 0.03: 0.70, 0.05: 0.95}

@@ -26,15 +26,15 @@ from benchmarks.rows import Row, row
 from benchmarks.script import arguments, record
 from edgevision.bench.pairs import measure
 from edgevision.bench.statistics import Trace, summarise
-from edgevision.runtime.cuda.device import CudaDevice, cuda_device
-from edgevision.runtime.cuda.gpu import compute_capability
-from edgevision.runtime.memory import Array
+from edgevision.machine.gpu import compute_capability
+from edgevision.runtime.device.cuda.device import CudaDevice, cuda_device
+from edgevision.runtime.device.memory import Array
 from edgevision.runtime.options import RunOptions
-from edgevision.runtime.pipeline import Pipeline
-from edgevision.runtime.schedule import StreamOptions
 from edgevision.runtime.session import Session
-from edgevision.runtime.ticket import Ticket
-from edgevision.runtime.timing import Timings
+from edgevision.runtime.stream.pipeline import Pipeline
+from edgevision.runtime.stream.schedule import StreamOptions
+from edgevision.runtime.stream.ticket import Ticket
+from edgevision.tasks.timings import Timings
 from tests.gpu.kernel import KernelProgram
 
 FRAME_BYTES = 64 << 10

@@ -16,7 +16,7 @@ import numpy as np
 
 import edgevision
 from edgevision.bench.measure import frames_of
-from edgevision.bundle import Bundle
+from edgevision.bundle.directory import Bundle
 from edgevision.errors import EdgeVisionError
 
 SECONDS = 2.0
@@ -50,7 +50,7 @@ def torch_rows(net: str) -> Iterator[dict[str, Any]]:
     try:
         import torch
 
-        from edgevision.export.semantic import SemanticSegmentation
+        from edgevision.export.adapters.semantic import SemanticSegmentation
         from edgevision.export.source import resolve
     except ImportError as error:
         yield {"name": f"{net}, torch", "note": f"not measured: {error}"}

@@ -28,14 +28,14 @@ from benchmarks.rows import Row, keep, row
 from benchmarks.script import arguments
 from edgevision.bench.pairs import Call, estimate, measure, one_core
 from edgevision.bench.scenarios import Notes, noted
+from edgevision.bundle.targets import Flavour
 from edgevision.runtime.backends.ort import OrtProgram
 from edgevision.runtime.options import RunOptions
-from edgevision.runtime.pipeline import Pipeline
-from edgevision.runtime.schedule import StreamOptions
 from edgevision.runtime.session import Session
-from edgevision.runtime.tasks.tensors import TensorsResult, TensorsTask
-from edgevision.runtime.timing import Timings
-from edgevision.targets import Flavour
+from edgevision.runtime.stream.pipeline import Pipeline
+from edgevision.runtime.stream.schedule import StreamOptions
+from edgevision.tasks.tensors import TensorsResult, TensorsTask
+from edgevision.tasks.timings import Timings
 
 SMALL = convolution(4, 36, 36)
 LARGE = convolution(32, 160, 128)

@@ -24,9 +24,9 @@ from matplotlib.figure import Figure
 import edgevision
 from benchmarks.script import arguments, record
 from benchmarks.tables import FORMS
-from edgevision.bundle import Bundle
+from edgevision.bundle.directory import Bundle
+from edgevision.bundle.targets import get_target
 from edgevision.engines.builder import unavailable
-from edgevision.targets import get_target
 
 ROOT = Path(__file__).resolve().parents[1]
 DIGITS, PHOTOS = ROOT / "tests" / "data" / "digits.npz", ROOT / "examples" / "photos"

@@ -32,10 +32,10 @@ from benchmarks.tables import realtime
 from edgevision.bench.statistics import Summary, Trace, summarise
 from edgevision.runtime.backends.ort import OrtProgram
 from edgevision.runtime.options import RunOptions
-from edgevision.runtime.pipeline import Pipeline
-from edgevision.runtime.schedule import StreamOptions
-from edgevision.runtime.ticket import Ticket
-from edgevision.runtime.timing import Timings
+from edgevision.runtime.stream.pipeline import Pipeline
+from edgevision.runtime.stream.schedule import StreamOptions
+from edgevision.runtime.stream.ticket import Ticket
+from edgevision.tasks.timings import Timings
 
 HEIGHT, WIDTH = 90, 160
 WARM_UP_FRAMES = 30

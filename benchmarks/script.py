@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from time import perf_counter
 
-from edgevision.bench.environment import environment
+from edgevision.machine.environment import environment
 
 _CPU_TIMES = Path("/proc/stat")
 _IDLE = (3, 4)

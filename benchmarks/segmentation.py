@@ -20,14 +20,14 @@ from torch.nn.functional import interpolate
 from benchmarks.rows import Row, keep, row
 from benchmarks.script import arguments
 from edgevision.bench.pairs import measure
-from edgevision.export.capture import serialized
-from edgevision.export.semantic import SemanticSegmentation
+from edgevision.bundle.targets import Flavour
+from edgevision.export.adapters.semantic import SemanticSegmentation
+from edgevision.export.graph.capture import serialized
+from edgevision.export.peers import Usual
 from edgevision.export.source import load_weights
 from edgevision.export.zoo import SegmenterCard, zoo_entry
 from edgevision.models.unet import unet_mobilenet_v2
-from edgevision.peers import Usual
 from edgevision.runtime.session import Session
-from edgevision.targets import Flavour
 
 
 class Small(nn.Module):

@@ -20,7 +20,7 @@ from benchmarks.realtime import hogs
 from edgevision.bench import scenarios
 from edgevision.bench.measure import frames_of
 from edgevision.bench.statistics import Trace
-from edgevision.bundle import Bundle
+from edgevision.bundle.directory import Bundle
 
 COUNT = 100
 RATES = (30, 60, 120, 240, 1000)

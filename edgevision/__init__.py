@@ -11,9 +11,9 @@ import importlib.metadata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from edgevision.bundle import Bundle
-    from edgevision.compile import build
+    from edgevision.bundle.directory import Bundle
     from edgevision.errors import EdgeVisionError
+    from edgevision.export.build import build
     from edgevision.runtime.load import load, load_words
 
     __version__: str
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["Bundle", "EdgeVisionError", "__version__", "build", "load", "load_words"]
 
 _HOMES = {
-    "Bundle": "edgevision.bundle",
+    "Bundle": "edgevision.bundle.directory",
     "EdgeVisionError": "edgevision.errors",
-    "build": "edgevision.compile",
+    "build": "edgevision.export.build",
     "load": "edgevision.runtime.load",
     "load_words": "edgevision.runtime.load",
 }

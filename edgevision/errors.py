@@ -33,7 +33,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from edgevision.parity import ParityReport
+    from edgevision.bundle.parity import ParityReport
 
 
 class EdgeVisionError(Exception):

@@ -26,7 +26,7 @@ from transformers import (
 
 import edgevision
 from edgevision.export import Captioner
-from edgevision.runtime.tasks.vocabulary import HuggingFaceTokenizer
+from edgevision.tasks.vocabulary import HuggingFaceTokenizer
 
 State = tuple[Tensor, Tensor]
 

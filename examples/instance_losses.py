@@ -20,7 +20,7 @@ from torch.nn.functional import (
     smooth_l1_loss,
 )
 
-from edgevision.export.detections import (
+from edgevision.export.adapters.detections import (
     BOX_BINS,
     DELTA_WEIGHTS,
     MASK_BINS,

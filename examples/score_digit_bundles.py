@@ -22,12 +22,12 @@ from safetensors.torch import load_file
 from score_digit_generator import KEPT_OUT, SHIPPED, features
 
 import edgevision
+from edgevision.bundle.targets import Flavour
 from edgevision.metrics.images import frechet_distance, psnr
 from edgevision.models.digit_classifier import DigitClassifier
 from edgevision.runtime.model import Model, task_of
 from edgevision.runtime.select import select
 from edgevision.runtime.session import Session
-from edgevision.targets import Flavour
 
 Images = npt.NDArray[np.uint8]
 

@@ -28,14 +28,14 @@ from safetensors.torch import save_file
 from scenes import MOST_DIGITS, SIZE, Frame, Scene, Stock, compose, read_stock, split
 from torch import nn
 
-from edgevision.export.detections import Detections as Graph
-from edgevision.export.instance import InstanceSegmentation
+from edgevision.export.adapters.detections import Detections as Graph
+from edgevision.export.adapters.instance import InstanceSegmentation
 from edgevision.metrics.detection import AveragePrecision, Detections, DetectionScore, Objects
 from edgevision.models.mask_rcnn import MaskRCNN, maskrcnn_mobilenet_v2
 from edgevision.models.mobilenet_v2 import MobileNetV2
-from edgevision.runtime.tasks.camera import ClassLabel
-from edgevision.runtime.tasks.instance import InstanceResult, InstanceTask
-from edgevision.runtime.timing import Timings
+from edgevision.tasks.camera import ClassLabel
+from edgevision.tasks.instance import InstanceResult, InstanceTask
+from edgevision.tasks.timings import Timings
 
 CLASSES = [
     ("0", "#e6194b"), ("1", "#3cb44b"), ("2", "#ffe119"), ("3", "#4363d8"), ("4", "#f58231"),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from itertools import pairwise
 from statistics import median
 
-from edgevision.bench.process import Side, Worker, workers
+from edgevision.bench.gate.process import Side, Worker, workers
 from edgevision.progress import Progress, silent
 
 

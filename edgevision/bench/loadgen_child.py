@@ -19,7 +19,7 @@ import numpy as np
 from edgevision._optional import require
 from edgevision.bench.measure import frames_of
 from edgevision.bench.scenarios import warm_up
-from edgevision.bundle import Bundle
+from edgevision.bundle.directory import Bundle
 from edgevision.runtime.load import load
 from edgevision.runtime.options import RunOptions
 

@@ -15,11 +15,11 @@ import numpy as np
 from edgevision.bench import scenarios
 from edgevision.bench.cold import ColdStart, cold_start
 from edgevision.bench.counters import Energy, EnergyMeter
-from edgevision.bench.environment import environment
+from edgevision.bench.gate.sides import of_bundle
 from edgevision.bench.reference import Row, rows
-from edgevision.bench.sides import of_bundle
 from edgevision.bench.statistics import Summary, Trace, summarise
-from edgevision.bundle import Bundle
+from edgevision.bundle.directory import Bundle
+from edgevision.machine.environment import environment
 from edgevision.progress import Progress, silent
 from edgevision.runtime.load import load
 from edgevision.runtime.model import Model

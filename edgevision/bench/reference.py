@@ -23,13 +23,13 @@ import numpy as np
 
 from edgevision._optional import require
 from edgevision.bench.pairs import measure
-from edgevision.bundle import Bundle
+from edgevision.bundle.directory import Bundle
+from edgevision.bundle.targets import Flavour
 from edgevision.progress import Progress, silent
 from edgevision.runtime.backends.ort import OrtProgram
+from edgevision.runtime.backends.program import Program
 from edgevision.runtime.model import Model
-from edgevision.runtime.program import Program
-from edgevision.runtime.slots import Slots
-from edgevision.targets import Flavour
+from edgevision.runtime.slots.slots import Slots
 
 Call = Callable[[], object]
 Feeds = Mapping[str, Any]

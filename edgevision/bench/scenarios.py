@@ -22,8 +22,8 @@ import numpy.typing as npt
 from edgevision.bench.statistics import Trace
 from edgevision.progress import Progress, silent
 from edgevision.runtime.model import Model
-from edgevision.runtime.ticket import Ticket
-from edgevision.runtime.timing import Timings
+from edgevision.runtime.stream.ticket import Ticket
+from edgevision.tasks.timings import Timings
 
 STAGES = ("wait", "copy in", "compute", "copy out", "decode")
 _SETTLED = 0.03

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from edgevision._optional import require
 from edgevision.cli.exits import INTERRUPTED, NO, OK
+from edgevision.cli.terminal import print_json, progress_bar
 from edgevision.cli.verbs import Verbs
-from edgevision.terminal import print_json, progress_bar
 
 if TYPE_CHECKING:
-    from edgevision.bench.process import Side
+    from edgevision.bench.gate.process import Side
 
 _STDOUT = Path("-")
 
@@ -94,7 +94,7 @@ def _peers(source: str | None) -> Any:
         why = "give --model SOURCE to measure the same net in PyTorch"
         return {"torch, eager": why, "torch.compile": why}
     require("torch", extra="export")
-    from edgevision.peers import torch_peers
+    from edgevision.export.peers import torch_peers
 
     return torch_peers(source)
 
@@ -102,8 +102,8 @@ def _peers(source: str | None) -> Any:
 def _loadgen(options: argparse.Namespace) -> int:
     from dataclasses import asdict
 
-    from edgevision.bench.environment import environment
     from edgevision.bench.loadgen import TITLE, drive, lines
+    from edgevision.machine.environment import environment
 
     told = []
     for bundle in options.bundles:
@@ -122,9 +122,9 @@ def _compare(options: argparse.Namespace) -> int:
     sources = options.bundles[1:]
     if all(source.endswith(".json") for source in sources):
         return _compare_earlier(options, *sources)
-    from edgevision.bench import counts
-    from edgevision.bench.compare import compare
-    from edgevision.bench.verdict import as_json, as_junit, as_markdown
+    from edgevision.bench.gate import counts
+    from edgevision.bench.gate.compare import compare
+    from edgevision.bench.gate.verdict import as_json, as_junit, as_markdown
 
     with ExitStack() as stack:
         first, second = (_side(source, options, stack) for source in sources)
@@ -144,7 +144,7 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _side(source: str, options: argparse.Namespace, stack: ExitStack) -> Side:
-    from edgevision.bench.sides import is_package, of_bundle, of_package
+    from edgevision.bench.gate.sides import is_package, of_bundle, of_package
 
     if options.on is None:
         if is_package(source) and Path(source).exists():
@@ -155,7 +155,7 @@ def _side(source: str, options: argparse.Namespace, stack: ExitStack) -> Side:
 
 
 def _compare_earlier(options: argparse.Namespace, first: str, second: str) -> int:
-    from edgevision.bench.earlier import compared, read
+    from edgevision.bench.gate.earlier import compared, read
 
     rows = compared(read(Path(first)), read(Path(second)))
     if options.json:

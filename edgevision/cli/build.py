@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from edgevision.cli.exits import OK, PENDING
 from edgevision.cli.inspect import artifacts_json
+from edgevision.cli.terminal import print_json, progress_bar
 from edgevision.cli.verbs import Verbs, add_engines, verb
-from edgevision.terminal import print_json, progress_bar
 
 if TYPE_CHECKING:
-    from edgevision.compile import BuildSummary
-    from edgevision.finish import Finish
+    from edgevision.engines.finish import Finish
+    from edgevision.engines.summary import BuildSummary
 
 
 def add_to(verbs: Verbs) -> None:
@@ -49,7 +49,7 @@ def add_to(verbs: Verbs) -> None:
 
 def _demo(options: argparse.Namespace) -> int:
     """Segment street photos with an INT8 net on this CPU, and write a report."""
-    from edgevision.demo import run_demo
+    from edgevision.cli.demo import run_demo
 
     with progress_bar() as progress:
         report = run_demo(options.out, progress=progress)
@@ -63,8 +63,8 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _build(options: argparse.Namespace) -> int:
     """Turn a trained model into a bundle, or build more targets of a bundle."""
-    from edgevision.compile import add_targets, build
     from edgevision.engines.cache import EngineCache
+    from edgevision.engines.extend import add_targets
 
     path = Path(options.source)
     cache = None if options.no_cache else EngineCache()
@@ -86,6 +86,8 @@ def _build(options: argparse.Namespace) -> int:
             raise ValueError("where shall the bundle go? Give --out NAME.ev")
         if options.engines or options.lean:
             raise ValueError("--engines and --lean are for a BUNDLE, on the device that runs it")
+        from edgevision.export.build import build  # needs torch; the branch above does not
+
         with progress_bar() as progress:
             summary = build(
                 options.source,

@@ -9,8 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from edgevision.cli.exits import OK
+from edgevision.cli.terminal import print_json
 from edgevision.cli.verbs import Verbs, verb
-from edgevision.terminal import print_json
 
 _UNITS = {"": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(kB|MB|GB|TB)?")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from edgevision._optional import require
 from edgevision.cli.exits import NO, OK
+from edgevision.cli.terminal import print_json, progress_bar
 from edgevision.cli.verbs import Verbs, verb
-from edgevision.terminal import print_json, progress_bar
 
 
 def add_to(verbs: Verbs) -> None:
@@ -22,7 +22,7 @@ def add_to(verbs: Verbs) -> None:
 def _check(options: argparse.Namespace) -> int:
     """Say whether a target will take a graph, and if not, which node and how to mend it."""
     require("onnx", extra="export")
-    from edgevision.preflight import preflight
+    from edgevision.export.preflight import preflight
 
     with progress_bar() as progress:
         found = preflight(options.source, options.target, progress=progress)

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgevision.cli.exits import NO, OK
+from edgevision.cli.terminal import print_json
 from edgevision.cli.verbs import Verbs, add_engines, verb
-from edgevision.terminal import print_json
 
 if TYPE_CHECKING:
-    from edgevision.bundle import Bundle
-    from edgevision.manifest import Manifest
+    from edgevision.bundle.directory import Bundle
+    from edgevision.bundle.manifest import Manifest
 
 
 def add_to(verbs: Verbs) -> None:
@@ -31,7 +31,7 @@ def add_to(verbs: Verbs) -> None:
 
 def _verify(options: argparse.Namespace) -> int:
     """Check every hash of a bundle, and its golden vectors on this machine."""
-    from edgevision.bundle import Bundle
+    from edgevision.bundle.directory import Bundle
     from edgevision.runtime.verify import verify
 
     bundle = Bundle.open(options.bundle)
@@ -59,7 +59,7 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _signed(bundle: Bundle, options: argparse.Namespace) -> str:
-    from edgevision.signature import Signature, check_signature
+    from edgevision.bundle.signature import Signature, check_signature
 
     if options.key is None and options.minimum_version:
         raise ValueError("--minimum-version says nothing without --key NAME.pub")
@@ -74,7 +74,7 @@ def _signed(bundle: Bundle, options: argparse.Namespace) -> str:
 
 def _inspect(options: argparse.Namespace) -> int:
     """Show what a bundle holds."""
-    from edgevision.bundle import Bundle
+    from edgevision.bundle.directory import Bundle
 
     manifest = Bundle.open(options.bundle).manifest
     if options.json:

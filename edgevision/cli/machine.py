@@ -6,8 +6,8 @@ import argparse
 from dataclasses import asdict
 
 from edgevision.cli.exits import OK
+from edgevision.cli.terminal import print_json
 from edgevision.cli.verbs import Verbs, verb
-from edgevision.terminal import print_json
 
 
 def add_to(verbs: Verbs) -> None:
@@ -18,8 +18,8 @@ def add_to(verbs: Verbs) -> None:
 
 def _targets(options: argparse.Namespace) -> int:
     """List the targets, and what this machine can do for each."""
+    from edgevision.bundle.targets import known_targets
     from edgevision.engines.builder import unavailable
-    from edgevision.targets import known_targets
 
     rows = [(target, unavailable(target)) for target in known_targets()]
     if options.json:
@@ -45,7 +45,7 @@ def _targets(options: argparse.Namespace) -> int:
 
 def _doctor(options: argparse.Namespace) -> int:
     """Say what this machine has and what it lacks."""
-    from edgevision.doctor import examine
+    from edgevision.cli.doctor import examine
 
     findings = examine()
     if options.json:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgevision.cli.exits import OK
+from edgevision.cli.terminal import print_json, progress_bar
 from edgevision.cli.verbs import Verbs, add_engines, verb
-from edgevision.terminal import print_json, progress_bar
 
 if TYPE_CHECKING:
     from edgevision.runtime.model import Model
@@ -30,7 +30,7 @@ def add_to(verbs: Verbs) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     """Run a bundle on images or a video, or a generator on seeds, and write pictures."""
-    from edgevision.runtime.batch import run_files
+    from edgevision.runtime.files.batch import run_files
     from edgevision.runtime.load import load
 
     opened = load(options.bundle, device=options.device, engines=options.engines)
@@ -70,7 +70,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _make(model: Model, options: argparse.Namespace) -> int:
-    from edgevision.runtime.making import make_pictures
+    from edgevision.runtime.files.pictures import make_pictures
 
     if options.source is not None:
         raise ValueError(

@@ -7,8 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from edgevision.cli.exits import OK
+from edgevision.cli.terminal import print_json
 from edgevision.cli.verbs import Verbs, verb
-from edgevision.terminal import print_json
 
 
 def add_to(verbs: Verbs) -> None:
@@ -23,7 +23,7 @@ def add_to(verbs: Verbs) -> None:
 
 def _keygen(options: argparse.Namespace) -> int:
     """Make a key pair to sign bundles with."""
-    from edgevision.signature import keygen
+    from edgevision.bundle.signature import keygen
 
     private, public = keygen(options.name)
     if options.json:
@@ -36,7 +36,7 @@ def _keygen(options: argparse.Namespace) -> int:
 
 def _sign(options: argparse.Namespace) -> int:
     """Sign a bundle, so that devices can refuse every other one."""
-    from edgevision.signature import sign
+    from edgevision.bundle.signature import sign
 
     signature = sign(options.bundle, options.key, version=options.version)
     if options.json:

@@ -15,12 +15,17 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Protocol
 
+from edgevision.bundle.manifest import (
+    profile_from_json,
+    profile_to_json,
+    spec_from_json,
+    spec_to_json,
+)
+from edgevision.bundle.targets import Flavour, TargetProfile
+from edgevision.bundle.tensors import ShapeProfile, TensorSpec
 from edgevision.engines.process import run_child
 from edgevision.errors import BuildError
-from edgevision.manifest import profile_from_json, profile_to_json, spec_from_json, spec_to_json
 from edgevision.progress import Progress, silent
-from edgevision.targets import Flavour, TargetProfile
-from edgevision.tensors import ShapeProfile, TensorSpec
 
 _CHILD = "edgevision.engines.child"
 _HIGHEST_LEVEL = 5

@@ -23,12 +23,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgevision._locking import try_lock
+from edgevision.bundle.locking import try_lock
+from edgevision.bundle.manifest import profile_to_json
+from edgevision.bundle.targets import Flavour
 from edgevision.engines.builder import BuildRequest, BuildResult, build_engine, builder_for
-from edgevision.manifest import profile_to_json
+from edgevision.machine.identity import machine_name
 from edgevision.progress import Progress, silent
-from edgevision.runtime.machine import machine_name
-from edgevision.targets import Flavour
 
 _log = logging.getLogger(__name__)
 _SCHEMA = 1

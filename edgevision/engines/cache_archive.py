@@ -8,9 +8,9 @@ import secrets
 import tarfile
 from pathlib import Path
 
+from edgevision.bundle.manifest import MAX_FILE_BYTES
 from edgevision.engines.cache import ARTIFACT, ENTRY, MAX_ENTRY_BYTES, EngineCache
 from edgevision.errors import FileReadError
-from edgevision.manifest import MAX_FILE_BYTES
 
 _MAX_ENTRIES = 10_000
 _DAMAGED = (OSError, ValueError, KeyError, TypeError)

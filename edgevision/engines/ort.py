@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 
 from edgevision._optional import installed_version, require
+from edgevision.bundle.targets import Flavour, TargetProfile
+from edgevision.bundle.tensors import TensorSpec
 from edgevision.engines.builder import BuildRequest, BuildResult
 from edgevision.engines.delivered import layers_from_profile
 from edgevision.engines.profiles import check_profiles
 from edgevision.errors import BuildError, EngineLoadError
 from edgevision.progress import Progress
 from edgevision.runtime.backends.ort import DISABLED_OPTIMIZERS, OrtProgram, session_options
-from edgevision.targets import Flavour, TargetProfile
-from edgevision.tensors import TensorSpec
 
 
 class OrtBuilder:

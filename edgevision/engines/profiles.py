@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from edgevision.bundle.tensors import Profiles, TensorSpec
 from edgevision.errors import BuildError
-from edgevision.tensors import Profiles, TensorSpec
 
 
 def check_profiles(inputs: Iterable[TensorSpec], profiles: Profiles) -> None:

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from edgevision.bundle.tensors import DYNAMIC, Profiles, TensorSpec
 from edgevision.engines.builder import BuildRequest
 from edgevision.engines.profiles import check_profiles
 from edgevision.errors import BuildError
 from edgevision.progress import Progress
 from edgevision.runtime.backends.tensorrt_program import engine_dtypes
-from edgevision.tensors import DYNAMIC, Profiles, TensorSpec
 
 if TYPE_CHECKING:
     import tensorrt

@@ -10,14 +10,14 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from edgevision._optional import installed_version, require
+from edgevision.bundle.targets import Flavour, TargetProfile
+from edgevision.bundle.user_cache import read_cache, write_cache
 from edgevision.engines.builder import BuildRequest, BuildResult
 from edgevision.engines.delivered import layers_from_inspector
 from edgevision.engines.tensorrt_network import build_plan, make_logger
 from edgevision.errors import BuildError
+from edgevision.machine.gpu import compute_capability
 from edgevision.progress import Progress
-from edgevision.runtime.cuda.gpu import compute_capability
-from edgevision.runtime.kept_file import read_cache, write_cache
-from edgevision.targets import Flavour, TargetProfile
 
 if TYPE_CHECKING:
     import tensorrt

@@ -6,11 +6,11 @@ import importlib.util
 from typing import TYPE_CHECKING
 
 from edgevision._optional import installed_version, require
+from edgevision.bundle.targets import Flavour, TargetProfile
 from edgevision.engines.builder import BuildRequest, BuildResult
 from edgevision.engines.tensorrt_network import build_plan
 from edgevision.errors import BuildError
 from edgevision.progress import Progress
-from edgevision.targets import Flavour, TargetProfile
 
 if TYPE_CHECKING:
     import tensorrt_rtx

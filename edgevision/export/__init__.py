@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from edgevision._optional import require
 
 if TYPE_CHECKING:
-    from edgevision.export.captioner import Captioner
-    from edgevision.export.generator import ImageGenerator
-    from edgevision.export.instance import InstanceSegmentation
-    from edgevision.export.semantic import SemanticSegmentation
-    from edgevision.export.tensors import Tensors
-    from edgevision.runtime.tasks.seeds import Label, Level, Normal
+    from edgevision.export.adapters.caption import Captioner
+    from edgevision.export.adapters.generated import ImageGenerator
+    from edgevision.export.adapters.instance import InstanceSegmentation
+    from edgevision.export.adapters.semantic import SemanticSegmentation
+    from edgevision.export.adapters.tensors import Tensors
+    from edgevision.tasks.seeds import Label, Level, Normal
 
 __all__ = [
     "Captioner",
@@ -27,14 +27,14 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Captioner": "edgevision.export.captioner",
-    "ImageGenerator": "edgevision.export.generator",
-    "InstanceSegmentation": "edgevision.export.instance",
-    "Label": "edgevision.runtime.tasks.seeds",
-    "Level": "edgevision.runtime.tasks.seeds",
-    "Normal": "edgevision.runtime.tasks.seeds",
-    "SemanticSegmentation": "edgevision.export.semantic",
-    "Tensors": "edgevision.export.tensors",
+    "Captioner": "edgevision.export.adapters.caption",
+    "ImageGenerator": "edgevision.export.adapters.generated",
+    "InstanceSegmentation": "edgevision.export.adapters.instance",
+    "Label": "edgevision.tasks.seeds",
+    "Level": "edgevision.tasks.seeds",
+    "Normal": "edgevision.tasks.seeds",
+    "SemanticSegmentation": "edgevision.export.adapters.semantic",
+    "Tensors": "edgevision.export.adapters.tensors",
 }
 
 # Here, because whichever module of the room is imported first passes through here.

@@ -8,19 +8,20 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
+from edgevision.bundle.parity import ParityReport, Tolerance
+from edgevision.bundle.targets import Flavour
+from edgevision.bundle.tensors import ShapeProfile, TensorSpec
 from edgevision.errors import ExportError, ParityError
-from edgevision.export.adapter import Array, Feeds, ModelAdapter
-from edgevision.export.calibration import CalibrationSummary
-from edgevision.export.capture import serialized
-from edgevision.export.precision import to_fp16
-from edgevision.export.quantize import MIN_SNR_DB, to_int8
-from edgevision.export.tensors import graph_inputs, graph_outputs
-from edgevision.matching import distances
-from edgevision.parity import ParityReport, Tolerance, compare_outputs
+from edgevision.export.adapters.adapter import Array, Feeds, ModelAdapter
+from edgevision.export.adapters.tensors import graph_inputs, graph_outputs
+from edgevision.export.graph.capture import serialized
+from edgevision.export.precision.calibration import CalibrationSummary
+from edgevision.export.precision.fp16 import to_fp16
+from edgevision.export.precision.int8 import MIN_SNR_DB, to_int8
 from edgevision.progress import Progress, silent
 from edgevision.runtime.session import Session
-from edgevision.targets import Flavour
-from edgevision.tensors import ShapeProfile, TensorSpec
+from edgevision.tasks.matching import distances
+from edgevision.tasks.task import compare_outputs
 
 # Share of label elements that may differ from FP32. A bar against a broken graph, not a measure of
 # accuracy: that is the task's metric. Labels differ where two classes are nearly as likely.

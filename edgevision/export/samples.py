@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from edgevision.bundle.tensors import TensorSpec
 from edgevision.errors import FileReadError
-from edgevision.export.adapter import Array, ModelAdapter
-from edgevision.export.generator import BATCHES, ImageGenerator
-from edgevision.runtime.evaluate import pictures_of
-from edgevision.runtime.frames import read_image, resize
-from edgevision.tensors import TensorSpec
+from edgevision.export.adapters.adapter import Array, ModelAdapter
+from edgevision.export.adapters.generated import BATCHES, ImageGenerator
+from edgevision.metrics.evaluate import pictures_of
+from edgevision.tasks.frames import read_image, resize
 
 Feeds = dict[str, Array]
 PathLike = str | os.PathLike[str]

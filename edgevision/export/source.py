@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 from edgevision.errors import ExportError, FileReadError
-from edgevision.export.adapter import ModelAdapter
-from edgevision.export.captioner import Captioner
-from edgevision.export.generator import ImageGenerator
-from edgevision.export.instance import InstanceSegmentation, is_detector
-from edgevision.export.semantic import SemanticSegmentation
-from edgevision.export.tensors import Tensors
+from edgevision.export.adapters.adapter import ModelAdapter
+from edgevision.export.adapters.caption import Captioner
+from edgevision.export.adapters.generated import ImageGenerator
+from edgevision.export.adapters.instance import InstanceSegmentation, is_detector
+from edgevision.export.adapters.semantic import SemanticSegmentation
+from edgevision.export.adapters.tensors import Tensors
 from edgevision.export.zoo import (
     CaptionerCard,
     DetectorCard,

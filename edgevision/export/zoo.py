@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgevision.errors import FileReadError
-from edgevision.runtime.tasks.seeds import GeneratorInput, generator_input
+from edgevision.tasks.seeds import GeneratorInput, generator_input
 
 _CHECKPOINTS = Path(__file__).resolve().parents[2] / "checkpoints"
 

@@ -5,24 +5,24 @@ from __future__ import annotations
 import logging
 import os
 
-from edgevision.bundle import Bundle
+from edgevision.bundle.directory import Bundle
+from edgevision.bundle.manifest import Stage
+from edgevision.bundle.record import Finished, engines_folder, finished
+from edgevision.bundle.signature import check_signature
+from edgevision.bundle.targets import Flavour
 from edgevision.errors import EngineLoadError
-from edgevision.manifest import Stage
+from edgevision.machine.identity import machine_name
 from edgevision.runtime.backends.ort import OrtProgram
+from edgevision.runtime.backends.program import Program
 from edgevision.runtime.backends.trt import trt_program
 from edgevision.runtime.backends.trt_rtx import trt_rtx_program
-from edgevision.runtime.cuda.device import cuda_device
-from edgevision.runtime.device import Device
-from edgevision.runtime.finished import Finished, engines_folder, finished
-from edgevision.runtime.machine import machine_name
+from edgevision.runtime.device.cuda.device import cuda_device
+from edgevision.runtime.device.device import Device
 from edgevision.runtime.model import Model, task_of, words_of
 from edgevision.runtime.options import RunOptions
-from edgevision.runtime.program import Program
 from edgevision.runtime.select import Selection, select
 from edgevision.runtime.session import Session
 from edgevision.runtime.words import WordModel
-from edgevision.signature import check_signature
-from edgevision.targets import Flavour
 
 _log = logging.getLogger(__name__)
 _DEFAULTS = RunOptions()

@@ -9,25 +9,25 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from edgevision.bundle.manifest import Manifest
 from edgevision.errors import BundleFormatError, RunError
-from edgevision.manifest import Manifest
-from edgevision.runtime.pipeline import Pipeline
-from edgevision.runtime.schedule import Policy, StreamOptions
 from edgevision.runtime.select import Selection
 from edgevision.runtime.session import Session
-from edgevision.runtime.tasks.caption import ENCODE, STEP, CaptionResult, CaptionTask
-from edgevision.runtime.tasks.generated import (
+from edgevision.runtime.stream.pipeline import Pipeline
+from edgevision.runtime.stream.schedule import Policy, StreamOptions
+from edgevision.runtime.stream.ticket import Ticket
+from edgevision.tasks.caption import ENCODE, STEP, CaptionResult, CaptionTask
+from edgevision.tasks.generated import (
     GeneratedResult,
     GeneratorTask,
     generator_of,
     joined,
 )
-from edgevision.runtime.tasks.instance import InstanceResult, InstanceTask
-from edgevision.runtime.tasks.seeds import checked_seeds
-from edgevision.runtime.tasks.semantic import SemanticResult, SemanticTask
-from edgevision.runtime.tasks.tensors import TensorsResult, TensorsTask
-from edgevision.runtime.tasks.vocabulary import MAX_BYTES
-from edgevision.runtime.ticket import Ticket
+from edgevision.tasks.instance import InstanceResult, InstanceTask
+from edgevision.tasks.seeds import checked_seeds
+from edgevision.tasks.semantic import SemanticResult, SemanticTask
+from edgevision.tasks.tensors import TensorsResult, TensorsTask
+from edgevision.tasks.vocabulary import MAX_BYTES
 
 Array = npt.NDArray[np.generic]
 Frame = npt.NDArray[np.uint8] | Mapping[str, Array]

@@ -8,18 +8,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgevision._optional import installed_version
-from edgevision.bundle import Bundle
-from edgevision.capabilities import runs_plan_of
+from edgevision.bundle.capabilities import runs_plan_of
+from edgevision.bundle.directory import Bundle
+from edgevision.bundle.manifest import Artifact, Stage
+from edgevision.bundle.record import Finished, Record
+from edgevision.bundle.targets import Flavour
 from edgevision.errors import (
     MissingDependencyError,
     PendingError,
     TargetMismatchError,
     UnverifiedError,
 )
-from edgevision.manifest import Artifact, Stage
-from edgevision.runtime.cuda.gpu import compute_capability
-from edgevision.runtime.finished import Finished, Record
-from edgevision.targets import Flavour
+from edgevision.machine.gpu import compute_capability
 
 # Per flavour: the packages that carry its runtime, how many parts of the version must be the
 # plan's, its title, and the extra that installs it. NVIDIA: a plan fits its exact TensorRT version;

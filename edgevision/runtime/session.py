@@ -8,19 +8,19 @@ from contextlib import contextmanager, suppress
 from time import perf_counter_ns
 from types import TracebackType
 
+from edgevision.bundle.targets import Flavour
+from edgevision.bundle.tensors import Profiles, TensorSpec
 from edgevision.errors import EngineLoadError, RunError
 from edgevision.runtime.backends.ort import OrtProgram
-from edgevision.runtime.feeds import FeedCheck
-from edgevision.runtime.lending import SessionInput
+from edgevision.runtime.backends.program import Program
+from edgevision.runtime.device.memory import Array
 from edgevision.runtime.lifetime import Lifetime
-from edgevision.runtime.memory import Array
 from edgevision.runtime.options import RunOptions
-from edgevision.runtime.program import Program
-from edgevision.runtime.slot import OutputView, Slot
-from edgevision.runtime.slots import Slots
-from edgevision.runtime.timing import Timings, timings
-from edgevision.targets import Flavour
-from edgevision.tensors import Profiles, TensorSpec
+from edgevision.runtime.slots.feeds import FeedCheck
+from edgevision.runtime.slots.lending import SessionInput
+from edgevision.runtime.slots.slot import OutputView, Slot
+from edgevision.runtime.slots.slots import Slots
+from edgevision.tasks.timings import Timings, timings
 
 _DEFAULTS = RunOptions()
 

@@ -8,12 +8,13 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from edgevision.bundle import Bundle
-from edgevision.manifest import Stage
-from edgevision.parity import ParityReport, compare_outputs
+from edgevision.bundle.directory import Bundle
+from edgevision.bundle.manifest import Stage
+from edgevision.bundle.parity import ParityReport
 from edgevision.runtime.load import engines_beside, open_session
 from edgevision.runtime.select import select
 from edgevision.runtime.session import Session
+from edgevision.tasks.task import compare_outputs
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 

@@ -18,18 +18,18 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from edgevision.bundle.tensors import TensorSpec
 from edgevision.errors import CudaError, EngineLoadError, RunError, StaleViewError
-from edgevision.runtime.device import Event, Graph
-from edgevision.runtime.feeds import FeedCheck
-from edgevision.runtime.interop import DeviceArray
+from edgevision.runtime.backends.program import Execution, Program
+from edgevision.runtime.device.device import Event, Graph
+from edgevision.runtime.device.memory import Array, Buffer
 from edgevision.runtime.lifetime import Lifetime
-from edgevision.runtime.memory import Array, Buffer
 from edgevision.runtime.options import RunOptions
-from edgevision.runtime.program import Execution, Program
-from edgevision.runtime.tasks.camera import Image
-from edgevision.runtime.tasks.caption import NEXT, CaptionResult, CaptionTask, gathered
-from edgevision.runtime.timing import Timings
-from edgevision.tensors import TensorSpec
+from edgevision.runtime.slots.feeds import FeedCheck
+from edgevision.runtime.slots.interop import DeviceArray
+from edgevision.tasks.camera import Image
+from edgevision.tasks.caption import NEXT, CaptionResult, CaptionTask, gathered
+from edgevision.tasks.timings import Timings
 
 _TOKEN, _GAINED, _PLACES = "token", "gained", "places"
 _DEFAULTS = RunOptions()

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from edgevision.errors import CudaError, HazardError
-from edgevision.runtime.device import Capture, Event, Graph, Stream
-from edgevision.runtime.memory import Buffer
+from edgevision.runtime.device.device import Capture, Event, Graph, Stream
+from edgevision.runtime.device.memory import Buffer
 from edgevision.testing._ordering import Clock, merge, place
 
 if TYPE_CHECKING:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from edgevision.bundle.tensors import TensorSpec
 from edgevision.errors import RunError
-from edgevision.runtime.device import Device, Stream
-from edgevision.runtime.memory import Array, Buffer
-from edgevision.runtime.program import Shape
-from edgevision.tensors import TensorSpec
+from edgevision.runtime.backends.program import Shape
+from edgevision.runtime.device.device import Device, Stream
+from edgevision.runtime.device.memory import Array, Buffer
 
 _SCRATCH_BYTES = 256
 

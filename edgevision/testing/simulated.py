@@ -1,6 +1,6 @@
 """A device without hardware: work runs late and in adversarial order, and every race is an error.
 
-It fulfils `edgevision.runtime.device.Device`, so that the runtime, and a user's own code around it,
+It fulfils `runtime.device.device.Device`, so that the runtime, and a user's own code around it,
 can be driven through schedules that a real GPU shows once a month. What it finds does not depend on
 the order that happened: see `_ordering`. The order is real nevertheless, so that wrong code also
 gets wrong bytes.
@@ -19,8 +19,8 @@ from typing import TypeAlias
 import numpy as np
 
 from edgevision.errors import CudaError, HazardError
-from edgevision.runtime.device import Capabilities, Event
-from edgevision.runtime.memory import Buffer
+from edgevision.runtime.device.device import Capabilities, Event
+from edgevision.runtime.device.memory import Buffer
 from edgevision.testing._ordering import Access, Accesses, Clock, merge, place
 from edgevision.testing._streams import (
     NOT_CAPTURABLE,

@@ -12,9 +12,9 @@ import pytest
 import edgevision
 
 HOMES = {
-    "Bundle": "edgevision.bundle",
+    "Bundle": "edgevision.bundle.directory",
     "EdgeVisionError": "edgevision.errors",
-    "build": "edgevision.compile",
+    "build": "edgevision.export.build",
     "load": "edgevision.runtime.load",
 }
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
+from edgevision.bundle.manifest import Artifact
+from edgevision.bundle.targets import Flavour
 from edgevision.cli import main
-from edgevision.manifest import Artifact
-from edgevision.targets import Flavour
 from tests.runtime.conftest import semantic_bundle
 
 Capture = pytest.CaptureFixture[str]

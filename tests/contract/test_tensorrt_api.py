@@ -98,7 +98,7 @@ from edgevision.engines.builder import BuildRequest
 from edgevision.engines.tensorrt_network import build_plan, make_logger, make_monitor
 from edgevision.errors import BuildError
 from edgevision.progress import silent
-from edgevision.targets import get_target
+from edgevision.bundle.targets import get_target
 from tests.contract.trt_probe import load
 trt = load(Path(sys.argv[1]))
 make_monitor(trt, silent)

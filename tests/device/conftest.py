@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from edgevision.runtime.cuda.device import cuda_device
-from edgevision.runtime.device import Device
-from edgevision.runtime.host import HostDevice
+from edgevision.runtime.device.cuda.device import cuda_device
+from edgevision.runtime.device.device import Device
+from edgevision.runtime.device.host import HostDevice
 from edgevision.testing import SimulatedDevice
 
 SIMULATED = {

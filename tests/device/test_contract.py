@@ -9,10 +9,10 @@ from contextlib import ExitStack, contextmanager
 import numpy as np
 import pytest
 
+from edgevision.bundle.tensors import DType, TensorSpec
 from edgevision.errors import ClosedError, CudaError
-from edgevision.runtime.device import Device, Event, Stream
-from edgevision.runtime.memory import Buffer
-from edgevision.tensors import DType, TensorSpec
+from edgevision.runtime.device.device import Device, Event, Stream
+from edgevision.runtime.device.memory import Buffer
 
 SIZE = 4096
 Make = Callable[..., Buffer]

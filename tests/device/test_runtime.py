@@ -19,7 +19,7 @@ from edgevision.errors import (
     RunError,
     StaleViewError,
 )
-from edgevision.runtime.device import Device
+from edgevision.runtime.device.device import Device
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.session import Session
 from edgevision.testing import ScriptedProgram

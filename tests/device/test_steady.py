@@ -16,14 +16,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from edgevision.bundle.tensors import DType, TensorSpec
 from edgevision.runtime.backends.ort import OrtProgram
-from edgevision.runtime.device import Device
+from edgevision.runtime.backends.program import Program
+from edgevision.runtime.device.device import Device
 from edgevision.runtime.options import RunOptions
-from edgevision.runtime.pipeline import Pipeline
-from edgevision.runtime.program import Program
-from edgevision.runtime.schedule import StreamOptions
 from edgevision.runtime.session import Session
-from edgevision.tensors import DType, TensorSpec
+from edgevision.runtime.stream.pipeline import Pipeline
+from edgevision.runtime.stream.schedule import StreamOptions
 from edgevision.testing import ScriptedProgram, SimulatedDevice
 
 SHAPE = (1, 480, 640, 3)

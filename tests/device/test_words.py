@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgevision.bundle.tensors import DType, TensorSpec
 from edgevision.errors import EngineLoadError, RunError
-from edgevision.runtime.device import Device, Stream
-from edgevision.runtime.memory import Array, Buffer
+from edgevision.runtime.device.device import Device, Stream
+from edgevision.runtime.device.memory import Array, Buffer
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.words import WordSearch, check_stages
-from edgevision.tensors import DType, TensorSpec
 
 FRAME = TensorSpec("frame", DType.INT64, (1,))
 NAMES = ("token", "state_0", "state_1", "state_2")

@@ -10,11 +10,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+from edgevision.bundle.targets import get_target
 from edgevision.engines.builder import BuildRequest
 from edgevision.engines.trt_rtx import RtxBuilder
 from edgevision.errors import BuildError
 from edgevision.progress import silent
-from edgevision.targets import get_target
 from tests.engines.small_graphs import model
 
 

@@ -11,11 +11,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from edgevision.bundle.targets import Flavour, TargetProfile, get_target, known_targets
+from edgevision.bundle.tensors import DYNAMIC, DType, ShapeProfile, TensorSpec
 from edgevision.engines.builder import BuildRequest, BuildResult, build_engine, unavailable
 from edgevision.errors import BuildError
 from edgevision.progress import Progress, silent
-from edgevision.targets import Flavour, TargetProfile, get_target, known_targets
-from edgevision.tensors import DYNAMIC, DType, ShapeProfile, TensorSpec
 
 Build = Callable[..., BuildResult]
 RNG = np.random.default_rng(0)

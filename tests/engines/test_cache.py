@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from edgevision.bundle.targets import get_target
+from edgevision.bundle.tensors import ShapeProfile
 from edgevision.cli import main
 from edgevision.engines import cache as module
 from edgevision.engines.builder import BuildRequest
 from edgevision.engines.cache import EngineCache, cache_key, cached_build
 from edgevision.engines.cache_archive import export_cache, import_cache
 from edgevision.errors import FileReadError
-from edgevision.targets import get_target
-from edgevision.tensors import ShapeProfile
 from tests.runtime.conftest import doubled, strongest_channel
 
 HOST = get_target("host-cpu")

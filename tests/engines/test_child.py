@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from onnx import helper, numpy_helper
 
+from edgevision.bundle.targets import get_target
 from edgevision.engines.builder import BuildRequest, build_engine, unavailable
 from edgevision.errors import BuildError
-from edgevision.targets import get_target
 
 ROOT = Path(__file__).parents[2]
 
@@ -111,7 +111,7 @@ SCRIPT = """
 import os, signal, sys
 from pathlib import Path
 from edgevision.engines.builder import BuildRequest, build_engine
-from edgevision.targets import get_target
+from edgevision.bundle.targets import get_target
 from tests.engines.test_child import children
 
 def freeze(phase, done, total):

@@ -13,9 +13,12 @@ import pytest
 from PIL import Image
 
 import edgevision
-from edgevision.bundle import Bundle
+from edgevision.bundle.directory import Bundle
+from edgevision.bundle.record import Record
+from edgevision.bundle.targets import get_target
 from edgevision.cli import main
 from edgevision.engines.delivered import layers_from_inspector, layers_from_profile, unmet
+from edgevision.engines.finish import _workspace_bytes, finish
 from edgevision.errors import (
     BundleError,
     BundleIntegrityError,
@@ -23,9 +26,6 @@ from edgevision.errors import (
     TargetMismatchError,
     UnverifiedError,
 )
-from edgevision.finish import _workspace_bytes, finish
-from edgevision.runtime.finished import Record
-from edgevision.targets import get_target
 from edgevision.testing import SimulatedDevice
 from tests.runtime.conftest import semantic_bundle
 
@@ -138,7 +138,7 @@ def test_an_unverified_engine_runs_only_if_the_caller_says_so(bundle: Bundle) ->
 def test_an_engine_that_disagrees_is_recorded_as_failed(
     bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from edgevision.bundle import BundleWriter
+    from edgevision.bundle.directory import BundleWriter
 
     inputs, outputs = bundle.golden("main")
     wrong = {"classes": (outputs["classes"] + 1) % 3}

@@ -18,11 +18,11 @@ from pathlib import Path
 import pytest
 
 import edgevision
-from edgevision.bundle import Bundle
+from edgevision.bundle.directory import Bundle
+from edgevision.bundle.targets import get_target
 from edgevision.engines.builder import unavailable
 from edgevision.engines.cache import EngineCache
 from edgevision.errors import UnverifiedError
-from edgevision.targets import get_target
 from tests.runtime.conftest import semantic_bundle
 
 ROOT = Path(__file__).parents[2]

@@ -12,12 +12,12 @@ import onnx
 import pytest
 from onnx import parser
 
+from edgevision.bundle.targets import get_target
 from edgevision.cli import main
 from edgevision.engines.builder import unavailable
 from edgevision.errors import FileReadError
-from edgevision.export.graph_rules import check_graph, working_bytes
-from edgevision.preflight import preflight
-from edgevision.targets import get_target
+from edgevision.export.graph.rules import check_graph, working_bytes
+from edgevision.export.preflight import preflight
 from tests.engines.small_graphs import GRAPHS, model
 
 ROOT = Path(__file__).parents[2]

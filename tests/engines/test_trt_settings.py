@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
+from edgevision.bundle.targets import get_target
+from edgevision.bundle.user_cache import read_cache
 from edgevision.engines.builder import BuildRequest, unavailable
 from edgevision.engines.tensorrt_network import build_plan
 from edgevision.engines.trt import configure, keep_timings
 from edgevision.progress import silent
-from edgevision.runtime.kept_file import read_cache
-from edgevision.targets import get_target
 from tests.engines.test_builders import conv
 
 RTX = get_target("rtx-ampere")

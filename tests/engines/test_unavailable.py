@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from edgevision.bundle.targets import Flavour, known_targets
 from edgevision.engines.builder import builder_for
 from edgevision.engines.trt import within
-from edgevision.targets import Flavour, known_targets
 
 # What cuda.h gives cuDeviceGetAttribute for the two halves of the compute capability.
 DRIVER = """
@@ -29,7 +29,7 @@ NO_DEVICE = 100
 ASK = """
 import json, sys
 from edgevision.engines.builder import unavailable
-from edgevision.targets import get_target
+from edgevision.bundle.targets import get_target
 reason = unavailable(get_target(sys.argv[1]))
 heavy = {"onnxruntime", "tensorrt", "tensorrt_rtx", "torch", "onnx"} & set(sys.modules)
 print(json.dumps([reason, sorted(heavy)]))

@@ -16,12 +16,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from edgevision.bundle.targets import Flavour
 from edgevision.export import SemanticSegmentation
-from edgevision.export.adapter import Feeds
-from edgevision.export.capture import serialized
+from edgevision.export.adapters.adapter import Feeds
+from edgevision.export.graph.capture import serialized
 from edgevision.models.unet import unet
 from edgevision.runtime.session import Session
-from edgevision.targets import Flavour
 from tests.export.operators import installed_torchvision
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -12,17 +12,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from edgevision.bundle.targets import Flavour, get_target
 from edgevision.engines.builder import BuildRequest, build_engine, unavailable
 from edgevision.errors import ExportError
 from edgevision.export import Captioner
-from edgevision.export.capture import serialized
-from edgevision.export.loops import looped, unrolled
-from edgevision.export.precision import to_fp16
-from edgevision.export.quantize import to_int8
-from edgevision.export.subgraphs import nested
+from edgevision.export.graph.capture import serialized
+from edgevision.export.graph.loops import looped, unrolled
+from edgevision.export.graph.subgraphs import nested
+from edgevision.export.precision.fp16 import to_fp16
+from edgevision.export.precision.int8 import to_int8
 from edgevision.models import captioner as models
 from edgevision.runtime.session import Session
-from edgevision.targets import Flavour, get_target
 from tests.export.captions import (
     END,
     MAX_LENGTH,

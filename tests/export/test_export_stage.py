@@ -7,7 +7,7 @@ import pytest
 
 from edgevision.errors import ExportError, ParityError
 from edgevision.export import SemanticSegmentation
-from edgevision.export.adapter import Feeds
+from edgevision.export.adapters.adapter import Feeds
 from edgevision.export.recipe import export_stage
 from edgevision.export.samples import golden_samples
 from tests.export.conftest import PHOTOS, frames, run

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgevision.export.capture import capture, serialized
+from edgevision.bundle.tensors import DYNAMIC, DType, ShapeProfile, TensorSpec
+from edgevision.export.graph.capture import capture, serialized
 from edgevision.models.gan import (
     conditional_digit_discriminator,
     conditional_digit_generator,
@@ -21,7 +22,6 @@ from edgevision.models.gan import (
     generator_64,
 )
 from edgevision.models.stylegan import StyleGenerator, style_generator_64
-from edgevision.tensors import DYNAMIC, DType, ShapeProfile, TensorSpec
 
 Factory = Callable[[], nn.Module]
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from edgevision.export.capture import serialized
+from edgevision.bundle.targets import Flavour
+from edgevision.export.graph.capture import serialized
 from edgevision.runtime.session import Session
-from edgevision.runtime.tasks.vocabulary import HuggingFaceTokenizer
-from edgevision.targets import Flavour
+from edgevision.tasks.vocabulary import HuggingFaceTokenizer
 from tests.export.captions import pixels
 from tests.export.conftest import import_example
 from tests.export.operators import installed_torchvision

@@ -12,20 +12,20 @@ import torch
 from torch import Tensor, nn
 
 import edgevision
+from edgevision.bundle.parity import compare
+from edgevision.bundle.targets import Flavour, get_target
+from edgevision.bundle.tensors import DYNAMIC, ShapeProfile
 from edgevision.engines.builder import BuildRequest, build_engine, unavailable
 from edgevision.errors import ExportError, ParityError
 from edgevision.export import ImageGenerator, Label, Level, Normal
-from edgevision.export.adapter import Array, Feeds
-from edgevision.export.capture import serialized
+from edgevision.export.adapters.adapter import Array, Feeds
+from edgevision.export.graph.capture import serialized
 from edgevision.export.recipe import ExportedStage, export_stage, picture_tolerance
 from edgevision.export.source import resolve
 from edgevision.metrics.images import psnr
 from edgevision.models.gan import Generator, digit_generator
 from edgevision.models.stylegan import StyleGenerator
-from edgevision.parity import compare
 from edgevision.runtime.session import Session
-from edgevision.targets import Flavour, get_target
-from edgevision.tensors import DYNAMIC, ShapeProfile
 from tests.export.test_generators import GENERATORS, Factory, trained
 
 FACTORIES = [case[0] for case in GENERATORS]

@@ -65,7 +65,7 @@ def test_the_split_keeps_digits_and_photos_apart(
 
 def test_perfect_boxes_cost_nothing(example: ModuleType) -> None:
     losses = import_example("instance_losses")
-    from edgevision.export.detections import DELTA_WEIGHTS, decode
+    from edgevision.export.adapters.detections import DELTA_WEIGHTS, decode
 
     random = np.random.default_rng(0)
     corner = random.uniform(0, 50, (2, 9, 2))

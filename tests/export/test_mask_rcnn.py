@@ -13,21 +13,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from edgevision.bundle.targets import get_target
 from edgevision.engines.builder import unavailable
 from edgevision.errors import ExportError
-from edgevision.export.capture import serialized
-from edgevision.export.detections import grid_anchors, names
-from edgevision.export.instance import InstanceSegmentation
-from edgevision.export.observe import typed
-from edgevision.export.precision import to_fp16
-from edgevision.export.quantize import to_int8
-from edgevision.export.regions import RegionSampler
+from edgevision.export.adapters.detections import grid_anchors, names
+from edgevision.export.adapters.instance import InstanceSegmentation
+from edgevision.export.adapters.regions import RegionSampler
+from edgevision.export.graph.capture import serialized
+from edgevision.export.graph.observe import typed
+from edgevision.export.precision.fp16 import to_fp16
+from edgevision.export.precision.int8 import to_int8
 from edgevision.models.fpn import PyramidBackbone
 from edgevision.models.mask_rcnn import DetectionSettings, MaskRCNN, maskrcnn_resnet50
-from edgevision.runtime.tasks.camera import ClassLabel
-from edgevision.runtime.tasks.instance import InstanceTask
-from edgevision.runtime.timing import Timings
-from edgevision.targets import get_target
+from edgevision.tasks.camera import ClassLabel
+from edgevision.tasks.instance import InstanceTask
+from edgevision.tasks.timings import Timings
 
 CLASSES = [f"c{i}" for i in range(4)]
 SIZE = (96, 128)

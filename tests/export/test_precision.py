@@ -11,8 +11,8 @@ import pytest
 from onnx import TensorProto
 
 from edgevision.errors import ExportError
-from edgevision.export.observe import element_types, largest_magnitudes, typed
-from edgevision.export.precision import to_fp16
+from edgevision.export.graph.observe import element_types, largest_magnitudes, typed
+from edgevision.export.precision.fp16 import to_fp16
 from tests.export.conftest import frames, run
 
 Make = Callable[..., onnx.ModelProto]

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from edgevision.errors import ExportError
-from edgevision.export.calibration import METHODS
-from edgevision.export.lint import lint_qdq
-from edgevision.export.observe import element_types, typed
-from edgevision.export.precision import to_fp16
-from edgevision.export.quantize import _half_up, to_int8
-from edgevision.export.sensitivity import signal_to_noise_db
+from edgevision.export.graph.observe import element_types, typed
+from edgevision.export.graph.qdq_rules import lint_qdq
+from edgevision.export.precision.calibration import METHODS
+from edgevision.export.precision.fp16 import to_fp16
+from edgevision.export.precision.int8 import _half_up, to_int8
+from edgevision.export.precision.sensitivity import signal_to_noise_db
 from tests.export.conftest import frames, run
 
 Make = Callable[..., onnx.ModelProto]

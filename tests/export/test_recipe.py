@@ -8,10 +8,10 @@ import torch
 from onnx import ModelProto, numpy_helper
 from torch import Tensor, nn
 
+from edgevision.bundle.tensors import DType, TensorSpec
 from edgevision.errors import ExportError, ParityError
 from edgevision.export import SemanticSegmentation, Tensors
 from edgevision.export.recipe import export_stage
-from edgevision.tensors import DType, TensorSpec
 from tests.export.conftest import NAMES, SIZE, frames, small_net
 
 SPEC = TensorSpec("x", DType.FLOAT32, (1, 8))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from edgevision.export.resize import ResizeCrop
+from edgevision.export.adapters.resize import ResizeCrop
 
 
 @given(

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 import edgevision
+from edgevision.bundle.targets import get_target
 from edgevision.engines.builder import unavailable
 from edgevision.export import SemanticSegmentation
 from edgevision.models.deeplab import deeplabv3_mobilenet_v2
 from edgevision.models.fcn import fcn_mobilenet_v2
-from edgevision.targets import get_target
 from tests.export.conftest import PHOTOS, frames, taught
 
 SIZE = (64, 96)

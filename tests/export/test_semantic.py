@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from edgevision.errors import ExportError
 from edgevision.export import SemanticSegmentation
-from edgevision.export.capture import serialized
+from edgevision.export.graph.capture import serialized
 from tests.export.conftest import NAMES, SIZE, frames, run, small_net
 
 

@@ -13,10 +13,10 @@ from edgevision.errors import FrameError
 from edgevision.export.samples import golden_samples
 from edgevision.export.source import resolve
 from edgevision.export.zoo import zoo_entry
-from edgevision.runtime.batch import run_files
-from edgevision.runtime.coco import read_captions
-from edgevision.runtime.frames import read_image
-from edgevision.runtime.tasks.caption import CaptionResult
+from edgevision.metrics.coco import read_captions
+from edgevision.runtime.files.batch import run_files
+from edgevision.tasks.caption import CaptionResult
+from edgevision.tasks.frames import read_image
 
 
 def test_it_becomes_a_scored_bundle_that_says_what_is_there(tmp_path: Path) -> None:

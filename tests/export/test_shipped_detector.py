@@ -14,10 +14,10 @@ from edgevision.export import InstanceSegmentation
 from edgevision.export.samples import golden_samples
 from edgevision.export.source import load_weights, resolve
 from edgevision.export.zoo import zoo_entry
+from edgevision.metrics.coco import read_objects
 from edgevision.models.mask_rcnn import maskrcnn_mobilenet_v2
-from edgevision.runtime.coco import read_objects
-from edgevision.runtime.frames import read_image
-from edgevision.runtime.tasks.instance import InstanceResult
+from edgevision.tasks.frames import read_image
+from edgevision.tasks.instance import InstanceResult
 
 
 def test_it_becomes_a_scored_bundle_that_finds_the_digits(tmp_path: Path) -> None:

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 import edgevision
-from edgevision.bundle import Bundle
+from edgevision.bundle.directory import Bundle
+from edgevision.bundle.targets import get_target
 from edgevision.engines.builder import unavailable
-from edgevision.targets import get_target
 from tests.export.conftest import PHOTOS, taught
 from tests.export.operators import installed_torchvision
 

@@ -9,12 +9,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from edgevision.bundle.targets import Flavour
 from edgevision.errors import ExportError
-from edgevision.export.capture import serialized
-from edgevision.export.observe import typed
-from edgevision.export.precision import to_fp16
-from edgevision.export.quantize import to_int8
-from edgevision.export.subgraphs import (
+from edgevision.export.graph.capture import serialized
+from edgevision.export.graph.observe import typed
+from edgevision.export.graph.subgraphs import (
     MOST_FEEDS,
     body_feeds,
     body_model,
@@ -23,8 +22,9 @@ from edgevision.export.subgraphs import (
     loops,
     rename_captured,
 )
+from edgevision.export.precision.fp16 import to_fp16
+from edgevision.export.precision.int8 import to_int8
 from edgevision.runtime.session import Session
-from edgevision.targets import Flavour
 
 FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
 WIDTH = 16

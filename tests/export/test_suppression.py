@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgevision.export.suppression import STEPS, suppress
+from edgevision.export.adapters.suppression import STEPS, suppress
 
 OVERLAPS = (0.3, 0.5, 0.7)
 

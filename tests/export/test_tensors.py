@@ -12,9 +12,9 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 import edgevision
+from edgevision.bundle.tensors import DYNAMIC, DType, ShapeProfile, TensorSpec
 from edgevision.errors import ExportError, FileReadError, FrameError
 from edgevision.export import Tensors
-from edgevision.tensors import DYNAMIC, DType, ShapeProfile, TensorSpec
 from tests.export.conftest import run
 
 

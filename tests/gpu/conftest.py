@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from edgevision.runtime.cuda.device import CudaDevice, cuda_device
-from edgevision.runtime.cuda.gpu import compute_capability
+from edgevision.machine.gpu import compute_capability
+from edgevision.runtime.device.cuda.device import CudaDevice, cuda_device
 from tests.gpu.kernel import KernelProgram
 
 MODULES = {"cuda-bindings": "cuda.bindings", "pycuda": "pycuda"}

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from edgevision.bundle.tensors import DType, TensorSpec
 from edgevision.errors import EngineLoadError, RunError
-from edgevision.runtime.device import Device, Stream
-from edgevision.runtime.memory import Array, Buffer
-from edgevision.runtime.program import Shape
-from edgevision.tensors import DType, TensorSpec
+from edgevision.runtime.backends.program import Shape
+from edgevision.runtime.device.device import Device, Stream
+from edgevision.runtime.device.memory import Array, Buffer
 
 SOURCE = r"""
 extern "C" __global__ void work(const unsigned char* source, unsigned char* target,

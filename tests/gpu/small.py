@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgevision.runtime.cuda.device import cuda_device
-from edgevision.runtime.cuda.gpu import compute_capability
+from edgevision.machine.gpu import compute_capability
+from edgevision.runtime.device.cuda.device import cuda_device
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.session import Session
 from tests.gpu.kernel import KernelProgram, answer

@@ -20,15 +20,15 @@ import numpy as np
 import pytest
 
 from edgevision.errors import EdgeVisionError, FrameDroppedError
-from edgevision.runtime.cuda.device import CudaDevice
-from edgevision.runtime.cuda.gpu import compute_capability
-from edgevision.runtime.memory import Array
+from edgevision.machine.gpu import compute_capability
+from edgevision.runtime.device.cuda.device import CudaDevice
+from edgevision.runtime.device.memory import Array
 from edgevision.runtime.options import RunOptions
-from edgevision.runtime.pipeline import Pipeline
-from edgevision.runtime.schedule import StreamOptions
 from edgevision.runtime.session import Session
-from edgevision.runtime.slots import Slots
-from edgevision.runtime.timing import Timings
+from edgevision.runtime.slots.slots import Slots
+from edgevision.runtime.stream.pipeline import Pipeline
+from edgevision.runtime.stream.schedule import StreamOptions
+from edgevision.tasks.timings import Timings
 from tests.gpu.conftest import MODULES, MakeProgram, require_binding
 from tests.gpu.kernel import STAND_IN, KernelProgram, answer
 
@@ -235,11 +235,11 @@ def test_an_engine_runs_or_is_refused_in_our_own_words(
     if gpu.name == STAND_IN:
         pytest.skip("the stand-in driver runs no engines")
     from benchmarks.graphs import busy_frame
+    from edgevision.bundle.targets import get_target
     from edgevision.engines.builder import BuildRequest, build_engine
     from edgevision.runtime.backends.ort import OrtProgram
     from edgevision.runtime.backends.trt import trt_program
     from edgevision.runtime.backends.trt_rtx import trt_rtx_program
-    from edgevision.targets import get_target
 
     graph = tmp_path / "model.onnx"
     graph.write_bytes(busy_frame(24, 32, 2))

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from edgevision.runtime.device import Device
-from edgevision.runtime.memory import Array
+from edgevision.bundle.tensors import DType, TensorSpec
+from edgevision.runtime.device.device import Device
+from edgevision.runtime.device.memory import Array
 from edgevision.runtime.options import RunOptions
-from edgevision.runtime.pipeline import Pipeline
-from edgevision.runtime.schedule import StreamOptions
-from edgevision.runtime.timing import Timings
-from edgevision.tensors import DType, TensorSpec
+from edgevision.runtime.stream.pipeline import Pipeline
+from edgevision.runtime.stream.schedule import StreamOptions
+from edgevision.tasks.timings import Timings
 from edgevision.testing import ScriptedProgram
 
 FRAME = TensorSpec("frame", DType.UINT8, (1, 8, 12, 3))

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 import edgevision.runtime
-from edgevision.runtime.device import Device
-from edgevision.runtime.host import HostDevice
+from edgevision.runtime.device.device import Device
+from edgevision.runtime.device.host import HostDevice
 from edgevision.testing import SimulatedDevice
 from tests.pipeline.conftest import frame, pipeline_of, program_on
 

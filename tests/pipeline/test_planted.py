@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from edgevision.errors import EdgeVisionError
-from edgevision.runtime.memory import Buffer
-from edgevision.runtime.schedule import Schedule as FrameSchedule
-from edgevision.runtime.slot import Slot
-from edgevision.runtime.worker import Worker
+from edgevision.runtime.device.memory import Buffer
+from edgevision.runtime.slots.slot import Slot
+from edgevision.runtime.stream.schedule import Schedule as FrameSchedule
+from edgevision.runtime.stream.worker import Worker
 from tests.pipeline.test_schedules import STEPS, Schedule, check
 
 TRIES = 300

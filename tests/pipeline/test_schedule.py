@@ -6,8 +6,8 @@ from typing import Any, cast
 
 import pytest
 
-from edgevision.runtime.schedule import Entry, Schedule, StreamOptions
-from edgevision.runtime.ticket import Ticket
+from edgevision.runtime.stream.schedule import Entry, Schedule, StreamOptions
+from edgevision.runtime.stream.ticket import Ticket
 
 MS = 1_000_000
 

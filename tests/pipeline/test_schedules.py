@@ -17,9 +17,9 @@ from edgevision.errors import (
     HazardError,
     RunError,
 )
-from edgevision.runtime.host import HostDevice
+from edgevision.runtime.device.host import HostDevice
 from edgevision.runtime.options import RunOptions
-from edgevision.runtime.ticket import Ticket
+from edgevision.runtime.stream.ticket import Ticket
 from edgevision.testing import SimulatedDevice
 from tests.pipeline.conftest import POISON, frame, pipeline_of, program_on
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edgevision.errors import ClosedError, StalledError
-from edgevision.runtime.ticket import Ticket
+from edgevision.runtime.stream.ticket import Ticket
 from edgevision.testing import SimulatedDevice
 from tests.pipeline.conftest import frame, pipeline_of, program_on
 

@@ -10,11 +10,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgevision.bundle import Bundle, BundleWriter
-from edgevision.manifest import Artifact, Manifest, Stage
-from edgevision.parity import Tolerance
-from edgevision.targets import Flavour
-from edgevision.tensors import DType, TensorSpec
+from edgevision.bundle.directory import Bundle, BundleWriter
+from edgevision.bundle.manifest import Artifact, Manifest, Stage
+from edgevision.bundle.parity import Tolerance
+from edgevision.bundle.targets import Flavour
+from edgevision.bundle.tensors import DType, TensorSpec
 
 HEIGHT, WIDTH = 6, 10
 FRAME = TensorSpec("frame", DType.UINT8, (1, HEIGHT, WIDTH, 3))

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from edgevision.runtime.memory import Buffer
+from edgevision.runtime.device.memory import Buffer
 from edgevision.testing import SimulatedDevice
 
 __version__ = "10.3.0"

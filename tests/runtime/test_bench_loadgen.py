@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgevision.bench import loadgen
-from edgevision.bundle import Bundle
+from edgevision.bundle.directory import Bundle
 from edgevision.cli import main
 from edgevision.errors import RunError
 from tests.runtime.conftest import semantic_bundle

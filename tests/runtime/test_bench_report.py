@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from edgevision.bench.environment import environment, unlike
 from edgevision.bench.statistics import PERCENTILES, least_frames
-from edgevision.bundle import Bundle
+from edgevision.bundle.directory import Bundle
 from edgevision.cli import main
+from edgevision.machine.environment import environment, unlike
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

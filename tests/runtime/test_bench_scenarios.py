@@ -8,8 +8,8 @@ import pytest
 import edgevision
 from edgevision.bench import scenarios
 from edgevision.bench.statistics import Trace
-from edgevision.bundle import Bundle
-from edgevision.runtime.timing import Timings
+from edgevision.bundle.directory import Bundle
+from edgevision.tasks.timings import Timings
 
 FRAMES = [np.full((6, 10, 3), shade, np.uint8) for shade in range(3)]
 

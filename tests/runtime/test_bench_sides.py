@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 
 import edgevision
-from edgevision.bench import counts, reference
+from edgevision.bench import reference
 from edgevision.bench.cold import cold_start
-from edgevision.bench.process import Side, workers
-from edgevision.bench.sides import of_bundle, of_package
-from edgevision.bundle import Bundle
+from edgevision.bench.gate import counts
+from edgevision.bench.gate.process import Side, workers
+from edgevision.bench.gate.sides import of_bundle, of_package
+from edgevision.bundle.directory import Bundle
+from edgevision.bundle.targets import Flavour, get_target
+from edgevision.engines.finish import finish
 from edgevision.errors import FileReadError, RunError
-from edgevision.finish import finish
-from edgevision.targets import Flavour, get_target
 
 PACKAGE = Path(edgevision.__file__).parent
 ROOT = PACKAGE.parent

@@ -16,10 +16,10 @@ import pytest
 
 from edgevision.bench import scenarios
 from edgevision.bench.statistics import summarise
-from edgevision.bundle import Bundle
+from edgevision.bundle.directory import Bundle
 from edgevision.runtime.backends.ort import OrtExecution, OrtProgram
-from edgevision.runtime.device import Stream
-from edgevision.runtime.memory import Buffer
+from edgevision.runtime.device.device import Stream
+from edgevision.runtime.device.memory import Buffer
 from edgevision.runtime.model import Model, task_of
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.select import select

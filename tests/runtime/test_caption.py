@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edgevision.bundle.manifest import FileEntry, Manifest, Stage
+from edgevision.bundle.parity import Tolerance
+from edgevision.bundle.tensors import DType, TensorSpec
 from edgevision.errors import BundleFormatError, FileReadError, FrameError
-from edgevision.manifest import FileEntry, Manifest, Stage
-from edgevision.parity import Tolerance
-from edgevision.runtime.coco import read_captions
-from edgevision.runtime.evaluate import evaluate_captions
+from edgevision.metrics.coco import read_captions
+from edgevision.metrics.evaluate import evaluate_captions
 from edgevision.runtime.model import task_of
-from edgevision.runtime.tasks.caption import CaptionResult, CaptionTask
-from edgevision.runtime.tasks.vocabulary import MAX_BYTES, WordList
-from edgevision.runtime.timing import Timings
-from edgevision.tensors import DType, TensorSpec
+from edgevision.tasks.caption import CaptionResult, CaptionTask
+from edgevision.tasks.timings import Timings
+from edgevision.tasks.vocabulary import MAX_BYTES, WordList
 
 WORDS = WordList(("<start>", "<end>", "a", "dog", "cat", ","))
 SIZE = (30, 40)

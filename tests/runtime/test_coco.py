@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from edgevision.errors import FileReadError
-from edgevision.runtime.coco import read_objects
-from edgevision.runtime.evaluate import evaluate_instances
-from edgevision.runtime.tasks.camera import ClassLabel
-from edgevision.runtime.tasks.instance import InstanceResult
-from edgevision.runtime.timing import Timings
+from edgevision.metrics.coco import read_objects
+from edgevision.metrics.evaluate import evaluate_instances
+from edgevision.tasks.camera import ClassLabel
+from edgevision.tasks.instance import InstanceResult
+from edgevision.tasks.timings import Timings
 
 CLASSES = ("dog", "cat")
 LABELS = tuple(ClassLabel(name, "#102030") for name in CLASSES)

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from edgevision.errors import FileReadError
-from edgevision.runtime.evaluate import evaluate_semantic, labelled_images
-from edgevision.runtime.frames import (
+from edgevision.metrics.evaluate import evaluate_semantic, labelled_images
+from edgevision.tasks.frames import (
     count_frames,
     iterate_frames,
     list_images,

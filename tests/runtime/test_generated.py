@@ -15,18 +15,18 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 import edgevision
-from edgevision.bundle import Bundle, BundleWriter
+from edgevision.bundle.directory import Bundle, BundleWriter
+from edgevision.bundle.manifest import Artifact, Manifest, Stage
+from edgevision.bundle.parity import Tolerance
+from edgevision.bundle.targets import Flavour
+from edgevision.bundle.tensors import DYNAMIC, DType, ShapeProfile, TensorSpec
 from edgevision.errors import BundleFormatError, FrameError
-from edgevision.manifest import Artifact, Manifest, Stage
-from edgevision.parity import Tolerance
-from edgevision.runtime.making import make_pictures
+from edgevision.runtime.files.generate import latent_walk, save_animation
+from edgevision.runtime.files.pictures import make_pictures
 from edgevision.runtime.model import Model, task_of
-from edgevision.runtime.tasks.generated import GeneratedResult
-from edgevision.runtime.tasks.seeds import SEED_LIMIT, normal_numbers
-from edgevision.runtime.timing import Timings
-from edgevision.runtime.walk import latent_walk, save_animation
-from edgevision.targets import Flavour
-from edgevision.tensors import DYNAMIC, DType, ShapeProfile, TensorSpec
+from edgevision.tasks.generated import GeneratedResult
+from edgevision.tasks.seeds import SEED_LIMIT, normal_numbers
+from edgevision.tasks.timings import Timings
 from tests.runtime.conftest import bundle as segmenter_bundle  # noqa: F401
 from tests.runtime.conftest import serialized
 

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgevision.bundle.manifest import Stage
+from edgevision.bundle.parity import Tolerance
+from edgevision.bundle.tensors import DType, TensorSpec
 from edgevision.errors import BundleFormatError, FrameError
-from edgevision.manifest import Stage
-from edgevision.parity import Tolerance
-from edgevision.runtime.tasks.camera import ClassLabel
-from edgevision.runtime.tasks.instance import InstanceResult, InstanceTask
-from edgevision.runtime.timing import Timings
-from edgevision.tensors import DType, TensorSpec
+from edgevision.tasks.camera import ClassLabel
+from edgevision.tasks.instance import InstanceResult, InstanceTask
+from edgevision.tasks.timings import Timings
 
 SIZE = (40, 60)
 LABELS = (ClassLabel("car", "#2020d0"), ClassLabel("person", "#dc143c"))

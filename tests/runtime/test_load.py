@@ -9,7 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgevision.bundle import Bundle, BundleWriter
+from edgevision.bundle.directory import Bundle, BundleWriter
+from edgevision.bundle.manifest import Artifact
+from edgevision.bundle.targets import Flavour
+from edgevision.bundle.tensors import TensorSpec
 from edgevision.errors import (
     BundleFormatError,
     EngineLoadError,
@@ -18,11 +21,8 @@ from edgevision.errors import (
     PendingError,
     TargetMismatchError,
 )
-from edgevision.manifest import Artifact
 from edgevision.runtime.load import load
 from edgevision.runtime.verify import verify
-from edgevision.targets import Flavour
-from edgevision.tensors import TensorSpec
 from tests.runtime.conftest import HEIGHT, WIDTH, semantic_bundle
 
 ON_CPU = Artifact("host-cpu", Flavour.ORT, "stages/main/host-cpu.onnx", version="1")

@@ -21,7 +21,7 @@ from edgevision.errors import (
     RunError,
     StaleViewError,
 )
-from edgevision.runtime.host import HostDevice
+from edgevision.runtime.device.host import HostDevice
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.session import Session
 from edgevision.testing import SimulatedDevice

@@ -6,7 +6,7 @@ import threading
 
 import numpy as np
 
-from edgevision.runtime.recycle import Recycler
+from edgevision.runtime.slots.recycle import Recycler
 
 
 def test_an_answer_keeps_its_bytes_while_anything_refers_to_it() -> None:

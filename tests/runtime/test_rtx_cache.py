@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgevision.bundle import user_cache as kept_file
+from edgevision.bundle.user_cache import read_cache, write_cache
 from edgevision.errors import EngineLoadError
-from edgevision.runtime import kept_file
 from edgevision.runtime.backends.trt_rtx import TensorRTRTXProgram, cache_file
-from edgevision.runtime.kept_file import read_cache, write_cache
 from edgevision.runtime.session import Session
 from edgevision.testing import SimulatedDevice
 from tests.pipeline.conftest import frame

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import pytest
 
+from edgevision.bundle.manifest import Artifact, Stage
+from edgevision.bundle.parity import Tolerance
+from edgevision.bundle.targets import Flavour
+from edgevision.bundle.tensors import DType, TensorSpec
 from edgevision.errors import (
     EdgeVisionError,
     MissingDependencyError,
     PendingError,
     TargetMismatchError,
 )
-from edgevision.manifest import Artifact, Stage
-from edgevision.parity import Tolerance
 from edgevision.runtime.select import Machine, select, this_machine
-from edgevision.targets import Flavour
-from edgevision.tensors import DType, TensorSpec
 
 CPU = Artifact("host-cpu", Flavour.ORT, "stages/main/host-cpu.onnx", "1.20")
 RTX = Artifact("rtx", Flavour.TRT_RTX, "stages/main/rtx.plan", "1.5.0", ("8.0", "8.9"))

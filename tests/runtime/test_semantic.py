@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgevision.errors import FrameError
-from edgevision.runtime.tasks.camera import ClassLabel
-from edgevision.runtime.tasks.semantic import SemanticResult
-from edgevision.runtime.timing import Timings
+from edgevision.tasks.camera import ClassLabel
+from edgevision.tasks.semantic import SemanticResult
+from edgevision.tasks.timings import Timings
 
 LABELS = (ClassLabel("road", "#804080"), ClassLabel("sky", "#4682b4"))
 MASK = np.array([[0, 1, 1], [0, 0, 0]], np.uint8)

@@ -8,10 +8,10 @@ import threading
 import numpy as np
 import pytest
 
+from edgevision.bundle.targets import Flavour
+from edgevision.bundle.tensors import ShapeProfile
 from edgevision.errors import ClosedError, EngineLoadError, FrameError
 from edgevision.runtime.session import Session
-from edgevision.targets import Flavour
-from edgevision.tensors import ShapeProfile
 from tests.runtime.conftest import CLASSES, FRAME, doubled, strongest_channel
 
 PROFILE = {"x": ShapeProfile((1, 3), (2, 3), (4, 3))}

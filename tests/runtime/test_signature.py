@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 import edgevision
-from edgevision.bundle import SIGNATURE, Bundle, BundleWriter
+from edgevision.bundle.directory import SIGNATURE, Bundle, BundleWriter
+from edgevision.bundle.manifest import FileEntry, Manifest
+from edgevision.bundle.signature import PASSPHRASE, Signature, check_signature, keygen, sign
 from edgevision.cli import main
 from edgevision.errors import (
     BundleError,
@@ -22,8 +24,6 @@ from edgevision.errors import (
     FileReadError,
     SignatureError,
 )
-from edgevision.manifest import FileEntry, Manifest
-from edgevision.signature import PASSPHRASE, Signature, check_signature, keygen, sign
 from tests.runtime.conftest import semantic_bundle
 
 pytest.importorskip("cryptography")

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgevision.bundle.tensors import ShapeProfile
 from edgevision.errors import CudaError, EngineLoadError, FrameError, RunError
 from edgevision.runtime.backends.tensorrt_program import TensorRTProgram
 from edgevision.runtime.options import RunOptions
-from edgevision.runtime.pipeline import Pipeline
-from edgevision.runtime.schedule import StreamOptions
 from edgevision.runtime.session import Session
-from edgevision.tensors import ShapeProfile
+from edgevision.runtime.stream.pipeline import Pipeline
+from edgevision.runtime.stream.schedule import StreamOptions
 from edgevision.testing import SimulatedDevice
 from tests.pipeline.conftest import EchoCodec, frame
 from tests.runtime.fake_tensorrt import FakeTensorRT, plan_of

@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from edgevision.bundle import GOLDEN, MANIFEST, Bundle, BundleWriter
-from edgevision.manifest import Artifact, Manifest, Stage
-from edgevision.parity import Tolerance
-from edgevision.targets import Flavour
-from edgevision.tensors import DYNAMIC, DType, ShapeProfile, TensorSpec
+from edgevision.bundle.directory import GOLDEN, MANIFEST, Bundle, BundleWriter
+from edgevision.bundle.manifest import Artifact, Manifest, Stage
+from edgevision.bundle.parity import Tolerance
+from edgevision.bundle.targets import Flavour
+from edgevision.bundle.tensors import DYNAMIC, DType, ShapeProfile, TensorSpec
 
 Arrays = dict[str, npt.NDArray[np.generic]]
 

@@ -14,8 +14,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from edgevision import _staging
-from edgevision.bundle import Bundle
+from edgevision.bundle import staging as _staging
+from edgevision.bundle.directory import Bundle
 from edgevision.errors import BundleError
 from tests.unit.conftest import contents, write_bundle
 

@@ -7,10 +7,10 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from edgevision.bench.compare import compare, decide, interval
-from edgevision.bench.counts import judge
-from edgevision.bench.sides import of_bundle
-from edgevision.bench.verdict import as_json, as_junit, as_markdown
+from edgevision.bench.gate.compare import compare, decide, interval
+from edgevision.bench.gate.counts import judge
+from edgevision.bench.gate.sides import of_bundle
+from edgevision.bench.gate.verdict import as_json, as_junit, as_markdown
 
 COUNTS = {"python_calls": 11, "allocated_bytes": 64_000, "bytes_in": 6000, "engine_bytes": 10**6}
 SAME = judge(COUNTS, COUNTS, gate=0.05)

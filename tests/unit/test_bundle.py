@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgevision.bundle import GOLDEN, MANIFEST, Bundle, BundleWriter
+from edgevision.bundle.directory import GOLDEN, MANIFEST, Bundle, BundleWriter
 from edgevision.errors import (
     BundleError,
     BundleFormatError,

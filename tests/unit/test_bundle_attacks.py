@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgevision.bundle import GOLDEN, MANIFEST, Bundle
+from edgevision.bundle.directory import GOLDEN, MANIFEST, Bundle
+from edgevision.bundle.manifest import MAX_BYTES, MAX_FILE_BYTES
 from edgevision.errors import BundleError, BundleFormatError, BundleIntegrityError
-from edgevision.manifest import MAX_BYTES, MAX_FILE_BYTES
 from tests.unit.conftest import read_manifest, relist, replace_golden, write_manifest
 
 GRAPH = "stages/encoder/model.onnx"

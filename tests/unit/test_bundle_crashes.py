@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from edgevision import _staging
-from edgevision.bundle import Bundle, BundleWriter
+from edgevision.bundle import staging as _staging
+from edgevision.bundle.directory import Bundle, BundleWriter
 from tests.unit.conftest import FILES, MANIFEST_VALUE, contents, golden_arrays, write_bundle
 
 ROOT = Path(__file__).parents[2]

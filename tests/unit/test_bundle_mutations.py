@@ -12,9 +12,9 @@ from typing import Any
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from edgevision.bundle import GOLDEN, MANIFEST, Bundle
+from edgevision.bundle.directory import GOLDEN, MANIFEST, Bundle
+from edgevision.bundle.manifest import Manifest
 from edgevision.errors import BundleError
-from edgevision.manifest import Manifest
 from tests.unit.conftest import FILES, contents, relist
 
 HOSTILE = st.sampled_from(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edgevision import errors
-from edgevision.parity import Tolerance, compare
+from edgevision.bundle.parity import Tolerance, compare
 
 ERRORS = {
     name: value

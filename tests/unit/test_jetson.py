@@ -1,6 +1,6 @@
 """What is read of a Jetson, on recorded trees of its files.
 
-The lines are those of the sources that edgevision/jetson.py names.
+The lines are those of the sources that edgevision/machine/jetson.py names.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from edgevision.doctor import Finding, examine_jetson
+from edgevision.cli.doctor import Finding, examine_jetson
 from edgevision.errors import FileReadError
-from edgevision.jetson import board_model, read_jetson, read_memory
+from edgevision.machine.jetson import board_model, read_jetson, read_memory
 
 ORIN_JP62 = {
     "etc/nv_tegra_release": "# R36 (release), REVISION: 4.7, GCID: 42132812, BOARD: generic, EABI: "

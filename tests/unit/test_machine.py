@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from edgevision.runtime import machine
+from edgevision.machine import identity as machine
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgevision.bundle.manifest import SCHEMA, Artifact, FileEntry, Manifest, Stage
+from edgevision.bundle.parity import Tolerance
+from edgevision.bundle.targets import Flavour
+from edgevision.bundle.tensors import DYNAMIC, DType, ShapeProfile, TensorSpec
 from edgevision.errors import BundleFormatError
-from edgevision.manifest import SCHEMA, Artifact, FileEntry, Manifest, Stage
-from edgevision.parity import Tolerance
-from edgevision.targets import Flavour
-from edgevision.tensors import DYNAMIC, DType, ShapeProfile, TensorSpec
 from tests.unit.conftest import STAGES
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True)

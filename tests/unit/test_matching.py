@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgevision.matching import caption_distances, distances
-from edgevision.parity import Tolerance, compare_outputs
+from edgevision.bundle.parity import Tolerance
+from edgevision.tasks.matching import caption_distances, distances
+from edgevision.tasks.task import compare_outputs
 
 LOOSE = dict.fromkeys(("labels", "boxes", "scores", "masks"), Tolerance(0.05, 0.0))
 

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from edgevision.parity import Tolerance, compare
+from edgevision.bundle.parity import Tolerance, compare
 
 LARGEST = float(np.finfo(np.float32).max)
 ELEMENTS = st.one_of(

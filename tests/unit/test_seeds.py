@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgevision.errors import BundleFormatError, FrameError
-from edgevision.runtime.tasks.seeds import (
+from edgevision.tasks.seeds import (
     SEED_LIMIT,
     GeneratorInput,
     Label,

@@ -7,10 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from edgevision.capabilities import dla_reason, dtype_reason, runs_plan_of
+from edgevision.bundle.capabilities import dla_reason, dtype_reason, runs_plan_of
+from edgevision.bundle.manifest import Artifact
+from edgevision.bundle.targets import (
+    Flavour,
+    TargetProfile,
+    get_target,
+    known_targets,
+    target_from_file,
+)
 from edgevision.errors import BundleFormatError, FileReadError
-from edgevision.manifest import Artifact
-from edgevision.targets import Flavour, TargetProfile, get_target, known_targets, target_from_file
 
 TARGETS = known_targets()
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgevision.tensors import DYNAMIC, DType, ShapeProfile, TensorSpec
+from edgevision.bundle.tensors import DYNAMIC, DType, ShapeProfile, TensorSpec
 
 EXTENTS = st.integers(1, 6)
 SHAPES = st.lists(EXTENTS, max_size=5).map(tuple)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgevision.errors import BundleFormatError
-from edgevision.runtime.tasks.vocabulary import (
+from edgevision.tasks.vocabulary import (
     MAX_BYTES,
     HuggingFaceTokenizer,
     WordList,

@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgevision._optional import require
+from edgevision.bundle.tensors import DType, TensorSpec
 from edgevision.errors import EngineLoadError, RunError
-from edgevision.runtime.device import Device, Stream
-from edgevision.runtime.host import HostDevice
-from edgevision.runtime.machine import products_overflow
-from edgevision.runtime.memory import Array, Buffer
-from edgevision.runtime.program import Shape
-from edgevision.tensors import DType, TensorSpec
+from edgevision.machine.identity import products_overflow
+from edgevision.runtime.backends.program import Shape
+from edgevision.runtime.device.device import Device, Stream
+from edgevision.runtime.device.host import HostDevice
+from edgevision.runtime.device.memory import Array, Buffer
 
 # Quantises float biases with scale input x weight, which underflows where scales are float16: it
 # turned a correct INT8 + FP16 graph into noise (ONNX Runtime 1.32). Never worth the risk.

@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from edgevision.bundle.tensors import DYNAMIC, DType, TensorSpec
 from edgevision.errors import EngineLoadError, RunError
-from edgevision.runtime.device import Device, Stream
-from edgevision.runtime.memory import Array, Buffer
-from edgevision.runtime.program import Shape
-from edgevision.tensors import DYNAMIC, DType, TensorSpec
+from edgevision.runtime.backends.program import Shape
+from edgevision.runtime.device.device import Device, Stream
+from edgevision.runtime.device.memory import Array, Buffer
 
 if TYPE_CHECKING:
     import tensorrt

@@ -5,7 +5,7 @@ from __future__ import annotations
 from edgevision._optional import require
 from edgevision.errors import MissingDependencyError
 from edgevision.runtime.backends.tensorrt_program import TensorRTProgram
-from edgevision.runtime.device import Device
+from edgevision.runtime.device.device import Device
 
 
 def trt_program(plan: bytes, device: Device) -> TensorRTProgram:

@@ -11,10 +11,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from edgevision._optional import require
+from edgevision.bundle.user_cache import read_cache, write_cache
 from edgevision.errors import EngineLoadError
 from edgevision.runtime.backends.tensorrt_program import TensorRTProgram
-from edgevision.runtime.device import Device
-from edgevision.runtime.kept_file import read_cache, write_cache
+from edgevision.runtime.device.device import Device
 
 if TYPE_CHECKING:
     import tensorrt_rtx

@@ -1,0 +1,86 @@
+"""Two earlier runs of `edgevision bench`, read and set beside each other if they are alike.
+
+Runs at different times differ by the hour, on a shared machine by half, so this gives ratios and no
+verdict: `edgevision bench compare` of two bundles gives one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgevision.errors import FileReadError, RunError
+from edgevision.machine.environment import unlike
+
+_SAME = ("task", "precision", "device")
+_SETTINGS = ("scenario", "fps", "deadline_ms", "slots")
+_MAX_BYTES = 16 << 20
+
+Run = Mapping[str, Any]
+
+
+def read(path: Path) -> list[Run]:
+    """Read what `bench --json` wrote.
+
+    Raises:
+        FileReadError: it cannot be read, or is something else.
+    """
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise FileReadError(f"{path} is larger than {_MAX_BYTES >> 20} MiB")
+        told = json.loads(path.read_text("utf-8"))
+        if not isinstance(told, list) or not told:
+            raise TypeError("it lists no run")
+        for run in told:
+            _ = [run[key] for key in ("name", *_SAME)]
+            parts = (run["settings"], run["environment"], run["summary"] or {})
+            if not all(isinstance(part, dict) for part in parts):
+                raise TypeError("settings, environment and summary must be objects")
+            _figures(run)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise FileReadError(
+            f"{path} is no result of `edgevision bench --json`: {type(error).__name__}: {error}"
+        ) from error
+    return told
+
+
+def compared(first: Sequence[Run], second: Sequence[Run]) -> list[dict[str, Any]]:
+    """Return the ratios of what both runs told, second over first.
+
+    Raises:
+        RunError: they are unlike; names each difference.
+    """
+    if len(first) != len(second):
+        raise RunError(f"unlike runs: {len(first)} bundles against {len(second)}")
+    rows = []
+    for one, other in zip(first, second, strict=True):
+        if found := _differences(one, other):
+            raise RunError(
+                f"'{one['name']}' and '{other['name']}' must not be compared: {'; '.join(found)}"
+            )
+        for what, was in _figures(one).items():
+            if (now := _figures(other).get(what)) and was:
+                name = other["name"]
+                rows.append({"name": name, "what": what, "first": was, "second": now,
+                             "ratio": now / was})  # fmt: skip
+    return rows
+
+
+def _differences(one: Run, other: Run) -> list[str]:
+    found = [f"{k}: {one[k]} against {other[k]}" for k in _SAME if one[k] != other[k]]
+    found += [
+        f"{k}: {one['settings'].get(k)} against {other['settings'].get(k)}"
+        for k in _SETTINGS
+        if one["settings"].get(k) != other["settings"].get(k)
+    ]
+    return found + unlike(one["environment"], other["environment"])
+
+
+def _figures(run: Run) -> dict[str, float]:
+    """Return what was told in ms; None and what is missing are left out."""
+    summary = run["summary"] or {}
+    told = {f"{point}, ms": value for point, value in summary.get("percentiles_ms", {}).items()}
+    told |= {f"{key[:-3]}, ms": summary.get(key) for key in ("mean_ms", "max_ms")}
+    return {key: float(value) for key, value in told.items() if value is not None}

@@ -1,0 +1,123 @@
+"""What can be compared, as a worker's command: a bundle, a wheel, a git revision, an environment.
+
+A wheel or a revision of edgevision gets a virtual environment of its own, which sees the packages
+of this one below its own edgevision: only edgevision differs. An interpreter of another environment
+brings its own packages.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import venv
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgevision.bench.gate.process import Side
+from edgevision.errors import FileReadError, RunError
+
+PathLike = str | os.PathLike[str]
+
+_WORKER = Path(__file__).with_name("worker.py")
+# What would put another edgevision before the environment's own.
+_MISLEADING = ("PYTHONPATH", "PYTHONHOME", "PYTHONSAFEPATH")
+
+
+def of_bundle(bundle: PathLike, *, device: str = "auto", python: str = sys.executable) -> Side:
+    """Return a bundle, run by this edgevision or by another environment's interpreter."""
+    command = (python, str(_WORKER), os.path.abspath(bundle), "--device", device)
+    if python == sys.executable:
+        return Side(Path(bundle).name, command)
+    return Side(python, command, variables=_own_variables())
+
+
+def of_package(source: str, bundle: PathLike, folder: Path, *, device: str = "auto") -> Side:
+    """Return an edgevision that runs `bundle`, made ready in `folder`, which must stay.
+
+    Args:
+        source: a wheel's file, an interpreter, or a git revision of the repository around here.
+        bundle: what both sides run.
+        folder: an empty folder.
+        device: see `edgevision.load`.
+
+    Raises:
+        FileReadError: it is none of these.
+        RunError: the wheel cannot be installed.
+    """
+    if source.endswith(".whl"):
+        python = _environment(folder)
+        _install(python, source)
+        package = folder / "env"
+    elif os.access(source, os.X_OK) and os.path.isfile(source):
+        return of_bundle(bundle, device=device, python=os.path.abspath(source))
+    else:
+        package = folder / "tree"
+        _extract(source, package)
+        python = _environment(folder, first=package)
+    command = (python, str(_WORKER), os.path.abspath(bundle), "--device", device)
+    return Side(Path(source).name, command, package=str(package), variables=_own_variables())
+
+
+def is_package(source: str) -> bool:
+    """Whether `source` names an edgevision to compare, and not a bundle."""
+    return source.endswith(".whl") or not os.path.isdir(source)
+
+
+def _environment(folder: Path, *, first: Path | None = None) -> str:
+    """Make a virtual environment over the packages of this one; return its interpreter."""
+    home = folder / "env"
+    venv.create(home, with_pip=False, symlinks=True)
+    (site,) = home.glob("lib/python*/site-packages")
+    paths = [] if first is None else [str(first)]
+    known = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+    (site / "edgevision-bench.pth").write_text("\n".join([*paths, *sorted(known)]) + "\n")
+    return str(home / "bin" / "python")
+
+
+def _install(python: str, wheel: str) -> None:
+    if not os.path.isfile(wheel):
+        raise FileReadError(f"there is no wheel '{wheel}'")
+    pip = [sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check"]
+    done = subprocess.run(
+        [*pip, "install", "--quiet", "--no-deps", "--no-index", "--ignore-installed", wheel],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RunError(f"'{wheel}' cannot be installed: {done.stderr.strip()}")
+
+
+def _extract(revision: str, target: Path) -> None:
+    """Write the package as it is in a git revision."""
+    asked = ["rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"]
+    commit = _git(asked)
+    archived = _git(["archive", "--format=tar", commit.decode().strip(), "edgevision"])
+    if not archived:
+        raise FileReadError(
+            f"'{revision}' is no bundle, no wheel, no interpreter, and no git revision with an "
+            "edgevision/ in it. For a revision stand in its repository"
+        )
+    with tarfile.open(fileobj=io.BytesIO(archived)) as archive:
+        archive.extractall(target, filter="data")
+
+
+def _git(arguments: Sequence[str]) -> bytes:
+    """Return what git says at the top of the repository around here, nothing if it fails."""
+    asked = ["git", "rev-parse", "--show-toplevel"]
+    try:
+        top = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
+        told = subprocess.run(
+            ["git", *arguments], capture_output=True, check=False, cwd=top or None
+        )
+    except FileNotFoundError:
+        raise FileReadError("git is not installed, so there are no revisions here") from None
+    return b"" if told.returncode else told.stdout
+
+
+def _own_variables() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in _MISLEADING}

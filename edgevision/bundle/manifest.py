@@ -1,0 +1,433 @@
+"""The manifest of a bundle: dataclasses, and their JSON with every field checked on the way in.
+
+The JSON is hostile until `Manifest.from_json` returned. No clock and no machine name goes in: the
+same inputs give the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar, cast
+
+from edgevision.bundle.parity import Tolerance
+from edgevision.bundle.targets import Flavour
+from edgevision.bundle.tensors import DType, ShapeProfile, TensorSpec
+from edgevision.errors import BundleFormatError
+
+SCHEMA = 1
+"""Version of the manifest's form; a reader refuses any other."""
+
+MAX_BYTES = 1 << 20
+"""Largest manifest that is read at all."""
+
+MAX_FILE_BYTES = 1 << 32
+"""Largest file that a manifest may list."""
+
+JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
+Settings = Mapping[str, JsonValue]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_PATH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*){0,7}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+# Control characters would reach terminals, reversed text hides what a command is, and half a
+# surrogate pair cannot be written out again.
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_MAX_DEPTH = 32
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """A file of the bundle: its path inside, size and SHA-256."""
+
+    path: str
+    size_bytes: int
+    sha256: str
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        _match(_PATH, self.path, "file path")
+        _match(_SHA256, self.sha256, f"sha256 of {self.path}")
+        if not 0 <= self.size_bytes <= MAX_FILE_BYTES:
+            raise BundleFormatError(
+                f"manifest: '{self.path}' has {self.size_bytes} bytes; expected 0 to "
+                f"{MAX_FILE_BYTES}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """What one target runs for a stage, or the command that makes it there.
+
+    Attributes:
+        target: name of the target.
+        flavour: the runtime that executes it.
+        path: the file inside the bundle; None while pending.
+        version: version of the builder that made it; empty while pending.
+        sm: CUDA compute capabilities it runs on; empty where none is needed.
+        reason: why it is pending; empty once built.
+        command: what finishes it on the target; empty once built.
+    """
+
+    target: str
+    flavour: Flavour
+    path: str | None
+    version: str = ""
+    sm: tuple[str, ...] = ()
+    reason: str = ""
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        _match(_NAME, self.target, "target name")
+        if self.path is not None:
+            _match(_PATH, self.path, "artifact path")
+        elif not self.command:
+            raise BundleFormatError(f"manifest: artifact '{self.target}' has no path, no command")
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether it must still be built on the target."""
+        return self.path is None
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One graph of the model, and what each target runs for it.
+
+    Attributes:
+        name: the stage's name, e.g. "main".
+        graph: path of the ONNX file that every engine is built from.
+        inputs: what goes in, in order.
+        outputs: what comes out, in order.
+        profiles: bounds of the dynamic inputs, by name.
+        tolerances: how far an artifact may be from the golden outputs, by output name; what
+            follows from other outputs has none.
+        artifacts: one per target.
+    """
+
+    name: str
+    graph: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    tolerances: Mapping[str, Tolerance]
+    profiles: Mapping[str, ShapeProfile] = field(default_factory=dict)
+    artifacts: tuple[Artifact, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        _match(_NAME, self.name, "stage name")
+        _match(_PATH, self.graph, "graph path")
+        names = [spec.name for spec in (*self.inputs, *self.outputs)]
+        if not self.inputs or not self.outputs or len(set(names)) != len(names):
+            raise BundleFormatError(f"manifest: stage '{self.name}' has bad tensors: {names}")
+        if not self.tolerances or self.tolerances.keys() - {spec.name for spec in self.outputs}:
+            raise BundleFormatError(
+                f"manifest: stage '{self.name}' has tolerances for {sorted(self.tolerances)}, "
+                f"expected some of its outputs"
+            )
+        for spec in self.inputs:
+            profile = self.profiles.get(spec.name)
+            shapes = (profile.minimum, profile.optimum, profile.maximum) if profile else ()
+            if (spec.is_dynamic and not profile) or not all(map(spec.accepts, shapes)):
+                raise BundleFormatError(f"manifest: no fitting profile for {spec}")
+        targets = [artifact.target for artifact in self.artifacts]
+        if len(set(targets)) != len(targets):
+            raise BundleFormatError(f"manifest: stage '{self.name}' names a target twice")
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Everything a bundle says of itself.
+
+    Attributes:
+        name: the model's name.
+        task: which task decodes the outputs, e.g. "semantic".
+        precision: "fp32", "fp16" or "int8".
+        settings: the task's own settings, checked by the task.
+        stages: the graphs, in the order in which they run.
+        files: every file of the bundle but the manifest; the writer fills it in.
+        provenance: where it came from: source, weights' hash, package versions.
+    """
+
+    name: str
+    task: str
+    precision: str
+    settings: Settings
+    stages: tuple[Stage, ...]
+    files: tuple[FileEntry, ...]
+    provenance: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check the fields and what they say of each other."""
+        for what, text in (("name", self.name), ("task", self.task), ("precision", self.precision)):
+            _match(_NAME, text, what)
+        listed = {entry.path for entry in self.files}
+        # Names that differ in case alone are one file on some of the media that bundles travel on.
+        own = {"manifest.json", "signature.json"}  # written by the bundle, listed by nobody
+        if len({path.lower() for path in listed} | own) != len(self.files) + len(own):
+            raise BundleFormatError("manifest: a file is listed twice")
+        if not self.stages or len({s.name for s in self.stages}) != len(self.stages):
+            raise BundleFormatError("manifest: stages are missing or share a name")
+
+    @property
+    def proof(self) -> str:
+        """As what outputs are compared: the task's, or the tensors of one stage of several."""
+        return self.task if len(self.stages) == 1 else "stages"
+
+    def used_paths(self) -> list[str]:
+        """Return the paths that stages and artifacts refer to."""
+        return [
+            path
+            for stage in self.stages
+            for path in (stage.graph, *(a.path for a in stage.artifacts if a.path is not None))
+        ]
+
+    def to_json(self) -> str:
+        """Return the manifest as JSON, keys in a fixed order."""
+        return json.dumps(_manifest_json(self), indent=1, ensure_ascii=False) + "\n"
+
+    @staticmethod
+    def from_json(text: str) -> Manifest:
+        """Read a manifest.
+
+        Raises:
+            BundleFormatError: it is no manifest of this schema.
+        """
+        try:
+            parsed = json.loads(text, object_pairs_hook=_object)
+            _check_value(parsed, depth=0)
+        except (ValueError, RecursionError) as error:
+            raise BundleFormatError(f"manifest.json is not JSON: {error}") from error
+        reader = _Reader(parsed, "manifest")
+        schema = reader.integer("schema")
+        if schema != SCHEMA:
+            raise BundleFormatError(
+                f"manifest: schema {schema}, this edgevision reads {SCHEMA}. "
+                "Install the edgevision that made the bundle, or build it again."
+            )
+        try:
+            manifest = _manifest_from(reader)
+        except ValueError as error:
+            raise BundleFormatError(f"manifest: {str(error)[:400]}") from error
+        listed = {entry.path for entry in manifest.files}
+        for path in manifest.used_paths():
+            if path not in listed:
+                raise BundleFormatError(f"manifest: '{path}' is used but not listed")
+        return manifest
+
+
+def _match(pattern: re.Pattern[str], text: str, what: str) -> None:
+    if not pattern.fullmatch(text) or len(text) > 255:
+        raise BundleFormatError(f"manifest: bad {what} {text[:80]!r}")
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise ValueError("an object has the same key twice")
+    return fields
+
+
+def _check_value(value: object, depth: int) -> None:
+    """Refuse what JSON allows and nobody downstream expects: in `settings` no reader is typed."""
+    if depth > _MAX_DEPTH:
+        raise ValueError(f"nested deeper than {_MAX_DEPTH}")
+    if isinstance(value, str) and _UNPRINTABLE.search(value):
+        raise ValueError(f"unprintable characters in {value[:80]!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value} is no number")
+    if isinstance(value, int) and abs(value) >= 1 << 63:
+        raise ValueError("an integer of more than 64 bits")
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _check_value(key, depth + 1)
+            _check_value(inner, depth + 1)
+    elif isinstance(value, list):
+        for inner in value:
+            _check_value(inner, depth + 1)
+
+
+class _Reader:
+    """Typed access to one JSON object; every miss names its place."""
+
+    def __init__(self, value: object, place: str) -> None:
+        if not isinstance(value, dict):
+            raise BundleFormatError(f"{place}: expected an object, got {type(value).__name__}")
+        self.fields = cast(dict[str, object], value)
+        self.place = place
+
+    def _get(self, key: str, kind: type[_T]) -> _T:
+        value = self.fields.get(key)
+        # bool is an int to isinstance, but not in JSON.
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            found = "nothing" if key not in self.fields else type(value).__name__
+            raise BundleFormatError(f"{self.place}.{key}: expected {kind.__name__}, got {found}")
+        return value
+
+    def text(self, key: str) -> str:
+        return self._get(key, str)
+
+    def integer(self, key: str) -> int:
+        return self._get(key, int)
+
+    def number(self, key: str) -> float:
+        value = self.fields.get(key)
+        return float(self._get(key, int) if isinstance(value, int) else self._get(key, float))
+
+    def array(self, key: str, read: Callable[[object, str], _T]) -> tuple[_T, ...]:
+        values = self._get(key, list)
+        return tuple(read(v, f"{self.place}.{key}[{i}]") for i, v in enumerate(values))
+
+    def mapping(self, key: str) -> dict[str, object]:
+        return cast(dict[str, object], self._get(key, dict))
+
+    def optional_text(self, key: str) -> str | None:
+        return None if self.fields.get(key) is None else self.text(key)
+
+
+def _text(value: object, place: str) -> str:
+    if not isinstance(value, str):
+        raise BundleFormatError(f"{place}: expected str, got {type(value).__name__}")
+    return value
+
+
+def _dimension(value: object, place: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value >= 1 << 31:
+        raise BundleFormatError(f"{place}: expected an extent, got {value!r:.40}")
+    return value
+
+
+def spec_from_json(value: object, place: str) -> TensorSpec:
+    """Read a tensor description; `place` names it in errors."""
+    r = _Reader(value, place)
+    return TensorSpec(r.text("name"), DType(r.text("dtype")), r.array("shape", _dimension))
+
+
+def spec_to_json(spec: TensorSpec) -> JsonValue:
+    """Return a tensor description as JSON."""
+    return {"name": spec.name, "dtype": spec.dtype.value, "shape": list(spec.shape)}
+
+
+def profile_from_json(value: object, place: str) -> ShapeProfile:
+    """Read a shape profile; `place` names it in errors."""
+    r = _Reader(value, place)
+    return ShapeProfile(
+        r.array("minimum", _dimension),
+        r.array("optimum", _dimension),
+        r.array("maximum", _dimension),
+    )
+
+
+def profile_to_json(profile: ShapeProfile) -> JsonValue:
+    """Return a shape profile as JSON."""
+    return {
+        "minimum": list(profile.minimum),
+        "optimum": list(profile.optimum),
+        "maximum": list(profile.maximum),
+    }
+
+
+def _artifact(value: object, place: str) -> Artifact:
+    r = _Reader(value, place)
+    return Artifact(
+        target=r.text("target"),
+        flavour=Flavour(r.text("flavour")),
+        path=r.optional_text("path"),
+        version=r.text("version"),
+        sm=r.array("sm", _text),
+        reason=r.text("reason"),
+        command=r.text("command"),
+    )
+
+
+def _artifact_json(artifact: Artifact) -> JsonValue:
+    return {
+        "target": artifact.target,
+        "flavour": artifact.flavour.value,
+        "path": artifact.path,
+        "version": artifact.version,
+        "sm": list(artifact.sm),
+        "reason": artifact.reason,
+        "command": artifact.command,
+    }
+
+
+def _tolerance(value: object, place: str) -> Tolerance:
+    r = _Reader(value, place)
+    return Tolerance(r.number("max_abs"), r.number("max_mismatch_share"))
+
+
+def _tolerance_json(tolerance: Tolerance) -> JsonValue:
+    return {
+        "max_abs": tolerance.max_abs,
+        "max_mismatch_share": tolerance.max_mismatch_share,
+    }
+
+
+def _stage(value: object, place: str) -> Stage:
+    r = _Reader(value, place)
+    tolerances, profiles = r.mapping("tolerances"), r.mapping("profiles")
+    return Stage(
+        name=r.text("name"),
+        graph=r.text("graph"),
+        inputs=r.array("inputs", spec_from_json),
+        outputs=r.array("outputs", spec_from_json),
+        tolerances={
+            k: _tolerance(v, f"{place}.tolerances.{k[:64]}") for k, v in tolerances.items()
+        },
+        profiles={
+            k: profile_from_json(v, f"{place}.profiles.{k[:64]}") for k, v in profiles.items()
+        },
+        artifacts=r.array("artifacts", _artifact),
+    )
+
+
+def _stage_json(stage: Stage) -> JsonValue:
+    return {
+        "name": stage.name,
+        "graph": stage.graph,
+        "inputs": [spec_to_json(s) for s in stage.inputs],
+        "outputs": [spec_to_json(s) for s in stage.outputs],
+        "tolerances": {k: _tolerance_json(v) for k, v in sorted(stage.tolerances.items())},
+        "profiles": {k: profile_to_json(v) for k, v in sorted(stage.profiles.items())},
+        "artifacts": [_artifact_json(a) for a in stage.artifacts],
+    }
+
+
+def _file(value: object, place: str) -> FileEntry:
+    r = _Reader(value, place)
+    return FileEntry(r.text("path"), r.integer("size_bytes"), r.text("sha256"))
+
+
+def _manifest_from(r: _Reader) -> Manifest:
+    provenance = r.mapping("provenance")
+    return Manifest(
+        name=r.text("name"),
+        task=r.text("task"),
+        precision=r.text("precision"),
+        settings=cast(Settings, r.mapping("settings")),
+        stages=r.array("stages", _stage),
+        files=r.array("files", _file),
+        provenance={k: _text(v, f"manifest.provenance.{k[:64]}") for k, v in provenance.items()},
+    )
+
+
+def _manifest_json(manifest: Manifest) -> JsonValue:
+    files: list[JsonValue] = [
+        {"path": f.path, "size_bytes": f.size_bytes, "sha256": f.sha256} for f in manifest.files
+    ]
+    return {
+        "schema": SCHEMA,
+        "name": manifest.name,
+        "task": manifest.task,
+        "precision": manifest.precision,
+        "settings": dict(manifest.settings),
+        "provenance": dict(sorted(manifest.provenance.items())),
+        "stages": [_stage_json(s) for s in manifest.stages],
+        "files": files,
+    }

@@ -1,0 +1,225 @@
+"""Engines that were finished on this machine, beside the bundle, with the record that proves each.
+
+For `road.ev` they lie in `road.ev.engines/TARGET/`: an engine a stage, and `record.json`, written
+last. The record binds them to the bundle by the SHA-256 of its manifest, to the machine by name and
+versions, and to their own bytes; and says whether the golden vectors, and the task's metric, passed
+on that very engine. A bundle may be signed: nothing is ever added to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from edgevision.bundle.directory import Bundle
+from edgevision.bundle.manifest import MAX_FILE_BYTES
+from edgevision.bundle.targets import Flavour
+from edgevision.errors import BundleIntegrityError
+
+RECORD = "record.json"
+
+_SCHEMA = 1
+_MAX_BYTES = 1 << 20
+_KINDS: dict[str, tuple[type, ...]] = {
+    "target": (str,), "flavour": (str,), "version": (str,), "machine": (str,), "date": (str,),
+    "manifest_sha256": (str,), "passed": (bool,), "reason": (str,), "version_compatible": (bool,),
+    "parity": (list,), "score": (dict,), "stages": (list,),
+}  # fmt: skip
+_STAGE_KINDS: dict[str, tuple[type, ...]] = {
+    "name": (str,), "file": (str,), "sha256": (str,), "size_bytes": (int,), "seconds": (float, int),
+    "layers": (dict, type(None)),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFile:
+    """A stage's engine.
+
+    Attributes:
+        name: the stage.
+        file: its file in the record's folder.
+        sha256: of its bytes.
+        size_bytes: its size.
+        seconds: how long it took to build, the next build's best guess.
+        layers: layers by the type they compute in, by the engine's own inspector; None if it
+            offers none.
+    """
+
+    name: str
+    file: str
+    sha256: str
+    size_bytes: int
+    seconds: float
+    layers: Mapping[str, int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What was finished for a target, on what, and whether it proved fit.
+
+    Attributes:
+        target: the target's name.
+        flavour: the runtime that executes it.
+        version: the builder's version.
+        machine: what it is bound to, see `machine_name`.
+        date: when, UTC.
+        manifest_sha256: of the bundle that it belongs to.
+        passed: whether it may be used.
+        reason: why not; empty if it passed.
+        version_compatible: whether later TensorRT versions run it, too.
+        parity: the golden vectors' reports, a line each.
+        score: the task's figures on the engine, by name; empty if none were asked for.
+        stages: the engines.
+    """
+
+    target: str
+    flavour: Flavour
+    version: str
+    machine: str
+    date: str
+    manifest_sha256: str
+    passed: bool
+    reason: str
+    version_compatible: bool
+    parity: tuple[str, ...]
+    score: Mapping[str, float]
+    stages: tuple[EngineFile, ...]
+
+    def to_json(self) -> str:
+        """Return it as JSON."""
+        told = {"schema": _SCHEMA, **asdict(self), "flavour": self.flavour.value}
+        return json.dumps(told, indent=1, allow_nan=False) + "\n"
+
+    @staticmethod
+    def from_json(content: bytes) -> Record:
+        """Read what `to_json` wrote.
+
+        Raises:
+            ValueError: it is anything else; says what.
+        """
+        told = json.loads(content)
+        if not isinstance(told, dict) or told.pop("schema", None) != _SCHEMA:
+            raise ValueError("it is of another schema")
+        fields = _fields(told, _KINDS)
+        stages = tuple(EngineFile(**_fields(stage, _STAGE_KINDS)) for stage in fields["stages"])
+        for stage in stages:
+            if "/" in stage.file or stage.file in (".", "..") or stage.size_bytes < 0:
+                raise ValueError(f"stage '{stage.name[:40]}' has no sound file")
+        fields |= {"stages": stages, "flavour": Flavour(fields["flavour"])}
+        return Record(**{**fields, "parity": tuple(map(str, fields["parity"]))})
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A folder of finished engines, and what speaks against using it.
+
+    Attributes:
+        folder: where it lies.
+        record: what it says of itself; None if it has none that can be read.
+        fault: why its record proves nothing here; empty if it does.
+        command: what finishes it anew.
+    """
+
+    folder: Path
+    record: Record | None
+    fault: str
+    command: str
+
+    def read(self, stage: str) -> bytes:
+        """Return a stage's engine, compared with the record.
+
+        Raises:
+            BundleIntegrityError: it is missing, was changed, or is another user's.
+        """
+        assert self.record is not None
+        found = next((f for f in self.record.stages if f.name == stage), None)
+        if found is None:
+            raise BundleIntegrityError(f"'{self.folder}' has no engine of stage '{stage}'.")
+        try:
+            data = _read(self.folder / found.file, MAX_FILE_BYTES)
+        except OSError as error:
+            raise BundleIntegrityError(
+                f"the engine {self.folder / found.file} cannot be read: {error.strerror or error}."
+            ) from error
+        if (len(data), hashlib.sha256(data).hexdigest()) != (found.size_bytes, found.sha256):
+            raise BundleIntegrityError(
+                f"the engine {self.folder / found.file} is not the one that was proven: its bytes "
+                "were changed."
+            )
+        return data
+
+
+def engines_folder(bundle: Path, chosen: str | os.PathLike[str] | None = None) -> Path:
+    """Return where the engines finished for a bundle lie: beside it, or where the caller says."""
+    return Path(chosen) if chosen is not None else bundle.with_name(f"{bundle.name}.engines")
+
+
+def finished(bundle: Bundle, folder: Path, machine: Callable[[Flavour], str]) -> list[Finished]:
+    """Return every target's engines in `folder`, with what speaks against each."""
+    try:
+        names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+    except OSError:
+        return []
+    found = [name for name in names if not name.startswith(".")]
+    return [_examined(bundle, folder / name, machine) for name in found]
+
+
+def finish_command(bundle: Path, target: str, engines: Path | None = None) -> str:
+    """Return what a person types to finish a target's engines."""
+    elsewhere = engines is not None and engines != engines_folder(bundle)
+    return f"edgevision build {bundle} --target {target}" + (
+        f" --engines {engines}" if elsewhere else ""
+    )
+
+
+def _examined(bundle: Bundle, folder: Path, machine: Callable[[Flavour], str]) -> Finished:
+    command = finish_command(bundle.root, folder.name, folder.parent)
+    try:
+        record = Record.from_json(_read(folder / RECORD, _MAX_BYTES))
+    except FileNotFoundError:
+        return Finished(folder, None, "it has no record: the build was not finished", command)
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        return Finished(folder, None, f"its record cannot be read: {error}", command)
+    return Finished(folder, record, _fault(bundle, folder, record, machine), command)
+
+
+def _fault(bundle: Bundle, folder: Path, record: Record, machine: Callable[[Flavour], str]) -> str:
+    if record.target != folder.name:
+        return f"its record is of target '{record.target}'"
+    if record.manifest_sha256 != bundle.manifest_sha256:
+        return "it was finished for another version of this bundle"
+    if record.machine != (here := machine(record.flavour)):
+        return f"it was finished on another machine: {record.machine}; this is {here}"
+    if not record.passed:
+        return f"it did not pass: {record.reason}"
+    if {f.name for f in record.stages} != {stage.name for stage in bundle.manifest.stages}:
+        return "it does not have an engine for every stage"
+    return ""
+
+
+def _fields(told: Any, kinds: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
+    if not isinstance(told, dict) or set(told) != set(kinds):
+        raise ValueError(f"expected the fields {', '.join(kinds)}")
+    for key, expected in kinds.items():
+        if type(told[key]) not in expected:
+            raise ValueError(f"{key}: expected {expected[0].__name__}")
+    return dict(told)
+
+
+def _read(path: Path, limit_bytes: int) -> bytes:
+    """Read a plain file of this user's or root's, never through a link."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid not in (0, os.geteuid()):
+            raise PermissionError(1, "it is no plain file of this user's")
+        content = file.read(limit_bytes + 1)
+    if len(content) > limit_bytes:
+        raise ValueError(f"it is larger than {limit_bytes} bytes")
+    return content

@@ -1,0 +1,265 @@
+"""Who made a bundle: an Ed25519 signature over its manifest, and so over every file that it lists.
+
+`signature.json` is the one file of a bundle that its manifest does not list. It signs the
+manifest's SHA-256 and a version that only grows, so that an older bundle, soundly signed once, can
+be refused. What it does not protect is in docs/adr/0011. Source: RFC 8032, pure Ed25519.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from edgevision._optional import require
+from edgevision.bundle.directory import SIGNATURE, Bundle
+from edgevision.errors import FileReadError, SignatureError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+        Ed25519PrivateKey,
+        Ed25519PublicKey,
+    )
+
+PASSPHRASE = "EDGEVISION_KEY_PASSPHRASE"
+
+_DOMAIN = b"edgevision bundle signature 1\0"
+_MAX_VERSION = (1 << 63) - 1
+_MAX_KEY_BYTES = 16 << 10
+_HEX = set("0123456789abcdef")
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What `signature.json` says.
+
+    Attributes:
+        key: the first 16 hex digits of the SHA-256 of the public key's 32 bytes.
+        version: grows with each release; what roll-back protection compares.
+        signature: the 64 bytes as 128 hex digits.
+    """
+
+    key: str
+    version: int
+    signature: str
+
+    def to_bytes(self) -> bytes:
+        """Return the file's content; there is one way to write it."""
+        told = {"algorithm": "ed25519", "key": self.key, "schema": 1, "signature": self.signature}
+        return (json.dumps({**told, "version": self.version}, sort_keys=True) + "\n").encode()
+
+    @staticmethod
+    def from_bytes(content: bytes) -> Signature:
+        """Read what `to_bytes` wrote, byte for byte.
+
+        Raises:
+            SignatureError: it is anything else.
+        """
+        try:
+            told = json.loads(content)
+            found = Signature(told["key"], told["version"], told["signature"])
+            is_sound = (
+                type(found.version) is int
+                and 1 <= found.version <= _MAX_VERSION
+                and _is_hex(found.key, 16)
+                and _is_hex(found.signature, 128)
+                and found.to_bytes() == content
+            )
+        except (ValueError, KeyError, TypeError, RecursionError):
+            is_sound = False
+        if not is_sound:
+            raise SignatureError(
+                f"{SIGNATURE} is not as `edgevision sign` writes it. Get the bundle again from "
+                "where it was signed"
+            )
+        return found
+
+
+def keygen(name: PathLike) -> tuple[Path, Path]:
+    """Make a key pair, NAME.key for this user alone and NAME.pub; returns both paths.
+
+    With EDGEVISION_KEY_PASSPHRASE set, the private key is encrypted by it.
+
+    Raises:
+        FileReadError: one of the files is there already, or cannot be written.
+        MissingDependencyError: cryptography is not installed.
+    """
+    ed25519, serialization = _crypto()
+    private = ed25519.Ed25519PrivateKey.generate()
+    kept = serialization.Encoding.PEM
+    secret = private.private_bytes(
+        kept, serialization.PrivateFormat.PKCS8, _encryption(serialization)
+    )
+    public = private.public_key().public_bytes(
+        kept, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    paths = Path(f"{os.fspath(name)}.key"), Path(f"{os.fspath(name)}.pub")
+    if there := [str(path) for path in paths if os.path.lexists(path)]:
+        raise FileReadError(
+            f"{' and '.join(there)} is there already and is not replaced: bundles may be signed "
+            "with it. Choose another name"
+        )
+    for path, content, mode in ((paths[0], secret, 0o600), (paths[1], public, 0o644)):
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+        except OSError as error:
+            raise FileReadError(f"could not write '{path}': {error.strerror}") from error
+    return paths
+
+
+def sign(bundle: PathLike, key: PathLike, *, version: int | None = None) -> Signature:
+    """Sign the bundle at a path in place; its hashes are checked first.
+
+    Args:
+        bundle: the bundle's directory.
+        key: the private key's file.
+        version: at least that of a signature that is there; one more than it by default.
+
+    Raises:
+        BundleError: it is no sound bundle, or the signature could not be written.
+        FileReadError: the key's file cannot be read, or holds no Ed25519 key.
+        SignatureError: the version is below the one that is signed already.
+        MissingDependencyError: cryptography is not installed.
+    """
+    opened = Bundle.open(bundle)
+    before = Signature.from_bytes(opened.signature).version if opened.signature else 0
+    version = before + 1 if version is None else version
+    if not 1 <= version <= _MAX_VERSION:
+        raise ValueError(f"version: got {version}, expected 1 or more")
+    if version < before:
+        raise SignatureError(
+            f"'{opened.root}' is signed as version {before} already, and {version} is lower: a "
+            "device that saw it would refuse the new one. Give a higher version"
+        )
+    private = _private_key(Path(key))
+    made = private.sign(_message(opened.manifest_sha256, version))
+    signature = Signature(key_id(private.public_key()), version, made.hex())
+    opened.write_signature(signature.to_bytes())
+    return signature
+
+
+def check_signature(bundle: Bundle, key: PathLike, *, minimum_version: int = 0) -> Signature:
+    """Return the signature of an open bundle if `key` made it and it is new enough.
+
+    Raises:
+        SignatureError: it is unsigned, signed by another key, changed since, or too old.
+        FileReadError: the key's file cannot be read, or holds no Ed25519 public key.
+        MissingDependencyError: cryptography is not installed.
+    """
+    public = _public_key(Path(key))
+    if bundle.signature is None:
+        raise SignatureError(
+            f"'{bundle.root}' is not signed. Sign it where it was made: edgevision sign "
+            f"{bundle.root.name} --key NAME.key"
+        )
+    found = Signature.from_bytes(bundle.signature)
+    if found.key != key_id(public):
+        raise SignatureError(
+            f"'{bundle.root}' is signed by key {found.key}, '{os.fspath(key)}' is key "
+            f"{key_id(public)}. Give the key that belongs to it, or do not trust it"
+        )
+    invalid = require("cryptography.exceptions", extra="sign").InvalidSignature
+    try:
+        public.verify(
+            bytes.fromhex(found.signature), _message(bundle.manifest_sha256, found.version)
+        )
+    except invalid as error:
+        raise SignatureError(
+            f"'{bundle.root}' is not what key {found.key} signed: its manifest or its version was "
+            "changed afterwards. Do not use it; get it again from where it was signed"
+        ) from error
+    if found.version < minimum_version:
+        raise SignatureError(
+            f"'{bundle.root}' is version {found.version}, below the minimum {minimum_version}: it "
+            "was soundly signed, and is older than what this device may run"
+        )
+    return found
+
+
+def key_id(public: Ed25519PublicKey) -> str:
+    """Return the name by which signatures call a key."""
+    return hashlib.sha256(public.public_bytes_raw()).hexdigest()[:16]
+
+
+def _message(manifest_sha256: str, version: int) -> bytes:
+    return _DOMAIN + version.to_bytes(8, "big") + bytes.fromhex(manifest_sha256)
+
+
+def _private_key(path: Path) -> Ed25519PrivateKey:
+    ed25519, serialization = _crypto()
+    content = _read_key(path, is_private=True)
+    passphrase = os.environ.get(PASSPHRASE)
+    try:
+        key = serialization.load_pem_private_key(
+            content, passphrase.encode() if passphrase else None
+        )
+    except TypeError as error:  # encrypted and no passphrase, or the other way round
+        raise FileReadError(
+            f"'{path}' cannot be opened: {error}. Set {PASSPHRASE} if, and only if, it is encrypted"
+        ) from error
+    except ValueError as error:
+        raise FileReadError(
+            f"'{path}' is no private key, or {PASSPHRASE} is wrong. `edgevision keygen NAME` makes "
+            "one"
+        ) from error
+    if not isinstance(key, ed25519.Ed25519PrivateKey):
+        raise FileReadError(f"'{path}' is no Ed25519 key: `edgevision keygen NAME` makes one")
+    return cast("Ed25519PrivateKey", key)
+
+
+def _public_key(path: Path) -> Ed25519PublicKey:
+    ed25519, serialization = _crypto()
+    content = _read_key(path, is_private=False)
+    try:
+        key = serialization.load_pem_public_key(content)
+    except ValueError as error:
+        raise FileReadError(
+            f"'{path}' is no public key. `edgevision keygen NAME` writes one as NAME.pub"
+        ) from error
+    if not isinstance(key, ed25519.Ed25519PublicKey):
+        raise FileReadError(f"'{path}' is no Ed25519 key: `edgevision keygen NAME` makes one")
+    return cast("Ed25519PublicKey", key)
+
+
+def _read_key(path: Path, *, is_private: bool) -> bytes:
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            content = file.read(_MAX_KEY_BYTES + 1)
+    except OSError as error:
+        raise FileReadError(f"the key '{path}' cannot be read: {error.strerror}") from error
+    if is_private and stat.S_IMODE(mode) & 0o077:
+        raise FileReadError(
+            f"'{path}' can be read by others (mode {stat.S_IMODE(mode):o}), so it is no secret: "
+            f"chmod 600 {path}, or make another key"
+        )
+    if len(content) > _MAX_KEY_BYTES:
+        raise FileReadError(f"'{path}' is larger than {_MAX_KEY_BYTES} bytes: no key")
+    return content
+
+
+def _crypto() -> tuple[Any, Any]:
+    primitives = "cryptography.hazmat.primitives"
+    return (
+        require(f"{primitives}.asymmetric.ed25519", extra="sign"),
+        require(f"{primitives}.serialization", extra="sign"),
+    )
+
+
+def _encryption(serialization: Any) -> Any:
+    passphrase = os.environ.get(PASSPHRASE)
+    if not passphrase:
+        return serialization.NoEncryption()
+    return serialization.BestAvailableEncryption(passphrase.encode())
+
+
+def _is_hex(text: object, length: int) -> bool:
+    return isinstance(text, str) and len(text) == length and set(text) <= _HEX

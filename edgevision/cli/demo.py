@@ -1,0 +1,195 @@
+"""The demo: a shipped net becomes an INT8 bundle, segments street photos, and reports on itself."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import statistics
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from edgevision._optional import require
+from edgevision.engines.summary import BuildSummary
+from edgevision.errors import FileReadError
+from edgevision.metrics.baselines import ColourVotes, Method
+from edgevision.progress import Progress, silent
+from edgevision.runtime.files.batch import save_pictures
+from edgevision.runtime.load import load
+from edgevision.runtime.model import Model
+from edgevision.tasks.camera import ClassLabel
+from edgevision.tasks.frames import list_images, read_image, resize
+from edgevision.tasks.semantic import SemanticResult, SemanticTask
+
+Image = npt.NDArray[np.uint8]
+
+_NET = "unet-camvid"
+_REPEATS = 5
+_CLASSICAL_PHOTOS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class DemoReport:
+    """What the demo made: the INT8 build, the report's page and the overlay pictures."""
+
+    summary: BuildSummary
+    page: Path
+    pictures: tuple[Path, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One photo in the report; pictures as data URIs."""
+
+    name: str
+    photo: str
+    overlay: str
+    difference: str
+    agreement: float
+    shares: str
+
+
+def run_demo(out: str | os.PathLike[str], *, progress: Progress = silent) -> DemoReport:
+    """Build, run and report into the folder `out`.
+
+    Raises:
+        FileReadError: the repository's checkpoint or photos are not on this machine.
+        MissingDependencyError: a package that the demo needs is not installed.
+    """
+    from edgevision.export.build import build
+    from edgevision.export.zoo import SegmenterCard, shipped_photos, zoo_entry
+
+    jinja2 = require("jinja2", extra="report")
+    photos = shipped_photos()
+    if photos is None:
+        raise FileReadError(
+            "the demo's photos come with the repository, not with the wheel: clone it, then "
+            "make demo"
+        )
+    entry = zoo_entry(_NET)
+    card = entry.card
+    assert isinstance(card, SegmenterCard)
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    plain = build(_NET, folder / "fp32.ev", evaluate=photos, progress=progress)
+    summary = build(
+        _NET,
+        folder / "int8.ev",
+        precision="int8",
+        calibration=photos,
+        evaluate=photos,
+        targets=["host-cpu", "rtx"],
+        progress=progress,
+    )
+    with load(plain.bundle) as fp32, load(summary.bundle) as int8:
+        rows, pictures, latency = _segment(fp32, int8, photos, folder, progress)
+        classical = _classical(fp32, photos, progress)
+        explained = int8.explain()
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("edgevision.cli", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    page = folder / "report.html"
+    html = environment.get_template("demo.html.jinja").render(
+        net=_NET,
+        metrics=entry.metrics,
+        scores=summary.scores,
+        sizes=_sizes(plain, summary),
+        latency=latency,
+        rows=rows,
+        classical=classical,
+        classes=[ClassLabel(name, color) for name, color in card.classes],
+        artifacts=summary.bundle.manifest.stages[0].artifacts,
+        explained=explained,
+        provenance=summary.bundle.manifest.provenance,
+    )
+    page.write_text(html, "utf-8")
+    return DemoReport(summary, page, tuple(pictures))
+
+
+def _segment(
+    fp32: Model, int8: Model, photos: Path, folder: Path, progress: Progress
+) -> tuple[list[_Row], list[Path], dict[str, float]]:
+    """Segment every photo by both nets in turn; return rows, overlays and median times in ms."""
+    images = list_images(photos)
+    rows, pictures = [], []
+    times_ms: dict[str, list[float]] = {"FP32": [], "INT8": []}
+    for done, path in enumerate(images):
+        progress("segmenting", done, len(images))
+        assert isinstance(int8.task, SemanticTask)
+        photo = resize(read_image(path), int8.task.frame_size)
+        wide, narrow = fp32(photo), int8(photo)
+        assert isinstance(wide, SemanticResult)
+        assert isinstance(narrow, SemanticResult)
+        for _ in range(_REPEATS):
+            for name, model in (("FP32", fp32), ("INT8", int8)):
+                times_ms[name].append(model(photo).timings.total_ms)
+        pictures.append(save_pictures(narrow, photo, folder / "pictures", path.stem))
+        differs = wide.mask != narrow.mask
+        rows.append(
+            _Row(
+                name=path.stem,
+                photo=_data_uri(photo),
+                overlay=_data_uri(narrow.overlay(photo)),
+                difference=_data_uri(_highlight(photo, differs)),
+                agreement=1 - float(differs.mean()),
+                shares=", ".join(f"{k} {v:.0%}" for k, v in list(narrow.shares().items())[:4]),
+            )
+        )
+    return rows, pictures, {name: statistics.median(times) for name, times in times_ms.items()}
+
+
+def _classical(net: Model, photos: Path, progress: Progress) -> list[dict[str, str]]:
+    """Segment two photos by each classical method, taught by the net on the other photos."""
+    assert isinstance(net.task, SemanticTask)
+    frames = [resize(read_image(path), net.task.frame_size) for path in list_images(photos)]
+    results = [net(frame) for frame in frames]
+    rows: list[dict[str, str]] = []
+    for shown in range(_CLASSICAL_PHOTOS):
+        progress("segmenting without a net", shown, _CLASSICAL_PHOTOS)
+        votes = ColourVotes(len(net.task.classes))
+        for index, (frame, result) in enumerate(zip(frames, results, strict=True)):
+            assert isinstance(result, SemanticResult)
+            if index != shown:
+                votes.add(frame, result.mask)
+        frame, result = frames[shown], results[shown]
+        assert isinstance(result, SemanticResult)
+        row = {"photo": _data_uri(frame), "net": _data_uri(result.overlay(frame))}
+        for method in get_args(Method):
+            other = replace(result, mask=votes.classify(frame, method))
+            row[method] = _data_uri(other.overlay(frame))
+        rows.append(row)
+    return rows
+
+
+def _sizes(plain: BuildSummary, summary: BuildSummary) -> dict[str, int]:
+    """Return the bytes of each file that a target would load."""
+    sizes = {"FP32 graph": plain.bundle.manifest, "INT8 graph": summary.bundle.manifest}
+    found = {}
+    for label, manifest in sizes.items():
+        by_path = {entry.path: entry.size_bytes for entry in manifest.files}
+        found[label] = by_path[manifest.stages[0].graph]
+        for artifact in manifest.stages[0].artifacts:
+            if artifact.path is not None:
+                found[f"{label.split()[0]} for {artifact.target}"] = by_path[artifact.path]
+    return found
+
+
+def _highlight(photo: Image, differs: npt.NDArray[np.bool_]) -> Image:
+    """Return the photo in dim grey with the pixels that differ in red."""
+    grey = (photo.mean(axis=2, keepdims=True) * 0.45).astype(np.uint8)
+    picture = np.repeat(grey, 3, axis=2)
+    picture[differs] = (255, 48, 48)
+    return picture
+
+
+def _data_uri(picture: Image) -> str:
+    image = require("PIL.Image", extra="media")
+    buffer = io.BytesIO()
+    image.fromarray(picture).save(buffer, "JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

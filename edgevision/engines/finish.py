@@ -1,0 +1,410 @@
+"""The last step, on the device: engines bound to this machine are built, proven and recorded.
+
+Each stage's graph is built in a child process (or taken from the cache, which is how a killed build
+goes on), the golden vectors and, if asked for, the task's metric run on that very engine, and only
+then is the record written that lets `load` use it. Everything lies beside the bundle.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgevision.bundle.directory import Bundle
+from edgevision.bundle.locking import try_lock
+from edgevision.bundle.manifest import Artifact, Stage
+from edgevision.bundle.parity import ParityReport
+from edgevision.bundle.record import (
+    RECORD,
+    EngineFile,
+    Finished,
+    Record,
+    engines_folder,
+    finish_command,
+    finished,
+)
+from edgevision.bundle.targets import Flavour, TargetProfile
+from edgevision.engines.artifacts import check_tensors
+from edgevision.engines.builder import BuildRequest, BuildResult, builder_for, unavailable
+from edgevision.engines.cache import EngineCache, cached_build, timing_cache_file
+from edgevision.engines.delivered import unmet
+from edgevision.errors import (
+    BundleError,
+    FileReadError,
+    ParityError,
+    TargetMismatchError,
+)
+from edgevision.machine.identity import machine_name
+from edgevision.machine.jetson import read_memory
+from edgevision.metrics.score import Result, score_task
+from edgevision.progress import Progress, silent
+from edgevision.runtime.device.cuda.device import cuda_device
+from edgevision.runtime.device.device import Device
+from edgevision.runtime.load import open_session, program_of
+from edgevision.runtime.model import Model, task_of
+from edgevision.runtime.options import RunOptions
+from edgevision.runtime.select import Selection, select
+from edgevision.runtime.session import Session
+from edgevision.runtime.verify import check_golden
+
+PathLike = str | os.PathLike[str]
+Image = npt.NDArray[np.uint8]
+
+# The most that the task's first figure may lie below the same graph's on ONNX Runtime.
+_MOST_LOST = 0.01
+# The builder gets this share of the free memory; the rest is for weights, the context and others.
+_SHARE_OF_FREE = 0.5
+_LEAST_WORKSPACE_BYTES = 256 << 20
+_POLL_S = 0.05
+_LOCK = ".lock"
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """What was finished.
+
+    Attributes:
+        folder: where the engines and the record lie.
+        record: what was proven.
+        seconds: how long each stage took now; empty if everything was there already.
+        cached: the stages that came from the cache.
+    """
+
+    folder: Path
+    record: Record
+    seconds: Mapping[str, float]
+    cached: tuple[str, ...]
+
+
+def finish(
+    bundle: Bundle,
+    target: TargetProfile,
+    *,
+    evaluate: PathLike | None = None,
+    engines: PathLike | None = None,
+    lean: bool = False,
+    cache: EngineCache | None = None,
+    progress: Progress = silent,
+) -> Finish:
+    """Build, prove and record the engines of a target that is bound to this machine.
+
+    What was finished before and is still sound is left as it is, unless it shall be evaluated.
+
+    Args:
+        bundle: an open bundle, which is not changed.
+        target: one that is not built everywhere.
+        evaluate: a labelled folder on which the engine is scored, see `edgevision.build`.
+        engines: where it goes; beside the bundle by default.
+        lean: build plans that the lean runtime and later TensorRT versions run.
+        cache: engines that were built before.
+        progress: told the phase, with the time it took so far and the last time.
+
+    Raises:
+        ValueError: the target is built everywhere, or its flavour has no lean runtime.
+        TargetMismatchError: this machine cannot build for it.
+        BuildError: an engine could not be built.
+        ParityError: an engine is not fit for use; its record says why, and it is never loaded.
+        BundleError: the folder cannot be written.
+    """
+    if target.built_here:
+        raise ValueError(f"'{target.name}' is built anywhere and lies in the bundle")
+    if lean and target.flavour is not Flavour.TRT:
+        raise ValueError(
+            f"lean: there is a lean runtime of TensorRT alone, not for '{target.name}'"
+        )
+    if reason := unavailable(target):
+        raise TargetMismatchError(
+            f"'{target.name}' cannot be finished on this machine: {reason}. On the machine that "
+            f"has it: {finish_command(bundle.root, target.name)}"
+        )
+    folder = engines_folder(bundle.root, engines) / target.name
+    with _locked(folder, progress):
+        before = next(
+            (f for f in finished(bundle, folder.parent, machine_name) if f.folder == folder), None
+        )
+        if before is not None and evaluate is None and _is_sound(before, target, lean=lean):
+            assert before.record is not None
+            return Finish(folder, before.record, {}, ())
+        last = {f.name: f.seconds for f in before.record.stages} if before and before.record else {}
+        work = _Work(bundle, target, folder, lean, cache, progress)
+        return work.run(last, evaluate)
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """One target's engines, step by step."""
+
+    bundle: Bundle
+    target: TargetProfile
+    folder: Path
+    lean: bool
+    cache: EngineCache | None
+    progress: Progress
+
+    def run(self, last_s: Mapping[str, float], evaluate: PathLike | None) -> Finish:
+        """Build, prove and record."""
+        (self.folder / RECORD).unlink(missing_ok=True)
+        device = None if self.target.flavour is Flavour.ORT else cuda_device()
+        workspace_bytes = _workspace_bytes(device)
+        files, results, reports = [], [], []
+        for stage in self.bundle.manifest.stages:
+            result = self._build(stage, workspace_bytes, last_s.get(stage.name))
+            results.append(result)
+            data = result.path.read_bytes()
+            files.append(_engine_file(stage.name, result, data))
+            reports += self._prove(stage, data, device)
+        # A CPU has no FP16 kernels, and few of INT8: what its graph asks for is proven, not met.
+        on_gpu = device is not None
+        wanted = self.bundle.manifest.precision if on_gpu else "fp32"
+        reason = _first_fault(wanted, reports, files)
+        score: dict[str, float] = {}
+        if evaluate is not None and not reason:
+            score, reason = self._score(evaluate, device)
+        record = self._record(results[0], files, reports, score, reason)
+        _write(self.folder / RECORD, record.to_json().encode())
+        if reason:
+            failed = next((report for report in reports if not report.passed), None)
+            raise ParityError(
+                f"the engine for '{self.target.name}' is not fit for use: {reason}. It is kept in "
+                f"{self.folder} to be looked at, and is never loaded",
+                report=failed,
+            )
+        names = [stage.name for stage in self.bundle.manifest.stages]
+        seconds = {n: r.seconds for n, r in zip(names, results, strict=True)}
+        cached = tuple(n for n, r in zip(names, results, strict=True) if r.cached)
+        return Finish(self.folder, record, seconds, cached)
+
+    def _build(
+        self, stage: Stage, workspace_bytes: int | None, last_s: float | None
+    ) -> BuildResult:
+        engine = self._engine(stage)
+        with _staged(engine) as partial:
+            graph = partial.with_suffix(".graph")
+            try:
+                graph.write_bytes(self.bundle.read(self._graph(stage)))
+                request = BuildRequest(
+                    graph,
+                    self.target,
+                    partial,
+                    stage.profiles,
+                    workspace_bytes=workspace_bytes,
+                    version_compatible=self.lean,
+                    timing_cache=timing_cache_file(self.cache, self.target.flavour),
+                )
+                told = _timed(self.progress, stage.name, last_s)
+                result = cached_build(request, told, cache=self.cache)
+            finally:
+                graph.unlink(missing_ok=True)
+            check_tensors(stage, result, self.target)
+        return replace(result, path=engine)
+
+    def _engine(self, stage: Stage) -> Path:
+        """Return where a stage's engine goes."""
+        suffix = "onnx" if self.target.flavour is Flavour.ORT else "plan"
+        return self.folder / f"{stage.name}.{suffix}"
+
+    def _graph(self, stage: Stage) -> str:
+        """Return the graph to build from: that of the CPU's own artifact, if there is one."""
+        if self.target.flavour is Flavour.ORT:
+            for artifact in stage.artifacts:
+                if artifact.flavour is Flavour.ORT and artifact.path is not None:
+                    return artifact.path
+        return stage.graph
+
+    def _prove(self, stage: Stage, data: bytes, device: Device | None) -> list[ParityReport]:
+        self.progress(f"{stage.name}: golden vectors", 0, 0)
+        inputs, outputs = self.bundle.golden(stage.name)
+        with self._session(stage, data, device) as session:
+            name = f"{stage.name}/{self.target.name}"
+            task = self.bundle.manifest.proof
+            return check_golden(session, stage, inputs, outputs, task=task, name=name)
+
+    def _session(self, stage: Stage, data: bytes, device: Device | None) -> Session:
+        options = RunOptions()
+        program = program_of(data, self.target.flavour, device, options)
+        return Session(program, stage.profiles, options)
+
+    def _score(self, folder: PathLike, device: Device | None) -> tuple[dict[str, float], str]:
+        """Return the engine's figures, and why they are too low beside ONNX Runtime's."""
+        manifest = self.bundle.manifest
+        if len(manifest.stages) != 1:
+            raise ValueError("evaluate: a captioner that speaks word by word is not scored here")
+        (stage,) = manifest.stages
+        task: Any = task_of(manifest, self.bundle.read)
+        data = self._engine(stage).read_bytes()
+        with contextlib.ExitStack() as stack:
+            forms: dict[str, Callable[[Image], Result]] = {}
+            if any(a.flavour is Flavour.ORT and not a.is_pending for a in stage.artifacts):
+                chosen = select(stage, device="cpu")
+                session = stack.enter_context(open_session(self.bundle, stage, chosen))
+                forms[chosen.artifact.target] = _predict(Model(manifest, session, chosen, task))
+            session = stack.enter_context(self._session(stage, data, device))
+            artifact = Artifact(self.target.name, self.target.flavour, stage.graph)
+            choice = Selection(artifact, device is not None, "just built", ())
+            forms[self.target.name] = _predict(Model(manifest, session, choice, task))
+            scores = score_task(task, forms, folder, self.progress)
+        figures = {k: v for k, v in scores[-1].figures().items() if v is not None}
+        (name, found), *_ = scores[-1].figures().items()
+        before = scores[0].figures()[name]
+        lost = 0.0 if found is None or before is None else before - found
+        if lost > _MOST_LOST:
+            return figures, f"{name} is {found:.4f}, {lost:.4f} below {scores[0].form}'s"
+        return figures, ""
+
+    def _record(
+        self,
+        first: BuildResult,
+        files: Sequence[EngineFile],
+        reports: Sequence[ParityReport],
+        score: Mapping[str, float],
+        reason: str,
+    ) -> Record:
+        return Record(
+            target=self.target.name,
+            flavour=self.target.flavour,
+            version=first.version,
+            machine=machine_name(self.target.flavour),
+            date=time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
+            manifest_sha256=self.bundle.manifest_sha256,
+            passed=not reason,
+            reason=reason,
+            version_compatible=self.lean,
+            parity=tuple(map(str, reports)),
+            score=score,
+            stages=tuple(files),
+        )
+
+
+def _is_sound(before: Finished, target: TargetProfile, *, lean: bool) -> bool:
+    """Whether what is there proves itself, by this builder's version, byte for byte."""
+    record = before.record
+    if record is None or before.fault or record.version_compatible != lean:
+        return False
+    if record.version != builder_for(target.flavour).version():
+        return False
+    try:
+        return all(before.read(file.name) for file in record.stages)
+    except BundleError:
+        return False
+
+
+def _first_fault(
+    precision: str, reports: Sequence[ParityReport], files: Sequence[EngineFile]
+) -> str:
+    for report in reports:
+        if not report.passed:
+            return str(report)
+    layers: dict[str, int] | None = None
+    for file in files:
+        for kind, count in (file.layers or {}).items():
+            layers = {**(layers or {}), kind: (layers or {}).get(kind, 0) + count}
+    return unmet(precision, layers)
+
+
+def _engine_file(name: str, result: BuildResult, data: bytes) -> EngineFile:
+    digest = hashlib.sha256(data).hexdigest()
+    return EngineFile(
+        name, result.path.name, digest, len(data), round(result.seconds, 3), result.layers
+    )
+
+
+def _predict(model: Model) -> Callable[[Image], Result]:
+    swapped = getattr(model.task, "channel_order", "rgb") == "bgr"
+
+    def predict(pixels: Image) -> Result:
+        frame = np.ascontiguousarray(pixels[..., ::-1]) if swapped else pixels
+        return model(frame)  # type: ignore[return-value]
+
+    return predict
+
+
+def _timed(progress: Progress, stage: str, last_s: float | None) -> Progress:
+    """Return progress whose phase says how long it has taken, and how long the last time."""
+    began = time.monotonic()
+    last = "" if last_s is None else f" of some {last_s:.0f}"
+
+    def told(phase: str, done: int, total: int) -> None:
+        progress(f"{stage}: {phase}, {time.monotonic() - began:.0f} s{last}", done, total)
+
+    return told
+
+
+def _workspace_bytes(device: Device | None) -> int | None:
+    """Return how much the builder may use for tactics; None where it takes none.
+
+    Raises:
+        TargetMismatchError: there is far too little.
+    """
+    if device is None:
+        return None
+    with device.active():
+        free_bytes, total_bytes = device.memory()
+    if device.capabilities.integrated:
+        # CUDA does not count what the kernel would give back, its file cache above all.
+        with contextlib.suppress(FileReadError):
+            free_bytes = max(free_bytes, read_memory().available_bytes)
+    limit = int(free_bytes * _SHARE_OF_FREE)
+    if limit < _LEAST_WORKSPACE_BYTES:
+        raise TargetMismatchError(
+            f"{free_bytes / 1e6:.0f} of {total_bytes / 1e6:.0f} MB are free, and a builder wants "
+            f"{_LEAST_WORKSPACE_BYTES / _SHARE_OF_FREE / 1e6:.0f} MB. Close other programs first"
+        )
+    # A power of two: it is part of an engine's key in the cache, and free memory never repeats.
+    return 1 << (limit.bit_length() - 1)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, progress: Progress) -> Iterator[None]:
+    """Hold the folder alone: two builders of one target take turns."""
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        while (lock := try_lock(folder / _LOCK)) is None:
+            progress("waiting for another build of it", 0, 0)
+            time.sleep(_POLL_S)
+        try:
+            # Of a build that was killed: ours, and the child's own beside it.
+            for left in folder.iterdir():
+                if left.name.startswith(".") and left.name != _LOCK:
+                    left.unlink()
+            yield
+        finally:
+            os.close(lock)
+
+
+@contextlib.contextmanager
+def _staged(target: Path) -> Iterator[Path]:
+    """Give a path aside, and put what was written there in place if nothing was raised."""
+    partial = target.with_name(f".partial-{target.stem}-{secrets.token_hex(4)}")
+    try:
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _write(target: Path, content: bytes) -> None:
+    with _staged(target) as partial:
+        partial.write_bytes(content)
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise BundleError(
+            f"could not write '{folder}': {error.strerror or error}. Give another folder: "
+            "--engines DIR, and the same to load as engines="
+        ) from error

@@ -1,0 +1,63 @@
+"""The contract between a model and the recipe: what can be exported, whatever its task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from edgevision.bundle.manifest import Settings
+from edgevision.bundle.tensors import ShapeProfile, TensorSpec
+
+Array = npt.NDArray[np.generic]
+Feeds = Mapping[str, Array]
+Run = Callable[[Feeds], Mapping[str, Array]]
+
+
+class ModelAdapter(Protocol):
+    """A model that gives its FP32 graph and its FP32 answers; holds it unchanged, frees nothing.
+
+    Attributes:
+        task: name of the task that decodes the outputs on the run side.
+        inputs: what goes in, in order.
+        profiles: bounds of the dynamic inputs, by name.
+    """
+
+    task: str
+    inputs: tuple[TensorSpec, ...]
+    profiles: Mapping[str, ShapeProfile]
+
+    def settings(self) -> Settings:
+        """Return what the run side must know to decode the outputs, for the manifest."""
+
+    def files(self) -> Mapping[str, bytes]:
+        """Return what else the run side needs, by path in the bundle, under `task/`."""
+
+    def reference(self, feeds: Feeds) -> dict[str, Array]:
+        """Return the FP32 answers that every graph and engine is held against."""
+
+    def to_onnx(self) -> onnx.ModelProto:
+        """Return the FP32 graph; equal models give equal graphs.
+
+        Raises:
+            ExportError: the model cannot be captured.
+        """
+
+    def kept_fp32(self, graph: onnx.ModelProto) -> Collection[str]:
+        """Return the names of `graph`'s nodes that stay in float32 at every precision."""
+
+
+@runtime_checkable
+class StagedAdapter(Protocol):
+    """A model of several graphs, one fed by the other; beside what every adapter has."""
+
+    stages: Mapping[str, ModelAdapter]
+
+    def stage_feeds(self, samples: Sequence[Feeds]) -> Mapping[str, list[Feeds]]:
+        """Return what each stage is fed when the model runs on `samples`."""
+
+    def joined(self, runs: Mapping[str, Run]) -> Run:
+        """Return what runs the whole model, given what runs each stage."""

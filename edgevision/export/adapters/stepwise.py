@@ -1,0 +1,92 @@
+"""A captioner as two graphs, an encoder and a step, for `edgevision.load_words`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+import torch
+from torch import nn
+
+from edgevision.bundle.manifest import Settings
+from edgevision.bundle.tensors import ShapeProfile, TensorSpec
+from edgevision.export.adapters.adapter import Array, Feeds, ModelAdapter, Run
+from edgevision.export.adapters.search import behind_scores
+from edgevision.export.graph.capture import capture, evaluating
+from edgevision.tasks.caption import ENCODE, NEXT, STEP, gathered
+
+
+@dataclass
+class Part:
+    """One stage; see `ModelAdapter`."""
+
+    module: nn.Module
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[str, ...]
+    task: str = "stages"
+    profiles: Mapping[str, ShapeProfile] = field(default_factory=dict)
+
+    def settings(self) -> Settings:
+        """Return nothing: the whole model's settings are the manifest's."""
+        return {}
+
+    def files(self) -> dict[str, bytes]:
+        """Return nothing: they are the whole model's."""
+        return {}
+
+    def reference(self, feeds: Feeds) -> dict[str, Array]:
+        """Return the outputs by eager PyTorch."""
+        given = [torch.from_numpy(np.array(feeds[spec.name])) for spec in self.inputs]
+        with evaluating(self.module):
+            made = self.module(*given)
+        return {name: x.numpy() for name, x in zip(self.outputs, made, strict=True)}
+
+    def to_onnx(self) -> onnx.ModelProto:
+        """Return the FP32 graph.
+
+        Raises:
+            ExportError: torch cannot export the module.
+        """
+        return capture(self.module, self.inputs, self.outputs, {})
+
+    def kept_fp32(self, graph: onnx.ModelProto) -> list[str]:
+        """Return what follows from the log-probabilities."""
+        return list(behind_scores(graph.graph.node))
+
+
+def stage_feeds(
+    stages: Mapping[str, ModelAdapter], samples: Sequence[Feeds], *, end: int, steps: int
+) -> dict[str, list[Feeds]]:
+    """Return what the encoder and the step are fed on `samples`, every step of each."""
+    found: dict[str, list[Feeds]] = {ENCODE: list(samples), STEP: []}
+    for sample in samples:
+        feeds: Feeds = stages[ENCODE].reference(sample)
+        for _ in range(steps):
+            found[STEP].append(feeds)
+            made = stages[STEP].reference(feeds)
+            if (made["token" + NEXT] == end).all():
+                break
+            feeds = _following(feeds, made)
+    return found
+
+
+def joined(runs: Mapping[str, Run], *, end: int, steps: int) -> Run:
+    """Return what gives whole captions of one frame, by a loop on the host."""
+
+    def words(frame: Feeds) -> Iterator[Mapping[str, Array]]:
+        feeds: Feeds = runs[ENCODE](frame)
+        for _ in range(steps):
+            made = runs[STEP](feeds)
+            yield {**made, "token": made["token" + NEXT]}
+            if int(made["token" + NEXT][0]) == end:
+                return
+            feeds = _following(feeds, made)
+
+    return lambda frame: gathered(words(frame), end=end, steps=steps)
+
+
+def _following(feeds: Feeds, made: Mapping[str, Array]) -> Feeds:
+    """Return the next step's feeds: what it made anew, and what stays."""
+    return {name: made.get(name + NEXT, array) for name, array in feeds.items()}

@@ -1,0 +1,245 @@
+"""A model with its own tensors as they are: any torch module, or any ONNX file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import onnx
+import onnx.version_converter
+import torch
+from onnx import TensorProto
+from torch import Tensor, nn
+
+from edgevision.bundle.manifest import Settings
+from edgevision.bundle.targets import Flavour
+from edgevision.bundle.tensors import DYNAMIC, DType, ShapeProfile, TensorSpec
+from edgevision.errors import EdgeVisionError, ExportError, FileReadError
+from edgevision.export.adapters.adapter import Array, Feeds
+from edgevision.export.graph.capture import (
+    OPSET,
+    anonymous,
+    capture,
+    evaluating,
+    example,
+    serialized,
+)
+from edgevision.runtime.session import Session
+
+_MAX_ONNX_BYTES = (2 << 30) - 1
+_DEFAULT_MAX_BATCH = 8
+
+
+class Tensors:
+    """Adapter of a model whose inputs and outputs stay what they are.
+
+    Example:
+        >>> net = Tensors("depth.onnx")  # doctest: +SKIP
+        >>> net = Tensors(module, inputs=[TensorSpec("x", DType.FLOAT32, (1, 8))])  # doctest: +SKIP
+    """
+
+    task = "tensors"
+
+    def __init__(
+        self,
+        source: nn.Module | str | os.PathLike[str],
+        *,
+        inputs: Sequence[TensorSpec] = (),
+        profiles: Mapping[str, ShapeProfile] | None = None,
+    ) -> None:
+        """Wrap `source`.
+
+        Args:
+            source: a torch module with positional tensor arguments, or the path of an ONNX file.
+            inputs: the module's arguments; an ONNX file says them itself.
+            profiles: bounds of the dynamic inputs. Where only the first axis is dynamic, it may be
+                left out: batches of 1 to 8 are allowed then.
+
+        Raises:
+            ValueError: an argument makes no sense.
+            FileReadError: the ONNX file cannot be read, or reaches outside its folder.
+            ExportError: the model is not valid, or an axis is dynamic without bounds.
+        """
+        self._module = source if isinstance(source, nn.Module) else None
+        self._original = b""
+        if self._module is not None:
+            if not inputs:
+                raise ValueError("inputs: a module needs them, e.g. [TensorSpec('x', ...)]")
+            self.inputs = tuple(inputs)
+        else:
+            assert not isinstance(source, nn.Module)
+            if inputs:
+                raise ValueError("inputs: an ONNX file says them itself; leave them out")
+            model = _load(Path(source))
+            self._original = serialized(model)
+            self._graph = _at_opset(model, source)
+            self.inputs = graph_inputs(model)
+        self.profiles: Mapping[str, ShapeProfile] = _profiles(self.inputs, profiles or {})
+
+    def settings(self) -> Settings:
+        """Return nothing: the tensors say all."""
+        return {}
+
+    def files(self) -> dict[str, bytes]:
+        """Return nothing: the manifest says it all."""
+        return {}
+
+    def reference(self, feeds: Feeds) -> dict[str, Array]:
+        """Return the answers of the module in eager PyTorch, or of the untouched ONNX file."""
+        if self._module is None:
+            with Session.open(
+                self._original, flavour=Flavour.ORT, profiles=self.profiles
+            ) as session:
+                return session.run(dict(feeds))
+        arguments = [torch.from_numpy(np.array(feeds[spec.name])) for spec in self.inputs]
+        with evaluating(self._module):
+            outputs = _tensors(self._module(*arguments))
+        return {f"output{i}": output.numpy() for i, output in enumerate(outputs)}
+
+    def to_onnx(self) -> onnx.ModelProto:
+        """Return the FP32 graph.
+
+        Raises:
+            ExportError: torch cannot export the module.
+        """
+        if self._module is None:
+            model = onnx.ModelProto()
+            model.CopyFrom(self._graph)
+            return model
+        with evaluating(self._module):
+            arguments = [example(spec, self.profiles.get(spec.name)) for spec in self.inputs]
+            count = len(_tensors(self._module(*arguments)))
+        names = [f"output{i}" for i in range(count)]
+        return capture(self._module, self.inputs, names, self.profiles)
+
+    def kept_fp32(self, graph: onnx.ModelProto) -> tuple[str, ...]:
+        """Return nothing: what must stay wide is found by its values."""
+        return ()
+
+
+def graph_inputs(model: onnx.ModelProto) -> tuple[TensorSpec, ...]:
+    """Return the inputs of an ONNX graph, those with a stored value left out.
+
+    Raises:
+        ExportError: an input has a dtype or a shape that no target takes.
+    """
+    stored = {initializer.name for initializer in model.graph.initializer}
+    return tuple(_spec(v) for v in model.graph.input if v.name not in stored)
+
+
+def graph_outputs(model: onnx.ModelProto) -> tuple[TensorSpec, ...]:
+    """Return the outputs of an ONNX graph.
+
+    Raises:
+        ExportError: an output has a dtype or a shape that no target takes.
+    """
+    return tuple(_spec(value) for value in model.graph.output)
+
+
+def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    tensor = value.type.tensor_type
+    kind = TensorProto.DataType.Name(tensor.elem_type)
+    try:
+        dtype = DType.from_numpy(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+        shape = tuple(d.dim_value if d.dim_value > 0 else DYNAMIC for d in tensor.shape.dim)
+        return TensorSpec(value.name, dtype, shape)
+    except (ValueError, KeyError) as error:
+        raise ExportError(f"tensor '{value.name}' ({kind}): no target takes it: {error}") from error
+
+
+def _profiles(
+    inputs: Sequence[TensorSpec], given: Mapping[str, ShapeProfile]
+) -> dict[str, ShapeProfile]:
+    dynamic = {spec.name: spec for spec in inputs if spec.is_dynamic}
+    if unknown := sorted(given.keys() - dynamic.keys()):
+        raise ValueError(f"profiles: {unknown} are not dynamic inputs; those are {sorted(dynamic)}")
+    found = {}
+    for name, spec in dynamic.items():
+        axes = [axis for axis, extent in enumerate(spec.shape) if extent == DYNAMIC]
+        profile = given.get(name)
+        if profile is None:
+            if axes != [0]:
+                raise ExportError(
+                    f"input {spec} is dynamic on axes {axes}: say how far, with "
+                    f"profiles={{'{name}': ShapeProfile(minimum, optimum, maximum)}}"
+                )
+            rest = spec.shape[1:]
+            profile = ShapeProfile((1, *rest), (1, *rest), (_DEFAULT_MAX_BATCH, *rest))
+        if not (spec.accepts(profile.minimum) and spec.accepts(profile.maximum)):
+            raise ValueError(f"profiles: {profile} does not fit {spec}")
+        found[name] = profile
+    return found
+
+
+def _tensors(output: object) -> list[Tensor]:
+    items = list(output) if isinstance(output, tuple | list) else [output]
+    tensors = [item for item in items if isinstance(item, Tensor)]
+    if not items or len(tensors) != len(items):
+        raise ExportError(
+            f"the module returns {type(output).__name__}, expected a tensor or a tuple of tensors"
+        )
+    return tensors
+
+
+def _load(path: Path) -> onnx.ModelProto:
+    try:
+        if path.stat().st_size > _MAX_ONNX_BYTES:
+            raise FileReadError(f"{path}: larger than ONNX's limit of 2 GiB")
+        data = path.read_bytes()
+    except OSError as error:
+        raise FileReadError(f"{path}: {error.strerror}; expected an ONNX file") from error
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(data)
+        _load_external_data(model, path)
+        onnx.checker.check_model(model, full_check=True)
+    except EdgeVisionError:
+        raise
+    # Protobuf, the checker and shape inference have no error class in common.
+    except Exception as error:
+        raise ExportError(f"{path}: not a valid ONNX file: {_first_line(error)}") from error
+    return anonymous(model)
+
+
+def _load_external_data(model: onnx.ModelProto, path: Path) -> None:
+    """Bring weights from files beside the model into it; none may lie anywhere else."""
+    folder, total = path.resolve().parent, 0
+    for tensor in model.graph.initializer:
+        if tensor.data_location != TensorProto.EXTERNAL:
+            continue
+        place = next((e.value for e in tensor.external_data if e.key == "location"), "")
+        inside = PurePosixPath(place)
+        file = folder / inside
+        if not place or inside.is_absolute() or ".." in inside.parts or file.is_symlink():
+            raise FileReadError(
+                f"{path}: weights of '{tensor.name}' lie at '{place}'; only plain files beside the "
+                "model are read"
+            )
+        if not file.resolve().is_relative_to(folder) or not file.is_file():
+            raise FileReadError(f"{path}: weights of '{tensor.name}' are missing: {place}")
+        onnx.external_data_helper.load_external_data_for_tensor(tensor, str(folder))
+        tensor.data_location = TensorProto.DEFAULT
+        del tensor.external_data[:]
+        total += len(tensor.raw_data)
+        if total > _MAX_ONNX_BYTES:
+            raise FileReadError(f"{path}: more than 2 GiB of weights")
+
+
+def _at_opset(model: onnx.ModelProto, source: object) -> onnx.ModelProto:
+    """Return the model at our opset, if it is older."""
+    opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+    if opset >= OPSET:
+        return model
+    try:
+        return onnx.version_converter.convert_version(model, OPSET)
+    except Exception as error:  # the converter raises RuntimeError and others
+        raise ExportError(
+            f"{source}: opset {opset} cannot be brought to {OPSET}: {_first_line(error)} Export it "
+            f"again with opset {OPSET}."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0][:300]

@@ -1,0 +1,234 @@
+"""The compile side, end to end: a trained model becomes a verified bundle.
+
+Stands above export and engines, which do not know each other: export makes graphs, engines make
+artifacts of them, this joins both into one directory that carries its proof.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from edgevision.bundle.directory import BundleWriter
+from edgevision.bundle.manifest import Manifest, Stage
+from edgevision.bundle.targets import Flavour, TargetProfile
+from edgevision.engines.artifacts import ArtifactBuilder
+from edgevision.engines.builder import unavailable
+from edgevision.engines.cache import EngineCache
+from edgevision.engines.extend import named_targets
+from edgevision.engines.finish import finish
+from edgevision.engines.summary import BuildSummary
+from edgevision.export.score import score_forms
+from edgevision.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from edgevision.export.adapters.adapter import ModelAdapter
+    from edgevision.export.recipe import ExportedStage
+
+Array = npt.NDArray[np.generic]
+Feeds = dict[str, Array]
+PathLike = str | os.PathLike[str]
+
+PRECISIONS = ("fp32", "fp16", "int8")
+_MOST_GOLDEN = 16
+_VERSIONED = ("edgevision", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
+
+
+def build(
+    source: str | Path | nn.Module | ModelAdapter,
+    out: PathLike,
+    *,
+    task: str | None = None,
+    weights: PathLike | None = None,
+    size: tuple[int, int] | None = None,
+    classes: Sequence[str | tuple[str, str]] | None = None,
+    precision: str = "fp32",
+    calibration: PathLike | None = None,
+    evaluate: PathLike | None = None,
+    targets: Sequence[str] = ("host-cpu",),
+    cache: EngineCache | None = None,
+    progress: Progress = silent,
+) -> BuildSummary:
+    """Turn a trained model into a bundle at `out`, replacing a bundle that is there.
+
+    Args:
+        source: a shipped net's name, `package.module:factory`, a path ending in .onnx, a torch
+            module, or an adapter.
+        out: the bundle's directory.
+        task: "semantic", "instance" or "tensors"; by default what the source says.
+        weights: a safetensors file, or a PyTorch checkpoint that holds tensors alone.
+        size: (H, W) of the net's input.
+        classes: names, or (name, "#rrggbb").
+        precision: "fp32", "fp16" or "int8".
+        calibration: folder of images (`tensors`: of .npz files keyed by input name); INT8 needs it,
+            but for a generator, which is calibrated on seeds.
+        evaluate: folder to score every form on: `images/` with `labels/`, or images alone; objects
+            need `images/` and COCO's `instances.json`.
+        targets: names of targets, or TOML files; one that cannot be built here is recorded as
+            pending. One that is bound to its machine, and is this machine, is finished beside it.
+        cache: where engines that were built before are looked for and kept; None for nowhere.
+        progress: told how far the work is.
+
+    Raises:
+        ValueError: an argument makes no sense.
+        FileReadError: a file or folder cannot be read.
+        ExportError: the model does not become the graph asked for.
+        ParityError: a graph or engine disagrees with the FP32 reference.
+        BuildError: an engine could not be built.
+        BundleError: the bundle could not be written; one that was there is untouched.
+
+    Example:
+        >>> edgevision.build("unet-camvid", "road.ev", precision="int8",
+        ...                  calibration="frames/")  # doctest: +SKIP
+    """
+    asked = named_targets(targets)
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision: got '{precision}', expected one of {', '.join(PRECISIONS)}")
+    if not asked:
+        raise ValueError("targets: none given; host-cpu runs anywhere")
+    from edgevision.export.recipe import export_stage
+    from edgevision.export.samples import calibration_samples, golden_samples
+    from edgevision.export.source import resolve
+
+    with BundleWriter(out) as writer:
+        resolved = resolve(
+            source,
+            task=task,
+            weights=Path(weights) if weights else None,
+            size=size,
+            classes=classes,
+        )
+        adapter = resolved.adapter
+        golden, origin = golden_samples(adapter, calibration or resolved.samples, evaluate)
+        typical = calibration_samples(adapter, calibration) if precision == "int8" else []
+        parts, fed = _parts(adapter, golden), _parts(adapter, typical)
+        exported = {
+            name: export_stage(
+                part,
+                precision=precision,
+                samples=feeds[:: -(-len(feeds) // _MOST_GOLDEN)],
+                calibration=fed[name][1] or None,
+                progress=progress,
+            )
+            for name, (part, feeds) in parts.items()
+        }
+        scored = score_forms(adapter, exported, evaluate, progress=progress) if evaluate else None
+        stages, proofs = [], []
+        builder = ArtifactBuilder(asked, writer, Path(out).name, cache, progress)
+        for name, stage in exported.items():
+            graph = f"stages/{name}/model.onnx"
+            writer.add(graph, stage.graphs[precision])
+            writer.add_golden(name, stage.golden_inputs, stage.golden_outputs)
+            described, reports = builder.build(
+                Stage(
+                    name=name,
+                    graph=graph,
+                    inputs=stage.inputs,
+                    outputs=stage.outputs,
+                    tolerances=stage.tolerances[precision],
+                    profiles=stage.profiles,
+                ),
+                partial(_graph_for, stage, precision),
+                (stage.golden_inputs, stage.golden_outputs),
+                task=parts[name][0].task,
+            )
+            stages.append(described)
+            proofs += reports
+        for path, content in adapter.files().items():
+            writer.add(path, content)
+        parity = (*(r for stage in exported.values() for r in stage.parity), *proofs)
+        kept = {k: v for stage in exported.values() for k, v in stage.kept.items()}
+        writer.add("reports/parity.json", _json([asdict(report) for report in parity]))
+        if precision != "fp32":
+            proven = {k: v for stage in exported.values() for k, v in stage.int8.items()}
+            layers = {"kept_wide": kept, "int8": proven}
+            writer.add("reports/layers.json", _json(layers))
+        if scored:
+            writer.add("reports/accuracy.json", _json([asdict(score) for score in scored.scores]))
+            writer.add("reports/differences.png", scored.picture)
+        provenance = {
+            **resolved.provenance,
+            "golden_samples": origin,
+            "kept_wide": "; ".join(f"{node}: {why}" for node, why in kept.items()),
+            **_calibration_provenance(next(iter(exported.values()))),
+            **_versions(),
+        }
+        manifest = Manifest(
+            name=resolved.name,
+            task=adapter.task,
+            precision=precision,
+            settings=adapter.settings(),
+            stages=tuple(stages),
+            files=(),
+            provenance=provenance,
+        )
+        bundle = writer.publish(manifest)
+    here = [t for t in asked.values() if not t.built_here and unavailable(t) is None]
+    done = {t.name: finish(bundle, t, cache=cache, progress=progress) for t in here}
+    scores = scored.scores if scored else ()
+    return BuildSummary(bundle, parity, scores, builder.seconds, frozenset(builder.cached), done)
+
+
+def _parts(
+    adapter: ModelAdapter, samples: Sequence[Feeds]
+) -> dict[str, tuple[ModelAdapter, Sequence[Mapping[str, Array]]]]:
+    """Return the graphs that a model is of, and what each is fed on `samples`."""
+    from edgevision.export.adapters.adapter import StagedAdapter
+
+    if not isinstance(adapter, StagedAdapter):
+        return {"main": (adapter, samples)}
+    feeds = adapter.stage_feeds(samples)
+    return {name: (part, feeds[name]) for name, part in adapter.stages.items()}
+
+
+def _graph_for(stage: ExportedStage, precision: str, target: TargetProfile) -> bytes:
+    """INT8 runs fast on a CPU only where the rest is float32; GPUs take the FP16 rest."""
+    if precision == "int8" and target.flavour is Flavour.ORT:
+        return stage.graphs["int8-host"]
+    return stage.graphs[precision]
+
+
+def _calibration_provenance(stage: ExportedStage) -> dict[str, str]:
+    if stage.calibration is None:
+        return {}
+    return {
+        "calibration_count": str(stage.calibration.count),
+        "calibration_method": stage.calibration.method,
+        "calibration_sha256": stage.calibration.sha256,
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in _VERSIONED:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _json(value: object) -> bytes:
+    def plain(item: object) -> object:
+        # NaN is no JSON: a class that does not occur has no IoU.
+        if isinstance(item, float) and item != item:
+            return None
+        if isinstance(item, dict):
+            return {key: plain(one) for key, one in item.items()}
+        if isinstance(item, list | tuple):
+            return [plain(one) for one in item]
+        return item
+
+    return (json.dumps(plain(value), indent=1) + "\n").encode()

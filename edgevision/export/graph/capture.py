@@ -1,0 +1,155 @@
+"""Capture of a torch module as an FP32 ONNX graph, the same bytes for the same module."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+
+import onnx
+import torch
+from torch import nn
+
+from edgevision.bundle.tensors import DYNAMIC, ShapeProfile, TensorSpec
+from edgevision.errors import ExportError
+
+OPSET = 20
+"""19 brought float16 scales of Q/DQ; TensorRT 10.3 parses up to 20."""
+
+
+def capture(
+    module: nn.Module,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[str],
+    profiles: Mapping[str, ShapeProfile],
+) -> onnx.ModelProto:
+    """Export `module` with positional `inputs` and named `outputs`.
+
+    Raises:
+        ExportError: torch cannot export the module; the message holds the exporter's last words.
+    """
+    examples = tuple(example(spec, profiles.get(spec.name)) for spec in inputs)
+    dynamic = tuple(_dynamic(spec, profiles.get(spec.name)) for spec in inputs)
+    with evaluating(module), _quiet():
+        try:
+            program = torch.onnx.export(
+                module,
+                examples,
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=[spec.name for spec in inputs],
+                output_names=list(outputs),
+                dynamic_shapes=_by_parameter(module, dynamic) if any(dynamic) else None,
+                external_data=False,
+                verbose=False,
+            )
+        except Exception as error:  # the exporter raises whatever the user's code makes it hit
+            raise ExportError(
+                f"torch cannot export {type(module).__name__}: {_last_words(error)} Rewrite "
+                "what it names without data-dependent shapes or Python side effects."
+            ) from error
+    assert program is not None
+    return anonymous(program.model_proto)
+
+
+def example(spec: TensorSpec, profile: ShapeProfile | None) -> torch.Tensor:
+    """Return a tensor of zeros that fits `spec`, at the usual shape of its profile."""
+    shape = profile.optimum if profile is not None else spec.shape
+    # An extent of 1 would be taken for a constant.
+    shape = tuple(
+        max(2, have) if want == DYNAMIC else have
+        for want, have in zip(spec.shape, shape, strict=True)
+    )
+    return torch.zeros(shape, dtype=getattr(torch, spec.dtype.value))
+
+
+@contextlib.contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put the module into evaluation mode, and every part back as it was."""
+    training = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for part, was_training in training.items():
+            part.training = was_training
+
+
+def anonymous(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Drop the exporter's notes, which hold source lines and paths, in place."""
+    graphs = [model.graph, *model.functions]
+    model.doc_string = ""
+    del model.metadata_props[:]
+    for graph in graphs:
+        graph.doc_string = ""
+        del graph.metadata_props[:]
+        for value in graph.value_info:
+            value.doc_string = ""
+            del value.metadata_props[:]
+        for node in graph.node:
+            node.doc_string = ""
+            del node.metadata_props[:]
+            for attribute in node.attribute:
+                # Grows the list that is walked: subgraphs have notes too.
+                graphs += [attribute.g] if attribute.HasField("g") else []
+                graphs += attribute.graphs
+        if isinstance(graph, onnx.GraphProto):
+            for value in (*graph.input, *graph.output, *graph.initializer):
+                value.doc_string = ""
+                del value.metadata_props[:]
+    return model
+
+
+def serialized(model: onnx.ModelProto) -> bytes:
+    """Return the model's bytes, equal for equal models."""
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def _dynamic(spec: TensorSpec, profile: ShapeProfile | None) -> dict[int, object]:
+    if profile is None:
+        return {}
+    return {
+        axis: torch.export.Dim.DYNAMIC(
+            min=max(1, profile.minimum[axis]), max=max(2, profile.maximum[axis])
+        )
+        for axis, extent in enumerate(spec.shape)
+        if extent == DYNAMIC
+    }
+
+
+def _by_parameter(module: nn.Module, dynamic: tuple[dict[int, object], ...]) -> tuple[object, ...]:
+    """Gather what `*arguments` takes into one tuple, as torch counts parameters."""
+    kinds = [p.kind for p in inspect.signature(module.forward).parameters.values()]
+    if inspect.Parameter.VAR_POSITIONAL not in kinds:
+        return dynamic
+    named = kinds.index(inspect.Parameter.VAR_POSITIONAL)
+    return (*dynamic[:named], dynamic[named:])
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's chatter off the terminal; what matters comes in its exception."""
+    level = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    sink = io.StringIO()
+    try:
+        with (
+            contextlib.redirect_stdout(sink),
+            contextlib.redirect_stderr(sink),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+
+
+def _last_words(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {' '.join(lines[:3])[:400]}"

@@ -1,0 +1,310 @@
+"""What TensorRT refuses, or does otherwise than ONNX says, found in a graph before any builder.
+
+Sources: builds of each pattern with TensorRT-RTX 1.7, NVIDIA's operator documentation of TensorRT
+10.3 to 11.4. What no rule knows is the builder's to find.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from edgevision.bundle.capabilities import dtype_reason
+from edgevision.bundle.targets import Flavour, TargetProfile
+from edgevision.export.graph.observe import constants
+from edgevision.export.graph.qdq_rules import Finding, lint_qdq
+
+_MOST_TOP_K = 3840
+_NO_LAYER = {
+    "BitShift": "compute it with Mul, or leave bit packing to the host",
+    "Compress": "keep every element and multiply by a mask",
+    "DFT": "write it as a product with a constant matrix",
+    "DeformConv": "gather with GridSample",
+    "MaxRoiPool": "cut regions with GridSample, as edgevision's Mask R-CNN does",
+    "NonMaxSuppression": "keep a fixed number of boxes and suppress by matrix products, as "
+    "edgevision's Mask R-CNN does",
+    "NonZero": "keep every element and carry a mask, or take a fixed number with TopK",
+    "RoiAlign": "cut regions with GridSample, as edgevision's Mask R-CNN does",
+    "StringNormalizer": "leave text to the host",
+    "TfIdfVectorizer": "leave text to the host",
+    "Unique": "keep every element and carry a mask",
+}
+_SEQUENCES = "Sequence SplitToSequence ConcatFromSequence Optional"
+_RANDOM = "RandomNormal RandomNormalLike RandomUniform RandomUniformLike Multinomial Bernoulli"
+# A layer of the DLA each, within limits that its compiler alone knows.
+_DLA_OPS = frozenset(
+    "Add AveragePool BatchNormalization Clip Concat Conv ConvTranspose DequantizeLinear "
+    "GlobalAveragePool GlobalMaxPool LRN MaxPool Mul Pow PRelu QuantizeLinear ReduceMax ReduceMean "
+    "ReduceMin ReduceSum Relu Resize Sigmoid Slice Softmax Sub Tanh Transpose".split()
+)
+_NARROW_TYPES = {
+    TensorProto.FLOAT16: "fp16",
+    TensorProto.BFLOAT16: "bf16",
+    TensorProto.FLOAT8E4M3FN: "fp8",
+    TensorProto.FLOAT4E2M1: "fp4",
+}
+_ENGINE_TYPES = frozenset(
+    {
+        TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT8, TensorProto.UINT8,
+        TensorProto.INT32, TensorProto.INT64, TensorProto.BOOL,
+    }
+)  # fmt: skip
+_UINT8_OPS = frozenset({"Cast", "QuantizeLinear", "DequantizeLinear"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Scope:
+    """A graph or a body of one: its nodes, and what is known of its tensors."""
+
+    graph: onnx.GraphProto
+    stored: dict[str, onnx.TensorProto]
+    types: dict[str, int]
+    is_main: bool
+
+
+def check_graph(model: onnx.ModelProto, target: TargetProfile) -> list[Finding]:
+    """Return what keeps `target` from running `model` as it is, and what is worth knowing."""
+    findings = _check_opset(model, target)
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
+    except Exception as error:  # onnx raises InferenceError, ValueError and others
+        told = str(error).strip().splitlines()[0][:300]
+        remedy = "cast one of the two, so that both sides of each op have one type"
+        findings.append(Finding("the graph", "types", f"its types do not fit: {told}", remedy))
+        inferred = model
+    for scope in _scopes(inferred.graph, {}, {}, is_main=True):
+        for rule in _RULES:
+            findings += rule(scope)
+    findings += lint_qdq(inferred)
+    findings += _check_tensors(inferred)
+    findings += _check_types(inferred, target)
+    if target.flavour is Flavour.TRT and not target.no_dla:
+        findings += _dla(inferred.graph)
+    return _once(findings)
+
+
+def _scopes(
+    graph: onnx.GraphProto,
+    stored: dict[str, onnx.TensorProto],
+    types: dict[str, int],
+    *,
+    is_main: bool,
+) -> Iterator[_Scope]:
+    """Give the graph and every body in it; a body sees what its surroundings know."""
+    stored = {**stored, **{i.name: i for i in graph.initializer}, **constants(graph)}
+    types = {**types, **{name: tensor.data_type for name, tensor in stored.items()}}
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        types[value.name] = value.type.tensor_type.elem_type
+    yield _Scope(graph, stored, types, is_main)
+    for node in graph.node:
+        for attribute in node.attribute:
+            for body in (attribute.g, *attribute.graphs):
+                if body.node:
+                    yield from _scopes(body, stored, types, is_main=False)
+
+
+def _no_layer(scope: _Scope) -> list[Finding]:
+    found = []
+    for node in scope.graph.node:
+        if node.op_type in _NO_LAYER:
+            message = f"no layer of TensorRT does {node.op_type} at a fixed size"
+            found.append(_finding(node, "op", message, _NO_LAYER[node.op_type]))
+        elif node.op_type.startswith(tuple(_SEQUENCES.split())):
+            message = "TensorRT has no sequences"
+            found.append(_finding(node, "op", message, "stack the tensors along a new axis"))
+        elif node.domain not in ("", "ai.onnx"):
+            message = f"'{node.domain}' is no domain of ONNX: TensorRT would want a plugin"
+            remedy = "export it with operators of ONNX alone"
+            found.append(_finding(node, "plugin", message, remedy))
+        elif node.op_type in _RANDOM.split():
+            message = "its numbers differ from run to run, so no answer can be held to a reference"
+            remedy = "make the noise an input"
+            found.append(_finding(node, "random", message, remedy, severity="warning"))
+    return found
+
+
+def _top_k(scope: _Scope) -> list[Finding]:
+    found = []
+    for node in scope.graph.node:
+        if node.op_type != "TopK" or len(node.input) < 2:
+            continue
+        count = scope.stored.get(node.input[1])
+        if count is None:
+            message, remedy = "its K is computed", "make K a constant, and mask what is too much"
+            found.append(_finding(node, "topk", message, remedy))
+        elif int(numpy_helper.to_array(count).max(initial=0)) > _MOST_TOP_K:
+            message = (
+                f"K is {int(numpy_helper.to_array(count).max())}, at most {_MOST_TOP_K} builds"
+            )
+            found.append(
+                _finding(node, "topk", message, "take fewer candidates, or take them twice")
+            )
+    return found
+
+
+def _attributes(scope: _Scope) -> list[Finding]:
+    found = []
+    for node in scope.graph.node:
+        values = {a.name: helper.get_attribute_value(a) for a in node.attribute if not a.g.node}
+        if node.op_type == "Resize" and values.get("antialias"):
+            remedy = "shrink with AveragePool, or outside of the graph"
+            found.append(_finding(node, "resize", "it is antialiased, which no layer does", remedy))
+        if node.op_type in ("ScatterND", "ScatterElements"):
+            how = values.get("reduction", b"none")
+            if how not in (b"none", "none"):
+                message = f"it scatters with reduction {_text(how)}"
+                remedy = "scatter without a reduction, or multiply by a one-hot matrix"
+                found.append(_finding(node, "scatter", message, remedy))
+    return found
+
+
+def _uint8(scope: _Scope) -> list[Finding]:
+    """Find uint8 anywhere but at Cast and Q/DQ."""
+    found = []
+    for node in scope.graph.node:
+        if node.op_type in _UINT8_OPS or any(a.g.node for a in node.attribute):
+            continue
+        touched = [
+            name
+            for name in (*node.input, *node.output)
+            if scope.types.get(name) == TensorProto.UINT8
+        ]
+        if touched:
+            message = f"it handles uint8 ('{touched[0]}'), which only Cast takes"
+            remedy = "let Cast be the first op on a uint8 input, and the last before a uint8 output"
+            found.append(_finding(node, "uint8", message, remedy))
+    return found
+
+
+def _names(scope: _Scope) -> list[Finding]:
+    """Find quantisers that share a name, which TensorRT's parser trips over."""
+    named: set[str] = set()
+    found = []
+    for node in scope.graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear") and node.name:
+            if node.name in named:
+                message, remedy = "another one has its name", "give each node a name of its own"
+                found.append(_finding(node, "name", message, remedy))
+            named.add(node.name)
+    return found
+
+
+_RULES: tuple[Callable[[_Scope], list[Finding]], ...] = (
+    _no_layer,
+    _top_k,
+    _attributes,
+    _uint8,
+    _names,
+)
+
+
+def _check_opset(model: onnx.ModelProto, target: TargetProfile) -> list[Finding]:
+    opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
+    if target.opset and opset > target.opset:
+        oldest = target.versions[0] if target.versions else "its oldest version"
+        message = f"opset {opset}; the parser of TensorRT {oldest} reads up to {target.opset}"
+        return [Finding("the graph", "opset", message, f"export with opset {target.opset}")]
+    return []
+
+
+def _check_tensors(model: onnx.ModelProto) -> list[Finding]:
+    """Check what crosses the engine's boundary: types that it has, shapes that are known."""
+    found = []
+    stored = {i.name for i in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in stored]
+    for value in (*inputs, *model.graph.output):
+        kind = value.type.tensor_type.elem_type
+        if kind not in _ENGINE_TYPES:
+            name = TensorProto.DataType.Name(kind) if kind else "unknown"
+            message = f"it is {name}, which crosses no engine's boundary as it is"
+            found.append(Finding(value.name, "boundary", message, "cast it inside the graph"))
+    is_static = all(_is_static(value) for value in inputs)
+    for value in model.graph.output:
+        if is_static and not _is_static(value):
+            message = "its shape depends on the data, so that no buffer can be bound to it"
+            remedy = "give it a fixed size, and the count as another output"
+            found.append(Finding(value.name, "shape", message, remedy))
+    return found
+
+
+def _check_types(model: onnx.ModelProto, target: TargetProfile) -> list[Finding]:
+    """Find types that a GPU of the target, or its TensorRT, does not compute in."""
+    if target.flavour is not Flavour.TRT or target.versions is None:
+        return []
+    types = {i.data_type for i in model.graph.initializer}
+    types |= {value.type.tensor_type.elem_type for value in model.graph.value_info}
+    found = []
+    for kind in sorted(types & _NARROW_TYPES.keys()):
+        reasons = [dtype_reason(_NARROW_TYPES[kind], sm, target.versions[0]) for sm in target.sm]
+        if reasons and all(reasons):
+            remedy = "build another precision"
+            found.append(Finding("the graph", "type", f"it has {reasons[0]}", remedy))
+    return found
+
+
+def _dla(graph: onnx.GraphProto) -> list[Finding]:
+    left = sorted({node.op_type for node in graph.node} - _DLA_OPS - {"Cast", "Constant"})
+    if not left:
+        return []
+    message = f"on a DLA these would fall back to the GPU: {', '.join(left)}"
+    remedy = "nothing, unless the DLA shall run it: engines are built for the GPU"
+    return [Finding("the graph", "dla", message, remedy, "note")]
+
+
+def _is_static(value: onnx.ValueInfoProto) -> bool:
+    kind = value.type.tensor_type
+    return kind.HasField("shape") and all(d.HasField("dim_value") for d in kind.shape.dim)
+
+
+def _once(findings: list[Finding]) -> list[Finding]:
+    """Keep the first finding of each node and rule."""
+    kept: dict[tuple[str, str], Finding] = {}
+    for finding in findings:
+        kept.setdefault((finding.node, finding.rule), finding)
+    return list(kept.values())
+
+
+def _finding(
+    node: onnx.NodeProto, rule: str, message: str, remedy: str, *, severity: str = "error"
+) -> Finding:
+    name = node.name or node.output[0]
+    return Finding(f"{name} ({node.op_type})", rule, message, remedy, severity)
+
+
+def _text(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def working_bytes(model: onnx.ModelProto) -> int | None:
+    """Return weights and the largest set of activations alive at once; None if shapes are open.
+
+    An estimate: an engine merges layers and needs less for activations, and takes workspace and
+    padding, which need more. Sizes are those at the dtypes of the graph.
+    """
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True)
+    except Exception:  # the finding "types" has told of it
+        return None
+    graph = inferred.graph
+    weights = sum(numpy_helper.to_array(i).nbytes for i in graph.initializer)
+    sizes: dict[str, int] = {}
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        kind = value.type.tensor_type
+        if not _is_static(value):
+            return None
+        element = np.dtype(helper.tensor_dtype_to_np_dtype(kind.elem_type)).itemsize
+        sizes[value.name] = element * int(np.prod([d.dim_value for d in kind.shape.dim], dtype=int))
+    last_use = {name: i for i, node in enumerate(graph.node) for name in node.input}
+    alive = sum(sizes.get(value.name, 0) for value in graph.input)
+    most = alive
+    outputs = {value.name for value in graph.output}
+    for i, node in enumerate(graph.node):
+        alive += sum(sizes.get(name, 0) for name in node.output)
+        most = max(most, alive)
+        dead = {name for name in (*node.input, *node.output) if last_use.get(name, i) == i}
+        alive -= sum(sizes.get(name, 0) for name in dead - outputs)
+    return weights + most

@@ -1,0 +1,208 @@
+"""What can be known without the board: whether a target will take a graph, and if not, which node.
+
+Rules first, then a real build: TensorRT-RTX parses the graph and builds it on any machine, whatever
+the target. It is not the TensorRT of a Jetson and says nothing of speed; but what it refuses is
+refused here, for every target.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+import onnx
+
+from edgevision.bundle.directory import Bundle
+from edgevision.bundle.manifest import Stage
+from edgevision.bundle.targets import Flavour, TargetProfile, get_target
+from edgevision.bundle.tensors import Profiles, TensorSpec
+from edgevision.engines.builder import BuildRequest, build_engine, unavailable
+from edgevision.errors import BuildError, FileReadError
+from edgevision.export.graph.qdq_rules import Finding
+from edgevision.export.graph.rules import check_graph, working_bytes
+from edgevision.progress import Progress, silent
+
+_MAX_FILE_BYTES = 2 << 30
+# What a program needs beside the engine: the CUDA context, frames, everything else on the board.
+_SHARE_OF_MEMORY = 0.5
+_SAID = re.compile(r"node '(?P<name>[^']*)' \((?P<op>\w+)\): (?P<said>.*)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What was found of one graph.
+
+    Attributes:
+        name: the stage, or the file.
+        findings: errors first.
+        builder: which builder proved the graph, and how long it took; why none did.
+        engine_bytes: size of its engine; None if there is none.
+        working_bytes: estimate of weights and activations; None where shapes are open.
+    """
+
+    name: str
+    findings: tuple[Finding, ...]
+    builder: str
+    engine_bytes: int | None
+    working_bytes: int | None
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing stops it."""
+        return not any(finding.severity == "error" for finding in self.findings)
+
+
+def preflight(
+    source: str | PathLike[str], target: str, *, progress: Progress = silent
+) -> list[Checked]:
+    """Check an ONNX file, or every stage of a bundle, for a target.
+
+    Raises:
+        ValueError: the target is unknown.
+        FileReadError: the file cannot be read, or is no ONNX file.
+        BundleError: it is a directory and no sound bundle.
+    """
+    profile = get_target(target)
+    path = Path(source)
+    if path.is_dir():
+        bundle = Bundle.open(path)
+        return [
+            _check(stage.name, bundle.read(stage.graph), profile, stage.profiles, stage, progress)
+            for stage in bundle.manifest.stages
+        ]
+    return [_check(path.name, read_graph(path), profile, {}, None, progress)]
+
+
+def read_graph(path: Path) -> bytes:
+    """Return the bytes of an ONNX file that holds its own weights.
+
+    Raises:
+        FileReadError: it cannot be read, is too large, or is no ONNX file; says which.
+    """
+    try:
+        if path.stat().st_size > _MAX_FILE_BYTES:
+            raise FileReadError(
+                f"'{path}' is larger than 2 GiB, the most that an ONNX file may be. Give a bundle, "
+                "or a smaller net"
+            )
+        return path.read_bytes()
+    except OSError as error:
+        raise FileReadError(f"'{path}' cannot be read: {error.strerror}") from error
+
+
+def _check(
+    name: str,
+    graph: bytes,
+    target: TargetProfile,
+    profiles: Profiles,
+    stage: Stage | None,
+    progress: Progress,
+) -> Checked:
+    model = _parsed(name, graph)
+    findings = check_graph(model, target)
+    open_inputs = [spec for spec in _inputs(model) if spec not in profiles]
+    if open_inputs and stage is None:
+        message = f"its size is open, and an ONNX file has no profile: {', '.join(open_inputs)}"
+        remedy = "check the bundle, which has one, or export it with fixed sizes"
+        findings.append(Finding("the graph", "profile", message, remedy, "warning"))
+        builder, engine_bytes = "no builder was asked: the sizes are open", None
+    else:
+        builder, engine_bytes, refused = _built(graph, target, profiles, stage, progress)
+        findings += refused
+    needed = working_bytes(model)
+    findings += _memory(needed, target)
+    order = ("error", "warning", "note")
+    findings.sort(key=lambda finding: order.index(finding.severity))
+    return Checked(name, tuple(findings), builder, engine_bytes, needed)
+
+
+def _parsed(name: str, graph: bytes) -> onnx.ModelProto:
+    try:
+        model = onnx.load_model_from_string(graph)
+    except Exception as error:  # protobuf's own errors share no class
+        raise FileReadError(f"'{name}' is no ONNX file: {error}") from error
+    if not model.graph.node or not model.graph.output:
+        raise FileReadError(f"'{name}' is no ONNX file: it has no nodes or no outputs")
+    if any(i.data_location == onnx.TensorProto.EXTERNAL for i in model.graph.initializer):
+        raise FileReadError(
+            f"'{name}' keeps weights in another file. Save it as one: "
+            "onnx.save(onnx.load(NAME), NAME, save_as_external_data=False)"
+        )
+    return model
+
+
+def _inputs(model: onnx.ModelProto) -> list[str]:
+    """Return the inputs whose size is open."""
+    stored = {i.name for i in model.graph.initializer}
+    return [
+        value.name
+        for value in model.graph.input
+        if value.name not in stored
+        and any(not d.HasField("dim_value") for d in value.type.tensor_type.shape.dim)
+    ]
+
+
+def _built(
+    graph: bytes,
+    target: TargetProfile,
+    profiles: Profiles,
+    stage: Stage | None,
+    progress: Progress,
+) -> tuple[str, int | None, list[Finding]]:
+    """Build with TensorRT-RTX; return what to say of it, the engine's size, and what it refused."""
+    proof = target if target.flavour is Flavour.TRT_RTX else get_target("rtx")
+    if reason := unavailable(proof):
+        remedy = "pip install 'edgevision[rtx]', and check again"
+        finding = Finding(
+            "the graph", "unproven", f"no builder has seen it: {reason}", remedy, "warning"
+        )
+        return reason, None, [finding]
+    with tempfile.TemporaryDirectory(prefix="edgevision-") as folder:
+        file = Path(folder) / "model.onnx"
+        file.write_bytes(graph)
+        request = BuildRequest(file, proof, Path(folder) / "engine.plan", profiles)
+        try:
+            result = build_engine(request, progress)
+        except BuildError as error:
+            return f"TensorRT-RTX refused it for '{proof.name}'", None, [_refusal(str(error))]
+        size = result.path.stat().st_size
+    told = f"TensorRT-RTX {result.version} built it in {result.seconds:.1f} s"
+    return told, size, _contract(result.inputs, result.outputs, stage)
+
+
+def _refusal(error: str) -> Finding:
+    if found := _SAID.search(error):
+        said, _, advice = found["said"].partition(". ")
+        return Finding(f"{found['name']} ({found['op']})", "builder", said, advice)
+    return Finding("the graph", "builder", error, "see the node that it names")
+
+
+def _contract(
+    inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], stage: Stage | None
+) -> list[Finding]:
+    """Hold what the builder saw against what the manifest promises."""
+    if stage is None or (tuple(inputs), tuple(outputs)) == (stage.inputs, stage.outputs):
+        return []
+    found = ", ".join(str(spec) for spec in (*inputs, *outputs))
+    promised = ", ".join(str(spec) for spec in (*stage.inputs, *stage.outputs))
+    message = f"the engine takes and gives {found}; the manifest promises {promised}"
+    return [Finding("the graph", "contract", message, "build the bundle again")]
+
+
+def _memory(needed: int | None, target: TargetProfile) -> list[Finding]:
+    if needed is None or not target.memory_bytes:
+        return []
+    message = (
+        f"weights and activations take about {needed / 1e9:.1f} GB by estimate; '{target.name}' "
+        f"has {target.memory_bytes / 1e9:.1f} GB for everything"
+    )
+    remedy = "build FP16 or INT8, a smaller input, or name the module that you have"
+    if needed > target.memory_bytes:
+        return [Finding("the graph", "memory", message, remedy)]
+    if needed > _SHARE_OF_MEMORY * target.memory_bytes:
+        return [Finding("the graph", "memory", message, remedy, "warning")]
+    return []

@@ -1,0 +1,68 @@
+"""What an engine that is bound to its machine is bound to: the GPU and its driver, or the CPU."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import platform
+from pathlib import Path
+
+from edgevision.bundle.targets import Flavour
+from edgevision.machine.gpu import compute_capability
+
+_NAME_BYTES = 128
+
+
+def machine_name(flavour: Flavour) -> str:
+    """Return what engines of a flavour that are built here fit: "NVIDIA L4, SM 8.9, CUDA 13.0".
+
+    Two machines of one name may run each other's engines; two of different names may not.
+    """
+    return cpu_name() if flavour is Flavour.ORT else gpu_name()
+
+
+@functools.cache
+def cpu_name() -> str:
+    """Return this machine's processor and what it can do, as far as an optimised model depends."""
+    model, flags = _cpu()
+    wide = [f for f in flags if f.startswith(("avx", "amx", "asimd", "sve"))]
+    return f"{model}, {platform.machine()}, {' '.join(sorted(wide)) or 'no vector flags told'}"
+
+
+@functools.cache
+def products_overflow() -> bool:
+    """Whether sums of 8-bit products saturate silently on this CPU: x86 without VNNI or AMX.
+
+    ONNX Runtime, "Quantize ONNX models": U8S8 on AVX2 and AVX512 adds two products in 16 bits.
+    """
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return False
+    return not set(_cpu()[1]) & {"avx_vnni", "avx512_vnni", "amx_int8"}
+
+
+def _cpu() -> tuple[str, list[str]]:
+    """Return the processor's name and its flags, none where the kernel does not tell."""
+    model, flags = platform.processor() or platform.machine(), ""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() in ("model name", "Model") and value.strip():
+                model = value.strip()
+            elif key.strip() in ("flags", "Features"):
+                flags = value
+    return model, flags.split()
+
+
+@functools.cache
+def gpu_name() -> str:
+    """Return the first GPU's name, compute capability and driver; "no GPU" without one."""
+    capability = compute_capability()
+    if capability is None:
+        return "no GPU"
+    driver = ctypes.CDLL("libcuda.so.1")
+    name, version = ctypes.create_string_buffer(_NAME_BYTES), ctypes.c_int()
+    driver.cuDeviceGetName(name, _NAME_BYTES, 0)
+    driver.cuDriverGetVersion(ctypes.byref(version))
+    told = name.value.decode(errors="replace")
+    return f"{told}, SM {capability}, CUDA {version.value // 1000}.{version.value % 1000 // 10}"

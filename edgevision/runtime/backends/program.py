@@ -1,0 +1,73 @@
+"""The backend seam: a loaded engine, and its executions over buffers that the runtime owns.
+
+Implementations: `backends.ort`, `backends.trt`, `backends.trt_rtx`, `testing.ScriptedProgram`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from edgevision.bundle.tensors import TensorSpec
+from edgevision.runtime.device.device import Device, Stream
+from edgevision.runtime.device.memory import Array, Buffer
+
+Shape = tuple[int, ...]
+
+
+class Execution(Protocol):
+    """One way of running a program at a time: its bindings and working memory.
+
+    Call order: `reshape`, `bind` for every tensor, then `enqueue` as often as wanted. Belongs to
+    one slot; never used by two threads at once.
+    """
+
+    def reshape(self, shapes: Mapping[str, Shape]) -> Mapping[str, Shape | None]:
+        """Set the inputs' shapes; bindings are void afterwards.
+
+        Returns:
+            The shape of each output; None where it is known only after a run.
+        """
+
+    def bind(self, name: str, buffer: Buffer) -> None:
+        """Use `buffer` for a tensor; it must outlive the execution."""
+
+    def enqueue(self, stream: Stream) -> None:
+        """Queue one run on `stream`.
+
+        Raises:
+            RunError: the engine refused or failed.
+        """
+
+    def fetch(self, name: str) -> Array:
+        """Return an output whose shape `reshape` did not know; the array is the caller's."""
+
+    def close(self) -> None:
+        """Free the working memory; the stream must be idle."""
+
+
+class Program(Protocol):
+    """A loaded engine: immutable, shared by threads and executions.
+
+    Attributes:
+        device: where it runs.
+        inputs: what goes in, in order.
+        outputs: what comes out, in order.
+        version: the runtime's version, e.g. "TensorRT 10.3.0".
+        no_graph: why its executions cannot be captured into a graph; empty if they can.
+        scratch_bytes: working memory of one execution that executions which never overlap may
+            share; 0 if it has none to share.
+    """
+
+    device: Device
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    version: str
+    no_graph: str
+    scratch_bytes: int
+
+    def execution(self, scratch: Buffer | None) -> Execution:
+        """Return a new execution; `scratch` is working memory that it shares with others."""
+
+    def close(self) -> None:
+        """Free the engine; its executions must be closed before."""

@@ -1,0 +1,78 @@
+"""The check of what is fed to a model, made once for each frame at the boundary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from numpy import ndarray
+
+from edgevision.bundle.tensors import Profiles, TensorSpec
+from edgevision.errors import FrameError
+from edgevision.runtime.device.memory import Array
+from edgevision.runtime.slots.interop import DeviceArray, imported
+
+Feed = Array | DeviceArray
+
+
+class FeedCheck:
+    """Whether feeds fit a model's inputs; what it passes needs no further check."""
+
+    def __init__(
+        self, inputs: tuple[TensorSpec, ...], profiles: Profiles, *, on_device: bool
+    ) -> None:
+        """Take the model's inputs; `on_device` says whether arrays on a GPU are of use to it."""
+        self._inputs = inputs
+        self._on_device = on_device
+        self._profiles = profiles
+        # What a frame is compared with, looked up once.
+        self._expected = [(spec.name, spec.dtype.numpy, spec.shape, spec) for spec in inputs]
+
+    def __call__(self, feeds: Mapping[str, Any]) -> Mapping[str, Feed]:
+        """Return the feeds, arrays of other libraries imported without a copy.
+
+        Raises:
+            FrameError: an input is missing, unknown, or has the wrong dtype or shape.
+        """
+        if len(feeds) != len(self._expected):
+            raise self._wrong_names(feeds)
+        imports: dict[str, Feed] = {}
+        for name, dtype, shape, spec in self._expected:
+            feed = feeds.get(name)
+            if type(feed) is not ndarray:
+                if name not in feeds:
+                    raise self._wrong_names(feeds)
+                feed = imports[name] = self._import(feed, spec)
+            if feed.dtype != dtype or (feed.shape != shape and not self._allows(spec, feed.shape)):
+                raise FrameError(
+                    f"input '{name}': got {feed.dtype}{list(feed.shape)}, expected {spec}. "
+                    "Convert or resize it, or build the bundle for this shape."
+                )
+        return {**feeds, **imports} if imports else feeds
+
+    def _import(self, feed: object, spec: TensorSpec) -> Feed:
+        array = imported(feed, spec)
+        if isinstance(array, DeviceArray) and not self._on_device:
+            raise FrameError(
+                f"input '{spec.name}': got an array on a GPU, this model runs on the CPU. Copy it "
+                "to the host, or load the model with device='cuda'."
+            )
+        return array
+
+    def _allows(self, spec: TensorSpec, shape: tuple[int, ...]) -> bool:
+        if not spec.is_dynamic or not spec.accepts(shape):
+            return False
+        profile = self._profiles.get(spec.name)
+        if profile is not None and not profile.allows(shape):
+            raise FrameError(
+                f"input '{spec.name}': shape {list(shape)} lies outside the profile "
+                f"{list(profile.minimum)} to {list(profile.maximum)}. Build with a wider profile."
+            )
+        return True
+
+    def _wrong_names(self, feeds: Mapping[str, object]) -> FrameError:
+        known = sorted(spec.name for spec in self._inputs)
+        return FrameError(
+            f"inputs: got {sorted(feeds)}, this model takes {known}. "
+            f"Give exactly: {', '.join(str(spec) for spec in self._inputs)}"
+        )

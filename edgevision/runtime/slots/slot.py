@@ -1,0 +1,365 @@
+"""A slot: everything that one frame in flight needs, made once and used again.
+
+It holds an execution, the buffers bound to it, a stream, its events and, where the device can, the
+captured graph of copy in, run and copy out. One thread at a time uses a slot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from edgevision.bundle.tensors import Profiles
+from edgevision.errors import CudaError, RunError, StaleViewError
+from edgevision.runtime.backends.program import Program, Shape
+from edgevision.runtime.device.device import Event, Graph
+from edgevision.runtime.device.memory import Array, Buffer
+from edgevision.runtime.options import RunOptions
+from edgevision.runtime.slots.feeds import Feed
+from edgevision.runtime.slots.interop import DeviceArray
+from edgevision.runtime.slots.recycle import LEAST_BYTES, Recycler
+
+_ALIGNMENT_BYTES = 256
+
+
+class Slot:
+    """Buffers, execution and stream of one frame at a time.
+
+    Call order for each frame: `fill`, `launch`, `wait`, then `outputs` (copies) or `view`. Every
+    step waits for what a forgotten `wait` left in flight, so that no exception can tear a frame.
+    The device must be active on the thread that calls `launch`, `wait` or `device_ms`.
+
+    Attributes:
+        no_graph: why frames are not launched as a graph; empty if they are.
+        generation: how many frames it has taken; a view of an older one is stale.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        profiles: Profiles,
+        options: RunOptions,
+        *,
+        scratch: Buffer | None = None,
+    ) -> None:
+        """Allocate for the largest shapes; `scratch` stays the caller's."""
+        self.program = program
+        self.generation = 0
+        self.no_graph = "not warmed up"
+        self.is_open = True
+        self._device = program.device
+        self._active = program.device.active()
+        self._options = options
+        self._asynchronous = self._device.capabilities.async_copies
+        self._in_flight = False
+        self._recorded = False
+        self._closers: list[Buffer | Event] = []
+        self._buffers: dict[str, tuple[Buffer, Buffer]] = {}
+        self._specs = {spec.name: spec for spec in (*program.inputs, *program.outputs)}
+        self._largest = {
+            spec.name: profiles[spec.name].maximum if spec.name in profiles else spec.shape
+            for spec in program.inputs
+        }
+        self._is_dynamic = any(spec.is_dynamic for spec in program.inputs)
+        self._graph: Graph | None = None
+        self._foreign: dict[str, DeviceArray] = {}
+        self._inputs: dict[str, Array] = {}
+        self._outputs: dict[str, Array | None] = {}
+        self._copies: list[tuple[str, Callable[[], Array]]] = []
+        self._shapes: dict[str, Shape] = {}
+        with self._device.active():
+            self._stream = self._device.stream(priority=options.priority)
+            try:
+                self._execution = program.execution(scratch)
+            except BaseException:
+                self._stream.close()
+                raise
+            try:
+                timing = options.timing and self._asynchronous
+                self._done = self._event(timing=timing)
+                self._marks = [self._event(timing=True) for _ in range(3)] if timing else []
+                self._measured = [*self._marks, self._done]
+                self._ready = self._event(timing=False)
+                if all(-1 not in shape for shape in self._largest.values()):
+                    self._reshape(self._largest)
+            except BaseException:
+                self.close()
+                raise
+
+    def fill(self, feeds: Mapping[str, Feed]) -> None:
+        """Copy host feeds into the slot's memory and note device feeds; they must be checked."""
+        if self._in_flight:
+            self._recover()
+        self.generation += 1
+        if self._is_dynamic:
+            shapes = {name: feed.shape for name, feed in feeds.items()}
+            if shapes != self._shapes:
+                with self._device.active():
+                    self._reshape(shapes)
+        if self._foreign:
+            self._foreign = {}
+        for name, feed in feeds.items():
+            if isinstance(feed, DeviceArray):
+                self._foreign[name] = feed
+            else:
+                self._inputs[name][...] = feed  # on small arrays faster than np.copyto
+
+    def lend(self) -> dict[str, Array]:
+        """Return the input arrays to be filled in place; valid until the slot's next frame."""
+        if self._in_flight:
+            self._recover()
+        self.generation += 1
+        self._foreign = {}
+        return dict(self._inputs)
+
+    def launch(self) -> None:
+        """Queue the frame; on a device without queues, run it.
+
+        Raises:
+            RunError: the engine or the device refused.
+        """
+        if not self._asynchronous:
+            self._execution.enqueue(self._stream)
+            return
+        # Until the event is recorded it stands for the last frame, not for this one.
+        self._in_flight, self._recorded = True, False
+        if self._graph is not None and not self._foreign:
+            self._graph.launch(self._stream)
+        else:
+            self._queue()
+        self._stream.record(self._done)
+        self._recorded = True
+
+    def run(self) -> None:
+        """Launch and wait, on a thread where the device need not be active.
+
+        Raises:
+            RunError: the engine or the device failed.
+        """
+        if not self._asynchronous:
+            self._execution.enqueue(self._stream)
+            return
+        with self._active:
+            self.launch()
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait until the frame's answer is in host memory.
+
+        Raises:
+            CudaError: the device failed.
+        """
+        if self._in_flight:
+            # Also where a launch failed half-way, all that was queued must be done.
+            if self._recorded:
+                self._done.synchronize()
+            else:
+                self._stream.synchronize()
+            self._in_flight = False
+
+    def outputs(self) -> dict[str, Array]:
+        """Return copies of the frame's outputs; the caller's own."""
+        return {name: copy() for name, copy in self._copies}
+
+    def output(self, name: str) -> Array:
+        """Return one output in the slot's memory."""
+        array = self._outputs[name]
+        return self._execution.fetch(name) if array is None else array
+
+    def view(self) -> OutputView:
+        """Return the outputs without a copy, valid until the slot's next frame."""
+        return OutputView(self)
+
+    def device_ms(self) -> list[float] | None:
+        """Return the last frame's copy in, run and copy out on the device; call it after `wait`.
+
+        None where the device has no queue to measure, or measuring was switched off.
+        """
+        if not self._marks:
+            return None
+        return self._device.intervals_ms(self._measured)
+
+    def warm_up(self) -> None:
+        """Run once on zeros, so that the first frame is as fast as the rest; then capture."""
+        if self._is_dynamic and not self._shapes:
+            self.no_graph = "an input has no largest shape"
+            return
+        with self._device.active():
+            self.launch()
+            self.wait()
+            self.no_graph = self._capture()
+            if not self.no_graph:
+                self.launch()
+                self.wait()
+
+    @property
+    def allocated_bytes(self) -> int:
+        """Memory that the slot holds, on the host and the device."""
+        unique = {id(b): b.size_bytes for pair in self._buffers.values() for b in pair}
+        return sum(unique.values())
+
+    def close(self) -> None:
+        """Wait for the device, then free everything; safe to call twice.
+
+        Raises:
+            CudaError: something could not be freed, and the device was well until then.
+        """
+        if not self.is_open:
+            return
+        self.is_open = False
+        self.generation += 1
+        errors: list[CudaError] = []
+        with self._device.active():
+            self._try(self.wait, errors)
+            self._in_flight = False
+            # What failed was reported where it was waited for; a dead device frees nothing.
+            is_dead = bool(errors)
+            if self._graph is not None:
+                self._try(self._graph.close, errors)
+                self._graph = None
+            self._try(self._execution.close, errors)
+            self._inputs, self._outputs, self._copies, self._foreign = {}, {}, [], {}
+            for resource in reversed(self._closers):
+                self._try(resource.close, errors)
+            self._closers = []
+            self._try(self._stream.close, errors)
+        if errors and not is_dead:
+            raise errors[0]
+
+    @staticmethod
+    def _try(close: Callable[[], None], errors: list[CudaError]) -> None:
+        try:
+            close()
+        except CudaError as error:
+            errors.append(error)
+
+    def _recover(self) -> None:
+        """Wait for a frame that nobody waited for."""
+        with self._device.active():
+            self.wait()
+
+    def _event(self, *, timing: bool) -> Event:
+        event = self._device.event(timing=timing, spin=self._options.spin)
+        self._closers.append(event)
+        return event
+
+    def _reshape(self, shapes: Mapping[str, Shape]) -> None:
+        """Bind the buffers for `shapes`, allocating those that are missing or too small."""
+        if self._graph is not None:
+            self._graph.close()
+            self._graph, self.no_graph = None, "the shapes changed"
+        self._shapes = dict(shapes)
+        found = self._execution.reshape(shapes)
+        self._inputs, self._outputs, self._copies = {}, {}, []
+        for spec in self.program.inputs:
+            self._inputs[spec.name] = self._bind(spec.name, shapes[spec.name])
+        for spec in self.program.outputs:
+            shape = found[spec.name]
+            array = None if shape is None else self._bind(spec.name, shape)
+            self._outputs[spec.name] = array
+            self._copies.append((spec.name, self._copier(spec.name, array)))
+
+    def _copier(self, name: str, array: Array | None) -> Callable[[], Array]:
+        """Return what gives the caller an output of its own."""
+        if array is None:
+            return partial(self._execution.fetch, name)
+        return array.copy if array.nbytes < LEAST_BYTES else Recycler(array).copy
+
+    def _bind(self, name: str, shape: Shape) -> Array:
+        spec = self._specs[name].with_shape(shape)
+        pair = self._buffers.get(name)
+        if pair is None or pair[0].size_bytes < spec.size_bytes:
+            pair = self._buffers[name] = self._allocate(name, spec.size_bytes)
+        host, bound = pair
+        self._execution.bind(name, bound)
+        return host.view(spec)
+
+    def _allocate(self, name: str, size_bytes: int) -> tuple[Buffer, Buffer]:
+        """Return a tensor's host buffer, and the buffer that the engine uses."""
+        capabilities = self._device.capabilities
+        padded = -(-size_bytes // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
+        host = self._device.allocate_host(padded, label=f"{name} (host)")
+        self._closers.append(host)
+        if capabilities.integrated and capabilities.mapped:
+            return host, host
+        bound = self._device.allocate(padded, label=f"{name} (device)")
+        self._closers.append(bound)
+        return host, bound
+
+    def _queue(self) -> None:
+        """Queue copy in, run and copy out, marks between them; a graph is captured of it."""
+        stream, marks = self._stream, self._marks
+        if marks:
+            stream.record(marks[0])
+        for spec in self.program.inputs:
+            host, bound = self._buffers[spec.name]
+            foreign = self._foreign.get(spec.name)
+            if foreign is not None:
+                self._queue_foreign(foreign, bound)
+            elif bound is not host:
+                stream.copy(bound, host, self._inputs[spec.name].nbytes)
+        if marks:
+            stream.record(marks[1])
+        self._execution.enqueue(stream)
+        if marks:
+            stream.record(marks[2])
+        for name, array in self._outputs.items():
+            host, bound = self._buffers[name]
+            if bound is not host and array is not None:
+                stream.copy(host, bound, array.nbytes)
+
+    def _queue_foreign(self, feed: DeviceArray, target: Buffer) -> None:
+        source = Buffer.borrow(
+            feed.owner,
+            address=feed.address,
+            host=None,
+            size_bytes=feed.size_bytes,
+            label="the caller's array",
+        )
+        if feed.stream is not None:
+            self._device.foreign_stream(feed.stream).record(self._ready)
+            self._stream.wait(self._ready)
+        self._stream.copy(target, source, feed.size_bytes)
+
+    def _capture(self) -> str:
+        """Capture the frame's work; return why not, empty if it was captured."""
+        capabilities = self._device.capabilities
+        if not self._options.graph:
+            return "switched off by RunOptions.graph"
+        if not capabilities.graphs:
+            return capabilities.reasons.get("graphs", "the device has no graphs")
+        if self.program.no_graph:
+            return self.program.no_graph
+        if self._is_dynamic:
+            return "an input has a dynamic shape, and a graph freezes shapes"
+        try:
+            with self._stream.capture() as capture:
+                self._queue()
+        except (CudaError, RunError) as error:
+            return f"capture failed: {error}"
+        self._graph = capture.graph
+        return ""
+
+
+class OutputView:
+    """Outputs of one frame in the slot's own memory; an error, not garbage, once it is reused."""
+
+    __slots__ = ("_generation", "_slot")
+
+    def __init__(self, slot: Slot) -> None:
+        self._slot = slot
+        self._generation = slot.generation
+
+    def __getitem__(self, name: str) -> Array:
+        """Return an output; do not keep the array beyond the view.
+
+        Raises:
+            StaleViewError: the slot has taken another frame, or was closed.
+            KeyError: there is no such output.
+        """
+        if self._slot.generation != self._generation:
+            raise StaleViewError(
+                f"output '{name}' is gone: its memory holds a newer frame or was freed. Read "
+                "a view before the next frame, or take copies with `run`."
+            )
+        return self._slot.output(name)

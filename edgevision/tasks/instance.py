@@ -1,0 +1,246 @@
+"""Instance segmentation on the run side: camera frame in, objects with masks and pictures out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edgevision._optional import require
+from edgevision.bundle.manifest import Settings, Stage
+from edgevision.bundle.tensors import DType
+from edgevision.errors import BundleFormatError, FrameError
+from edgevision.tasks.camera import (
+    ClassLabel,
+    Image,
+    check_same_frame,
+    classes_of,
+    feed_of,
+    order_of,
+)
+from edgevision.tasks.timings import Timings
+
+Array = npt.NDArray[np.generic]
+Floats = npt.NDArray[np.float32]
+
+_OUTPUTS = ("boxes", "labels", "scores", "masks", "count", "overflow", "converged")
+_MOST_CANDIDATES = 1000
+_LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceResult:
+    """What was found in one frame, best first.
+
+    Attributes:
+        boxes: float32[N, 4] x1 y1 x2 y2 in pixels of the frame, host; the caller's own.
+        labels: int32[N] indices into `classes`.
+        scores: float32[N], 0 to 1.
+        masks: float32[N, 28, 28], how likely each cell of the box is the object's; uint8[N, H, W],
+            1 where the object is, if the graph was built with masks of the frame.
+        classes: the label of each index.
+        frame_size: (H, W) of the frame.
+        is_exact: whether suppression is certainly the greedy one.
+        is_complete: whether no candidate was left out for want of room.
+        timings: how long it took.
+    """
+
+    boxes: Floats
+    labels: npt.NDArray[np.int32]
+    scores: Floats
+    masks: Floats | Image
+    classes: tuple[ClassLabel, ...]
+    frame_size: tuple[int, int]
+    is_exact: bool
+    is_complete: bool
+    timings: Timings
+
+    def __len__(self) -> int:
+        """Return how many objects there are."""
+        return len(self.boxes)
+
+    def above(self, score: float) -> InstanceResult:
+        """Return the objects of at least `score`."""
+        kept = self.scores >= score
+        return InstanceResult(
+            self.boxes[kept],
+            self.labels[kept],
+            self.scores[kept],
+            self.masks[kept],
+            self.classes,
+            self.frame_size,
+            self.is_exact,
+            self.is_complete,
+            self.timings,
+        )
+
+    def pasted(self, *, threshold: float = 0.5) -> npt.NDArray[np.bool_]:
+        """Return bool[N, H, W]: each object's pixels in the frame.
+
+        Masks are resized as torchvision does it: a border of one cell around, then bilinear. Those
+        that the graph pasted were cut at 0.5.
+        """
+        if self.masks.dtype == np.uint8:
+            return self.masks > 0
+        found = np.zeros((len(self), *self.frame_size), bool)
+        for place, box, cells in zip(found, self.boxes, self.masks, strict=True):
+            _paste(place, box, cells, threshold)
+        return found
+
+    def overlay(self, frame: Image, *, opacity: float = 0.45) -> Image:
+        """Return the objects drawn on `frame`, uint8[H, W, 3]: tinted, outlined, boxed and named.
+
+        Raises:
+            FrameError: `frame` is not uint8[H, W, 3] of the size that was run.
+        """
+        check_same_frame(frame, self.frame_size)
+        picture = frame.astype(np.float32)
+        masks = self.pasted()
+        for index in range(len(self) - 1, -1, -1):  # the best on top
+            mask, color = masks[index], self._color(index)
+            picture[mask] = picture[mask] * (1 - opacity) + color * opacity
+            picture[_outline(mask)] = color
+        drawn = picture.round().astype(np.uint8)
+        for index in range(len(self) - 1, -1, -1):
+            _frame_box(drawn, self.boxes[index], self._color(index).astype(np.uint8))
+        return self._captioned(drawn)
+
+    def _captioned(self, picture: Image) -> Image:
+        """Write each object's caption over its box, light on dark colours and dark on light."""
+        image = require("PIL.Image", extra="media").fromarray(picture)
+        draw = require("PIL.ImageDraw", extra="media").Draw(image)
+        height, width = self.frame_size
+        font = require("PIL.ImageFont", extra="media").load_default(max(9, height // 36))
+        for index, text in reversed(list(enumerate(self.captions()))):
+            color = tuple(int(v) for v in self._color(index))
+            _, _, right, bottom = draw.textbbox((0, 0), text, font=font)
+            x = int(np.clip(self.boxes[index][0], 0, max(width - right - 2, 0)))
+            y = int(np.clip(self.boxes[index][1] - bottom - 2, 0, height))
+            draw.rectangle((x, y, x + right + 2, y + bottom + 2), fill=color)
+            ink = "black" if np.dot(color, _LUMINANCE) > 140 else "white"
+            draw.text((x + 1, y + 1), text, ink, font)
+        return np.array(image)
+
+    def captions(self) -> list[str]:
+        """Return "car 0.93" for each object."""
+        return [
+            f"{self.classes[label].name} {score:.2f}"
+            for label, score in zip(self.labels, self.scores, strict=True)
+        ]
+
+    def _color(self, index: int) -> Floats:
+        text = self.classes[self.labels[index]].color
+        return np.frombuffer(bytes.fromhex(text[1:]), np.uint8).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceTask:
+    """Turns frames into feeds and outputs into `InstanceResult`.
+
+    Attributes:
+        classes: the label of each index.
+        frame_size: (H, W) of the frame that the graph takes.
+        channel_order: "rgb" or "bgr", the order in which the graph takes the frame's channels.
+    """
+
+    classes: tuple[ClassLabel, ...]
+    frame_size: tuple[int, int]
+    channel_order: str
+
+    @staticmethod
+    def from_manifest(settings: Settings, stages: tuple[Stage, ...]) -> InstanceTask:
+        """Read the task's settings.
+
+        Raises:
+            BundleFormatError: they are not those of this task, or do not fit the graph.
+        """
+        if len(stages) != 1 or len(stages[0].inputs) != 1:
+            raise BundleFormatError("task instance: expected one stage with one input")
+        (frame,), outputs = stages[0].inputs, stages[0].outputs
+        found = tuple(spec.name for spec in outputs)
+        if found != _OUTPUTS or frame.dtype is not DType.UINT8 or len(frame.shape) != 4:
+            raise BundleFormatError(
+                f"task instance: expected uint8[1, H, W, 3] -> {', '.join(_OUTPUTS)}; got {frame} "
+                f"-> {', '.join(map(str, outputs))}"
+            )
+        if frame.shape[0] != 1 or frame.shape[3] != 3:
+            raise BundleFormatError(f"task instance: expected one frame a call, got {frame}")
+        order, classes = order_of(settings, "instance"), classes_of(settings, "instance")
+        return InstanceTask(classes, (frame.shape[1], frame.shape[2]), order)
+
+    def feeds(self, frame: Image) -> dict[str, object]:
+        """Return `frame: uint8[H, W, 3]` as the graph takes it (a view)."""
+        return feed_of(frame, "frame", self.frame_size, self.channel_order)
+
+    def decode(self, outputs: Mapping[str, Array], timings: Timings) -> InstanceResult:
+        """Return the result of one inference.
+
+        Raises:
+            FrameError: the engine gave a class or count that cannot be.
+        """
+        count = int(outputs["count"][0])
+        labels = outputs["labels"][0, :count].astype(np.int32) - 1
+        if not 0 <= count <= outputs["boxes"].shape[1] or (
+            count and not 0 <= labels.min() <= labels.max() < len(self.classes)
+        ):
+            raise FrameError(
+                f"the engine gave {count} objects of classes {sorted(set(labels.tolist()))}, the "
+                f"bundle names {len(self.classes)}. Run `edgevision verify` on the bundle."
+            )
+        masks = outputs["masks"][0, :count]
+        cells = masks.astype(np.float32) if masks.dtype != np.uint8 else None
+        return InstanceResult(
+            outputs["boxes"][0, :count].astype(np.float32),
+            labels,
+            outputs["scores"][0, :count].astype(np.float32),
+            masks.astype(np.uint8) if cells is None else cells,
+            self.classes,
+            self.frame_size,
+            bool(outputs["converged"][0]),
+            int(outputs["overflow"][0]) <= _MOST_CANDIDATES,
+            timings,
+        )
+
+
+def _paste(place: npt.NDArray[np.bool_], box: Floats, cells: Floats, threshold: float) -> None:
+    """Set the object's pixels in `place`, bool[H, W]."""
+    padded = np.pad(cells, 1)
+    grown = padded.shape[0] / cells.shape[0]
+    centre_x, centre_y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    half_width, half_height = (box[2] - box[0]) / 2 * grown, (box[3] - box[1]) / 2 * grown
+    x1, y1 = int(centre_x - half_width), int(centre_y - half_height)
+    x2, y2 = int(centre_x + half_width), int(centre_y + half_height)
+    width, height = max(x2 - x1 + 1, 1), max(y2 - y1 + 1, 1)
+    top, left = max(y1, 0), max(x1, 0)
+    bottom, right = min(y2 + 1, place.shape[0]), min(x2 + 1, place.shape[1])
+    if bottom <= top or right <= left:
+        return
+    rows = _weights(padded.shape[0], height)[top - y1 : bottom - y1]
+    columns = _weights(padded.shape[1], width)[left - x1 : right - x1]
+    place[top:bottom, left:right] = rows @ padded @ columns.T > threshold
+
+
+def _weights(cells: int, pixels: int) -> Floats:
+    """Return float32[pixels, cells]: how much of each cell each pixel is, bilinear, half-pixel."""
+    centres = np.clip((np.arange(pixels) + 0.5) * (cells / pixels) - 0.5, 0, cells - 1)
+    distance = np.abs(centres[:, None] - np.arange(cells))
+    weights: Floats = np.maximum(0.0, 1.0 - distance).astype(np.float32)
+    return weights
+
+
+def _outline(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Return the mask's pixels that touch what is not of it."""
+    inner = np.zeros_like(mask)
+    inner[1:-1, 1:-1] = mask[:-2, 1:-1] & mask[2:, 1:-1] & mask[1:-1, :-2] & mask[1:-1, 2:]
+    edge: npt.NDArray[np.bool_] = mask & ~inner
+    return edge
+
+
+def _frame_box(picture: Image, box: Floats, color: Image) -> None:
+    height, width = picture.shape[:2]
+    x1, x2 = (int(np.clip(x, 0, width - 1)) for x in box[0::2])
+    y1, y2 = (int(np.clip(y, 0, height - 1)) for y in box[1::2])
+    picture[[y1, y2], x1 : x2 + 1] = color
+    picture[y1 : y2 + 1, [x1, x2]] = color

@@ -1,0 +1,99 @@
+"""How the outputs of a graph are held against its reference: element by element, with two bars.
+
+The bars are against a broken graph and are no measure of accuracy: that is the task's metric.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edgevision.bundle.forms import Form
+from edgevision.bundle.parity import ParityReport, Tolerance, compare
+
+Arrays = Mapping[str, npt.NDArray[np.generic]]
+
+
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """One figure for each precision; the forms of a precision share it."""
+
+    fp32: float
+    fp16: float
+    int8: float
+
+    def __getitem__(self, form: Form) -> float:
+        """Return the figure of a form."""
+        found: float = getattr(self, form.precision)
+        return found
+
+
+# Share of label elements that may differ from FP32. Labels differ where two classes are nearly as
+# likely.
+_LABEL_SHARES = Bars(1e-4, 5e-3, 0.05)
+# Distance of float elements, relative to the largest magnitude of the output.
+_FLOAT_DISTANCES = Bars(1e-3, 2e-2, 0.2)
+_FLOAT_SHARES = Bars(0.0, 1e-3, 1e-2)
+
+
+class Proof:
+    """Element by element: labels may rarely differ, floats by a share of their range.
+
+    A task that pairs its outputs before it compares them overrides these.
+
+    Attributes:
+        min_snr_db: the least signal-to-noise ratio of a layer that becomes INT8; None for the
+            usual one.
+    """
+
+    min_snr_db: float | None = None
+
+    def tolerances(self, form: Form, golden: Arrays) -> dict[str, Tolerance]:
+        """Return how far each output of `form` may be from `golden`, samples first."""
+        return {name: element_tolerance(form, array) for name, array in golden.items()}
+
+    def compare(
+        self,
+        reference: Arrays,
+        candidate: Arrays,
+        tolerances: Mapping[str, Tolerance],
+        *,
+        name: str,
+    ) -> list[ParityReport]:
+        """Hold every output that has a tolerance against its reference.
+
+        Raises:
+            ValueError: shapes differ, or there is nothing that could be compared.
+        """
+        return [
+            compare(reference[output], candidate[output], tolerance, name=f"{name}/{output}")
+            for output, tolerance in tolerances.items()
+        ]
+
+    def golden_fault(self, golden: Arrays) -> str | None:
+        """Return why samples with these answers would prove nothing; None if they do."""
+        return None
+
+
+def element_tolerance(form: Form, golden: npt.NDArray[np.generic]) -> Tolerance:
+    """Return the bar of one output, compared element by element."""
+    if golden.dtype.kind != "f":
+        return Tolerance(0.0, _LABEL_SHARES[form])
+    largest = float(np.abs(golden[np.isfinite(golden)]).max(initial=0))
+    return Tolerance(max(largest, 1e-6) * _FLOAT_DISTANCES[form], _FLOAT_SHARES[form])
+
+
+def held_at_zero(
+    distances: Mapping[str, npt.NDArray[np.float64]],
+    tolerances: Mapping[str, Tolerance],
+    *,
+    name: str,
+) -> list[ParityReport]:
+    """Hold distances that a task found by pairing against none at all."""
+    return [
+        compare(np.zeros_like(distances[output]), distances[output], bar, name=f"{name}/{output}")
+        for output, bar in tolerances.items()
+    ]
