@@ -14,6 +14,7 @@
     ├── RunError
     │   ├── EngineLoadError       an artifact that should load did not
     │   ├── FrameError            an input of the wrong dtype, shape or content
+    │   ├── WrongTaskError        the model's task does not do what was asked for
     │   ├── CudaError             a CUDA call failed (`code`: the driver's number for why)
     │   ├── HazardError           the simulated device saw a race; never raised by a real one
     │   ├── StalledError          the device has not answered for too long
@@ -106,6 +107,10 @@ class EngineLoadError(RunError):
 
 class FrameError(RunError):
     """An input has the wrong dtype, shape or content."""
+
+
+class WrongTaskError(RunError):
+    """The model's task does not do what was asked for."""
 
 
 class CudaError(RunError):

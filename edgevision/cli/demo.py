@@ -23,9 +23,11 @@ from edgevision.runtime.load import load
 from edgevision.runtime.model import Model
 from edgevision.tasks.camera import ClassLabel
 from edgevision.tasks.frames import list_images, read_image, resize
-from edgevision.tasks.semantic import SemanticResult, SemanticTask
+from edgevision.tasks.semantic import SemanticDecoder, SemanticResult
 
 Image = npt.NDArray[np.uint8]
+
+Net = Model[SemanticResult]
 
 _NET = "unet-camvid"
 _REPEATS = 5
@@ -61,7 +63,7 @@ def run_demo(out: str | os.PathLike[str], *, progress: Progress = silent) -> Dem
         MissingDependencyError: a package that the demo needs is not installed.
     """
     from edgevision.export.build import build
-    from edgevision.export.zoo import SegmenterCard, shipped_photos, zoo_entry
+    from edgevision.export.zoo import card_classes, shipped_photos, zoo_entry
 
     jinja2 = require("jinja2", extra="report")
     photos = shipped_photos()
@@ -71,8 +73,6 @@ def run_demo(out: str | os.PathLike[str], *, progress: Progress = silent) -> Dem
             "make demo"
         )
     entry = zoo_entry(_NET)
-    card = entry.card
-    assert isinstance(card, SegmenterCard)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     plain = build(_NET, folder / "fp32.ev", evaluate=photos, progress=progress)
@@ -103,7 +103,7 @@ def run_demo(out: str | os.PathLike[str], *, progress: Progress = silent) -> Dem
         latency=latency,
         rows=rows,
         classical=classical,
-        classes=[ClassLabel(name, color) for name, color in card.classes],
+        classes=[ClassLabel(name, color) for name, color in card_classes(entry.card)],
         artifacts=summary.bundle.manifest.stages[0].artifacts,
         explained=explained,
         provenance=summary.bundle.manifest.provenance,
@@ -113,23 +113,24 @@ def run_demo(out: str | os.PathLike[str], *, progress: Progress = silent) -> Dem
 
 
 def _segment(
-    fp32: Model, int8: Model, photos: Path, folder: Path, progress: Progress
+    fp32: Model[SemanticResult],
+    int8: Model[SemanticResult],
+    photos: Path,
+    folder: Path,
+    progress: Progress,
 ) -> tuple[list[_Row], list[Path], dict[str, float]]:
     """Segment every photo by both nets in turn; return rows, overlays and median times in ms."""
-    images = list_images(photos)
+    images, (size, _) = list_images(photos), _taken(int8)
     rows, pictures = [], []
     times_ms: dict[str, list[float]] = {"FP32": [], "INT8": []}
     for done, path in enumerate(images):
         progress("segmenting", done, len(images))
-        assert isinstance(int8.task, SemanticTask)
-        photo = resize(read_image(path), int8.task.frame_size)
+        photo = resize(read_image(path), size)
         wide, narrow = fp32(photo), int8(photo)
-        assert isinstance(wide, SemanticResult)
-        assert isinstance(narrow, SemanticResult)
         for _ in range(_REPEATS):
             for name, model in (("FP32", fp32), ("INT8", int8)):
                 times_ms[name].append(model(photo).timings.total_ms)
-        pictures.append(save_pictures(narrow, photo, folder / "pictures", path.stem))
+        pictures.append(save_pictures(narrow, photo, folder / "pictures", path.stem)[0])
         differs = wide.mask != narrow.mask
         rows.append(
             _Row(
@@ -144,27 +145,31 @@ def _segment(
     return rows, pictures, {name: statistics.median(times) for name, times in times_ms.items()}
 
 
-def _classical(net: Model, photos: Path, progress: Progress) -> list[dict[str, str]]:
+def _classical(net: Net, photos: Path, progress: Progress) -> list[dict[str, str]]:
     """Segment two photos by each classical method, taught by the net on the other photos."""
-    assert isinstance(net.task, SemanticTask)
-    frames = [resize(read_image(path), net.task.frame_size) for path in list_images(photos)]
+    size, classes = _taken(net)
+    frames = [resize(read_image(path), size) for path in list_images(photos)]
     results = [net(frame) for frame in frames]
     rows: list[dict[str, str]] = []
     for shown in range(_CLASSICAL_PHOTOS):
         progress("segmenting without a net", shown, _CLASSICAL_PHOTOS)
-        votes = ColourVotes(len(net.task.classes))
+        votes = ColourVotes(len(classes))
         for index, (frame, result) in enumerate(zip(frames, results, strict=True)):
-            assert isinstance(result, SemanticResult)
             if index != shown:
                 votes.add(frame, result.mask)
         frame, result = frames[shown], results[shown]
-        assert isinstance(result, SemanticResult)
         row = {"photo": _data_uri(frame), "net": _data_uri(result.overlay(frame))}
         for method in get_args(Method):
             other = replace(result, mask=votes.classify(frame, method))
             row[method] = _data_uri(other.overlay(frame))
         rows.append(row)
     return rows
+
+
+def _taken(net: Net) -> tuple[tuple[int, int], tuple[ClassLabel, ...]]:
+    """Return (H, W) of the net's frame, and its classes."""
+    assert isinstance(net.decoder, SemanticDecoder)
+    return net.decoder.camera.size, net.decoder.classes
 
 
 def _sizes(plain: BuildSummary, summary: BuildSummary) -> dict[str, int]:

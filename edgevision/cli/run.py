@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgevision.cli.exits import OK
 from edgevision.cli.terminal import print_json, progress_bar
@@ -32,10 +32,11 @@ def _run(options: argparse.Namespace) -> int:
     """Run a bundle on images or a video, or a generator on seeds, and write pictures."""
     from edgevision.runtime.files.batch import run_files
     from edgevision.runtime.load import load
+    from edgevision.tasks.generated import GeneratedDecoder
 
     opened = load(options.bundle, device=options.device, engines=options.engines)
     with opened as model, progress_bar() as progress:
-        if model.manifest.task == "generated":
+        if isinstance(model.decoder, GeneratedDecoder):
             return _make(model, options)
         if options.source is None or options.seed is not None or options.count is not None:
             raise ValueError(
@@ -69,8 +70,8 @@ def _run(options: argparse.Namespace) -> int:
     return OK
 
 
-def _make(model: Model, options: argparse.Namespace) -> int:
-    from edgevision.runtime.files.pictures import make_pictures
+def _make(model: Model[Any], options: argparse.Namespace) -> int:
+    from edgevision.runtime.files.generate import make_pictures
 
     if options.source is not None:
         raise ValueError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from typing import Any
 
 from edgevision.bundle.directory import Bundle
 from edgevision.bundle.manifest import Stage
@@ -18,11 +19,13 @@ from edgevision.runtime.backends.trt import trt_program
 from edgevision.runtime.backends.trt_rtx import trt_rtx_program
 from edgevision.runtime.device.cuda.device import cuda_device
 from edgevision.runtime.device.device import Device
-from edgevision.runtime.model import Model, task_of, words_of
+from edgevision.runtime.model import Model
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.select import Selection, select
 from edgevision.runtime.session import Session
 from edgevision.runtime.words import WordModel
+from edgevision.tasks.caption import TASK as CAPTION
+from edgevision.tasks.task import decoder_of
 
 _log = logging.getLogger(__name__)
 _DEFAULTS = RunOptions()
@@ -38,7 +41,7 @@ def load(
     minimum_version: int = 0,
     engines: str | os.PathLike[str] | None = None,
     allow_unverified: bool = False,
-) -> Model:
+) -> Model[Any]:
     """Open a bundle, make its model ready and run it once; never builds or falls back silently.
 
     Args:
@@ -69,11 +72,11 @@ def load(
     opened = _open(bundle, require_signature, minimum_version)
     manifest = opened.manifest
     if len(manifest.stages) != 1:
-        how = "Open it with edgevision.load_words." if manifest.task == "caption" else ""
         raise EngineLoadError(
-            f"'{manifest.name}' has {len(manifest.stages)} stages, load() runs one. {how}".strip()
+            f"'{manifest.name}' has {len(manifest.stages)} stages, load() runs one. A captioner "
+            "built with form='step' opens with edgevision.load_words."
         )
-    task = task_of(manifest, opened.read)
+    decoder = decoder_of(manifest, opened.read)
     stage = manifest.stages[0]
     beside = engines_beside(opened, engines)
     selection = select(stage, device=device, beside=beside, allow_unverified=allow_unverified)
@@ -81,7 +84,7 @@ def load(
     session = open_session(opened, stage, selection, binding=binding, options=options)
     try:
         session.warm_up()
-        return Model(manifest, session, selection, task)
+        return Model(manifest, session, selection, decoder)
     except BaseException:
         session.close()
         raise
@@ -108,7 +111,7 @@ def load_words(
     """
     opened = _open(bundle, require_signature, minimum_version)
     manifest = opened.manifest
-    task, end, max_length = words_of(manifest, opened.read)
+    decoder, end, max_length = CAPTION.streaming(manifest, opened.read)
     beside = engines_beside(opened, engines)
     chosen = [
         select(stage, device=device, beside=beside, allow_unverified=allow_unverified)
@@ -130,7 +133,7 @@ def load_words(
         raise
     return WordModel(
         (programs[0], programs[1]),
-        task,
+        decoder,
         end=end,
         max_length=max_length,
         explained="\n".join(map(str, chosen)),

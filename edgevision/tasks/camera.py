@@ -1,4 +1,4 @@
-"""What tasks that take a camera's frame share: class labels, channel order, the frame as a feed."""
+"""The camera's frame as a graph takes it, and the class labels that name what is in it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgevision.bundle.manifest import Settings
+from edgevision.bundle.tensors import DType, TensorSpec
 from edgevision.errors import BundleFormatError, FrameError
+from edgevision.tasks.frames import resize
 
 Image = npt.NDArray[np.uint8]
 
@@ -26,37 +28,68 @@ class ClassLabel:
     color: str
 
 
+@dataclass(frozen=True, slots=True)
+class CameraFrame:
+    """The frame that a graph takes: `uint8[1, H, W, 3]`, whatever the net behind it takes.
+
+    Attributes:
+        name: the graph's name for it.
+        size: (H, W).
+        channel_order: "rgb" or "bgr".
+    """
+
+    name: str
+    size: tuple[int, int]
+    channel_order: str
+
+    @staticmethod
+    def from_manifest(spec: TensorSpec, settings: Settings, task: str) -> CameraFrame:
+        """Read it from a graph's input and the task's settings.
+
+        Raises:
+            BundleFormatError: the input is not a frame, or the channel order is unknown.
+        """
+        shape = spec.shape
+        if len(shape) != 4 or (shape[0], shape[3]) != (1, 3) or spec.dtype is not DType.UINT8:
+            raise BundleFormatError(f"task {task}: expected uint8[1, H, W, 3], got {spec}")
+        order = settings.get("channel_order")
+        if order not in ("rgb", "bgr"):
+            raise BundleFormatError(
+                f"task {task}: channel_order is {order!r:.40}, expected rgb or bgr"
+            )
+        return CameraFrame(spec.name, (shape[1], shape[2]), str(order))
+
+    def feeds(self, frame: Any) -> dict[str, object]:
+        """Return `frame: uint8[H, W, 3]` as the graph takes it, a view with a batch axis.
+
+        Raises:
+            FrameError: it is not a frame.
+        """
+        if isinstance(frame, Mapping):
+            raise FrameError("got a dict, expected one frame as a numpy array uint8[H, W, 3]")
+        if not hasattr(frame, "ndim"):
+            return {self.name: frame}  # another library's array, with its batch axis
+        if frame.ndim != 3:
+            raise FrameError(
+                f"frame: got {frame.shape}, expected a numpy array uint8{[*self.size, 3]} "
+                f"({self.channel_order.upper()})"
+            )
+        return {self.name: frame[np.newaxis]}
+
+    def fit(self, pixels: Image) -> Image:
+        """Return a picture, uint8[h, w, 3] RGB, resized and in the graph's channel order."""
+        resized = resize(pixels, self.size)
+        if self.channel_order == "bgr":
+            resized = resized[..., ::-1]
+        return np.ascontiguousarray(resized)
+
+
 def classes_of(settings: Settings, task: str) -> tuple[ClassLabel, ...]:
     """Read the class labels out of a manifest; BundleFormatError if they are none."""
     classes = settings.get("classes")
     if not isinstance(classes, list) or not 1 <= len(classes) <= 256:
         raise BundleFormatError(f"task {task}: expected a list of 1 to 256 classes")
     return tuple(_label(item, task) for item in classes)
-
-
-def order_of(settings: Settings, task: str) -> str:
-    """Read the channel order out of a manifest; BundleFormatError if it is none."""
-    order = settings.get("channel_order")
-    if order not in ("rgb", "bgr"):
-        raise BundleFormatError(f"task {task}: channel_order is {order!r:.40}, not rgb or bgr")
-    return str(order)
-
-
-def feed_of(frame: Any, name: str, size: tuple[int, int], order: str) -> dict[str, object]:
-    """Return `frame: uint8[H, W, 3]` as the graph takes it, a view with a batch axis.
-
-    Raises:
-        FrameError: it is no frame.
-    """
-    if isinstance(frame, Mapping):
-        raise FrameError("got a dict, expected one frame as a numpy array uint8[H, W, 3]")
-    if not hasattr(frame, "ndim"):
-        return {name: frame}  # another library's array, with its batch axis
-    if frame.ndim != 3:
-        raise FrameError(
-            f"frame: got {frame.shape}, expected a numpy array uint8{[*size, 3]} ({order.upper()})"
-        )
-    return {name: frame[np.newaxis]}
 
 
 def check_same_frame(frame: Image, size: tuple[int, int], *, was: str = "run") -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,55 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
         kinds = " ".join(sorted(IMAGE_SUFFIXES))
         raise FileReadError(f"{path}: no image in this folder; looked for {kinds}")
     return found
+
+
+def pictures_in(folder: str | os.PathLike[str]) -> list[Path]:
+    """List the images of `folder`, or of its `images/`.
+
+    Raises:
+        FileReadError: the folder is missing or empty.
+    """
+    path = Path(folder)
+    return list_images(path / "images" if (path / "images").is_dir() else path)
+
+
+def labelled_images(
+    folder: str | os.PathLike[str], *, suffixes: Sequence[str] = (".png",)
+) -> list[tuple[Path, Path | None]]:
+    """List a folder's images with the label of each: `images/NAME` and `labels/NAME.png`.
+
+    Without `images/` the folder holds images alone, and no label.
+
+    Args:
+        folder: the folder.
+        suffixes: what labels end in, the first that is there is taken.
+
+    Raises:
+        FileReadError: the folder is missing or empty, or an image has no label.
+    """
+    path = Path(folder)
+    if not (path / "images").is_dir():
+        return [(image, None) for image in list_images(path)]
+    images, labels = list_images(path / "images"), path / "labels"
+    found = []
+    for image in images:
+        named = (labels / f"{image.stem}{suffix}" for suffix in suffixes)
+        found.append((image, next((label for label in named if label.is_file()), None)))
+    missing = [image.stem for image, label in found if label is None]
+    if missing:
+        raise FileReadError(
+            f"{labels}: {len(missing)} of {len(images)} images have no label, the first "
+            f"'{missing[0]}{suffixes[0]}'. Each images/NAME needs labels/NAME"
+            f"{' or '.join(suffixes)}."
+        )
+    return found
+
+
+def spread(paths: Sequence[Path], count: int) -> list[Path]:
+    """Return at most `count` of the paths, evenly spread over them."""
+    if len(paths) <= count:
+        return list(paths)
+    return [paths[i * len(paths) // count] for i in range(count)]
 
 
 def count_frames(source: str | os.PathLike[str]) -> int:

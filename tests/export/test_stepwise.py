@@ -20,8 +20,8 @@ from edgevision.errors import (
     StaleViewError,
 )
 from edgevision.export import Captioner
-from edgevision.runtime.model import words_of
 from edgevision.runtime.verify import verify
+from edgevision.tasks.caption import TASK
 from tests.export.captions import MAX_LENGTH, SIZE, WORDS, greedy, squares, trained
 
 
@@ -154,7 +154,7 @@ def test_settings_of_a_changed_bundle(summary: Any, settings: dict[str, Any], me
     manifest = summary.bundle.manifest
     changed = replace(manifest, settings={**manifest.settings, **settings})
     with pytest.raises(BundleFormatError, match=message):
-        words_of(changed, summary.bundle.read)
+        TASK.streaming(changed, summary.bundle.read)
 
 
 def test_beams_and_batches_are_for_whole_graphs() -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from edgevision.errors import FileReadError
 from edgevision.metrics.coco import read_objects
-from edgevision.metrics.evaluate import evaluate_instances
+from edgevision.metrics.instance import evaluate_instances
 from edgevision.tasks.camera import ClassLabel
 from edgevision.tasks.instance import InstanceResult
 from edgevision.tasks.timings import Timings

@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 
 from edgevision.errors import FileReadError
-from edgevision.metrics.evaluate import evaluate_semantic, labelled_images
+from edgevision.metrics.semantic import evaluate_semantic
 from edgevision.tasks.frames import (
     count_frames,
     iterate_frames,
+    labelled_images,
     list_images,
     read_image,
     read_labels,

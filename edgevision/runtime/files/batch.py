@@ -6,21 +6,19 @@ import os
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgevision._optional import require
-from edgevision.errors import FileReadError, FrameError
+from edgevision.errors import FileReadError, WrongTaskError
 from edgevision.progress import Progress, silent
 from edgevision.runtime.model import Model
-from edgevision.tasks.caption import CaptionResult, CaptionTask
 from edgevision.tasks.frames import count_frames, iterate_frames, resize
-from edgevision.tasks.instance import InstanceResult, InstanceTask
-from edgevision.tasks.semantic import SemanticResult, SemanticTask
+from edgevision.tasks.task import Result
 
 Image = npt.NDArray[np.uint8]
-Result = SemanticResult | InstanceResult | CaptionResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +47,7 @@ class FilesSummary:
 
 
 def run_files(
-    model: Model,
+    model: Model[Any],
     source: str | os.PathLike[str],
     out: str | os.PathLike[str] | None = None,
     *,
@@ -61,11 +59,11 @@ def run_files(
 
     Raises:
         FileReadError: the source cannot be read, or holds no frame.
-        FrameError: the model does not take frames.
+        WrongTaskError: the model does not take frames.
     """
-    task = model.task
-    if not isinstance(task, SemanticTask | InstanceTask | CaptionTask):
-        raise FrameError(
+    camera = model.decoder.camera
+    if camera is None:
+        raise WrongTaskError(
             f"'{model.manifest.name}' takes its own tensors, not frames: call it from Python with "
             f"{', '.join(str(spec) for spec in model.session.inputs)}"
         )
@@ -73,14 +71,13 @@ def run_files(
     total, frames, times_ms = count_frames(source), [], []
     for done, frame in enumerate(iterate_frames(source)):
         progress("running", done, total)
-        pixels = resize(frame.pixels, task.frame_size)
-        fed = pixels[..., ::-1] if task.channel_order == "bgr" else pixels
-        result = model(np.ascontiguousarray(fed))
-        assert isinstance(result, SemanticResult | InstanceResult | CaptionResult)
+        pixels = resize(frame.pixels, camera.size)
+        result = model(camera.fit(pixels))
         times_ms.append(result.timings.total_ms)
         original = frame.pixels.shape[:2]
-        moved = (original[0], original[1]) if original != task.frame_size else None
-        frames.append(FrameSummary(frame.name, *_said(result), moved))
+        moved = (original[0], original[1]) if original != camera.size else None
+        answer = result.summary()
+        frames.append(FrameSummary(frame.name, answer.text, answer.fields, moved))
         if folder is not None:
             save_pictures(result, pixels, folder, frame.name)
     if not frames:
@@ -89,34 +86,13 @@ def run_files(
     return FilesSummary(tuple(frames), statistics.median(times_ms))
 
 
-def _said(result: Result) -> tuple[str, dict[str, object]]:
-    """Return an answer for people and for machines."""
-    if isinstance(result, CaptionResult):
-        scores = result.scores.tolist()
-        others = [
-            {"text": text, "score": score}
-            for text, score in zip(result.hypotheses, scores, strict=True)
-        ]
-        return result.text, {"caption": result.text, "hypotheses": others}
-    if isinstance(result, InstanceResult):
-        found = [
-            {"label": result.classes[label].name, "score": score, "box": box}
-            for label, score, box in zip(
-                result.labels.tolist(), result.scores.tolist(), result.boxes.tolist(), strict=True
-            )
-        ]
-        return ", ".join(result.captions()[:6]) or "nothing", {"objects": found}
-    shares = result.shares()
-    text = ", ".join(f"{name} {share:.0%}" for name, share in list(shares.items())[:4])
-    return text, {"shares": shares}
-
-
-def save_pictures(result: Result, frame: Image, folder: Path, name: str) -> Path:
-    """Write `NAME.jpg` (overlay), and of a class map `NAME-classes.png`; return the overlay."""
+def save_pictures(result: Result, frame: Image, folder: Path, name: str) -> list[Path]:
+    """Write `NAME.jpg` (overlay), and what else the result shows as `NAME-WHAT.png`."""
     image = require("PIL.Image", extra="media")
     folder.mkdir(parents=True, exist_ok=True)
-    overlay = folder / f"{name}.jpg"
-    image.fromarray(result.overlay(frame)).save(overlay, quality=92)
-    if isinstance(result, SemanticResult):
-        image.fromarray(result.mask).save(folder / f"{name}-classes.png")
-    return overlay
+    written = []
+    for what, picture in result.pictures(frame).items():
+        path = folder / (f"{name}{what}.png" if what else f"{name}.jpg")
+        image.fromarray(picture).save(path, **({} if what else {"quality": 92}))
+        written.append(path)
+    return written

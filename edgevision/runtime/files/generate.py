@@ -1,19 +1,21 @@
-"""A walk through a generator's latents: the pictures between seeds, as a GIF or a video."""
+"""A generator's pictures as files: a grid of seeds, or a walk through the latents between them."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from time import perf_counter
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgevision._optional import require
 from edgevision.runtime.model import Model
-from edgevision.tasks.generated import generator_of
-from edgevision.tasks.seeds import Normal, checked_seeds
+from edgevision.tasks.seeds import SEED_LIMIT, Normal, checked_seeds
 
 Images = npt.NDArray[np.uint8]
 
@@ -21,8 +23,46 @@ WALK_SUFFIXES = frozenset({".gif", ".mp4"})
 _SHOWN_SIDE = 224
 
 
+@dataclass(frozen=True, slots=True)
+class GenerationSummary:
+    """How many pictures were made, at what rate, drawing their numbers included."""
+
+    count: int
+    batch: int
+    images_per_s: float
+
+
+def make_pictures(
+    model: Model[Any], seed: int, count: int, out: str | os.PathLike[str] | None = None
+) -> GenerationSummary:
+    """Make the pictures of `count` seeds from `seed` on.
+
+    A path `out` that ends in .gif or .mp4 becomes a walk through the seeds, any other their grid.
+
+    Raises:
+        ValueError: `count` is below 1, or a seed is out of range.
+        WrongTaskError: the model is not a generator.
+    """
+    if count < 1:
+        raise ValueError(f"count: got {count}, expected at least 1 picture")
+    checked_seeds(seed)
+    if seed + count > SEED_LIMIT:
+        raise ValueError(f"seeds: {seed} and the {count - 1} after it pass 2**64 - 1")
+    seeds = range(seed, seed + count)
+    batch = min(count, model.generator().max_batch)
+    model.generate(seeds[:batch])  # memory is allocated in the first run of a batch size
+    start_s = perf_counter()
+    result = model.generate(seeds)
+    rate = count / (perf_counter() - start_s)
+    if out is not None and Path(out).suffix in WALK_SUFFIXES:
+        save_animation(latent_walk(model, seeds), out)
+    elif out is not None:
+        result.save(out)
+    return GenerationSummary(count, batch, rate)
+
+
 def latent_walk(
-    model: Model, seeds: int | Iterable[int], *, steps: int = 16, **given: object
+    model: Model[Any], seeds: int | Iterable[int], *, steps: int = 16, **given: object
 ) -> Images:
     """Return pictures on the way from each seed to the next, and from the last to the first.
 
@@ -40,13 +80,14 @@ def latent_walk(
 
     Raises:
         ValueError: there is no seed, one is out of range, or `steps` is below 1.
-        FrameError: the model is no generator, or a given value does not fit its input.
+        WrongTaskError: the model is not a generator.
+        FrameError: a given value does not fit its input.
     """
     if steps < 1:
         raise ValueError(f"steps: got {steps}, expected at least 1")
-    task = generator_of(model.task, model.manifest)
+    decoder = model.generator()
     stops = checked_seeds(seeds)
-    stream, latent = next((i, x) for i, x in enumerate(task.inputs) if isinstance(x, Normal))
+    stream, latent = next((i, x) for i, x in enumerate(decoder.inputs) if isinstance(x, Normal))
     here = latent.drawn(stops, stream).astype(np.float64)
     there = np.roll(here, -1, axis=0)
     angles = np.linspace(0, np.pi / 2, steps, endpoint=False)
