@@ -133,7 +133,7 @@ def test_each_kind_of_bundle_says_how_it_is_opened(summary: Any, tmp_path: Path)
         edgevision.load(summary.bundle)
     whole = Captioner(trained("gru", attention=False), WORDS, size=SIZE, max_length=MAX_LENGTH)
     edgevision.build(whole, tmp_path / "whole.ev")
-    with pytest.raises(BundleFormatError, match=r"does not speak word by word: .*edgevision\.load"):
+    with pytest.raises(BundleFormatError, match=r"does not stream tokens: .*edgevision\.load"):
         edgevision.load_words(tmp_path / "whole.ev")
 
 
