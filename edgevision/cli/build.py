@@ -201,6 +201,7 @@ def _print_scores(summary: BuildSummary) -> None:
         values = ("-" if v is None else f"{v:.4f}" for v in score.figures().values())
         cells = (f"{value:>{len(name)}}" for name, value in zip(names, values, strict=True))
         print("  ".join([f"{score.form:16}", *cells]))
+    _print_verdicts(summary)
     classes = summary.bundle.manifest.settings.get("classes")
     if not summary.scores[0].per_class() or not isinstance(classes, list):
         return
@@ -208,3 +209,17 @@ def _print_scores(summary: BuildSummary) -> None:
     for label, *row in zip(classes, *(s.per_class() for s in summary.scores), strict=True):
         name = label["name"] if isinstance(label, dict) else "?"
         print("  ".join([f"{name:16}", *(f"{value:9.4f}" for value in row)]))
+
+
+def _print_verdicts(summary: BuildSummary) -> None:
+    """Say of each form whether it keeps the figure that gates judge by."""
+    from edgevision.metrics.metric import judge
+    from edgevision.tasks.task import get_task
+
+    headline = get_task(summary.bundle.manifest.task).headline
+    before, *forms = summary.scores
+    if headline is None or before.figures().get(headline.name) is None:
+        return
+    for score in forms:
+        verdict = judge(headline, before, score)
+        print(f"{score.form:16}  {'kept' if verdict.passed else 'LOST'}: {verdict.text}")

@@ -14,8 +14,9 @@ from PIL import Image
 
 import edgevision
 from edgevision.bundle.directory import Bundle
+from edgevision.bundle.manifest import Artifact
 from edgevision.bundle.record import Record
-from edgevision.bundle.targets import get_target
+from edgevision.bundle.targets import Flavour, get_target
 from edgevision.cli import main
 from edgevision.engines.delivered import layers_from_inspector, layers_from_profile, unmet
 from edgevision.engines.finish import _workspace_bytes, finish
@@ -159,6 +160,31 @@ def test_an_engine_that_disagrees_is_recorded_as_failed(
 def picture(folder: Path) -> Path:
     Image.fromarray(FRAME).save(folder / "frame.png")
     return folder / "frame.png"
+
+
+def labelled(folder: Path, label: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> Path:
+    for name, pixels in (("images", FRAME), ("labels", label)):
+        (folder / name).mkdir(parents=True)
+        Image.fromarray(pixels).save(folder / name / "frame.png")
+    return folder
+
+
+def test_the_engine_is_scored_beside_the_graph_also_without_a_cpu_artifact(
+    tmp_path: Path, bundle: Bundle
+) -> None:
+    rtx = Artifact("rtx", Flavour.TRT_RTX, None, reason="later", command="edgevision build")
+    bare = semantic_bundle(tmp_path / "bare.ev", artifacts=(rtx,))
+    folder = labelled(tmp_path / "val", FRAME.argmax(-1).astype(np.uint8))
+    done = finish(bare, LOCAL, evaluate=folder)
+    assert done.record.score["mIoU"] == 1.0
+    assert done.record.score["agrees with torch"] == 1.0
+
+
+def test_a_score_without_labels_proves_nothing(tmp_path: Path, bundle: Bundle) -> None:
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(FRAME).save(tmp_path / "photos" / "frame.png")
+    with pytest.raises(ParityError, match=r"mIoU is undefined there.*Give a labelled folder"):
+        finish(bundle, LOCAL, evaluate=tmp_path / "photos")
 
 
 def test_another_folder_for_a_bundle_that_cannot_be_written_beside(
