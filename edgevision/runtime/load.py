@@ -11,7 +11,7 @@ from edgevision.manifest import Stage
 from edgevision.runtime.backends.ort import OrtProgram
 from edgevision.runtime.backends.trt import trt_program
 from edgevision.runtime.backends.trt_rtx import trt_rtx_program
-from edgevision.runtime.cuda.device import cuda_device
+from edgevision.runtime.cuda.device import check_binding, cuda_device
 from edgevision.runtime.device import Device
 from edgevision.runtime.finished import Finished, engines_folder, finished
 from edgevision.runtime.machine import machine_name
@@ -61,11 +61,14 @@ def load(
         EngineLoadError: the artifact that fits does not load.
         MissingDependencyError: the artifact that fits needs a package that is not installed.
         CudaError: the GPU cannot be used, or its memory is full.
+        ValueError: the device or binding is unknown.
+        TypeError: `options` is of another type.
 
     Example:
         >>> with edgevision.load("road.ev") as model:  # doctest: +SKIP
         ...     mask = model(frame).mask
     """
+    _check(binding, options)
     opened = _open(bundle, require_signature, minimum_version)
     manifest = opened.manifest
     if len(manifest.stages) != 1:
@@ -106,6 +109,7 @@ def load_words(
         MissingDependencyError: an artifact that fits needs a package that is not installed.
         CudaError: the GPU cannot be used, or its memory is full.
     """
+    _check(binding, options)
     opened = _open(bundle, require_signature, minimum_version)
     manifest = opened.manifest
     task, end, max_length = words_of(manifest, opened.read)
@@ -141,6 +145,13 @@ def load_words(
 def engines_beside(bundle: Bundle, engines: str | os.PathLike[str] | None = None) -> list[Finished]:
     """Return the engines that were finished on a device, with what speaks against each."""
     return finished(bundle, engines_folder(bundle.root, engines), machine_name)
+
+
+def _check(binding: str, options: RunOptions) -> None:
+    """Refuse wrong arguments also where this machine would not get as far as using them."""
+    check_binding(binding)
+    if not isinstance(options, RunOptions):
+        raise TypeError(f"options: got {type(options).__name__}, expected edgevision.RunOptions")
 
 
 def _open(

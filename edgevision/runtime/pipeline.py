@@ -9,6 +9,7 @@ waits in a slot, so nothing can grow. See docs/adr/0007.
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -61,6 +62,7 @@ class Pipeline(Generic[F, T]):
         run_options: RunOptions,
         on_result: Callable[[Ticket[T]], None] | None = None,
     ) -> None:
+        _check_callback(on_result)
         self._lifetime = Lifetime("the pipeline")
         self.options = options
         self.program = program
@@ -69,7 +71,7 @@ class Pipeline(Generic[F, T]):
         self._run_options = run_options
         self._on_result = on_result
         queues = program.device.capabilities.async_copies
-        self._check = FeedCheck(program.inputs, profiles, on_device=queues)
+        self._check = FeedCheck(program.inputs, profiles, program.device)
         self._lock = threading.Lock()
         self._schedule: Schedule[T] = Schedule(options, depth=options.depth if queues else 1)
         self._lenders: set[int] = set()
@@ -286,3 +288,15 @@ class Pipeline(Generic[F, T]):
             self._lifetime.end()
             raise
         self._free = self._worker.free
+
+
+def _check_callback(on_result: object) -> None:
+    if on_result is None:
+        return
+    if not callable(on_result):
+        raise TypeError(f"on_result: got {type(on_result).__name__}, expected a function")
+    if any(map(inspect.iscoroutinefunction, (on_result, type(on_result).__call__))):
+        raise TypeError(
+            "on_result: got an async function, which nobody would await; it is called on the "
+            "pipeline's thread. Use `await ticket`, or asyncio.run_coroutine_threadsafe in it."
+        )

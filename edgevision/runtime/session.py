@@ -45,11 +45,7 @@ class Session:
         self.options = options
         self.inputs: tuple[TensorSpec, ...] = program.inputs
         self.outputs: tuple[TensorSpec, ...] = program.outputs
-        self.check = FeedCheck(
-            program.inputs,
-            self.profiles,
-            on_device=program.device.capabilities.async_copies,
-        )
+        self.check = FeedCheck(program.inputs, self.profiles, program.device)
         self._active = program.device.active()
         self._lenders: set[int] = set()
         try:

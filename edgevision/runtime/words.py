@@ -255,7 +255,7 @@ class WordModel:
         self._generation = 0
         encode, step = programs
         try:
-            self._check = FeedCheck(encode.inputs, {}, on_device=False)
+            self._check = FeedCheck(encode.inputs, {}, None)
             self._search = WordSearch(encode, step, options)
         except BaseException:
             self._lifetime.end()

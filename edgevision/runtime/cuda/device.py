@@ -33,8 +33,7 @@ def cuda_device(ordinal: int = 0, *, binding: str = "auto") -> CudaDevice:
         MissingDependencyError: neither binding is installed.
         CudaError: no binding finds a GPU; gives every reason.
     """
-    if binding not in ("auto", *_DRIVERS):
-        raise ValueError(f"binding: got '{binding}', expected auto, {' or '.join(_DRIVERS)}")
+    check_binding(binding)
     names = list(_DRIVERS) if binding == "auto" else [binding]
     reasons: list[tuple[str, EdgeVisionError]] = []
     with _lock:
@@ -43,7 +42,7 @@ def cuda_device(ordinal: int = 0, *, binding: str = "auto") -> CudaDevice:
                 return _devices[name, ordinal]
         for name in names:
             try:
-                device = _devices[name, ordinal] = CudaDevice(_DRIVERS[name](ordinal))
+                device = _devices[name, ordinal] = CudaDevice(_DRIVERS[name](ordinal), ordinal)
             except (CudaError, MissingDependencyError) as error:
                 reasons.append((name, error))
             else:
@@ -54,11 +53,18 @@ def cuda_device(ordinal: int = 0, *, binding: str = "auto") -> CudaDevice:
     raise CudaError(f"no GPU can be used. {told}")
 
 
+def check_binding(binding: str) -> None:
+    """Raise ValueError unless `binding` is one that `cuda_device` knows."""
+    if binding not in ("auto", *_DRIVERS):
+        raise ValueError(f"binding: got {binding!r}, expected auto, {' or '.join(_DRIVERS)}")
+
+
 class CudaDevice:
     """See `Device`; on the primary context, which torch, CuPy and TensorRT share."""
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, driver: Driver, ordinal: int) -> None:
         self.driver = driver
+        self.ordinal = ordinal
         self.name = driver.name
         self.binding = driver.binding
         self.capabilities = Capabilities(

@@ -125,7 +125,8 @@ class PycudaDriver:
 
     def synchronize_stream(self, stream: Handle) -> None:
         """Wait, without the interpreter's lock."""
-        self._call(stream.synchronize)
+        # For the legacy default stream pycuda has no call but the one that waits for all streams.
+        self._call(self._cu.Context.synchronize if stream is None else stream.synchronize)
 
     def copy_in(self, address: int, host: Bytes, stream: Handle) -> None:
         """Queue a copy from host memory."""
@@ -168,7 +169,10 @@ class PycudaDriver:
 
     def wait(self, stream: Handle, event: Handle) -> None:
         """Hold the stream back for the event."""
-        self._call(stream.wait_for_event, event)
+        if stream is None:  # pycuda cannot make the legacy default stream wait; its caller can
+            self.synchronize_event(event)
+        else:
+            self._call(stream.wait_for_event, event)
 
     def is_done(self, event: Handle) -> bool:
         """Whether the event is done."""
