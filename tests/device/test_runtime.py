@@ -78,16 +78,37 @@ def test_times_are_measured(program: ScriptedProgram) -> None:
         assert session.run_timed({"frame": frame(1)})[1].total_ms > 0
 
 
-def test_a_view_is_the_answer_until_the_next_frame(program: ScriptedProgram) -> None:
+def test_a_view_is_the_answer_until_its_block_ends(program: ScriptedProgram) -> None:
     with session_of(program) as session:
-        view = session.run_view({"frame": frame(3)})
-        np.testing.assert_array_equal(view["echo"], frame(3))
-        session.run({"frame": frame(4)})
+        with session.run_view({"frame": frame(3)}) as view:
+            np.testing.assert_array_equal(view["echo"], frame(3))
+            with pytest.raises(RunError, match="Leave the block first"):
+                session.close()
         with pytest.raises(StaleViewError, match="holds a newer frame"):
             view["echo"]
-        view = session.run_view({"frame": frame(5)})
+        with pytest.raises(StaleViewError, match="inside a block only"):
+            session.run_view({"frame": frame(4)})["echo"]
+        with (
+            pytest.raises(FrameError),
+            session.run_view({"frame": frame(4)[0]}),
+        ):
+            pass
+        np.testing.assert_array_equal(echoed(session, 5), frame(5))
     with pytest.raises(StaleViewError):
         view["echo"]
+
+
+def test_no_other_thread_gets_the_memory_of_a_view(program: ScriptedProgram) -> None:
+    with session_of(program) as session:
+        other = threading.Thread(target=echoed, args=(session, 7))
+        with session.run_view({"frame": frame(3)}) as view:
+            output = view["echo"]
+            other.start()
+            # It waits for the slot, or it would have run by now; slow is no failure here.
+            other.join(0.05)
+            np.testing.assert_array_equal(output, frame(3))
+        other.join(20)
+        assert not other.is_alive()
 
 
 def test_frames_are_written_in_place(program: ScriptedProgram) -> None:

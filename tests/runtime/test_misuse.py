@@ -54,14 +54,20 @@ def submits_to_a_closed_pipeline() -> None:
 
 def reads_a_view_after_the_next_frame() -> None:
     with on_device() as session:
-        view = session.run_view(FEEDS)
+        with session.run_view(FEEDS) as view:
+            pass
         session.run(FEEDS)
         view["echo"]
 
 
-def reads_a_view_after_close() -> None:
+def reads_a_view_without_its_block() -> None:
     with on_device() as session:
-        view = session.run_view(FEEDS)
+        session.run_view(FEEDS)["echo"]
+
+
+def reads_a_view_after_close() -> None:
+    with on_device() as session, session.run_view(FEEDS) as view:
+        pass
     view["echo"]
 
 
@@ -200,6 +206,7 @@ WRONG = [
     (runs_a_closed_session, ClosedError, "the session is closed. It was opened at .*py"),
     (submits_to_a_closed_pipeline, ClosedError, "the pipeline is closed. It was opened at .*py"),
     (reads_a_view_after_the_next_frame, StaleViewError, "take copies with `run`"),
+    (reads_a_view_without_its_block, StaleViewError, "with session.run_view"),
     (reads_a_view_after_close, StaleViewError, "was freed"),
     (feeds_the_wrong_dtype, FrameError, r"got float32\[1, 8, 12, 3\], expected .*uint8.*Convert"),
     (feeds_the_wrong_shape, FrameError, r"got uint8\[8, 12, 3\], expected .*\[1, 8, 12, 3\]"),
