@@ -41,6 +41,8 @@ def load(
 ) -> Model:
     """Open a bundle, make its model ready and run it once; never builds or falls back silently.
 
+    ONNX Runtime's telemetry is off, unless it was imported before or ORT_DISABLE_TELEMETRY is set.
+
     Args:
         bundle: the bundle's directory, or an open bundle.
         device: "auto" takes a GPU artifact that fits and else the CPU's; "cpu" or "cuda" insist.
