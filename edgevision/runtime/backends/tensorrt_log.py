@@ -131,7 +131,11 @@ def cuda_failure(reason: str) -> str:
 def cuda_advice(reason: str) -> str:
     """Return what to do where CUDA itself failed, by TensorRT's words for it; "" where not."""
     found = _CUDA_ERROR.search(cuda_failure(reason))
-    return "" if found is None else _ADVICE.get(found[1], "Look at driver and GPU: nvidia-smi")
+    return (
+        ""
+        if found is None
+        else _ADVICE.get(found[1], "Look at the driver and the GPU: run nvidia-smi.")
+    )
 
 
 @contextmanager

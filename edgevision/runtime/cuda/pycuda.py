@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
+import os
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -53,7 +55,13 @@ class PycudaDriver:
         self.can_map = bool(self._device.get_attribute(attributes.CAN_MAP_HOST_MEMORY))
         self._context = self._call(self._device.retain_primary_context)
         # Its destructor would end it as a context of its own, which the driver refuses.
-        atexit.register(self._context.detach)
+        atexit.register(self._detach, os.getpid())
+
+    def _detach(self, process: int) -> None:
+        if os.getpid() == process:
+            self._context.detach()
+        else:  # a forked child's copy is the parent's: its destructor must never run
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._context))
 
     def _call(self, function: Callable[..., Any], *arguments: object) -> Any:
         try:
