@@ -434,6 +434,22 @@ def test_a_device_array_may_be_written_again_once_submit_returns(
         resource.close()
 
 
+def test_a_slot_whose_device_frame_was_dropped_takes_a_host_frame(program: ScriptedProgram) -> None:
+    device = program.device
+    if not device.capabilities.async_copies:
+        return
+    there = device.allocate(FRAME.size_bytes, label="camera")
+    stream = device.foreign_stream(1)
+    with pipeline_of(program, policy="latest", slots=2) as pipeline:
+        for number in range(20):
+            stream.fill(there, number, FRAME.size_bytes)
+            pipeline.submit(CudaArray(there.address, stream=1))  # type: ignore[arg-type]
+            ticket = pipeline.submit(frame(number))
+        np.testing.assert_array_equal(ticket.result(timeout_s=20), frame(number))
+    stream.synchronize()
+    there.close()
+
+
 def test_dlpack_is_given_the_legacy_stream_and_both_copies_are_checked(
     program: ScriptedProgram,
 ) -> None:
