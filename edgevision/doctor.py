@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import platform
@@ -91,6 +92,12 @@ def examine_gpu() -> list[Finding]:
             continue  # listed above, with its remedy
         found = f"does not start: {fault}" if fault else "starts"
         findings.append(Finding(f"{module} on it", found, remedy))
+    with contextlib.suppress(MissingDependencyError):
+        providers = require("onnxruntime", extra="ort").get_available_providers()
+        has_cuda = "CUDAExecutionProvider" in providers
+        # Not a fault: TensorRT is what runs on GPUs.
+        found = "has its CUDA provider" if has_cuda else "runs on the CPU: it has no CUDA provider"
+        findings.append(Finding("onnxruntime on it", found))
     return findings
 
 

@@ -6,7 +6,7 @@ Sources: numba's "CUDA Array Interface (Version 3)" and the array API's "DLPack"
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,7 +101,7 @@ def _from_cuda_array(feed: Any, spec: TensorSpec) -> DeviceArray:
     dtype = np.dtype(interface["typestr"])
     shape = tuple(int(extent) for extent in interface["shape"])
     strides = interface.get("strides")
-    if strides is not None and tuple(strides) != _c_strides(shape, dtype.itemsize):
+    if strides is not None and not _is_contiguous(shape, strides, dtype.itemsize):
         raise FrameError(
             f"input '{spec.name}': its elements have gaps or another order (strides "
             f"{tuple(strides)}). Make it contiguous first."
@@ -188,7 +188,7 @@ class _Managed:
         shape = tuple(tensor.shape[i] for i in range(tensor.ndim))
         if tensor.strides:
             strides = tuple(tensor.strides[i] * dtype.itemsize for i in range(tensor.ndim))
-            if strides != _c_strides(shape, dtype.itemsize):
+            if not _is_contiguous(shape, strides, dtype.itemsize):
                 raise FrameError(
                     f"input '{spec.name}': its elements have gaps or another order (strides "
                     f"{strides}). Make it contiguous first."
@@ -206,9 +206,11 @@ class _Managed:
         )
 
 
-def _c_strides(shape: tuple[int, ...], item_bytes: int) -> tuple[int, ...]:
-    strides, step = [], item_bytes
-    for extent in reversed(shape):
-        strides.append(step)
+def _is_contiguous(shape: Sequence[int], strides: Sequence[int], item_bytes: int) -> bool:
+    """Whether elements lie in C order without gaps; the stride of a single one says nothing."""
+    step = item_bytes
+    for extent, stride in zip(reversed(shape), reversed(strides), strict=True):
+        if extent != 1 and stride != step:
+            return False
         step *= extent
-    return tuple(reversed(strides))
+    return True

@@ -61,4 +61,5 @@ def test_doctor_names_the_gpu_and_says_that_it_cannot_be_used() -> None:
     assert "gpu: stand-in, SM 8.7, CUDA 13.0" in told
     assert "cuda from python: cuda-bindings" in told
     assert "tensorrt_rtx on it: does not start: cudaError" in told
+    assert "onnxruntime on it: runs on the CPU" in told
     assert "nvidia-smi" in told

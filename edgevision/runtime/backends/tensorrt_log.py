@@ -50,8 +50,8 @@ class TensorRTLog:
             if level == logging.ERROR:
                 kept = getattr(self._own, "errors", [])
                 self._own.errors = [*kept[1 - 2 * _KEPT_ERRORS :], message.strip()]
-            # What is asked only to see how it is refused is no error of anybody's.
-            is_quiet = getattr(self._own, "is_quiet", False)
+            # Noise is no error, and neither is what was asked to see how it is refused.
+            is_quiet = getattr(self._own, "is_quiet", False) or not without_noise(message)
             _log.log(logging.DEBUG if is_quiet else level, "%s", message)
         except BaseException as error:
             # The binding would print it and go on, also where it is KeyboardInterrupt.
