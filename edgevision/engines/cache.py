@@ -25,7 +25,6 @@ from typing import Any
 
 from edgevision._locking import try_lock
 from edgevision.engines.builder import BuildRequest, BuildResult, build_engine, builder_for
-from edgevision.errors import FileReadError
 from edgevision.manifest import profile_to_json
 from edgevision.progress import Progress, silent
 from edgevision.runtime.machine import machine_name
@@ -326,7 +325,7 @@ def _default_root() -> Path:
     try:
         root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     except RuntimeError as error:
-        raise FileReadError(
+        raise FileNotFoundError(
             f"the cache of engines has no place: {error} Set EDGEVISION_CACHE to a folder."
         ) from error
     return root / "edgevision"

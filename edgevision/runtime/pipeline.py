@@ -62,7 +62,13 @@ class Pipeline(Generic[F, T]):
         run_options: RunOptions,
         on_result: Callable[[Ticket[T]], None] | None = None,
     ) -> None:
-        _check_callback(on_result)
+        if on_result is not None and (
+            not callable(on_result) or inspect.iscoroutinefunction(on_result)
+        ):
+            raise TypeError(
+                f"on_result: got {on_result!r}, expected a plain function of a ticket; it is "
+                "called on the pipeline's own thread, where nothing can be awaited"
+            )
         self._lifetime = Lifetime("the pipeline")
         self.options = options
         self.program = program
@@ -288,15 +294,3 @@ class Pipeline(Generic[F, T]):
             self._lifetime.end()
             raise
         self._free = self._worker.free
-
-
-def _check_callback(on_result: object) -> None:
-    if on_result is None:
-        return
-    if not callable(on_result):
-        raise TypeError(f"on_result: got {type(on_result).__name__}, expected a function")
-    if any(map(inspect.iscoroutinefunction, (on_result, type(on_result).__call__))):
-        raise TypeError(
-            "on_result: got an async function, which nobody would await; it is called on the "
-            "pipeline's thread. Use `await ticket`, or asyncio.run_coroutine_threadsafe in it."
-        )

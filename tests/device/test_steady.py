@@ -175,6 +175,5 @@ def test_a_frame_takes_two_hand_overs_and_at_most_forty_calls(program: Program) 
     finally:
         sys.setprofile(None)
         threading.setprofile(None)
-    # The watchdog, which wakes now and then, may come by in one frame or another.
-    assert statistics.median(hops) == 2
+    assert set(hops) == {2}
     assert 10 < statistics.median(calls) <= most

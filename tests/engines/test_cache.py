@@ -44,7 +44,7 @@ def test_who_has_no_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) ->
     for name in ("HOME", "XDG_CACHE_HOME", "EDGEVISION_CACHE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("pwd.getpwuid", unknown)
-    with pytest.raises(FileReadError, match="Set EDGEVISION_CACHE to a folder"):
+    with pytest.raises(FileNotFoundError, match="Set EDGEVISION_CACHE to a folder"):
         EngineCache()
 
 

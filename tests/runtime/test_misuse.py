@@ -244,20 +244,9 @@ def test_a_wrong_use_says_what_to_do(
 async def nobody_awaits(ticket: object) -> None: ...
 
 
-class NobodyAwaits:
-    async def __call__(self, ticket: object) -> None: ...
-
-
-@pytest.mark.parametrize(
-    ("on_result", "message"),
-    [
-        (nobody_awaits, "an async function, which nobody would await"),
-        (NobodyAwaits(), "an async function, which nobody would await"),
-        ("print", "got str, expected a function"),
-    ],
-)
-def test_what_a_pipeline_cannot_call_is_refused(on_result: object, message: str) -> None:
-    with pytest.raises(TypeError, match=message):
+@pytest.mark.parametrize("on_result", [nobody_awaits, "print"])
+def test_what_a_pipeline_cannot_call_is_refused(on_result: object) -> None:
+    with pytest.raises(TypeError, match="on_result: got .*, expected a"):
         pipeline_of(program_on(HostDevice()), on_result=on_result)
 
 
