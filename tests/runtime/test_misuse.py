@@ -246,7 +246,7 @@ async def nobody_awaits(ticket: object) -> None: ...
 
 @pytest.mark.parametrize("on_result", [nobody_awaits, "print"])
 def test_what_a_pipeline_cannot_call_is_refused(on_result: object) -> None:
-    with pytest.raises(TypeError, match="on_result: got .*, expected a"):
+    with pytest.raises(TypeError, match=r"on_result: got .*, expected a"):
         pipeline_of(program_on(HostDevice()), on_result=on_result)
 
 

@@ -181,14 +181,14 @@ def test_errors_belong_to_the_thread_that_made_them(device: SimulatedDevice) -> 
 
     def other() -> None:
         trt.refuse("of the other thread")
-        told.append(program.told())
+        told.append(program.pop_reason())
 
     trt.refuse("of this one")
     thread = threading.Thread(target=other)
     thread.start()
     thread.join()
-    assert (program.told(), told) == ("of this one.", ["of the other thread."])
-    assert program.told() == "it gave no reason."
+    assert (program.pop_reason(), told) == ("of this one.", ["of the other thread."])
+    assert program.pop_reason() == "it gave no reason."
     program.close()
 
 

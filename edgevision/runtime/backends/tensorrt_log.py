@@ -155,7 +155,7 @@ def _interrupts_after() -> Iterator[None]:
             handler(*pressed[-1])
 
 
-def told(errors: Sequence[str]) -> str:
+def join_reasons(errors: Sequence[str]) -> str:
     """Return errors as the end of a sentence."""
     return (
         "; ".join(error.rstrip(". ") for error in errors) + "."

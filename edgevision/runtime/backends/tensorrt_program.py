@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from edgevision.errors import ClosedError, EngineLoadError, RunError
-from edgevision.runtime.backends.tensorrt_log import cuda_advice, cuda_failure, log_of, told
+from edgevision.runtime.backends.tensorrt_log import cuda_advice, cuda_failure, join_reasons, log_of
 from edgevision.runtime.device import Device, Stream
 from edgevision.runtime.memory import Array, Buffer
 from edgevision.runtime.program import Shape
@@ -66,13 +66,13 @@ class TensorRTProgram:
                     runtime = _runtime(trt, device.ordinal)
                     engine = runtime.deserialize_cuda_engine(plan)
             except TypeError as error:  # how the binding says that the library gave no runtime
-                reason = self.told()
+                reason = self.pop_reason()
                 raise EngineLoadError(
                     f"{title} does not start: {reason} {cuda_advice(reason)} What this machine "
                     "has: edgevision doctor"
                 ) from error
             if engine is None:
-                reason = self.told()
+                reason = self.pop_reason()
                 if advice := cuda_advice(reason):
                     raise EngineLoadError(
                         f"{title} cannot use the GPU: {reason} {advice} What this machine has: "
@@ -98,7 +98,7 @@ class TensorRTProgram:
         with self.log.calling():
             context = self._context_for(scratch)
         if context is None:
-            raise EngineLoadError(f"{self.version} makes no execution context: {self.told()}")
+            raise EngineLoadError(f"{self.version} makes no execution context: {self.pop_reason()}")
         return TensorRTExecution(self, context)
 
     def _context_for(self, scratch: Buffer | None) -> Any:
@@ -115,10 +115,10 @@ class TensorRTProgram:
             _share(context, scratch)
         return context
 
-    def told(self) -> str:
+    def pop_reason(self) -> str:
         """Return TensorRT's last errors on this thread, and forget them."""
         self.log.raise_kept()
-        return told(self.log.pop_errors())
+        return join_reasons(self.log.pop_errors())
 
     def close(self) -> None:
         """Free the engine, then its runtime."""
@@ -135,7 +135,7 @@ def start_fault(trt: ModuleType, device: Device) -> tuple[str, str]:
         with device.active(), log.asking(), log.calling():
             _runtime(trt, device.ordinal).deserialize_cuda_engine(b"no plan")
     except TypeError:  # how the binding says that the library gave no runtime
-        reason = told(log.pop_errors())
+        reason = join_reasons(log.pop_errors())
         return reason, cuda_advice(reason)
     messages = log.pop_messages()
     return cuda_failure(messages), cuda_advice(messages)
@@ -159,7 +159,7 @@ class TensorRTExecution:
         context: tensorrt.IExecutionContext = self._context
         for name, shape in shapes.items():
             if not context.set_input_shape(name, shape):
-                raise RunError(f"TensorRT refuses shape {shape} of '{name}'. {self._told()}")
+                raise RunError(f"TensorRT refuses shape {shape} of '{name}'. {self._pop_reason()}")
         found: dict[str, Shape | None] = {}
         for spec in self._program.outputs:
             extents = tuple(int(extent) for extent in context.get_tensor_shape(spec.name))
@@ -175,12 +175,12 @@ class TensorRTExecution:
         """Let the engine read or write the buffer in place."""
         context: tensorrt.IExecutionContext = self._context
         if not context.set_tensor_address(name, buffer.address):
-            raise RunError(f"TensorRT refuses the address of '{name}'. {self._told()}")
+            raise RunError(f"TensorRT refuses the address of '{name}'. {self._pop_reason()}")
 
     def enqueue(self, stream: Stream) -> None:
         """Queue one run."""
         if not self._execute(stream.handle):
-            raise RunError(f"TensorRT does not run: {self._told()}")
+            raise RunError(f"TensorRT does not run: {self._pop_reason()}")
 
     def fetch(self, name: str) -> Array:
         """Refuse: every output has a buffer."""
@@ -192,8 +192,8 @@ class TensorRTExecution:
             self._execute = _closed
             self._context = None
 
-    def _told(self) -> str:
-        return self._program.told()
+    def _pop_reason(self) -> str:
+        return self._program.pop_reason()
 
 
 def make_logger(trt: ModuleType) -> Any:

@@ -59,7 +59,7 @@ class TensorRTRTXProgram(TensorRTProgram):
         trt = self._trt
         config = engine.create_runtime_config()
         if config is None:
-            raise EngineLoadError(f"{self.version} makes no runtime config: {self.told()}")
+            raise EngineLoadError(f"{self.version} makes no runtime config: {self.pop_reason()}")
         if self._file is not None:
             self._cache = self._kept_kernels(config, self._file)
         if self._graph:
@@ -67,7 +67,7 @@ class TensorRTRTXProgram(TensorRTProgram):
             config.cuda_graph_strategy = wanted
             if config.cuda_graph_strategy != wanted:  # the setter cannot say no
                 self.no_graph = "TensorRT-RTX refuses to capture its own graph"
-                _log.warning("%s: %s. %s", self.version, self.no_graph, self.told())
+                _log.warning("%s: %s. %s", self.version, self.no_graph, self.pop_reason())
         self._config = config
 
     def _kept_kernels(
@@ -83,7 +83,7 @@ class TensorRTRTXProgram(TensorRTProgram):
             _log.warning(
                 "%s refuses a cache of kernels, and compiles them at each load. %s",
                 self.version,
-                self.told(),
+                self.pop_reason(),
             )
             return None
         return cache
@@ -96,7 +96,7 @@ class TensorRTRTXProgram(TensorRTProgram):
                 with self.device.active(), self.log.calling():
                     kernels: tensorrt_rtx.IHostMemory | None = cache.serialize()
                 if kernels is None:
-                    raise RunError(self.told())
+                    raise RunError(self.pop_reason())
                 write_cache(self._file, bytes(kernels))
         except Exception as error:  # of the library or the disk; the next load compiles again
             _log.warning("%s: compiled kernels are not kept: %s", self.version, error)
