@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from edgevision.errors import CudaError, RunError, StaleViewError
-from edgevision.runtime.device import Event, Graph
+from edgevision.errors import CudaError, FrameError, RunError, StaleViewError
+from edgevision.runtime.device import Event, Graph, Stream
 from edgevision.runtime.feeds import Feed
 from edgevision.runtime.interop import DeviceArray
 from edgevision.runtime.memory import Array, Buffer
@@ -20,6 +20,7 @@ from edgevision.runtime.recycle import LEAST_BYTES, Recycler
 from edgevision.tensors import Profiles
 
 _ALIGNMENT_BYTES = 256
+_INVALID_HANDLE = 400
 
 
 class Slot:
@@ -324,16 +325,28 @@ class Slot:
                 size_bytes=feed.size_bytes,
                 label="the caller's array",
             )
-            theirs = None if feed.stream is None else self._device.foreign_stream(feed.stream)
-            if theirs is not None:
-                theirs.record(self._ready)
-                self._stream.wait(self._ready)
+            theirs = None if feed.stream is None else self._wait_for(feed.stream, name)
             self._stream.copy(self._buffers[name][1], source, feed.size_bytes)
             self._stream.record(self._ready)
             if theirs is not None and feed.is_written_on_stream:
                 theirs.wait(self._ready)
             else:
                 self._ready.synchronize()
+
+    def _wait_for(self, handle: int, name: str) -> Stream:
+        """Let the slot's stream wait for all that the caller's has queued, and return that one."""
+        try:
+            theirs = self._device.foreign_stream(handle)
+            theirs.record(self._ready)
+        except CudaError as error:
+            if error.code not in (0, _INVALID_HANDLE):
+                raise
+            raise FrameError(
+                f"input '{name}': the stream {handle:#x} that it names cannot be waited for: "
+                f"{error} Give a stream that is open, in this process and on this GPU."
+            ) from error
+        self._stream.wait(self._ready)
+        return theirs
 
     def _capture(self) -> str:
         """Capture the frame's work; return why not, empty if it was captured."""
