@@ -263,7 +263,8 @@ def scaling_row(rounds: int) -> Row:
     with opened(LARGE, slots=2) as shared, opened(LARGE) as single, ThreadPoolExecutor(2) as pool:
 
         def ours(session: Session) -> None:
-            session.run_view(raw.feeds)
+            with session.run_view(raw.feeds):
+                pass
 
         def both(work: Any) -> None:
             """Let two threads do a few runs each."""

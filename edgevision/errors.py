@@ -84,7 +84,8 @@ class TargetMismatchError(BundleError):
 class PendingError(TargetMismatchError):
     """What fits this machine is not built yet; `command` finishes it."""
 
-    def __init__(self, message: str, *, command: str) -> None:
+    # Unpickling calls it with the message alone; what else it holds follows.
+    def __init__(self, message: str, *, command: str = "") -> None:
         super().__init__(message)
         self.command = command
 
@@ -92,7 +93,7 @@ class PendingError(TargetMismatchError):
 class UnverifiedError(TargetMismatchError):
     """An engine finished on this machine has no sound proof; `command` makes it anew."""
 
-    def __init__(self, message: str, *, command: str) -> None:
+    def __init__(self, message: str, *, command: str = "") -> None:
         super().__init__(message)
         self.command = command
 

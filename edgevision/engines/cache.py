@@ -322,7 +322,13 @@ def timing_cache_file(cache: EngineCache | None, flavour: Flavour) -> Path | Non
 def _default_root() -> Path:
     if chosen := os.environ.get("EDGEVISION_CACHE"):
         return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgevision"
+    try:
+        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError as error:
+        raise FileNotFoundError(
+            f"the cache of engines has no place: {error} Set EDGEVISION_CACHE to a folder."
+        ) from error
+    return root / "edgevision"
 
 
 def _read_entry(folder: Path) -> tuple[dict[str, Any], bytes]:

@@ -17,7 +17,7 @@ from edgevision.runtime.backends.ort import OrtProgram
 from edgevision.runtime.backends.program import Program
 from edgevision.runtime.backends.trt import trt_program
 from edgevision.runtime.backends.trt_rtx import trt_rtx_program
-from edgevision.runtime.device.cuda.device import cuda_device
+from edgevision.runtime.device.cuda.device import check_binding, cuda_device
 from edgevision.runtime.device.device import Device
 from edgevision.runtime.model import Model
 from edgevision.runtime.options import RunOptions
@@ -44,6 +44,8 @@ def load(
 ) -> Model[Any]:
     """Open a bundle, make its model ready and run it once; never builds or falls back silently.
 
+    ONNX Runtime's telemetry is off, unless it was imported before or ORT_DISABLE_TELEMETRY is set.
+
     Args:
         bundle: the bundle's directory, or an open bundle.
         device: "auto" takes a GPU artifact that fits and else the CPU's; "cpu" or "cuda" insist.
@@ -64,11 +66,14 @@ def load(
         EngineLoadError: the artifact that fits does not load.
         MissingDependencyError: the artifact that fits needs a package that is not installed.
         CudaError: the GPU cannot be used, or its memory is full.
+        ValueError: the device or binding is unknown.
+        TypeError: `options` is of another type.
 
     Example:
         >>> with edgevision.load("road.ev") as model:  # doctest: +SKIP
         ...     mask = model(frame).mask
     """
+    _check(binding, options)
     opened = _open(bundle, require_signature, minimum_version)
     manifest = opened.manifest
     if len(manifest.stages) != 1:
@@ -109,6 +114,7 @@ def load_words(
         MissingDependencyError: an artifact that fits needs a package that is not installed.
         CudaError: the GPU cannot be used, or its memory is full.
     """
+    _check(binding, options)
     opened = _open(bundle, require_signature, minimum_version)
     manifest = opened.manifest
     decoder, end, max_length = CAPTION.streaming(manifest, opened.read)
@@ -144,6 +150,13 @@ def load_words(
 def engines_beside(bundle: Bundle, engines: str | os.PathLike[str] | None = None) -> list[Finished]:
     """Return the engines that were finished on a device, with what speaks against each."""
     return finished(bundle, engines_folder(bundle.root, engines), machine_name)
+
+
+def _check(binding: str, options: RunOptions) -> None:
+    """Refuse wrong arguments also where this machine would not get as far as using them."""
+    check_binding(binding)
+    if not isinstance(options, RunOptions):
+        raise TypeError(f"options: got {type(options).__name__}, expected edgevision.RunOptions")
 
 
 def _open(

@@ -48,9 +48,12 @@ class Model(Generic[R]):
         """Run the model once.
 
         Args:
-            frame: uint8[H, W, 3], host, of the size and channel order of `decoder.camera`; for a
-                model with plain tensors, its inputs by name. An array of another library, on the
-                host or the GPU, is taken with its batch axis: uint8[1, H, W, 3].
+            frame: uint8[H, W, 3] or uint8[1, H, W, 3], host, of the size and channel order of
+                `decoder.camera`; for a model with plain tensors, its inputs by name. Arrays of
+                other
+                libraries, on the host or the GPU, are taken by DLPack, and by the CUDA array
+                interface where they have no DLPack. One of its version 2, which names no stream,
+                counts as ready in the legacy default stream: synchronise any other before.
 
         Raises:
             FrameError: the input has the wrong dtype or shape.

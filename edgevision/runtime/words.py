@@ -26,9 +26,9 @@ from edgevision.runtime.device.memory import Array, Buffer
 from edgevision.runtime.lifetime import Lifetime
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.slots.feeds import FeedCheck
-from edgevision.runtime.slots.interop import DeviceArray
 from edgevision.tasks.camera import Image
 from edgevision.tasks.caption import NEXT, CaptionDecoder, CaptionResult, gathered
+from edgevision.tasks.interop import DeviceArray
 from edgevision.tasks.timings import Timings
 
 _TOKEN, _GAINED, _PLACES = "token", "gained", "places"
@@ -255,7 +255,7 @@ class WordModel:
         self._generation = 0
         encode, step = programs
         try:
-            self._check = FeedCheck(encode.inputs, {}, on_device=False)
+            self._check = FeedCheck(encode.inputs, {}, None)
             self._search = WordSearch(encode, step, options)
         except BaseException:
             self._lifetime.end()

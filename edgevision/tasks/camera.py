@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,11 @@ from edgevision.bundle.manifest import Settings
 from edgevision.bundle.tensors import DType, TensorSpec
 from edgevision.errors import BundleFormatError, FrameError
 from edgevision.tasks.frames import resize
+from edgevision.tasks.interop import DeviceArray, import_array
 
 Image = npt.NDArray[np.uint8]
 
+_UINT8 = np.dtype(np.uint8)
 _COLOR = re.compile(r"#[0-9a-f]{6}")
 
 
@@ -62,18 +64,31 @@ class CameraFrame:
     def feeds(self, frame: Any) -> dict[str, object]:
         """Return `frame: uint8[H, W, 3]` as the graph takes it, a view with a batch axis.
 
+        A frame that has that axis, uint8[1, H, W, 3], is taken as it is; so are arrays of other
+        libraries, on the host or the GPU, with and without it.
+
         Raises:
-            FrameError: it is not a frame.
+            FrameError: it is not a frame of `size`.
         """
+        expected = (*self.size, 3)
+        if type(frame) is np.ndarray and frame.dtype == _UINT8 and frame.shape == expected:
+            return {self.name: frame[np.newaxis]}  # what nearly every frame is
         if isinstance(frame, Mapping):
             raise FrameError("got a dict, expected one frame as a numpy array uint8[H, W, 3]")
-        if not hasattr(frame, "ndim"):
-            return {self.name: frame}  # another library's array, with its batch axis
-        if frame.ndim != 3:
+        # Arrays of other libraries that have axes are imported, and their dtype is checked, later.
+        if not hasattr(frame, "__dlpack_device__") or not hasattr(frame, "ndim"):
+            frame = import_array(frame, TensorSpec(self.name, DType.UINT8, expected))
+        is_ours = isinstance(frame, np.ndarray | DeviceArray)
+        shape = tuple(frame.shape)
+        if shape not in (expected, (1, *expected)) or (is_ours and frame.dtype != _UINT8):
             raise FrameError(
-                f"frame: got {frame.shape}, expected a numpy array uint8{[*self.size, 3]} "
-                f"({self.channel_order.upper()})"
+                f"frame: got {frame.dtype}{list(shape)}, expected a numpy array "
+                f"uint8{list(expected)} ({self.channel_order.upper()}). Convert or resize it."
             )
+        if len(shape) == 4:
+            return {self.name: frame}
+        if isinstance(frame, DeviceArray):
+            return {self.name: replace(frame, shape=(1, *expected))}
         return {self.name: frame[np.newaxis]}
 
     def fit(self, pixels: Image) -> Image:

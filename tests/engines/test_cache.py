@@ -37,6 +37,17 @@ def request_(tmp_path: Path) -> BuildRequest:
     return BuildRequest(graph, HOST, tmp_path / "engine.onnx")
 
 
+def test_who_has_no_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(uid: int) -> object:
+        raise KeyError(f"uid not found: {uid}")
+
+    for name in ("HOME", "XDG_CACHE_HOME", "EDGEVISION_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    with pytest.raises(FileNotFoundError, match="Set EDGEVISION_CACHE to a folder"):
+        EngineCache()
+
+
 def folder(cache: EngineCache) -> Path:
     (entry,) = cache.entries()
     return cache.root / "engines" / entry.key

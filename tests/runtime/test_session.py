@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import gc
+import os
+import subprocess
+import sys
 import threading
+import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +16,7 @@ import pytest
 from edgevision.bundle.targets import Flavour
 from edgevision.bundle.tensors import ShapeProfile
 from edgevision.errors import ClosedError, EngineLoadError, FrameError
+from edgevision.runtime.backends.ort import OrtProgram
 from edgevision.runtime.session import Session
 from tests.runtime.conftest import CLASSES, FRAME, doubled, strongest_channel
 
@@ -34,6 +40,29 @@ def test_answers_belong_to_the_caller() -> None:
         kept = first.copy()
         session.run({"frame": frame(1)})
     np.testing.assert_array_equal(first, kept)
+
+
+def test_a_closed_session_keeps_no_weights() -> None:
+    session = Session.open(strongest_channel(), flavour=Flavour.ORT)
+    program = session.program
+    assert isinstance(program, OrtProgram)
+    graph = weakref.ref(program.session)
+    with session.run_view({"frame": frame(0)}) as view:
+        pass
+    session.close()
+    gc.collect()
+    assert graph() is None, "the session, the program and an old view are still there"
+    assert view is not None
+    with pytest.raises(ClosedError, match="the engine is closed"):
+        program.execution(None)
+
+
+def test_the_telemetry_of_onnx_runtime_writes_nothing(tmp_path: Path) -> None:
+    script = "from edgevision._optional import require; require('onnxruntime', extra='ort')"
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "HOME": str(tmp_path)}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True)
+    assert not list(tmp_path.iterdir())
 
 
 def test_input_arrays_are_not_kept() -> None:
