@@ -216,7 +216,11 @@ WRONG = [
     (feeds_a_tensor_with_a_gradient, FrameError, r"require gradient.*Give tensor.detach\(\)"),
     (feeds_a_masked_array, FrameError, r"Give array.filled\(value\) instead"),
     (feeds_a_memoryview, FrameError, r"got memoryview, expected .*Try numpy.asarray\(it\)"),
-    (feeds_a_gpu_array_of_an_unknown_stream, RunError, "there is no stream 77"),
+    (
+        feeds_a_gpu_array_of_an_unknown_stream,
+        FrameError,
+        "'frame': the stream 0x4d .* no stream 77",
+    ),
     (reads_pinned_memory_before_the_device_is_done, HazardError, "read by the host at .*py"),
     (uses_a_lent_buffer_after_its_block, ClosedError, "Take a new one for each frame"),
     (submits_a_lent_buffer_twice, ClosedError, "after it was submitted"),

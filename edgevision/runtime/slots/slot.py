@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from edgevision.bundle.tensors import Profiles
-from edgevision.errors import CudaError, RunError, StaleViewError
+from edgevision.errors import CudaError, FrameError, RunError, StaleViewError
 from edgevision.runtime.backends.program import Program, Shape
-from edgevision.runtime.device.device import Event, Graph
+from edgevision.runtime.device.device import Event, Graph, Stream
 from edgevision.runtime.device.memory import Array, Buffer
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.slots.feeds import Feed
@@ -20,6 +20,7 @@ from edgevision.runtime.slots.recycle import LEAST_BYTES, Recycler
 from edgevision.tasks.interop import DeviceArray
 
 _ALIGNMENT_BYTES = 256
+_INVALID_HANDLE = 400
 
 
 class Slot:
@@ -324,16 +325,28 @@ class Slot:
                 size_bytes=feed.size_bytes,
                 label="the caller's array",
             )
-            theirs = None if feed.stream is None else self._device.foreign_stream(feed.stream)
-            if theirs is not None:
-                theirs.record(self._ready)
-                self._stream.wait(self._ready)
+            theirs = None if feed.stream is None else self._wait_for(feed.stream, name)
             self._stream.copy(self._buffers[name][1], source, feed.size_bytes)
             self._stream.record(self._ready)
             if theirs is not None and feed.is_written_on_stream:
                 theirs.wait(self._ready)
             else:
                 self._ready.synchronize()
+
+    def _wait_for(self, handle: int, name: str) -> Stream:
+        """Let the slot's stream wait for all that the caller's has queued, and return that one."""
+        try:
+            theirs = self._device.foreign_stream(handle)
+            theirs.record(self._ready)
+        except CudaError as error:
+            if error.code not in (0, _INVALID_HANDLE):
+                raise
+            raise FrameError(
+                f"input '{name}': the stream {handle:#x} that it names cannot be waited for: "
+                f"{error} Give a stream that is open, in this process and on this GPU."
+            ) from error
+        self._stream.wait(self._ready)
+        return theirs
 
     def _capture(self) -> str:
         """Capture the frame's work; return why not, empty if it was captured."""
