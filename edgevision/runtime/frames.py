@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,12 +103,38 @@ def iterate_frames(source: str | os.PathLike[str]) -> Iterator[Frame]:
     """
     path = Path(source)
     if path.is_dir():
-        for image in list_images(path):
-            yield Frame(image.stem, read_image(image))
+        images = list_images(path)
+        for name, image in zip(_names(images), images, strict=True):
+            yield Frame(name, read_image(image))
     elif path.suffix.lower() in VIDEO_SUFFIXES:
         yield from _video_frames(path)
     else:
         yield Frame(path.stem, read_image(path))
+
+
+def frames_named(source: str | os.PathLike[str]) -> Callable[[str], bool]:
+    """Return what tells the names of the frames that `iterate_frames` may give from other names.
+
+    Raises:
+        FileReadError: the source is a folder that cannot be read, or holds no image.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return set(_names(list_images(path))).__contains__
+    if path.suffix.lower() not in VIDEO_SUFFIXES:
+        return path.stem.__eq__
+    numbered = re.compile(re.escape(path.stem) + r"-\d{6,}")
+    return lambda name: numbered.fullmatch(name) is not None
+
+
+def _names(images: Sequence[Path]) -> list[str]:
+    """Return a name for each file of a folder: its stem, and its whole name where stems meet."""
+    # A file system may take "A" and "a" for the same name.
+    stems = Counter(image.stem.casefold() for image in images)
+    names = [image.stem if stems[image.stem.casefold()] == 1 else image.name for image in images]
+    if len({name.casefold() for name in names}) == len(names):
+        return names
+    return [image.name for image in images]  # of a.png, a.jpg and a.png.jpg
 
 
 def _open(path: str | os.PathLike[str]) -> Any:

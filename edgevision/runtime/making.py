@@ -8,6 +8,7 @@ from pathlib import Path
 from time import perf_counter
 
 from edgevision.runtime.model import Model
+from edgevision.runtime.outputs import refuse_foreign
 from edgevision.runtime.tasks.generated import generator_of
 from edgevision.runtime.tasks.seeds import SEED_LIMIT, checked_seeds
 from edgevision.runtime.walk import WALK_SUFFIXES, latent_walk, save_animation
@@ -23,13 +24,20 @@ class MadeSummary:
 
 
 def make_pictures(
-    model: Model, seed: int, count: int, out: str | os.PathLike[str] | None = None
+    model: Model,
+    seed: int,
+    count: int,
+    out: str | os.PathLike[str] | None = None,
+    *,
+    force: bool = False,
 ) -> MadeSummary:
     """Make the pictures of `count` seeds from `seed` on.
 
-    A path `out` that ends in .gif or .mp4 becomes a walk through the seeds, any other their grid.
+    A path `out` that ends in .gif or .mp4 becomes a walk through the seeds, any other their grid;
+    `force` replaces a file there that edgevision did not make.
 
     Raises:
+        FileReadError: there is such a file.
         ValueError: `count` is below 1, or a seed is out of range.
         FrameError: the model is no generator.
     """
@@ -38,6 +46,8 @@ def make_pictures(
     checked_seeds(seed)
     if seed + count > SEED_LIMIT:
         raise ValueError(f"seeds: {seed} and the {count - 1} after it pass 2**64 - 1")
+    if out is not None:
+        refuse_foreign([Path(out)], force=force)
     seeds = range(seed, seed + count)
     batch = min(count, generator_of(model.task, model.manifest).max_batch)
     model.generate(seeds[:batch])  # memory is allocated in the first run of a batch size
@@ -45,7 +55,7 @@ def make_pictures(
     result = model.generate(seeds)
     rate = count / (perf_counter() - start_s)
     if out is not None and Path(out).suffix in WALK_SUFFIXES:
-        save_animation(latent_walk(model, seeds), out)
+        save_animation(latent_walk(model, seeds), out, force=force)
     elif out is not None:
-        result.save(out)
+        result.save(out, force=force)
     return MadeSummary(count, batch, rate)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from edgevision._optional import require
 from edgevision.runtime.model import Model
+from edgevision.runtime.outputs import MARK, picture_mark, refuse_foreign
 from edgevision.runtime.tasks.generated import generator_of
 from edgevision.runtime.tasks.seeds import Normal, checked_seeds
 
@@ -55,15 +56,23 @@ def latent_walk(
     return model.generate([stops[0]] * (len(stops) * steps), **latents, **given).images
 
 
-def save_animation(images: Images, path: str | os.PathLike[str], *, frames_per_s: int = 16) -> Path:
+def save_animation(
+    images: Images,
+    path: str | os.PathLike[str],
+    *,
+    frames_per_s: int = 16,
+    force: bool = False,
+) -> Path:
     """Write pictures as an endless GIF or an MP4, small ones enlarged by a whole number.
 
     Args:
         images: `uint8[N, H, W, C]`, C being 1 or 3 (RGB).
         path: ends in .gif or .mp4.
         frames_per_s: pictures a second.
+        force: replace a file that edgevision did not make.
 
     Raises:
+        FileReadError: there is such a file.
         ValueError: the path has another ending.
         OSError: the file cannot be written.
         MissingDependencyError: Pillow (GIF) or PyAV (MP4) is not installed.
@@ -71,6 +80,7 @@ def save_animation(images: Images, path: str | os.PathLike[str], *, frames_per_s
     path = Path(path)
     if path.suffix not in WALK_SUFFIXES:
         raise ValueError(f"{path}: got '{path.suffix}', expected .gif or .mp4")
+    refuse_foreign([path], force=force)
     factor = -(-_SHOWN_SIDE // max(images.shape[1:3]))
     shown = images.repeat(factor, axis=1).repeat(factor, axis=2)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +88,10 @@ def save_animation(images: Images, path: str | os.PathLike[str], *, frames_per_s
         image = require("PIL.Image", extra="media")
         frames = [image.fromarray(x[..., 0] if x.shape[-1] == 1 else x) for x in shown]
         duration_ms = round(1000 / frames_per_s)
-        frames[0].save(path, save_all=True, append_images=frames[1:], duration=duration_ms, loop=0)
+        frames[0].save(
+            path, save_all=True, append_images=frames[1:], duration=duration_ms, loop=0,
+            **picture_mark(path),
+        )  # fmt: skip
     else:
         _save_video(np.broadcast_to(shown, (*shown.shape[:3], 3)), path, frames_per_s)
     return path
@@ -89,6 +102,7 @@ def _save_video(frames: Images, path: Path, frames_per_s: int) -> None:
     # The codec halves the colours' resolution, so sides are even.
     height, width = (side - side % 2 for side in frames.shape[1:3])
     with av.open(str(path), "w") as container:
+        container.metadata["comment"] = MARK
         stream = container.add_stream("h264", rate=Fraction(frames_per_s))
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for frame in frames[:, :height, :width]:

@@ -71,8 +71,8 @@ def test_verify_inspect_and_run(int8_bundle: Outcome, shell: Shell, tmp_path: Pa
     assert shell("inspect", "int8.ev", "--json").json["precision"] == "int8"
     done = shell("run", "int8.ev", "frames", "--out", tmp_path / "o", "--json").json
     assert len(done["frames"]) == 20
-    assert len(list((tmp_path / "o").glob("*.jpg"))) == 20
-    mask = np.asarray(Image.open(tmp_path / "o" / "00-classes.png"))
+    assert len(list((tmp_path / "o").glob("*.overlay.jpg"))) == 20
+    mask = np.asarray(Image.open(tmp_path / "o" / "00.classes.png"))
     assert mask.shape == (32, 48)
     assert mask.max() <= 2
 

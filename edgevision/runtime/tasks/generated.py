@@ -15,6 +15,7 @@ from edgevision._optional import require
 from edgevision.errors import BundleFormatError, FrameError
 from edgevision.manifest import Manifest, Settings, Stage
 from edgevision.runtime.frames import IMAGE_SUFFIXES
+from edgevision.runtime.outputs import picture_mark, refuse_foreign
 from edgevision.runtime.tasks.seeds import GeneratorInput, Label, generator_input
 from edgevision.runtime.timing import Timings
 from edgevision.tensors import DType
@@ -56,10 +57,13 @@ class GeneratedResult:
         grid = cells.reshape(rows, columns, height, width, channels).swapaxes(1, 2)
         return grid.reshape(rows * height, columns * width, channels)
 
-    def save(self, path: str | os.PathLike[str], *, columns: int | None = None) -> Path:
+    def save(
+        self, path: str | os.PathLike[str], *, columns: int | None = None, force: bool = False
+    ) -> Path:
         """Write the grid as one picture, in the format of the path's ending.
 
         Raises:
+            FileReadError: there is a file that edgevision did not make; `force` replaces it.
             ValueError: the ending is no picture's.
             OSError: the file cannot be written.
             MissingDependencyError: Pillow is not installed.
@@ -68,9 +72,11 @@ class GeneratedResult:
         path = Path(path)
         if path.suffix not in IMAGE_SUFFIXES:
             raise ValueError(f"{path}: got '{path.suffix}', expected an ending such as .png")
+        refuse_foreign([path], force=force)
         grid = self.grid(columns=columns)
         path.parent.mkdir(parents=True, exist_ok=True)
-        image.fromarray(grid[..., 0] if grid.shape[-1] == 1 else grid).save(path)
+        picture = image.fromarray(grid[..., 0] if grid.shape[-1] == 1 else grid)
+        picture.save(path, **picture_mark(path))
         return path
 
 
