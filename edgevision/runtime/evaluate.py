@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +15,7 @@ import numpy.typing as npt
 from edgevision.errors import FileReadError
 from edgevision.metrics.captions import CaptionScores, caption_scores, token_agreement
 from edgevision.metrics.detection import Detections, DetectionScore
+from edgevision.metrics.labels import LabelValues
 from edgevision.metrics.segmentation import ConfusionMatrix
 from edgevision.progress import Progress, silent
 from edgevision.runtime.coco import read_captions, read_objects
@@ -140,16 +143,29 @@ def evaluate_semantic(
     void), or images alone: then there is agreement and no mIoU. Frames are resized to
     `frame_size`, predictions to the labels by nearest neighbour.
 
+    The labels are read before any form runs: those that cannot be meant so are refused, and what a
+    reader of the scores should know of them is warned of.
+
     Raises:
-        FileReadError: the folder is empty, or an image has no label.
+        FileReadError: the folder is empty, an image has no label or one that is turned, or no
+            score of these labels would say anything.
     """
     images, labels = labelled_images(folder)
+    if labels is not None:
+        _look_at(labels, images, class_count, progress)
     scores = {form: ConfusionMatrix(class_count) for form in forms}
     same = dict.fromkeys(forms, 0)
     for done, image in enumerate(images):
         progress("evaluating", done, len(images))
-        frame = resize(read_image(image), frame_size)
+        picture = read_image(image)
+        frame = resize(picture, frame_size)
         truth = read_labels(labels / f"{image.stem}.png") if labels else None
+        if truth is not None and truth.shape == picture.shape[1::-1] != picture.shape[:2]:
+            raise FileReadError(
+                f"{labels}/{image.stem}.png: {list(truth.shape)} pixels, and its picture "
+                f"{list(picture.shape[:2])}: one of them is turned. Pictures are turned as their "
+                "EXIF orientation says; turn the label map as well"
+            )
         first: Image | None = None
         for form, predict in forms.items():
             mask = predict(frame)
@@ -265,19 +281,37 @@ def labelled_images(folder: str | os.PathLike[str]) -> tuple[list[Path], Path | 
     """Return a folder's images, and the folder of their labels if there is one.
 
     Raises:
-        FileReadError: the folder is missing or empty, or an image has no label.
+        FileReadError: the folder is missing or empty, or an image has no label of its own.
     """
     path = Path(folder)
     if not (path / "images").is_dir():
         return list_images(path), None
     images, labels = list_images(path / "images"), path / "labels"
     missing = [image.stem for image in images if not (labels / f"{image.stem}.png").is_file()]
+    shared = [stem for stem, count in Counter(image.stem for image in images).items() if count > 1]
+    if shared:
+        raise FileReadError(
+            f"{path / 'images'}: {len(shared)} names stand for several pictures, the first "
+            f"'{shared[0]}'. Each images/NAME needs a labels/NAME.png of its own."
+        )
     if missing:
         raise FileReadError(
             f"{labels}: {len(missing)} of {len(images)} images have no label, the first "
             f"'{missing[0]}.png'. Each images/NAME needs labels/NAME.png."
         )
     return images, labels
+
+
+def _look_at(labels: Path, images: Sequence[Path], class_count: int, progress: Progress) -> None:
+    """Refuse labels that no score can be made of; warn of those that may not be meant so."""
+    values = LabelValues(class_count)
+    for done, image in enumerate(images):
+        progress("reading labels", done, len(images))
+        values.add(read_labels(labels / f"{image.stem}.png"))
+    if (fault := values.fault()) is not None:
+        raise FileReadError(f"{labels}: the labels cannot be scored: {fault}")
+    if (doubt := values.doubt()) is not None:
+        warnings.warn(f"{labels}: the labels may not be what they should: {doubt}", stacklevel=3)
 
 
 def _nearest(mask: Image, shape: tuple[int, ...]) -> Image:

@@ -324,12 +324,18 @@ def test_damaged_video(tmp_path: Path) -> None:
         list(iterate_frames(path))
 
 
-def make_labelled(folder: Path, count: int) -> None:
+def make_labelled(folder: Path, count: int, *, of: tuple[int, int] = (0, 1)) -> None:
+    """Write pictures with labels of `of`, their first row void."""
     for i in range(count):
         save(folder / "images" / f"{i}.png", np.full((4, 4, 3), i * 40, np.uint8))
-        label = np.full((8, 8), i % 2, np.uint8)
+        label = np.full((8, 8), of[i % 2], np.uint8)
         label[0] = 11
         save(folder / "labels" / f"{i}.png", label)
+
+
+def background(frame: np.ndarray) -> np.ndarray:
+    """Be a net that finds nothing."""
+    return np.zeros((4, 4), np.uint8)
 
 
 def test_evaluation_scores_each_form(tmp_path: Path) -> None:
@@ -358,4 +364,47 @@ def test_an_image_without_its_label_is_named(tmp_path: Path) -> None:
     make_labelled(tmp_path, 3)
     (tmp_path / "labels" / "1.png").unlink()
     with pytest.raises(FileReadError, match=r"1 of 3 images have no label, the first '1\.png'"):
+        labelled_images(tmp_path)
+
+
+def test_labels_that_hide_the_object_are_refused_before_a_net_runs(tmp_path: Path) -> None:
+    make_labelled(tmp_path, 4, of=(0, 255))
+
+    def never(frame: np.ndarray) -> np.ndarray:
+        raise AssertionError("a net ran")
+
+    with pytest.raises(FileReadError, match=r"labels: .* only 0 occurs, .* 255 \(43\.75%\)"):
+        evaluate_semantic({"net": never}, tmp_path, class_count=2, frame_size=(4, 4))
+
+
+def test_labels_without_an_object_are_warned_of(tmp_path: Path) -> None:
+    make_labelled(tmp_path, 4, of=(0, 0))
+    for i in range(4):
+        save(tmp_path / "labels" / f"{i}.png", np.zeros((8, 8), np.uint8))
+    with pytest.warns(UserWarning, match=r"labels may .* of 3 classes 1, 2 never occur"):
+        (score,) = evaluate_semantic(
+            {"net": background}, tmp_path, class_count=3, frame_size=(4, 4)
+        )
+    assert score.miou == 1.0
+
+
+def test_a_label_that_is_turned_beside_its_picture_is_refused(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    labels = (PIXELS[..., 0] > 99).astype(np.uint8)
+    save(tmp_path / "images" / "a.png", PIXELS, exif=exif)
+    save(tmp_path / "labels" / "a.png", labels)
+    forms = {"net": background}
+    with pytest.raises(
+        FileReadError, match=r"a\.png: \[12, 16\] pixels, and its picture \[16, 12\]"
+    ):
+        evaluate_semantic(forms, tmp_path, class_count=2, frame_size=(4, 4))
+    save(tmp_path / "labels" / "a.png", np.rot90(labels, -1))
+    evaluate_semantic(forms, tmp_path, class_count=2, frame_size=(4, 4))
+
+
+def test_pictures_that_share_a_label_are_named(tmp_path: Path) -> None:
+    make_labelled(tmp_path, 2)
+    save(tmp_path / "images" / "1.jpg", PIXELS)
+    with pytest.raises(FileReadError, match="1 names stand for several pictures, the first '1'"):
         labelled_images(tmp_path)
