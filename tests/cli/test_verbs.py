@@ -17,7 +17,11 @@ from PIL import Image
 
 from edgevision.cli import exit_code
 from edgevision.errors import MissingDependencyError
+from edgevision.runtime.frames import list_images
 from tests.cli.conftest import Call, Outcome, Shell
+from tests.runtime.conftest import semantic_bundle
+
+PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 
 
 def test_build_reports_every_form_and_target(int8_bundle: Outcome, project: Path) -> None:
@@ -294,6 +298,22 @@ def test_the_demo_writes_its_report(shell: Shell, project: Path) -> None:
     assert "0.7205" in page, "what the model card states"
     assert page.count("<img") >= 3
     assert str(Path("demo") / "report.html") in told
+
+
+@pytest.mark.parametrize("name", ["report.html", "a picture", "int8.ev"])
+def test_the_demo_replaces_nothing_of_the_user_s(call: Call, tmp_path: Path, name: str) -> None:
+    photo = list_images(PHOTOS)[0].stem
+    theirs = tmp_path / (f"pictures/{photo}.overlay.jpg" if name == "a picture" else name)
+    if name == "int8.ev":
+        semantic_bundle(theirs)
+    else:
+        theirs.parent.mkdir(exist_ok=True)
+        theirs.write_text("mine")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    told = call("demo", "--out", tmp_path, code=2).err
+    assert str(theirs) in told
+    assert "Give another" in told
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_an_interrupted_import_is_an_interrupt() -> None:
