@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgevision._optional import require
+from edgevision.bundle.directory import Bundle
 from edgevision.engines.summary import BuildSummary
 from edgevision.errors import FileReadError
 from edgevision.metrics.baselines import ColourVotes, Method
@@ -23,6 +24,8 @@ from edgevision.runtime.load import load
 from edgevision.runtime.model import Model
 from edgevision.tasks.camera import ClassLabel
 from edgevision.tasks.frames import list_images, read_image, resize
+from edgevision.tasks.outputs import MARK, refuse_foreign
+from edgevision.tasks.semantic import TASK as SEMANTIC
 from edgevision.tasks.semantic import SemanticDecoder, SemanticResult
 
 Image = npt.NDArray[np.uint8]
@@ -30,6 +33,9 @@ Image = npt.NDArray[np.uint8]
 Net = Model[SemanticResult]
 
 _NET = "unet-camvid"
+_BUNDLES = ("fp32.ev", "int8.ev")
+_PAGE = "report.html"
+_PICTURES = "pictures"
 _REPEATS = 5
 _CLASSICAL_PHOTOS = 2
 
@@ -59,7 +65,8 @@ def run_demo(out: str | os.PathLike[str], *, progress: Progress = silent) -> Dem
     """Build, run and report into the folder `out`.
 
     Raises:
-        FileReadError: the repository's checkpoint or photos are not on this machine.
+        FileReadError: the repository's checkpoint or photos are not on this machine; or something
+            that the demo did not make is in its place in `out`.
         MissingDependencyError: a package that the demo needs is not installed.
     """
     from edgevision.export.build import build
@@ -74,11 +81,12 @@ def run_demo(out: str | os.PathLike[str], *, progress: Progress = silent) -> Dem
         )
     entry = zoo_entry(_NET)
     folder = Path(out)
+    _check_folder(folder, photos)
     folder.mkdir(parents=True, exist_ok=True)
-    plain = build(_NET, folder / "fp32.ev", evaluate=photos, progress=progress)
+    plain = build(_NET, folder / _BUNDLES[0], evaluate=photos, progress=progress)
     summary = build(
         _NET,
-        folder / "int8.ev",
+        folder / _BUNDLES[1],
         precision="int8",
         calibration=photos,
         evaluate=photos,
@@ -94,8 +102,9 @@ def run_demo(out: str | os.PathLike[str], *, progress: Progress = silent) -> Dem
         autoescape=True,
         undefined=jinja2.StrictUndefined,
     )
-    page = folder / "report.html"
+    page = folder / _PAGE
     html = environment.get_template("demo.html.jinja").render(
+        mark=MARK,
         net=_NET,
         metrics=entry.metrics,
         scores=summary.scores,
@@ -110,6 +119,24 @@ def run_demo(out: str | os.PathLike[str], *, progress: Progress = silent) -> Dem
     )
     page.write_text(html, "utf-8")
     return DemoReport(summary, page, tuple(pictures))
+
+
+def _check_folder(folder: Path, photos: Path) -> None:
+    """Refuse, before anything is built, a folder where somebody's own files would be replaced."""
+    pictures = [
+        folder / _PICTURES / f"{path.stem}{ending}"
+        for path in list_images(photos)
+        for ending in SEMANTIC.picture_endings
+    ]
+    refuse_foreign([folder / _PAGE, *pictures])
+    for path in (folder / name for name in _BUNDLES):
+        if path.is_dir() and any(path.iterdir()):
+            found = Bundle.open(path, check_hashes=False).manifest
+            if found.provenance.get("source") != _NET:
+                raise FileReadError(
+                    f"'{path}' is a bundle of '{found.name}', not of the demo, and is not "
+                    "replaced. Give another --out"
+                )
 
 
 def _segment(
@@ -130,7 +157,7 @@ def _segment(
         for _ in range(_REPEATS):
             for name, model in (("FP32", fp32), ("INT8", int8)):
                 times_ms[name].append(model(photo).timings.total_ms)
-        pictures.append(save_pictures(narrow, photo, folder / "pictures", path.stem)[0])
+        pictures.append(save_pictures(narrow, photo, folder / _PICTURES, path.stem)[0])
         differs = wide.mask != narrow.mask
         rows.append(
             _Row(

@@ -375,6 +375,13 @@ def _workspace_bytes(device: Device | None) -> int | None:
 def _locked(folder: Path, progress: Progress) -> Iterator[None]:
     """Hold the folder alone: two builders of one target take turns."""
     with _writing(folder):
+        known = any((folder / name).exists() for name in (_LOCK, RECORD))
+        there = folder.is_dir() and any(path.name[0] != "." for path in folder.iterdir())
+        if there and not known:
+            raise BundleError(
+                f"'{folder}' is no folder of finished engines, and nothing in it is replaced. Give "
+                "another: --engines DIR, and the same to load as engines="
+            )
         folder.mkdir(parents=True, exist_ok=True)
         while (lock := try_lock(folder / _LOCK)) is None:
             progress("waiting for another build of it", 0, 0)
@@ -382,7 +389,7 @@ def _locked(folder: Path, progress: Progress) -> Iterator[None]:
         try:
             # Of a build that was killed: ours, and the child's own beside it.
             for left in folder.iterdir():
-                if left.name.startswith(".") and left.name != _LOCK:
+                if left.name.startswith((".partial-", "..partial-")):
                     left.unlink()
             yield
         finally:

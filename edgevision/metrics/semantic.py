@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from edgevision.errors import FileReadError
+from edgevision.metrics.labels import LabelValues
 from edgevision.metrics.metric import PathLike, Predict, Score
 from edgevision.metrics.segmentation import ConfusionMatrix, resize_nearest
 from edgevision.progress import Progress, silent
@@ -78,17 +82,30 @@ def evaluate_semantic(
     void), or images alone: then there is agreement and no mIoU. Frames are resized to
     `frame_size`, predictions to the labels by nearest neighbour.
 
+    The labels are read before any form runs: those that cannot be meant so are refused, and what a
+    reader of the scores should know of them is warned of.
+
     Raises:
-        FileReadError: the folder is empty, or an image has no label.
+        FileReadError: the folder is empty, an image has no label or one that is turned, or no
+            score of these labels would say anything.
     """
     pairs = labelled_images(folder)
-    has_labels = pairs[0][1] is not None
+    labels = [label for _, label in pairs if label is not None]
+    if labels:
+        _look_at(labels, class_count, progress)
     scores = {form: ConfusionMatrix(class_count) for form in forms}
     same = dict.fromkeys(forms, 0)
     for done, (image, label) in enumerate(pairs):
         progress("evaluating", done, len(pairs))
-        frame = resize(read_image(image), frame_size)
+        picture = read_image(image)
+        frame = resize(picture, frame_size)
         truth = read_labels(label) if label else None
+        if truth is not None and truth.shape == picture.shape[1::-1] != picture.shape[:2]:
+            raise FileReadError(
+                f"{label}: {list(truth.shape)} pixels, and its picture "
+                f"{list(picture.shape[:2])}: one of them is turned. Pictures are turned as their "
+                "EXIF orientation says; turn the label map as well"
+            )
         first: Image | None = None
         for form, predict in forms.items():
             mask = predict(frame)
@@ -101,13 +118,26 @@ def evaluate_semantic(
     return [
         SemanticScore(
             form=form,
-            miou=score.miou() if has_labels else None,
-            pixel_accuracy=score.pixel_accuracy() if has_labels else None,
-            iou=tuple(score.iou()) if has_labels else (),
+            miou=score.miou() if labels else None,
+            pixel_accuracy=score.pixel_accuracy() if labels else None,
+            iou=tuple(score.iou()) if labels else (),
             agreement=same[form] / pixels,
         )
         for form, score in scores.items()
     ]
+
+
+def _look_at(labels: Sequence[Path], class_count: int, progress: Progress) -> None:
+    """Refuse labels that no score can be made of; warn of those that may not be meant so."""
+    values = LabelValues(class_count)
+    for done, label in enumerate(labels):
+        progress("reading labels", done, len(labels))
+        values.add(read_labels(label))
+    folder = labels[0].parent
+    if (fault := values.fault()) is not None:
+        raise FileReadError(f"{folder}: the labels cannot be scored: {fault}")
+    if (doubt := values.doubt()) is not None:
+        warnings.warn(f"{folder}: the labels may not be what they should: {doubt}", stacklevel=3)
 
 
 def _class_map(predict: Predict) -> Callable[[Image], Image]:

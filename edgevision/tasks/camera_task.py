@@ -23,6 +23,8 @@ _RED = (255, 48, 48)
 class CameraTask(Task[R]):
     """A task that looks at one frame, `uint8[H, W, 3]`."""
 
+    picture_endings: tuple[str, ...] = (".overlay.jpg",)
+
     def samples(
         self, inputs: Sequence[TensorSpec], settings: Settings, folder: Path, count: int
     ) -> Iterator[Feeds]:
@@ -44,5 +46,5 @@ class CameraTask(Task[R]):
         where = self.differs(before, after)
         marked = np.repeat((frame.mean(2, keepdims=True) * 0.45).astype(np.uint8), 3, 2)
         marked[where] = _RED
-        drawn = [next(iter(result.pictures(frame).values())) for result in (before, after)]
+        drawn = [result.pictures(frame)[".overlay.jpg"] for result in (before, after)]
         return float(where.mean()), np.concatenate([*drawn, marked], axis=1)

@@ -91,7 +91,7 @@ class CaptionResult:
 
     def pictures(self, frame: Image) -> dict[str, Image]:
         """Return the overlay."""
-        return {"": self.overlay(frame)}
+        return {".overlay.jpg": self.overlay(frame)}
 
     def overlay(self, frame: Image) -> Image:
         """Return the frame with its caption, and with the attention of each word if there is any.

@@ -18,6 +18,7 @@ from edgevision.bundle.parity import Tolerance
 from edgevision.bundle.tensors import DType, Profiles, TensorSpec
 from edgevision.errors import BundleFormatError, FrameError
 from edgevision.tasks.frames import IMAGE_SUFFIXES
+from edgevision.tasks.outputs import picture_mark, refuse_foreign
 from edgevision.tasks.proof import Arrays, Bars
 from edgevision.tasks.seeds import GeneratorInput, Label, generator_input
 from edgevision.tasks.task import Feeds, Read, Summary, Task
@@ -73,12 +74,15 @@ class GeneratedResult:
 
     def pictures(self, frame: Image) -> dict[str, Image]:
         """Return the grid; there was no frame."""
-        return {"": self.grid()}
+        return {".grid.png": self.grid()}
 
-    def save(self, path: str | os.PathLike[str], *, columns: int | None = None) -> Path:
+    def save(
+        self, path: str | os.PathLike[str], *, columns: int | None = None, force: bool = False
+    ) -> Path:
         """Write the grid as one picture, in the format of the path's ending.
 
         Raises:
+            FileReadError: there is a file that edgevision did not make; `force` replaces it.
             ValueError: the ending is no picture's.
             OSError: the file cannot be written.
             MissingDependencyError: Pillow is not installed.
@@ -87,9 +91,11 @@ class GeneratedResult:
         path = Path(path)
         if path.suffix not in IMAGE_SUFFIXES:
             raise ValueError(f"{path}: got '{path.suffix}', expected an ending such as .png")
+        refuse_foreign([path], force=force)
         grid = self.grid(columns=columns)
         path.parent.mkdir(parents=True, exist_ok=True)
-        image.fromarray(grid[..., 0] if grid.shape[-1] == 1 else grid).save(path)
+        picture = image.fromarray(grid[..., 0] if grid.shape[-1] == 1 else grid)
+        picture.save(path, **picture_mark(path))
         return path
 
 

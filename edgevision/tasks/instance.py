@@ -141,7 +141,7 @@ class InstanceResult:
 
     def pictures(self, frame: Image) -> dict[str, Image]:
         """Return the overlay."""
-        return {"": self.overlay(frame)}
+        return {".overlay.jpg": self.overlay(frame)}
 
     def captions(self) -> list[str]:
         """Return "car 0.93" for each object."""

@@ -59,8 +59,8 @@ class SemanticResult:
         return Summary(text, {"shares": shares})
 
     def pictures(self, frame: Image) -> dict[str, Image]:
-        """Return the overlay, and the class map itself as "-classes"."""
-        return {"": self.overlay(frame), "-classes": self.mask}
+        """Return the overlay, and the class map itself."""
+        return {".overlay.jpg": self.overlay(frame), ".classes.png": self.mask}
 
     def shares(self) -> dict[str, float]:
         """Return each class's share of the frame, largest first."""
@@ -108,6 +108,7 @@ class SemanticTask(CameraTask[SemanticResult]):
 
     name = "semantic"
     headline = Headline("mIoU", max_loss=0.01)
+    picture_endings = (".overlay.jpg", ".classes.png")
 
     def decoder(self, settings: Settings, stages: tuple[Stage, ...], read: Read) -> SemanticDecoder:
         """Return the decoder of one bundle; see `Task`."""

@@ -74,7 +74,7 @@ class Result(Protocol):
         """Return the answer in words."""
 
     def pictures(self, frame: Image) -> dict[str, Image]:
-        """Return what is worth looking at, by the end of its file's name, e.g. "-classes".
+        """Return what is worth looking at, by the end of its file's name, e.g. ".overlay.jpg".
 
         Args:
             frame: uint8[H, W, 3] RGB, the frame that was run.
@@ -117,6 +117,7 @@ class Task(Proof, Generic[R]):
         headline: the figure that gates use; None for a task without a metric.
         golden_count: how many samples prove a graph.
         takes_folder: whether samples come from a folder; else the task draws its own.
+        picture_endings: every key of its results' `pictures`.
         stage_proof: how one of several stages is held against its reference.
     """
 
@@ -124,6 +125,7 @@ class Task(Proof, Generic[R]):
     headline: Headline | None = None
     golden_count: int = 3
     takes_folder: bool = True
+    picture_endings: tuple[str, ...] = ()
     stage_proof: Proof = Proof()
 
     def decoder(self, settings: Settings, stages: tuple[Stage, ...], read: Read) -> Decoder[R]:

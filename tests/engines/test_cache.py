@@ -195,6 +195,22 @@ def link(member: tarfile.TarInfo) -> None:
     member.type, member.linkname, member.size = tarfile.SYMTYPE, "/etc/passwd", 0
 
 
+def test_an_export_replaces_an_export_alone(
+    cache: EngineCache, request_: BuildRequest, tmp_path: Path
+) -> None:
+    file = tmp_path / "engines.tar"
+    assert export_cache(cache, file) == 0
+    cached_build(request_, cache=cache)
+    assert export_cache(cache, file) == 1
+    with tarfile.open(file, "w") as theirs:
+        theirs.add(__file__, "photos/0.jpg")
+    before = file.read_bytes()
+    with pytest.raises(FileReadError, match="not known to be made by edgevision"):
+        export_cache(cache, file)
+    assert file.read_bytes() == before
+    assert export_cache(cache, file, force=True) == 1
+
+
 def other_key(member: tarfile.TarInfo) -> None:
     member.name = "x" + member.name[1:]
 

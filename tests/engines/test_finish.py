@@ -205,6 +205,23 @@ def test_another_folder_for_a_bundle_that_cannot_be_written_beside(
         assert "runs 'host-cpu'" in model.explain()
 
 
+def test_a_folder_of_somebody_else_s_is_left_alone(bundle: Bundle, tmp_path: Path) -> None:
+    theirs = tmp_path / "nets" / "local-cpu" / "main.onnx"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_bytes(b"trained for weeks")
+    with pytest.raises(BundleError, match=r"local-cpu' is no folder of finished engines"):
+        finish(bundle, LOCAL, engines=tmp_path / "nets")
+    assert theirs.read_bytes() == b"trained for weeks"
+    assert os.listdir(theirs.parent) == ["main.onnx"]
+
+
+def test_hidden_files_that_no_build_made_stay(bundle: Bundle) -> None:
+    folder_of(bundle).mkdir(parents=True)
+    (folder_of(bundle) / ".gitignore").write_text("*.plan")
+    finish(bundle, LOCAL)
+    assert (folder_of(bundle) / ".gitignore").read_text() == "*.plan"
+
+
 def test_what_cannot_be_finished_says_why(bundle: Bundle) -> None:
     with pytest.raises(ValueError, match="'rtx' is built anywhere"):
         finish(bundle, get_target("rtx"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from edgevision._optional import require
 from edgevision.errors import FileReadError, WrongTaskError
 from edgevision.progress import Progress, silent
 from edgevision.runtime.model import Model
-from edgevision.tasks.frames import count_frames, iterate_frames, resize
-from edgevision.tasks.task import Result
+from edgevision.tasks.frames import count_frames, frames_named, iterate_frames, resize
+from edgevision.tasks.outputs import picture_mark, refuse_foreign
+from edgevision.tasks.task import Result, get_task
 
 Image = npt.NDArray[np.uint8]
 
@@ -26,7 +28,8 @@ class FrameSummary:
     """What was found in one frame.
 
     Attributes:
-        name: the file's, or the number of a video's frame.
+        name: the file's without its ending, with it where two would share a name, or the number
+            of a video's frame.
         text: the answer in a line.
         answer: the same for machines, by the task's own words.
         resized_from: the frame's (H, W) where it was not the model's.
@@ -51,14 +54,23 @@ def run_files(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str] | None = None,
     *,
+    force: bool = False,
     progress: Progress = silent,
 ) -> FilesSummary:
     """Run every frame of `source`; write pictures of the answers into the folder `out`.
 
     A frame of another size than the model's is resized, and the summary says so.
 
+    Args:
+        model: takes frames.
+        source: an image, a folder of images, or a video.
+        out: see `save_pictures`; pictures of an earlier run are replaced.
+        force: replace files of these names that edgevision did not make.
+        progress: told how many frames are done.
+
     Raises:
-        FileReadError: the source cannot be read, or holds no frame.
+        FileReadError: the source cannot be read, or holds no frame; or, before the first frame, a
+            picture would replace a file that edgevision did not make.
         WrongTaskError: the model does not take frames.
     """
     camera = model.decoder.camera
@@ -68,6 +80,9 @@ def run_files(
             f"{', '.join(str(spec) for spec in model.session.inputs)}"
         )
     folder = Path(out) if out is not None else None
+    if folder is not None:
+        endings = get_task(model.manifest.task).picture_endings
+        _check_folder(Path(source), folder, endings, force=force)
     total, frames, times_ms = count_frames(source), [], []
     for done, frame in enumerate(iterate_frames(source)):
         progress("running", done, total)
@@ -79,20 +94,51 @@ def run_files(
         answer = result.summary()
         frames.append(FrameSummary(frame.name, answer.text, answer.fields, moved))
         if folder is not None:
-            save_pictures(result, pixels, folder, frame.name)
+            save_pictures(result, pixels, folder, frame.name, force=force)
     if not frames:
         raise FileReadError(f"{source}: holds no frame")
     progress("running", len(frames), len(frames))
     return FilesSummary(tuple(frames), statistics.median(times_ms))
 
 
-def save_pictures(result: Result, frame: Image, folder: Path, name: str) -> list[Path]:
-    """Write `NAME.jpg` (overlay), and what else the result shows as `NAME-WHAT.png`."""
+def save_pictures(
+    result: Result, frame: Image, folder: Path, name: str, *, force: bool = False
+) -> list[Path]:
+    """Write what the result shows, e.g. `NAME.overlay.jpg` and `NAME.classes.png`.
+
+    Raises:
+        FileReadError: one is there, and edgevision did not make it; `force` replaces it.
+    """
     image = require("PIL.Image", extra="media")
+    pictures = {folder / f"{name}{end}": x for end, x in result.pictures(frame).items()}
+    refuse_foreign(pictures, force=force)
     folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for what, picture in result.pictures(frame).items():
-        path = folder / (f"{name}{what}.png" if what else f"{name}.jpg")
-        image.fromarray(picture).save(path, **({} if what else {"quality": 92}))
-        written.append(path)
-    return written
+    for path, picture in pictures.items():
+        quality = {"quality": 92} if path.suffix == ".jpg" else {}
+        image.fromarray(picture).save(path, **quality, **picture_mark(path))
+    return list(pictures)
+
+
+def _check_folder(source: Path, folder: Path, endings: Sequence[str], *, force: bool) -> None:
+    """Refuse a folder where the pictures of `source` would replace others, or be taken for frames.
+
+    Raises:
+        FileReadError: says what is there.
+    """
+    is_frame = frames_named(source)
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise FileReadError(f"'{folder}' is a file, expected a folder to write the pictures into")
+    if source.is_dir() and folder.samefile(source):
+        raise FileReadError(
+            f"'{folder}' is the folder of the frames, and the next run would take the pictures for "
+            "frames. Give another --out"
+        )
+    found = [
+        path
+        for path in sorted(folder.iterdir())
+        for ending in endings
+        if path.name.endswith(ending) and is_frame(path.name.removesuffix(ending))
+    ]
+    refuse_foreign(found, force=force)
