@@ -24,7 +24,7 @@ import numpy as np
 from edgevision._optional import require
 from edgevision.bench.pairs import measure
 from edgevision.bundle.directory import Bundle
-from edgevision.bundle.targets import Flavour
+from edgevision.bundle.flavours import Flavour
 from edgevision.progress import Progress, silent
 from edgevision.runtime.backends.ort import OrtProgram
 from edgevision.runtime.backends.program import Program
@@ -38,7 +38,6 @@ _OURS = "edgevision"
 _LAUNCH, _BOUND = "one launch and one wait", "ONNX Runtime, bound once"
 _TRTEXEC_FLAGS = ("--iterations=100", "--useCudaGraph", "--useSpinWait", "--percentile=99")
 _MEDIAN = re.compile(r"\bLatency:.*?median = ([\d.]+) ms")
-_PLAN_FLAVOURS = (Flavour.TRT, Flavour.TRT_RTX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,9 +171,9 @@ def _openvino(graph: bytes, feeds: Feeds) -> Call | str:
 def _trtexec(plan: bytes, flavour: Flavour) -> Row:
     """Return trtexec's own median of the same plan; its latency is a sum of event times."""
     name = "trtexec"
-    if flavour not in _PLAN_FLAVOURS:
+    if not flavour.trtexec:
         return Row(name, note="it runs TensorRT's plans, and this is none")
-    program = shutil.which("tensorrt_rtx" if flavour is Flavour.TRT_RTX else "trtexec")
+    program = shutil.which(flavour.trtexec)
     if program is None:
         return Row(name, note="not on this machine's PATH")
     with tempfile.TemporaryDirectory() as folder:

@@ -33,11 +33,12 @@ from edgevision.bundle.record import (
     finish_command,
     finished,
 )
-from edgevision.bundle.targets import Flavour, TargetProfile
+from edgevision.bundle.targets import TargetProfile
 from edgevision.engines.artifacts import check_tensors
-from edgevision.engines.builder import BuildRequest, BuildResult, builder_for, unavailable
 from edgevision.engines.cache import EngineCache, cached_build, timing_cache_file
 from edgevision.engines.delivered import unmet
+from edgevision.engines.registry import builder_for, unavailable
+from edgevision.engines.request import BuildRequest, BuildResult
 from edgevision.errors import (
     BundleError,
     FileReadError,
@@ -48,9 +49,10 @@ from edgevision.machine.identity import machine_name
 from edgevision.machine.jetson import read_memory
 from edgevision.metrics.score import Result, score_task
 from edgevision.progress import Progress, silent
+from edgevision.runtime.backends.program import program_of
 from edgevision.runtime.device.cuda.device import cuda_device
 from edgevision.runtime.device.device import Device
-from edgevision.runtime.load import open_session, program_of
+from edgevision.runtime.load import open_session
 from edgevision.runtime.model import Model, task_of
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.select import Selection, select
@@ -118,7 +120,7 @@ def finish(
     """
     if target.built_here:
         raise ValueError(f"'{target.name}' is built anywhere and lies in the bundle")
-    if lean and target.flavour is not Flavour.TRT:
+    if lean and not target.flavour.has_lean:
         raise ValueError(
             f"lean: there is a lean runtime of TensorRT alone, not for '{target.name}'"
         )
@@ -154,7 +156,7 @@ class _Work:
     def run(self, last_s: Mapping[str, float], evaluate: PathLike | None) -> Finish:
         """Build, prove and record."""
         (self.folder / RECORD).unlink(missing_ok=True)
-        device = None if self.target.flavour is Flavour.ORT else cuda_device()
+        device = cuda_device() if self.target.flavour.on_gpu else None
         workspace_bytes = _workspace_bytes(device)
         files, results, reports = [], [], []
         for stage in self.bundle.manifest.stages:
@@ -210,14 +212,13 @@ class _Work:
 
     def _engine(self, stage: Stage) -> Path:
         """Return where a stage's engine goes."""
-        suffix = "onnx" if self.target.flavour is Flavour.ORT else "plan"
-        return self.folder / f"{stage.name}.{suffix}"
+        return self.folder / f"{stage.name}.{self.target.flavour.suffix}"
 
     def _graph(self, stage: Stage) -> str:
         """Return the graph to build from: that of the CPU's own artifact, if there is one."""
-        if self.target.flavour is Flavour.ORT:
+        if not self.target.flavour.on_gpu:
             for artifact in stage.artifacts:
-                if artifact.flavour is Flavour.ORT and artifact.path is not None:
+                if artifact.flavour.is_graph and artifact.path is not None:
                     return artifact.path
         return stage.graph
 
@@ -244,7 +245,7 @@ class _Work:
         data = self._engine(stage).read_bytes()
         with contextlib.ExitStack() as stack:
             forms: dict[str, Callable[[Image], Result]] = {}
-            if any(a.flavour is Flavour.ORT and not a.is_pending for a in stage.artifacts):
+            if any(a.flavour.is_graph and not a.is_pending for a in stage.artifacts):
                 chosen = select(stage, device="cpu")
                 session = stack.enter_context(open_session(self.bundle, stage, chosen))
                 forms[chosen.artifact.target] = _predict(Model(manifest, session, chosen, task))

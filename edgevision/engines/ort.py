@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from edgevision._optional import installed_version, require
-from edgevision.bundle.targets import Flavour, TargetProfile
+from edgevision.bundle.flavours import ORT
+from edgevision.bundle.targets import TargetProfile
 from edgevision.bundle.tensors import TensorSpec
-from edgevision.engines.builder import BuildRequest, BuildResult
 from edgevision.engines.delivered import layers_from_profile
 from edgevision.engines.profiles import check_profiles
+from edgevision.engines.request import BuildRequest, BuildResult
 from edgevision.errors import BuildError, EngineLoadError
 from edgevision.progress import Progress
 from edgevision.runtime.backends.ort import DISABLED_OPTIMIZERS, OrtProgram, session_options
@@ -28,7 +29,7 @@ from edgevision.runtime.backends.ort import DISABLED_OPTIMIZERS, OrtProgram, ses
 class OrtBuilder:
     """Checks that ONNX Runtime loads the graph, and passes it on byte for byte."""
 
-    flavour = Flavour.ORT
+    flavour = ORT
 
     def unavailable(self, target: TargetProfile) -> str | None:
         """Return why this machine cannot build for `target`; None if it can."""
@@ -56,8 +57,9 @@ class OrtBuilder:
             raise BuildError(str(error)) from error
         check_profiles(program.inputs, request.profiles)
         request.output.write_bytes(graph)
+        version = str(require("onnxruntime", extra="ort").__version__)
         return BuildResult(
-            request.output, self.flavour, program.version, (), program.inputs, program.outputs
+            request.output, self.flavour, version, (), program.inputs, program.outputs
         )
 
     def _optimised(self, request: BuildRequest, progress: Progress) -> BuildResult:
@@ -88,6 +90,9 @@ class OrtBuilder:
             program.outputs,
             layers=layers,
         )
+
+
+BUILDER = OrtBuilder()
 
 
 def _profiled(

@@ -20,13 +20,14 @@ import numpy as np
 import numpy.typing as npt
 
 from edgevision.bundle.directory import BundleWriter
+from edgevision.bundle.forms import form_for
 from edgevision.bundle.manifest import Manifest, Stage
-from edgevision.bundle.targets import Flavour, TargetProfile
+from edgevision.bundle.targets import TargetProfile
 from edgevision.engines.artifacts import ArtifactBuilder
-from edgevision.engines.builder import unavailable
 from edgevision.engines.cache import EngineCache
 from edgevision.engines.extend import named_targets
 from edgevision.engines.finish import finish
+from edgevision.engines.registry import unavailable
 from edgevision.engines.summary import BuildSummary
 from edgevision.export.score import score_forms
 from edgevision.progress import Progress, silent
@@ -194,10 +195,7 @@ def _parts(
 
 
 def _graph_for(stage: ExportedStage, precision: str, target: TargetProfile) -> bytes:
-    """INT8 runs fast on a CPU only where the rest is float32; GPUs take the FP16 rest."""
-    if precision == "int8" and target.flavour is Flavour.ORT:
-        return stage.graphs["int8-host"]
-    return stage.graphs[precision]
+    return stage.graphs[form_for(precision, on_gpu=target.flavour.on_gpu).name]
 
 
 def _calibration_provenance(stage: ExportedStage) -> dict[str, str]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
+from edgevision.bundle.flavours import ORT
 from edgevision.bundle.parity import ParityReport, Tolerance
-from edgevision.bundle.targets import Flavour
 from edgevision.bundle.tensors import ShapeProfile, TensorSpec
 from edgevision.errors import ExportError, ParityError
 from edgevision.export.adapters.adapter import Array, Feeds, ModelAdapter
@@ -176,7 +176,7 @@ def _check(
     golden: Mapping[str, Array],
     tolerances: Mapping[str, Tolerance],
 ) -> list[ParityReport]:
-    with Session.open(graph, flavour=Flavour.ORT, profiles=profiles) as session:
+    with Session.open(graph, flavour=ORT, profiles=profiles) as session:
         answers = _stacked([session.run(sample) for sample in samples])
     reports = compare_outputs(golden, answers, tolerances, task=task, name=step)
     for report in reports:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from edgevision.bundle.flavours import ORT
 from edgevision.bundle.manifest import Stage
-from edgevision.bundle.targets import Flavour
 from edgevision.metrics.differences import draw_differences
 from edgevision.metrics.evaluate import Score
 from edgevision.metrics.score import Predict, Result, Task, score_task
@@ -66,7 +66,7 @@ def score_forms(
             parts: dict[str, Run] = {}
             for name, stage in stages.items():
                 graph = stage.graphs[form]
-                session = Session.open(graph, flavour=Flavour.ORT, profiles=stage.profiles)
+                session = Session.open(graph, flavour=ORT, profiles=stage.profiles)
                 parts[name] = stack.enter_context(session).run
             if isinstance(adapter, StagedAdapter):
                 runs[form] = adapter.joined(parts)

@@ -8,7 +8,7 @@ import functools
 import platform
 from pathlib import Path
 
-from edgevision.bundle.targets import Flavour
+from edgevision.bundle.flavours import Flavour
 from edgevision.machine.gpu import compute_capability
 
 _NAME_BYTES = 128
@@ -19,7 +19,7 @@ def machine_name(flavour: Flavour) -> str:
 
     Two machines of one name may run each other's engines; two of different names may not.
     """
-    return cpu_name() if flavour is Flavour.ORT else gpu_name()
+    return gpu_name() if flavour.on_gpu else cpu_name()
 
 
 @functools.cache

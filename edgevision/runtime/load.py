@@ -9,13 +9,9 @@ from edgevision.bundle.directory import Bundle
 from edgevision.bundle.manifest import Stage
 from edgevision.bundle.record import Finished, engines_folder, finished
 from edgevision.bundle.signature import check_signature
-from edgevision.bundle.targets import Flavour
 from edgevision.errors import EngineLoadError
 from edgevision.machine.identity import machine_name
-from edgevision.runtime.backends.ort import OrtProgram
-from edgevision.runtime.backends.program import Program
-from edgevision.runtime.backends.trt import trt_program
-from edgevision.runtime.backends.trt_rtx import trt_rtx_program
+from edgevision.runtime.backends.program import Program, program_of
 from edgevision.runtime.device.cuda.device import cuda_device
 from edgevision.runtime.device.device import Device
 from edgevision.runtime.model import Model, task_of, words_of
@@ -193,18 +189,3 @@ def open_program(
             f"'{artifact.path}' has {found}; the manifest promises {promised}. Build it again."
         )
     return program
-
-
-def program_of(
-    data: bytes, flavour: Flavour, device: Device | None, options: RunOptions
-) -> Program:
-    """Load an engine of trusted bytes on `device`, None for the host.
-
-    Raises:
-        EngineLoadError: it does not load.
-    """
-    if device is None or flavour is Flavour.ORT:
-        return OrtProgram(data, device=device, cpu_threads=options.cpu_threads)
-    if flavour is Flavour.TRT:
-        return trt_program(data, device)
-    return trt_rtx_program(data, device, graph=options.graph)

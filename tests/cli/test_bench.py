@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from edgevision.bundle.flavours import TRT
 from edgevision.bundle.manifest import Artifact
-from edgevision.bundle.targets import Flavour
 from edgevision.cli import main
 from tests.runtime.conftest import semantic_bundle
 
@@ -81,7 +81,7 @@ def test_ctrl_c_in_a_comparison_gives_no_verdict(bundle: Path, tmp_path: Path) -
 
 def test_a_pending_bundle_names_what_finishes_it(tmp_path: Path, capsys: Capture) -> None:
     command = "edgevision build road.ev --target jetson-orin-jp6"
-    pending = Artifact("jetson-orin-jp6", Flavour.TRT, None, reason="no GPU", command=command)
+    pending = Artifact("jetson-orin-jp6", TRT, None, reason="no GPU", command=command)
     bundle = semantic_bundle(tmp_path / "road.ev", artifacts=(pending,)).root
     assert main(["bench", str(bundle)]) == 4
     assert command in capsys.readouterr().err

@@ -11,9 +11,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgevision.bundle.targets import Flavour, TargetProfile, get_target, known_targets
+from edgevision.bundle.flavours import TRT_RTX
+from edgevision.bundle.targets import TargetProfile, get_target, known_targets
 from edgevision.bundle.tensors import DYNAMIC, DType, ShapeProfile, TensorSpec
-from edgevision.engines.builder import BuildRequest, BuildResult, build_engine, unavailable
+from edgevision.engines.builder import build_engine
+from edgevision.engines.registry import unavailable
+from edgevision.engines.request import BuildRequest, BuildResult
 from edgevision.errors import BuildError
 from edgevision.progress import Progress, silent
 
@@ -116,7 +119,7 @@ def test_rtx_builds_every_precision_twice_the_same(make: Callable[[], bytes], bu
     assert plan == second.path.read_bytes()
     assert first.version.startswith("1.")
     assert first.sm == ("8.0", "8.6", "8.9", "12.0", "12.1")
-    assert first.flavour is Flavour.TRT_RTX
+    assert first.flavour is TRT_RTX
     assert first.seconds > 0
     assert "[INFO]" in first.log or "[WARNING]" in first.log
 

@@ -101,7 +101,7 @@ def link_engine(bundle: Bundle) -> None:
         (change_record(target="local"), UnverifiedError, "its record is of target 'local'"),
         (change_record(manifest_sha256="0"), UnverifiedError, "another version of this bundle"),
         (change_record(machine="a Cray"), UnverifiedError, "on another machine: a Cray; this is"),
-        (change_record(version="0.1.0"), UnverifiedError, "made by onnxruntime 0.1.0; here is"),
+        (change_record(version="0.1.0"), UnverifiedError, "made by ONNX Runtime 0.1.0; here is"),
         (change_engine, BundleIntegrityError, "its bytes were changed"),
         (link_engine, BundleIntegrityError, "cannot be read"),
     ],

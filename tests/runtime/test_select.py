@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from edgevision.bundle.flavours import ORT, TRT, TRT_RTX
 from edgevision.bundle.manifest import Artifact, Stage
 from edgevision.bundle.parity import Tolerance
-from edgevision.bundle.targets import Flavour
 from edgevision.bundle.tensors import DType, TensorSpec
 from edgevision.errors import (
     EdgeVisionError,
@@ -16,12 +16,12 @@ from edgevision.errors import (
 )
 from edgevision.runtime.select import Machine, select, this_machine
 
-CPU = Artifact("host-cpu", Flavour.ORT, "stages/main/host-cpu.onnx", "1.20")
-RTX = Artifact("rtx", Flavour.TRT_RTX, "stages/main/rtx.plan", "1.5.0", ("8.0", "8.9"))
-ORIN = Artifact("jetson-orin-jp6", Flavour.TRT, "stages/main/orin.plan", "10.3.0", ("8.7",))
+CPU = Artifact("host-cpu", ORT, "stages/main/host-cpu.onnx", "1.20")
+RTX = Artifact("rtx", TRT_RTX, "stages/main/rtx.plan", "1.5.0", ("8.0", "8.9"))
+ORIN = Artifact("jetson-orin-jp6", TRT, "stages/main/orin.plan", "10.3.0", ("8.7",))
 PENDING = Artifact(
     "jetson-orin-jp6",
-    Flavour.TRT,
+    TRT,
     path=None,
     sm=("8.7",),
     reason="needs the device",

@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 
-from edgevision.bundle.targets import Flavour
+from edgevision.bundle.flavours import ORT, TRT
 from edgevision.bundle.tensors import ShapeProfile
 from edgevision.errors import ClosedError, EngineLoadError, FrameError
 from edgevision.runtime.session import Session
@@ -22,14 +22,14 @@ def frame(seed: int) -> np.ndarray:
 
 
 def test_runs_and_describes_its_tensors() -> None:
-    with Session.open(strongest_channel(), flavour=Flavour.ORT) as session:
+    with Session.open(strongest_channel(), flavour=ORT) as session:
         assert (session.inputs, session.outputs) == ((FRAME,), (CLASSES,))
         answer = session.run({"frame": frame(0)})["classes"]
     np.testing.assert_array_equal(answer, frame(0).argmax(-1))
 
 
 def test_answers_belong_to_the_caller() -> None:
-    with Session.open(strongest_channel(), flavour=Flavour.ORT) as session:
+    with Session.open(strongest_channel(), flavour=ORT) as session:
         first = session.run({"frame": frame(0)})["classes"]
         kept = first.copy()
         session.run({"frame": frame(1)})
@@ -37,7 +37,7 @@ def test_answers_belong_to_the_caller() -> None:
 
 
 def test_input_arrays_are_not_kept() -> None:
-    with Session.open(strongest_channel(), flavour=Flavour.ORT) as session:
+    with Session.open(strongest_channel(), flavour=ORT) as session:
         fed = frame(0)
         session.run({"frame": fed})
         fed[:] = 0
@@ -48,14 +48,14 @@ def test_input_arrays_are_not_kept() -> None:
 
 
 def test_dynamic_batch_follows_each_feed() -> None:
-    with Session.open(doubled(), flavour=Flavour.ORT, profiles=PROFILE) as session:
+    with Session.open(doubled(), flavour=ORT, profiles=PROFILE) as session:
         for batch in (2, 4, 1, 4, 2):
             x = np.arange(batch * 3, dtype=np.float32).reshape(batch, 3)
             np.testing.assert_array_equal(session.run({"x": x})["y"], x * 2)
 
 
 def test_dynamic_answers_belong_to_the_caller_too() -> None:
-    with Session.open(doubled(), flavour=Flavour.ORT, profiles=PROFILE) as session:
+    with Session.open(doubled(), flavour=ORT, profiles=PROFILE) as session:
         first = session.run({"x": np.ones((2, 3), np.float32)})["y"]
         session.run({"x": np.zeros((2, 3), np.float32)})
     np.testing.assert_array_equal(first, np.full((2, 3), 2, np.float32))
@@ -63,7 +63,7 @@ def test_dynamic_answers_belong_to_the_caller_too() -> None:
 
 def test_shape_outside_the_profile_is_refused() -> None:
     with (
-        Session.open(doubled(), flavour=Flavour.ORT, profiles=PROFILE) as session,
+        Session.open(doubled(), flavour=ORT, profiles=PROFILE) as session,
         pytest.raises(FrameError, match=r"\[5, 3\] lies outside the profile \[1, 3\] to \[4, 3\]"),
     ):
         session.run({"x": np.zeros((5, 3), np.float32)})
@@ -83,7 +83,7 @@ def test_shape_outside_the_profile_is_refused() -> None:
 )
 def test_wrong_feeds_say_what_would_be_right(feeds: dict[str, np.ndarray], message: str) -> None:
     with (
-        Session.open(strongest_channel(), flavour=Flavour.ORT) as session,
+        Session.open(strongest_channel(), flavour=ORT) as session,
         pytest.raises(FrameError, match=message),
     ):
         session.run(feeds)
@@ -91,16 +91,16 @@ def test_wrong_feeds_say_what_would_be_right(feeds: dict[str, np.ndarray], messa
 
 def test_garbage_is_refused() -> None:
     with pytest.raises(EngineLoadError, match="cannot load the graph"):
-        Session.open(b"not an onnx file", flavour=Flavour.ORT)
+        Session.open(b"not an onnx file", flavour=ORT)
 
 
 def test_a_plan_is_not_run_by_the_wrong_runtime() -> None:
     with pytest.raises(EngineLoadError, match="'trt' engines run on a GPU"):
-        Session.open(b"", flavour=Flavour.TRT)
+        Session.open(b"", flavour=TRT)
 
 
 def test_closed_session_says_where_it_was_opened() -> None:
-    session = Session.open(strongest_channel(), flavour=Flavour.ORT)
+    session = Session.open(strongest_channel(), flavour=ORT)
     session.close()
     session.close()
     with pytest.raises(ClosedError, match=r"opened at .*test_session\.py:\d+"):
@@ -108,7 +108,7 @@ def test_closed_session_says_where_it_was_opened() -> None:
 
 
 def test_forgotten_session_warns_with_the_line_that_opened_it() -> None:
-    session = Session.open(strongest_channel(), flavour=Flavour.ORT)
+    session = Session.open(strongest_channel(), flavour=ORT)
     with pytest.warns(ResourceWarning, match=r"test_session\.py:\d+, was never closed"):
         del session
         gc.collect()
@@ -116,7 +116,7 @@ def test_forgotten_session_warns_with_the_line_that_opened_it() -> None:
 
 def test_threads_share_one_session() -> None:
     wrong: list[int] = []
-    with Session.open(strongest_channel(), flavour=Flavour.ORT) as session:
+    with Session.open(strongest_channel(), flavour=ORT) as session:
 
         def hammer(seed: int) -> None:
             for i in range(50):
@@ -133,7 +133,7 @@ def test_threads_share_one_session() -> None:
 
 
 def test_closing_while_others_run_ends_in_answers_or_closed_errors() -> None:
-    session = Session.open(strongest_channel(), flavour=Flavour.ORT)
+    session = Session.open(strongest_channel(), flavour=ORT)
     outcomes: list[str] = []
     started = threading.Barrier(5)
 

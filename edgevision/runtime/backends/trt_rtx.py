@@ -15,6 +15,7 @@ from edgevision.bundle.user_cache import read_cache, write_cache
 from edgevision.errors import EngineLoadError
 from edgevision.runtime.backends.tensorrt_program import TensorRTProgram
 from edgevision.runtime.device.device import Device
+from edgevision.runtime.options import RunOptions
 
 if TYPE_CHECKING:
     import tensorrt_rtx
@@ -22,14 +23,15 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-def trt_rtx_program(plan: bytes, device: Device, *, graph: bool) -> TensorRTRTXProgram:
-    """Load a TensorRT-RTX plan; `graph` lets it capture its own CUDA graphs.
+def open_program(plan: bytes, device: Device, options: RunOptions) -> TensorRTRTXProgram:
+    """Load a TensorRT-RTX plan; `options.graph` lets it capture its own CUDA graphs.
 
     Raises:
         EngineLoadError: it refuses the plan or this GPU; gives its own words.
         MissingDependencyError: TensorRT-RTX is not installed.
     """
-    return TensorRTRTXProgram(require("tensorrt_rtx", extra="rtx"), plan, device, graph=graph)
+    trt = require("tensorrt_rtx", extra="rtx")
+    return TensorRTRTXProgram(trt, plan, device, graph=options.graph)
 
 
 class TensorRTRTXProgram(TensorRTProgram):
