@@ -26,6 +26,7 @@ from typing import Any
 from edgevision.bundle.flavours import Flavour, flavour
 from edgevision.bundle.locking import try_lock
 from edgevision.bundle.manifest import profile_to_json
+from edgevision.bundle.user_cache import cache_root
 from edgevision.engines.builder import build_engine
 from edgevision.engines.registry import builder_for
 from edgevision.engines.request import BuildRequest, BuildResult
@@ -69,7 +70,7 @@ class EngineCache:
     """A folder of built engines; safe under any number of processes.
 
     Args:
-        root: the folder; by default EDGEVISION_CACHE, or edgevision/ in XDG_CACHE_HOME or ~/.cache.
+        root: the folder; see `cache_root` for where it is by default.
         max_bytes: what is kept at most: the entries that were not used for longest go.
     """
 
@@ -78,7 +79,7 @@ class EngineCache:
     ) -> None:
         if max_bytes < 0:
             raise ValueError(f"max_bytes: got {max_bytes}, expected 0 or more")
-        self.root = Path(root) if root is not None else _default_root()
+        self.root = Path(root) if root is not None else cache_root()
         self.max_bytes = max_bytes
         self._engines = self.root / "engines"
 
@@ -320,12 +321,6 @@ def timing_cache_file(cache: EngineCache | None, runtime: Flavour) -> Path | Non
         return None
     name = hashlib.sha256(f"{version}\0{machine_name(runtime)}".encode()).hexdigest()[:32]
     return cache.root / "timing" / f"{name}.bin"
-
-
-def _default_root() -> Path:
-    if chosen := os.environ.get("EDGEVISION_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgevision"
 
 
 def _read_entry(folder: Path) -> tuple[dict[str, Any], bytes]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-import os
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from edgevision._optional import require
-from edgevision.bundle.user_cache import read_cache, write_cache
+from edgevision.bundle.user_cache import cache_root, read_cache, write_cache
 from edgevision.errors import EngineLoadError
 from edgevision.runtime.backends.tensorrt_program import TensorRTProgram
 from edgevision.runtime.device.device import Device
@@ -83,7 +82,6 @@ class TensorRTRTXProgram(TensorRTProgram):
 
 
 def cache_file(plan: bytes, version: str, gpu: str) -> Path:
-    """Return where the compiled kernels of a plan are kept, under XDG_CACHE_HOME or ~/.cache."""
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    """Return where the compiled kernels of a plan are kept."""
     key = hashlib.sha256(b"\0".join([plan, version.encode(), gpu.encode()])).hexdigest()
-    return root / "edgevision" / "rtx-kernels" / f"{key}.bin"
+    return cache_root() / "rtx-kernels" / f"{key}.bin"
