@@ -19,9 +19,10 @@ from edgevision.bundle.flavours import ORT
 from edgevision.bundle.targets import TargetProfile
 from edgevision.bundle.tensors import TensorSpec
 from edgevision.engines.delivered import layers_from_profile
+from edgevision.engines.portable import pass_on
 from edgevision.engines.profiles import check_profiles
 from edgevision.engines.request import BuildRequest, BuildResult
-from edgevision.errors import BuildError, EngineLoadError
+from edgevision.errors import BuildError
 from edgevision.progress import Progress
 from edgevision.runtime.backends.ort import DISABLED_OPTIMIZERS, OrtProgram, session_options
 
@@ -49,18 +50,7 @@ class OrtBuilder:
         """
         if not request.target.built_here:
             return self._optimised(request, progress)
-        progress("loading into ONNX Runtime", 0, 0)
-        graph = request.graph.read_bytes()
-        try:
-            program = OrtProgram(graph)
-        except EngineLoadError as error:
-            raise BuildError(str(error)) from error
-        check_profiles(program.inputs, request.profiles)
-        request.output.write_bytes(graph)
-        version = str(require("onnxruntime", extra="ort").__version__)
-        return BuildResult(
-            request.output, self.flavour, version, (), program.inputs, program.outputs
-        )
+        return pass_on(request, self.flavour, progress)
 
     def _optimised(self, request: BuildRequest, progress: Progress) -> BuildResult:
         """Write ONNX Runtime's optimised model, and count what it computes in which type."""

@@ -15,7 +15,7 @@ from edgevision.bundle.flavours import TRT_RTX
 from edgevision.bundle.targets import TargetProfile, get_target, known_targets
 from edgevision.bundle.tensors import DYNAMIC, DType, ShapeProfile, TensorSpec
 from edgevision.engines.builder import build_engine
-from edgevision.engines.registry import unavailable
+from edgevision.engines.registry import builder_for, unavailable
 from edgevision.engines.request import BuildRequest, BuildResult
 from edgevision.errors import BuildError
 from edgevision.progress import Progress, silent
@@ -268,6 +268,12 @@ def test_ort_passes_the_graph_on_byte_for_byte(build: Build) -> None:
     assert result.path.read_bytes() == pixels()
     assert result.sm == ()
     assert result.outputs[0].dtype is DType.UINT8
+
+
+@pytest.mark.parametrize("target", ["host-cpu", "local-cpu"])
+def test_a_version_is_spelt_as_its_builder_spells_it(target: str, build: Build) -> None:
+    result = build(pixels(), target, "engine.onnx")
+    assert result.version == builder_for(result.flavour).version()
 
 
 def test_ort_refuses_garbage(build: Build, tmp_path: Path) -> None:
