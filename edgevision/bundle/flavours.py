@@ -99,8 +99,19 @@ TRT_RTX = Flavour(
     version_parts=2,
     trtexec="tensorrt_rtx",
 )
+OPENVINO = Flavour(
+    "openvino",
+    "OpenVINO",
+    "openvino",
+    "runs bundles on x86 and Arm CPUs",
+    modules=("openvino",),
+    backend="edgevision.runtime.backends.openvino",
+    builder="edgevision.engines.openvino",
+    suffix="onnx",
+    on_gpu=False,
+)
 
-_ALL = (ORT, TRT, TRT_RTX)
+_ALL = (ORT, TRT, TRT_RTX, OPENVINO)
 
 
 def flavours() -> tuple[Flavour, ...]:

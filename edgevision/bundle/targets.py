@@ -16,7 +16,7 @@ from typing import Any
 
 from edgevision._optional import require
 from edgevision.bundle.capabilities import dla_reason
-from edgevision.bundle.flavours import ORT, TRT, TRT_RTX, Flavour, flavour
+from edgevision.bundle.flavours import OPENVINO, ORT, TRT, TRT_RTX, Flavour, flavour
 from edgevision.errors import FileReadError
 
 _GIB = 1 << 30
@@ -148,6 +148,14 @@ _TARGETS = (
         ORT,
         notes="Bound to ONNX Runtime's version and this CPU: finished on the device, as a plan is.",
         source="ONNX Runtime, graph optimizations, offline mode",
+    ),
+    TargetProfile(
+        "openvino-cpu",
+        "any x86 or Arm CPU, by OpenVINO",
+        OPENVINO,
+        built_here=True,
+        notes="Runs on any such CPU; load(target='openvino-cpu') where host-cpu is there as well.",
+        source="measured by this project with OpenVINO 2026.4",
     ),
     _RTX,
     replace(_RTX, name="rtx-turing", title="RTX 20, by TensorRT for RTX", sm=("7.5",), notes=_ONE),

@@ -34,6 +34,7 @@ def load(
     minimum_version: int = 0,
     engines: str | os.PathLike[str] | None = None,
     allow_unverified: bool = False,
+    target: str | None = None,
 ) -> Model:
     """Open a bundle, make its model ready and run it once; never builds or falls back silently.
 
@@ -46,6 +47,7 @@ def load(
         minimum_version: a signed bundle below it is refused, e.g. the last version that ran.
         engines: where the engines finished on this machine lie; beside the bundle by default.
         allow_unverified: run such an engine though its proof is not sound; a warning says so.
+        target: the target whose artifact runs, e.g. "openvino-cpu"; by default what fits best.
 
     Returns:
         The model; close it, or use it in a `with` statement. `explain()` says what was chosen.
@@ -72,7 +74,9 @@ def load(
     task = task_of(manifest, opened.read)
     stage = manifest.stages[0]
     beside = engines_beside(opened, engines)
-    selection = select(stage, device=device, beside=beside, allow_unverified=allow_unverified)
+    selection = select(
+        stage, device=device, beside=beside, allow_unverified=allow_unverified, target=target
+    )
     _log.info("%s: %s", manifest.name, selection)
     session = open_session(opened, stage, selection, binding=binding, options=options)
     try:
@@ -93,6 +97,7 @@ def load_words(
     minimum_version: int = 0,
     engines: str | os.PathLike[str] | None = None,
     allow_unverified: bool = False,
+    target: str | None = None,
 ) -> WordModel:
     """Open a bundle of a captioner that was built with form="step"; see `load`.
 
@@ -107,7 +112,9 @@ def load_words(
     task, end, max_length = words_of(manifest, opened.read)
     beside = engines_beside(opened, engines)
     chosen = [
-        select(stage, device=device, beside=beside, allow_unverified=allow_unverified)
+        select(
+            stage, device=device, beside=beside, allow_unverified=allow_unverified, target=target
+        )
         for stage in manifest.stages
     ]
     if len({selection.on_gpu for selection in chosen}) > 1:

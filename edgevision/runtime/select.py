@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgevision._optional import installed_version
 from edgevision.bundle.capabilities import runs_plan_of
@@ -94,6 +94,7 @@ def select(
     machine: Callable[[], Machine] = this_machine,
     beside: Sequence[Finished] = (),
     allow_unverified: bool = False,
+    target: str | None = None,
 ) -> Selection:
     """Choose the artifact of `stage` to run on `device`, "auto", "cpu" or "cuda".
 
@@ -108,9 +109,10 @@ def select(
         machine: asked what is here.
         beside: engines finished on the device.
         allow_unverified: run such an engine though its proof is not sound; a warning says so.
+        target: the name of the target whose artifact it shall be; None for any.
 
     Raises:
-        ValueError: the device is unknown.
+        ValueError: the device is unknown, or the stage has no artifact of that target.
         UnverifiedError: an engine beside the bundle has no sound proof.
         PendingError: what would fit is not built yet.
         TargetMismatchError: nothing fits; the message gives each reason.
@@ -118,6 +120,13 @@ def select(
     """
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"device: got '{device}', expected auto, cpu or cuda")
+    if target is not None:
+        beside = [found for found in beside if found.folder.name == target]
+        artifacts = tuple(a for a in stage.artifacts if a.target == target)
+        if not beside and not artifacts:
+            names = ", ".join(artifact.target for artifact in stage.artifacts)
+            raise ValueError(f"target: got '{target}', the bundle has {names or 'none'}")
+        stage = replace(stage, artifacts=artifacts)
     has = machine()
     rejected: dict[str, str] = {}
     packages: list[str] = []

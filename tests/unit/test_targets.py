@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgevision.bundle.capabilities import dla_reason, dtype_reason, runs_plan_of
-from edgevision.bundle.flavours import ORT, TRT
+from edgevision.bundle.flavours import TRT
 from edgevision.bundle.manifest import Artifact
 from edgevision.bundle.targets import (
     TargetProfile,
@@ -32,7 +32,7 @@ def test_a_target_says_what_it_needs(target: TargetProfile) -> None:
     assert target.title
     assert target.notes
     assert all(re.fullmatch(r"\d+\.\d", sm) for sm in target.sm)
-    if target.flavour is ORT:
+    if not target.flavour.on_gpu:
         assert target.versions is None
     else:
         assert target.versions is not None
@@ -180,5 +180,5 @@ def test_a_misspelt_name_is_put_right(name: str, near: str) -> None:
 
 
 def test_a_strange_name_gets_the_list() -> None:
-    with pytest.raises(ValueError, match=r"unknown target '\?'\. Known: host-cpu, local-cpu, rtx"):
+    with pytest.raises(ValueError, match=r"unknown target '\?'\. Known: host-cpu, local-cpu, "):
         get_target("?")
