@@ -41,6 +41,18 @@ def rates(told: Mapping[str, Any]) -> list[str]:
     return [*lines, "", *ratios(told)]
 
 
+def frames(told: Mapping[str, Any]) -> list[str]:
+    """Return milliseconds a frame of each way, from the median time of a call."""
+    ways = list(told["rows"][0]["median_us"])
+    heads = [f"ms a frame, {told['threads']} threads", *ways]
+    lines = [f"INT8 instructions of this CPU: {told['int8_instructions']}.", ""]
+    lines += [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for net in dict.fromkeys(row["name"].split(",")[-1].strip() for row in told["rows"]):
+        times = next(r for r in told["rows"] if r["name"].endswith(net))["median_us"]
+        lines.append(f"| {net} | {' | '.join(f'{times[way] / 1e3:.1f}' for way in ways)} |")
+    return [*lines, "", *ratios(told)]
+
+
 def realtime(told: Mapping[str, Any]) -> list[str]:
     names = list(told["reports"][0]["summary"]["percentiles_ms"])
     heads = ["camera", "load", "hogs", "inference", *names, "max", "jitter", "largest gap"]
@@ -179,6 +191,7 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], list[str]]] = {
     "overhead": ratios,
     "segmentation": ratios,
     "gan": rates,
+    "flavours": frames,
     "captioner": captions,
     "realtime": realtime,
     "gate": gate,
@@ -204,6 +217,8 @@ def filled(page: str) -> str:
             f"{where['date']}, {where['cores']} cores of {where['processor']}, Python "
             f"{where['python']}, ONNX Runtime {where['onnxruntime']}, numpy {where['numpy']}"
         )
+        if where.get("openvino", "not installed") != "not installed":
+            machine += f", OpenVINO {where['openvino']}"
         if "others" in where:
             machine += f", other programs on {where['others']} of the cores"
         return "\n".join(

@@ -263,22 +263,38 @@ def test_rtx_refusals_name_the_node(name: str, build: Build, tmp_path: Path) -> 
     assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
 
 
-def test_ort_passes_the_graph_on_byte_for_byte(build: Build) -> None:
-    result = build(pixels(), "host-cpu", "engine.onnx")
-    assert result.path.read_bytes() == pixels()
+PORTABLE = [
+    pytest.param(
+        target,
+        marks=pytest.mark.skipif(unavailable(get_target(target)) is not None, reason="no runtime"),
+    )
+    for target in ("host-cpu", "openvino-cpu")
+]
+
+
+@pytest.mark.parametrize("target", PORTABLE)
+@pytest.mark.parametrize("make", [pixels, conv, half_conv, int8_conv])
+def test_the_graph_is_passed_on_byte_for_byte(
+    make: Callable[[], bytes], target: str, build: Build
+) -> None:
+    graph = make()
+    result = build(graph, target, "engine.onnx")
+    assert result.path.read_bytes() == graph
     assert result.sm == ()
-    assert result.outputs[0].dtype is DType.UINT8
+    kind = DType.UINT8 if make is pixels else DType.FLOAT32
+    assert [(spec.name, spec.dtype) for spec in result.outputs] == [("y", kind)]
 
 
-@pytest.mark.parametrize("target", ["host-cpu", "local-cpu"])
+@pytest.mark.parametrize("target", [*PORTABLE, "local-cpu"])
 def test_a_version_is_spelt_as_its_builder_spells_it(target: str, build: Build) -> None:
     result = build(pixels(), target, "engine.onnx")
     assert result.version == builder_for(result.flavour).version()
 
 
-def test_ort_refuses_garbage(build: Build, tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", PORTABLE)
+def test_garbage_is_refused(target: str, build: Build, tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="cannot load the graph"):
-        build(b"nonsense", "host-cpu")
+        build(b"nonsense", target)
     assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
 
 
