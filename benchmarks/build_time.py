@@ -24,9 +24,9 @@ import torch
 import edgevision
 from benchmarks.script import arguments, record
 from edgevision.bundle.targets import get_target
-from edgevision.engines.builder import unavailable
 from edgevision.engines.cache import EngineCache
 from edgevision.engines.extend import add_targets
+from edgevision.engines.registry import unavailable
 from edgevision.engines.summary import BuildSummary
 from edgevision.export.zoo import shipped_photos, zoo_entry
 

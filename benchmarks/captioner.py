@@ -36,7 +36,7 @@ import edgevision
 from benchmarks.rows import Row, keep, row
 from benchmarks.script import arguments
 from edgevision.bench.pairs import Call, measure
-from edgevision.bundle.targets import Flavour
+from edgevision.bundle.flavours import ORT
 from edgevision.export import Captioner
 from edgevision.export.adapters.stepwise import NEXT
 from edgevision.export.graph.capture import capture, serialized
@@ -133,7 +133,7 @@ def way_of(name: str, net: nn.Module, words: list[str], size: tuple[int, int], s
         shutil.rmtree(folder.parent)
         return lambda frame: [word.token for word in model.words(frame)]
     graph = adapter("unrolled") if name == "unrolled" else adapter("loop", BEAMS[name])
-    session = Session.open(serialized(graph.to_onnx()), flavour=Flavour.ORT)
+    session = Session.open(serialized(graph.to_onnx()), flavour=ORT)
 
     def whole(frame: Frame) -> list[int]:
         outputs = session.run({"frame": frame[None]})

@@ -19,7 +19,7 @@ import torch
 from benchmarks.rows import Row, keep, row
 from benchmarks.script import arguments
 from edgevision.bench.pairs import Call, measure
-from edgevision.bundle.targets import Flavour
+from edgevision.bundle.flavours import ORT
 from edgevision.export.adapters.generated import ImageGenerator
 from edgevision.export.recipe import ExportedStage, export_stage
 from edgevision.export.samples import calibration_samples, golden_samples
@@ -46,7 +46,7 @@ def ways(adapter: ImageGenerator, stage: ExportedStage, batch: int) -> dict[str,
 
     found: dict[str, Call] = {}
     for form, name in (("fp32", "fp32"), ("int8", "int8-host")):
-        session = Session.open(stage.graphs[name], flavour=Flavour.ORT, profiles=stage.profiles)
+        session = Session.open(stage.graphs[name], flavour=ORT, profiles=stage.profiles)
         found[form] = lambda s=session: s.run(feeds)["images"]
     found["eager"] = torch_way(graph)
     if shutil.which("g++"):

@@ -28,7 +28,7 @@ from benchmarks.rows import Row, keep, row
 from benchmarks.script import arguments
 from edgevision.bench.pairs import Call, estimate, measure, one_core
 from edgevision.bench.scenarios import Notes, noted
-from edgevision.bundle.targets import Flavour
+from edgevision.bundle.flavours import ORT
 from edgevision.runtime.backends.ort import OrtProgram
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.session import Session
@@ -91,7 +91,7 @@ class Plain:
 
 def opened(graph: bytes, *, slots: int = 1) -> Session:
     options = RunOptions(slots=slots, cpu_threads=1)
-    session = Session.open(graph, flavour=Flavour.ORT, options=options)
+    session = Session.open(graph, flavour=ORT, options=options)
     session.warm_up()
     return session
 

@@ -26,7 +26,7 @@ from benchmarks.script import arguments, record
 from benchmarks.tables import FORMS
 from edgevision.bundle.directory import Bundle
 from edgevision.bundle.targets import get_target
-from edgevision.engines.builder import unavailable
+from edgevision.engines.registry import unavailable
 
 ROOT = Path(__file__).resolve().parents[1]
 DIGITS, PHOTOS = ROOT / "tests" / "data" / "digits.npz", ROOT / "examples" / "photos"

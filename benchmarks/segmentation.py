@@ -20,7 +20,7 @@ from torch.nn.functional import interpolate
 from benchmarks.rows import Row, keep, row
 from benchmarks.script import arguments
 from edgevision.bench.pairs import measure
-from edgevision.bundle.targets import Flavour
+from edgevision.bundle.flavours import ORT
 from edgevision.export.adapters.semantic import SemanticSegmentation
 from edgevision.export.graph.capture import serialized
 from edgevision.export.peers import Usual
@@ -54,7 +54,7 @@ def compared(name: str, net: nn.Module, size: tuple[int, int], classes: int, rou
     coarse = np.random.default_rng(0).integers(0, 256, (size[0] // 8, size[1] // 8, 3), np.uint8)
     frame = np.ascontiguousarray(coarse.repeat(8, 0).repeat(8, 1))
     graph = serialized(adapter.to_onnx())
-    with Session.open(graph, flavour=Flavour.ORT) as session:
+    with Session.open(graph, flavour=ORT) as session:
         feeds = {adapter.inputs[0].name: frame[np.newaxis]}
         (found,) = session.run(feeds).values()
         differs = float((found[0] != usual.run(frame)).mean())

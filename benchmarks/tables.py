@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from edgevision.bundle.flavours import flavours
+
 HERE = Path(__file__).parent
 PAGE = HERE / "README.md"
 _PLACE = re.compile(r"(<!-- ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -38,6 +40,18 @@ def rates(told: Mapping[str, Any]) -> list[str]:
         times = next(r for r in told["rows"] if r["name"].endswith(batch))["median_us"]
         count = int(batch.split()[-1])
         lines.append(f"| {batch} | {' | '.join(f'{count / times[w] * 1e6:,.0f}' for w in ways)} |")
+    return [*lines, "", *ratios(told)]
+
+
+def frames(told: Mapping[str, Any]) -> list[str]:
+    """Return milliseconds a frame of each way, from the median time of a call."""
+    ways = list(told["rows"][0]["median_us"])
+    heads = [f"ms a frame, {told['threads']} threads", *ways]
+    lines = [f"INT8 instructions of this CPU: {told['int8_instructions']}.", ""]
+    lines += [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for net in dict.fromkeys(row["name"].split(",")[-1].strip() for row in told["rows"]):
+        times = next(r for r in told["rows"] if r["name"].endswith(net))["median_us"]
+        lines.append(f"| {net} | {' | '.join(f'{times[way] / 1e3:.1f}' for way in ways)} |")
     return [*lines, "", *ratios(told)]
 
 
@@ -179,6 +193,7 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], list[str]]] = {
     "overhead": ratios,
     "segmentation": ratios,
     "gan": rates,
+    "flavours": frames,
     "captioner": captions,
     "realtime": realtime,
     "gate": gate,
@@ -202,8 +217,12 @@ def filled(page: str) -> str:
         where = told["environment"]
         machine = (
             f"{where['date']}, {where['cores']} cores of {where['processor']}, Python "
-            f"{where['python']}, ONNX Runtime {where['onnxruntime']}, numpy {where['numpy']}"
+            f"{where['python']}, numpy {where['numpy']}"
         )
+        for flavour in flavours():
+            version = where.get(flavour.modules[0], "not installed")
+            if version != "not installed":
+                machine += f", {flavour.title} {version}"
         if "others" in where:
             machine += f", other programs on {where['others']} of the cores"
         return "\n".join(

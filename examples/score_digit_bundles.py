@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from score_digit_generator import KEPT_OUT, SHIPPED, features
 
 import edgevision
-from edgevision.bundle.targets import Flavour
+from edgevision.bundle.flavours import ORT
 from edgevision.metrics.images import frechet_distance, psnr
 from edgevision.models.digit_classifier import DigitClassifier
 from edgevision.runtime.model import Model
@@ -72,9 +72,7 @@ def _pictures(bundles: list[Path], count: int) -> Iterator[tuple[str, Images]]:
         graphs = {"graph": stage.graph, "host-cpu": f"stages/{stage.name}/host-cpu.onnx"}
         for form, file in graphs.items():
             if form == "graph" or bundle.manifest.precision == "int8":
-                session = Session.open(
-                    bundle.read(file), flavour=Flavour.ORT, profiles=stage.profiles
-                )
+                session = Session.open(bundle.read(file), flavour=ORT, profiles=stage.profiles)
                 selection = select(stage, device="cpu")
                 with Model(bundle.manifest, session, selection, task) as model:
                     yield f"{path.name} {form}", model.generate(range(count)).images

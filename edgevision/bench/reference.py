@@ -5,7 +5,6 @@ A row says how long another way takes for each unit of our time, or why it was n
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import os
 import re
@@ -24,8 +23,9 @@ import numpy as np
 from edgevision._optional import require
 from edgevision.bench.pairs import measure
 from edgevision.bundle.directory import Bundle
-from edgevision.bundle.targets import Flavour
+from edgevision.bundle.flavours import OPENVINO, Flavour
 from edgevision.progress import Progress, silent
+from edgevision.runtime.backends.openvino import import_openvino
 from edgevision.runtime.backends.ort import OrtProgram
 from edgevision.runtime.backends.program import Program
 from edgevision.runtime.model import Model
@@ -38,7 +38,6 @@ _OURS = "edgevision"
 _LAUNCH, _BOUND = "one launch and one wait", "ONNX Runtime, bound once"
 _TRTEXEC_FLAGS = ("--iterations=100", "--useCudaGraph", "--useSpinWait", "--percentile=99")
 _MEDIAN = re.compile(r"\bLatency:.*?median = ([\d.]+) ms")
-_PLAN_FLAVOURS = (Flavour.TRT, Flavour.TRT_RTX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +89,10 @@ def rows(
             calls[_LAUNCH] = stack.enter_context(_one_launch(model, feeds))
             missing.append(Row("OpenVINO", note="the engine runs on a GPU"))
         else:
-            calls[_BOUND] = _bound_once(model.session.program, feeds)
+            if isinstance(found := _bound_once(model.session.program, feeds), str):
+                missing.append(Row(_BOUND, note=found))
+            else:
+                calls[_BOUND] = found
             if isinstance(found := _openvino(graph, feeds), str):
                 missing.append(Row("OpenVINO", note=found))
             else:
@@ -126,9 +128,10 @@ def _one_launch(model: Model[Any], feeds: Feeds) -> Iterator[Call]:
         slots.close()
 
 
-def _bound_once(program: Program, feeds: Feeds) -> Call:
-    """Return ONNX Runtime's fastest loop in Python: everything bound, then run."""
-    assert isinstance(program, OrtProgram), "what runs on the host is ONNX Runtime's"
+def _bound_once(program: Program, feeds: Feeds) -> Call | str:
+    """Return ONNX Runtime's fastest loop in Python, everything bound, or why there is none."""
+    if not isinstance(program, OrtProgram):
+        return f"the model runs on {program.version}"
     session = program.session
     ort = require("onnxruntime", extra="ort")
     binding = session.io_binding()
@@ -155,8 +158,8 @@ def _bound_once(program: Program, feeds: Feeds) -> Call:
 def _openvino(graph: bytes, feeds: Feeds) -> Call | str:
     """Return OpenVINO's loop on the same graph, or why there is none."""
     if importlib.util.find_spec("openvino") is None:
-        return "not installed: pip install openvino"
-    openvino = importlib.import_module("openvino")
+        return f"not installed: {OPENVINO.remedy}"
+    openvino: Any = import_openvino()
     try:
         core = openvino.Core()
         compiled = core.compile_model(
@@ -172,9 +175,9 @@ def _openvino(graph: bytes, feeds: Feeds) -> Call | str:
 def _trtexec(plan: bytes, flavour: Flavour) -> Row:
     """Return trtexec's own median of the same plan; its latency is a sum of event times."""
     name = "trtexec"
-    if flavour not in _PLAN_FLAVOURS:
+    if not flavour.trtexec:
         return Row(name, note="it runs TensorRT's plans, and this is none")
-    program = shutil.which("tensorrt_rtx" if flavour is Flavour.TRT_RTX else "trtexec")
+    program = shutil.which(flavour.trtexec)
     if program is None:
         return Row(name, note="not on this machine's PATH")
     with tempfile.TemporaryDirectory() as folder:

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
+from edgevision.bundle.flavours import Flavour, flavour
 from edgevision.bundle.parity import Tolerance
-from edgevision.bundle.targets import Flavour
 from edgevision.bundle.tensors import DType, ShapeProfile, TensorSpec
 from edgevision.errors import BundleFormatError
 
@@ -331,7 +331,7 @@ def _artifact(value: object, place: str) -> Artifact:
     r = _Reader(value, place)
     return Artifact(
         target=r.text("target"),
-        flavour=Flavour(r.text("flavour")),
+        flavour=flavour(r.text("flavour")),
         path=r.optional_text("path"),
         version=r.text("version"),
         sm=r.array("sm", _text),
@@ -343,7 +343,7 @@ def _artifact(value: object, place: str) -> Artifact:
 def _artifact_json(artifact: Artifact) -> JsonValue:
     return {
         "target": artifact.target,
-        "flavour": artifact.flavour.value,
+        "flavour": artifact.flavour.name,
         "path": artifact.path,
         "version": artifact.version,
         "sm": list(artifact.sm),

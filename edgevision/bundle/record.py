@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from edgevision.bundle.directory import Bundle
+from edgevision.bundle.flavours import Flavour, flavour
 from edgevision.bundle.manifest import MAX_FILE_BYTES
-from edgevision.bundle.targets import Flavour
 from edgevision.errors import BundleIntegrityError
 
 RECORD = "record.json"
@@ -93,7 +93,7 @@ class Record:
 
     def to_json(self) -> str:
         """Return it as JSON."""
-        told = {"schema": _SCHEMA, **asdict(self), "flavour": self.flavour.value}
+        told = {"schema": _SCHEMA, **asdict(self), "flavour": self.flavour.name}
         return json.dumps(told, indent=1, allow_nan=False) + "\n"
 
     @staticmethod
@@ -111,7 +111,7 @@ class Record:
         for stage in stages:
             if "/" in stage.file or stage.file in (".", "..") or stage.size_bytes < 0:
                 raise ValueError(f"stage '{stage.name[:40]}' has no sound file")
-        fields |= {"stages": stages, "flavour": Flavour(fields["flavour"])}
+        fields |= {"stages": stages, "flavour": flavour(fields["flavour"])}
         return Record(**{**fields, "parity": tuple(map(str, fields["parity"]))})
 
 

@@ -8,7 +8,6 @@ module data sheets. What a TensorRT on a GPU can is in `capabilities`.
 from __future__ import annotations
 
 import difflib
-import enum
 import re
 import sys
 from dataclasses import dataclass, fields, replace
@@ -17,6 +16,7 @@ from typing import Any
 
 from edgevision._optional import require
 from edgevision.bundle.capabilities import dla_reason
+from edgevision.bundle.flavours import OPENVINO, ORT, TRT, TRT_RTX, Flavour, flavour
 from edgevision.errors import FileReadError
 
 _GIB = 1 << 30
@@ -25,14 +25,6 @@ _MAX_FILE_BYTES = 64 << 10
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _VERSION = re.compile(r"\d{1,3}(\.\d{1,4}){0,3}")
 _SM = re.compile(r"\d{1,2}\.\d")
-
-
-class Flavour(enum.Enum):
-    """The runtime that executes an artifact."""
-
-    ORT = "ort"
-    TRT = "trt"
-    TRT_RTX = "trt_rtx"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +77,7 @@ class TargetProfile:
     @property
     def no_dla(self) -> str:
         """Why no layer can run on a DLA there; empty if some can."""
-        if not self.dla_cores:
+        if not self.dla_cores or not self.flavour.has_rules:
             return "the module has no DLA"
         reasons = [dla_reason(sm, v) for sm in self.sm for v in self.versions or ()]
         return "" if "" in reasons or not reasons else reasons[-1]
@@ -97,7 +89,7 @@ _ONE = "For these GPUs alone; 'rtx' runs on more."
 _ORIN_JP6 = TargetProfile(
     "jetson-orin-jp6",
     "any Jetson Orin on JetPack 6.1 and 6.2",
-    Flavour.TRT,
+    TRT,
     versions=("10.3", "10.7"),
     sm=("8.7",),
     cuda="12.6",
@@ -110,7 +102,7 @@ _ORIN_JP6 = TargetProfile(
 _ORIN_JP7 = TargetProfile(
     "jetson-orin-jp7",
     "any Jetson Orin on JetPack 7.2",
-    Flavour.TRT,
+    TRT,
     versions=("10.16", "11.4"),
     sm=("8.7",),
     cuda="13.2",
@@ -123,7 +115,7 @@ _ORIN_JP7 = TargetProfile(
 _RTX = TargetProfile(
     "rtx",
     "desktop RTX GPUs, by TensorRT for RTX",
-    Flavour.TRT_RTX,
+    TRT_RTX,
     versions=("1.5", "1.7"),
     sm=("8.0", "8.6", "8.9", "12.0", "12.1"),
     cuda="13",
@@ -135,7 +127,7 @@ _RTX = TargetProfile(
 _LOCAL = TargetProfile(
     "local",
     "this machine's NVIDIA GPU, by the TensorRT installed here",
-    Flavour.TRT,
+    TRT,
     versions=("10.3", "11.4"),
     notes="Needs a GPU and TensorRT here; else the artifact is recorded as pending.",
     source=f"TensorRT support matrix, {_READ}",
@@ -145,7 +137,7 @@ _TARGETS = (
     TargetProfile(
         "host-cpu",
         "any machine's CPU, by ONNX Runtime",
-        Flavour.ORT,
+        ORT,
         built_here=True,
         notes="Runs anywhere; the proof of accuracy is measured here.",
         source="measured by this project",
@@ -153,9 +145,17 @@ _TARGETS = (
     TargetProfile(
         "local-cpu",
         "this machine's CPU, by ONNX Runtime's optimised model",
-        Flavour.ORT,
+        ORT,
         notes="Bound to ONNX Runtime's version and this CPU: finished on the device, as a plan is.",
         source="ONNX Runtime, graph optimizations, offline mode",
+    ),
+    TargetProfile(
+        "openvino-cpu",
+        "any x86 or Arm CPU, by OpenVINO",
+        OPENVINO,
+        built_here=True,
+        notes="Runs on any such CPU; load(target='openvino-cpu') where host-cpu is there as well.",
+        source="measured by this project with OpenVINO 2026.4",
     ),
     _RTX,
     replace(_RTX, name="rtx-turing", title="RTX 20, by TensorRT for RTX", sm=("7.5",), notes=_ONE),
@@ -214,7 +214,7 @@ _TARGETS = (
     TargetProfile(
         "jetson-thor",
         "Jetson Thor on JetPack 7.0 to 7.2",
-        Flavour.TRT,
+        TRT,
         versions=("10.13", "11.4"),
         sm=("11.0",),
         cuda="13.0",
@@ -227,7 +227,7 @@ _TARGETS = (
     TargetProfile(
         "drive-thor",
         "DRIVE AGX Thor on DriveOS 7.0.3",
-        Flavour.TRT,
+        TRT,
         versions=("10.10", "10.10"),
         sm=("10.1",),
         cuda="12.8",
@@ -338,10 +338,7 @@ def _from_fields(told: dict[str, Any]) -> TargetProfile:
             raise ValueError(f"{key}: got {value!r}, expected {wanted}")
         else:
             made[key] = value
-    flavours = [flavour.value for flavour in Flavour]
-    if made["flavour"] not in flavours:
-        raise ValueError(f"flavour: got '{made['flavour']}', expected {', '.join(flavours)}")
-    made["flavour"] = Flavour(made["flavour"])
+    made["flavour"] = flavour(made["flavour"])
     if made["name"] in {target.name for target in _TARGETS}:
         raise ValueError(f"name: '{made['name']}' is a known target's; choose another")
     return TargetProfile(**made)

@@ -1,4 +1,4 @@
-"""Bytes kept between runs behind their SHA-256, for this user alone: compiled kernels, timings."""
+"""What is kept between runs, for this user alone: where, and bytes behind their SHA-256."""
 
 from __future__ import annotations
 
@@ -8,6 +8,23 @@ import tempfile
 from pathlib import Path
 
 _MAX_CACHE_BYTES = 1 << 30
+
+
+def cache_root() -> Path:
+    """Return EDGEVISION_CACHE, or edgevision/ in XDG_CACHE_HOME or ~/.cache.
+
+    Raises:
+        FileNotFoundError: this user has no home.
+    """
+    if chosen := os.environ.get("EDGEVISION_CACHE"):
+        return Path(chosen)
+    try:
+        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError as error:
+        raise FileNotFoundError(
+            f"the cache has no place: {error} Set EDGEVISION_CACHE to a folder."
+        ) from error
+    return root / "edgevision"
 
 
 def read_cache(path: Path) -> bytes | None:

@@ -12,9 +12,10 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgevision._optional import require
+from edgevision._optional import installed_version, require
+from edgevision.bundle.flavours import flavours
 from edgevision.bundle.targets import known_targets
-from edgevision.engines.builder import unavailable
+from edgevision.engines.registry import unavailable
 from edgevision.errors import CudaError, MissingDependencyError
 from edgevision.machine.gpu import gpu_fault
 from edgevision.machine.identity import gpu_name
@@ -24,11 +25,8 @@ from edgevision.runtime.device.cuda.device import cuda_device
 
 _PACKAGES = (
     ("numpy", "", "arrays"),
-    ("onnxruntime", "ort", "runs bundles on the CPU"),
     ("torch", "export", "exports models"),
     ("onnx", "export", "exports models"),
-    ("tensorrt-rtx-cu13", "rtx", "builds engines for RTX GPUs"),
-    ("tensorrt", "tensorrt", "builds and runs engines for Jetson and data-centre GPUs"),
     ("cuda-bindings", "cuda", "CUDA from Python"),
     ("pycuda", "pycuda", "CUDA from Python"),
     ("pillow", "media", "reads images"),
@@ -62,6 +60,10 @@ def examine() -> list[Finding]:
         except importlib.metadata.PackageNotFoundError:
             remedy = f"pip install 'edgevision[{extra}]'" if extra else f"pip install {package}"
             findings.append(Finding(package, f"not installed ({purpose})", remedy))
+    for flavour in flavours():
+        here = next(filter(None, map(installed_version, flavour.modules)), None)
+        missing = Finding(flavour.title, f"not installed ({flavour.purpose})", flavour.remedy)
+        findings.append(missing if here is None else Finding(flavour.title, here))
     for target in known_targets():
         reason = unavailable(target)
         findings.append(Finding(f"target {target.name}", reason or "builds here"))

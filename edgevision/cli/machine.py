@@ -19,7 +19,7 @@ def add_to(verbs: Verbs) -> None:
 def _targets(options: argparse.Namespace) -> int:
     """List the targets, and what this machine can do for each."""
     from edgevision.bundle.targets import known_targets
-    from edgevision.engines.builder import unavailable
+    from edgevision.engines.registry import unavailable
 
     rows = [(target, unavailable(target)) for target in known_targets()]
     if options.json:
@@ -27,7 +27,7 @@ def _targets(options: argparse.Namespace) -> int:
             [
                 {
                     **asdict(target),
-                    "flavour": target.flavour.value,
+                    "flavour": target.flavour.name,
                     "no_dla": target.no_dla,
                     "builds_here": reason is None,
                     "reason": reason,

@@ -16,10 +16,11 @@ import numpy.typing as npt
 from edgevision.bundle.directory import BundleWriter
 from edgevision.bundle.manifest import Artifact, Stage
 from edgevision.bundle.parity import ParityReport
-from edgevision.bundle.targets import Flavour, TargetProfile
+from edgevision.bundle.targets import TargetProfile
 from edgevision.bundle.tensors import TensorSpec
-from edgevision.engines.builder import BuildRequest, BuildResult, unavailable
 from edgevision.engines.cache import EngineCache, cached_build
+from edgevision.engines.registry import unavailable
+from edgevision.engines.request import BuildRequest, BuildResult
 from edgevision.errors import ExportError, ParityError
 from edgevision.progress import Progress
 from edgevision.runtime.session import Session
@@ -83,8 +84,7 @@ class ArtifactBuilder:
                     Artifact(target.name, target.flavour, None, reason=reason, command=command)
                 )
                 continue
-            suffix = "onnx" if target.flavour is Flavour.ORT else "plan"
-            path = f"stages/{stage.name}/{target.name}.{suffix}"
+            path = f"stages/{stage.name}/{target.name}.{target.flavour.suffix}"
             with tempfile.TemporaryDirectory(prefix="edgevision-") as folder:
                 graph, engine = Path(folder) / "model.onnx", Path(folder) / Path(path).name
                 graph.write_bytes(graph_for(target))
@@ -92,7 +92,7 @@ class ArtifactBuilder:
                 result = cached_build(request, self.progress, cache=self.cache)
                 check_tensors(stage, result, target)
                 data = engine.read_bytes()
-            if target.flavour is Flavour.ORT:
+            if not target.flavour.on_gpu:
                 proofs += _prove(stage, data, golden, target, proof)
             self.writer.add(path, data)
             artifacts.append(Artifact(target.name, target.flavour, path, result.version, result.sm))

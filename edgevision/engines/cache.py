@@ -23,10 +23,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from edgevision.bundle.flavours import Flavour, flavour
 from edgevision.bundle.locking import try_lock
 from edgevision.bundle.manifest import profile_to_json
-from edgevision.bundle.targets import Flavour
-from edgevision.engines.builder import BuildRequest, BuildResult, build_engine, builder_for
+from edgevision.bundle.user_cache import cache_root
+from edgevision.engines.builder import build_engine
+from edgevision.engines.registry import builder_for
+from edgevision.engines.request import BuildRequest, BuildResult
 from edgevision.machine.identity import machine_name
 from edgevision.progress import Progress, silent
 
@@ -67,7 +70,7 @@ class EngineCache:
     """A folder of built engines; safe under any number of processes.
 
     Args:
-        root: the folder; by default EDGEVISION_CACHE, or edgevision/ in XDG_CACHE_HOME or ~/.cache.
+        root: the folder; see `cache_root` for where it is by default.
         max_bytes: what is kept at most: the entries that were not used for longest go.
     """
 
@@ -76,7 +79,7 @@ class EngineCache:
     ) -> None:
         if max_bytes < 0:
             raise ValueError(f"max_bytes: got {max_bytes}, expected 0 or more")
-        self.root = Path(root) if root is not None else _default_root()
+        self.root = Path(root) if root is not None else cache_root()
         self.max_bytes = max_bytes
         self._engines = self.root / "engines"
 
@@ -112,7 +115,7 @@ class EngineCache:
             digest, size_bytes = _copy(result.path, folder / ARTIFACT)
             told = {
                 "target": target,
-                "flavour": result.flavour.value,
+                "flavour": result.flavour.name,
                 "version": result.version,
                 "sha256": digest,
                 "size_bytes": size_bytes,
@@ -295,7 +298,7 @@ def cache_key(request: BuildRequest) -> str | None:
     shapes = {
         "schema": _SCHEMA,
         "graph": hashlib.sha256(request.graph.read_bytes()).hexdigest(),
-        "flavour": request.target.flavour.value,
+        "flavour": request.target.flavour.name,
         "version": version,
         "sm": list(request.target.sm),
         # A plan of full TensorRT and an optimised model fit the machine that built them alone.
@@ -308,27 +311,16 @@ def cache_key(request: BuildRequest) -> str | None:
     return hashlib.sha256(json.dumps(shapes, sort_keys=True).encode()).hexdigest()
 
 
-def timing_cache_file(cache: EngineCache | None, flavour: Flavour) -> Path | None:
-    """Return where TensorRT's timing cache of this version and GPU is kept; None for others."""
-    if cache is None:
+def timing_cache_file(cache: EngineCache | None, runtime: Flavour) -> Path | None:
+    """Return where what the builder measures by this version on this machine is kept, if anywhere.
+
+    Builders that measure nothing leave it alone.
+    """
+    version = None if cache is None else builder_for(runtime).version()
+    if cache is None or version is None:
         return None
-    version = builder_for(flavour).version() if flavour is Flavour.TRT else None
-    if version is None:
-        return None
-    name = hashlib.sha256(f"{version}\0{machine_name(flavour)}".encode()).hexdigest()[:32]
+    name = hashlib.sha256(f"{version}\0{machine_name(runtime)}".encode()).hexdigest()[:32]
     return cache.root / "timing" / f"{name}.bin"
-
-
-def _default_root() -> Path:
-    if chosen := os.environ.get("EDGEVISION_CACHE"):
-        return Path(chosen)
-    try:
-        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError as error:
-        raise FileNotFoundError(
-            f"the cache of engines has no place: {error} Set EDGEVISION_CACHE to a folder."
-        ) from error
-    return root / "edgevision"
 
 
 def _read_entry(folder: Path) -> tuple[dict[str, Any], bytes]:
@@ -354,7 +346,7 @@ def _check_entry(told: Any, artifact: bytes) -> None:
         raise ValueError("the artifact has another size")
     if hashlib.sha256(artifact).hexdigest() != told["sha256"]:
         raise ValueError("the artifact was changed")
-    BuildResult.from_json(told["result"], Path(ARTIFACT), Flavour(told["flavour"]))
+    BuildResult.from_json(told["result"], Path(ARTIFACT), flavour(told["flavour"]))
     if not isinstance(told["target"], str) or not isinstance(told["version"], str):
         raise TypeError("target and version are no text")
 

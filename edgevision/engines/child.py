@@ -9,7 +9,8 @@ import os
 import signal
 import sys
 
-from edgevision.engines.builder import BuildRequest, builder_for
+from edgevision.engines.registry import builder_for
+from edgevision.engines.request import BuildRequest
 from edgevision.errors import EdgeVisionError
 
 _PR_SET_PDEATHSIG = 1

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgevision.bundle.directory import Bundle
+from edgevision.bundle.flavours import ORT
 from edgevision.bundle.locking import try_lock
 from edgevision.bundle.manifest import Stage
 from edgevision.bundle.parity import ParityReport
@@ -33,11 +34,12 @@ from edgevision.bundle.record import (
     finish_command,
     finished,
 )
-from edgevision.bundle.targets import Flavour, TargetProfile
+from edgevision.bundle.targets import TargetProfile
 from edgevision.engines.artifacts import check_tensors
-from edgevision.engines.builder import BuildRequest, BuildResult, builder_for, unavailable
 from edgevision.engines.cache import EngineCache, cached_build, timing_cache_file
 from edgevision.engines.delivered import unmet
+from edgevision.engines.registry import builder_for, unavailable
+from edgevision.engines.request import BuildRequest, BuildResult
 from edgevision.errors import (
     BundleError,
     FileReadError,
@@ -48,10 +50,9 @@ from edgevision.machine.identity import machine_name
 from edgevision.machine.jetson import read_memory
 from edgevision.metrics.metric import Predict, judge, score_task
 from edgevision.progress import Progress, silent
-from edgevision.runtime.backends.program import Program
+from edgevision.runtime.backends.program import Program, program_of
 from edgevision.runtime.device.cuda.device import cuda_device
 from edgevision.runtime.device.device import Device
-from edgevision.runtime.load import program_of
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.session import Session
 from edgevision.runtime.verify import check_golden
@@ -116,7 +117,7 @@ def finish(
     """
     if target.built_here:
         raise ValueError(f"'{target.name}' is built anywhere and lies in the bundle")
-    if lean and target.flavour is not Flavour.TRT:
+    if lean and not target.flavour.has_lean:
         raise ValueError(
             f"lean: there is a lean runtime of TensorRT alone, not for '{target.name}'"
         )
@@ -152,7 +153,7 @@ class _Work:
     def run(self, last_s: Mapping[str, float], evaluate: PathLike | None) -> Finish:
         """Build, prove and record."""
         (self.folder / RECORD).unlink(missing_ok=True)
-        device = None if self.target.flavour is Flavour.ORT else cuda_device()
+        device = cuda_device() if self.target.flavour.on_gpu else None
         workspace_bytes = _workspace_bytes(device)
         files, results, reports = [], [], []
         for stage in self.bundle.manifest.stages:
@@ -208,12 +209,11 @@ class _Work:
 
     def _engine(self, stage: Stage) -> Path:
         """Return where a stage's engine goes."""
-        suffix = "onnx" if self.target.flavour is Flavour.ORT else "plan"
-        return self.folder / f"{stage.name}.{suffix}"
+        return self.folder / f"{stage.name}.{self.target.flavour.suffix}"
 
     def _graph(self, stage: Stage) -> str:
         """Return the graph to build from: a CPU's own has a rest that is fast there."""
-        return host_graph(stage) if self.target.flavour is Flavour.ORT else stage.graph
+        return stage.graph if self.target.flavour.on_gpu else host_graph(stage)
 
     def _prove(self, stage: Stage, data: bytes, device: Device | None) -> list[ParityReport]:
         self.progress(f"{stage.name}: golden vectors", 0, 0)
@@ -246,7 +246,7 @@ class _Work:
         with contextlib.ExitStack() as stack:
             forms: dict[str, Predict] = {}
             for name, program in (
-                (reference, program_of(graph, Flavour.ORT, None, RunOptions())),
+                (reference, program_of(graph, ORT, None, RunOptions())),
                 (self.target.name, self._program(stage, device)),
             ):
                 session = stack.enter_context(Session(program, stage.profiles, RunOptions()))
@@ -320,7 +320,7 @@ def _engine_file(name: str, result: BuildResult, data: bytes) -> EngineFile:
 def host_graph(stage: Stage) -> str:
     """Return the path of what ONNX Runtime runs of a stage: its own artifact, or the graph."""
     for artifact in stage.artifacts:
-        if artifact.flavour is Flavour.ORT and artifact.path is not None:
+        if artifact.flavour.is_graph and artifact.path is not None:
             return artifact.path
     return stage.graph
 

@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 
 from edgevision._optional import installed_version, require
-from edgevision.bundle.targets import Flavour, TargetProfile
+from edgevision.bundle.flavours import ORT
+from edgevision.bundle.targets import TargetProfile
 from edgevision.bundle.tensors import TensorSpec
-from edgevision.engines.builder import BuildRequest, BuildResult
 from edgevision.engines.delivered import layers_from_profile
+from edgevision.engines.portable import pass_on
 from edgevision.engines.profiles import check_profiles
-from edgevision.errors import BuildError, EngineLoadError
+from edgevision.engines.request import BuildRequest, BuildResult
+from edgevision.errors import BuildError
 from edgevision.progress import Progress
 from edgevision.runtime.backends.ort import DISABLED_OPTIMIZERS, OrtProgram, session_options
 
@@ -28,7 +30,7 @@ from edgevision.runtime.backends.ort import DISABLED_OPTIMIZERS, OrtProgram, ses
 class OrtBuilder:
     """Checks that ONNX Runtime loads the graph, and passes it on byte for byte."""
 
-    flavour = Flavour.ORT
+    flavour = ORT
 
     def unavailable(self, target: TargetProfile) -> str | None:
         """Return why this machine cannot build for `target`; None if it can."""
@@ -48,17 +50,7 @@ class OrtBuilder:
         """
         if not request.target.built_here:
             return self._optimised(request, progress)
-        progress("loading into ONNX Runtime", 0, 0)
-        graph = request.graph.read_bytes()
-        try:
-            program = OrtProgram(graph)
-        except EngineLoadError as error:
-            raise BuildError(str(error)) from error
-        check_profiles(program.inputs, request.profiles)
-        request.output.write_bytes(graph)
-        return BuildResult(
-            request.output, self.flavour, program.version, (), program.inputs, program.outputs
-        )
+        return pass_on(request, self.flavour, progress)
 
     def _optimised(self, request: BuildRequest, progress: Progress) -> BuildResult:
         """Write ONNX Runtime's optimised model, and count what it computes in which type."""
@@ -88,6 +80,9 @@ class OrtBuilder:
             program.outputs,
             layers=layers,
         )
+
+
+BUILDER = OrtBuilder()
 
 
 def _profiled(

@@ -11,8 +11,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from edgevision.bundle.tensors import DYNAMIC, Profiles, TensorSpec
-from edgevision.engines.builder import BuildRequest
 from edgevision.engines.profiles import check_profiles
+from edgevision.engines.request import BuildRequest
 from edgevision.errors import BuildError
 from edgevision.progress import Progress
 from edgevision.runtime.backends.tensorrt_log import without_noise

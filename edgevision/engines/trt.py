@@ -10,10 +10,11 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from edgevision._optional import installed_version, require
-from edgevision.bundle.targets import Flavour, TargetProfile
+from edgevision.bundle.flavours import TRT
+from edgevision.bundle.targets import TargetProfile
 from edgevision.bundle.user_cache import read_cache, write_cache
-from edgevision.engines.builder import BuildRequest, BuildResult
 from edgevision.engines.delivered import layers_from_inspector
+from edgevision.engines.request import BuildRequest, BuildResult
 from edgevision.engines.tensorrt_network import build_plan, make_logger
 from edgevision.errors import BuildError
 from edgevision.machine.gpu import compute_capability
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 class TrtBuilder:
     """Builds an engine for this machine's GPU by the TensorRT installed here."""
 
-    flavour = Flavour.TRT
+    flavour = TRT
 
     def unavailable(self, target: TargetProfile) -> str | None:
         """Return why this machine cannot build for `target`; None if it can.
@@ -72,6 +73,9 @@ class TrtBuilder:
         return BuildResult(
             request.output, self.flavour, version, (sm,), inputs, outputs, layers=layers
         )
+
+
+BUILDER = TrtBuilder()
 
 
 def configure(trt: ModuleType, config: tensorrt.IBuilderConfig, request: BuildRequest) -> None:

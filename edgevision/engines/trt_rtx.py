@@ -6,8 +6,9 @@ import importlib.util
 from typing import TYPE_CHECKING
 
 from edgevision._optional import installed_version, require
-from edgevision.bundle.targets import Flavour, TargetProfile
-from edgevision.engines.builder import BuildRequest, BuildResult
+from edgevision.bundle.flavours import TRT_RTX
+from edgevision.bundle.targets import TargetProfile
+from edgevision.engines.request import BuildRequest, BuildResult
 from edgevision.engines.tensorrt_network import build_plan
 from edgevision.errors import BuildError
 from edgevision.progress import Progress
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 class RtxBuilder:
     """Builds one engine for all compute capabilities of the target."""
 
-    flavour = Flavour.TRT_RTX
+    flavour = TRT_RTX
 
     def unavailable(self, target: TargetProfile) -> str | None:
         """Return why this machine cannot build for `target`; None if it can."""
@@ -59,6 +60,9 @@ class RtxBuilder:
         inputs, outputs = build_plan(trt, request, progress, configure)
         version = str(trt.__version__)
         return BuildResult(request.output, self.flavour, version, tuple(known), inputs, outputs)
+
+
+BUILDER = RtxBuilder()
 
 
 def _member(sm: str) -> str:

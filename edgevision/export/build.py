@@ -22,12 +22,12 @@ import numpy.typing as npt
 from edgevision.bundle.directory import BundleWriter
 from edgevision.bundle.forms import form_for, forms_of
 from edgevision.bundle.manifest import Manifest, Stage
-from edgevision.bundle.targets import Flavour, TargetProfile
+from edgevision.bundle.targets import TargetProfile
 from edgevision.engines.artifacts import ArtifactBuilder
-from edgevision.engines.builder import unavailable
 from edgevision.engines.cache import EngineCache
 from edgevision.engines.extend import named_targets
 from edgevision.engines.finish import finish
+from edgevision.engines.registry import unavailable
 from edgevision.engines.summary import BuildSummary
 from edgevision.export.score import score_forms
 from edgevision.metrics.metric import score_fields
@@ -200,8 +200,7 @@ def _parts(
 
 
 def _graph_for(stage: ExportedStage, precision: str, target: TargetProfile) -> bytes:
-    form = form_for(precision, on_gpu=target.flavour is not Flavour.ORT)
-    return stage.graphs[form.name]
+    return stage.graphs[form_for(precision, on_gpu=target.flavour.on_gpu).name]
 
 
 def _calibration_provenance(stage: ExportedStage) -> dict[str, str]:

@@ -18,9 +18,11 @@ import onnx
 
 from edgevision.bundle.directory import Bundle
 from edgevision.bundle.manifest import Stage
-from edgevision.bundle.targets import Flavour, TargetProfile, get_target
+from edgevision.bundle.targets import TargetProfile, get_target
 from edgevision.bundle.tensors import Profiles, TensorSpec
-from edgevision.engines.builder import BuildRequest, build_engine, unavailable
+from edgevision.engines.builder import build_engine
+from edgevision.engines.registry import unavailable
+from edgevision.engines.request import BuildRequest
 from edgevision.errors import BuildError, FileReadError
 from edgevision.export.graph.qdq_rules import Finding
 from edgevision.export.graph.rules import check_graph, working_bytes
@@ -154,7 +156,7 @@ def _built(
     progress: Progress,
 ) -> tuple[str, int | None, list[Finding]]:
     """Build with TensorRT-RTX; return what to say of it, the engine's size, and what it refused."""
-    proof = target if target.flavour is Flavour.TRT_RTX else get_target("rtx")
+    proof = target if target.flavour.on_gpu and target.built_here else get_target("rtx")
     if reason := unavailable(proof):
         remedy = "pip install 'edgevision[rtx]', and check again"
         finding = Finding(

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
+from edgevision.bundle.flavours import ORT
 from edgevision.bundle.forms import Form, forms_of
 from edgevision.bundle.parity import ParityReport, Tolerance
-from edgevision.bundle.targets import Flavour
 from edgevision.bundle.tensors import DType, ShapeProfile, TensorSpec
 from edgevision.errors import ExportError, ParityError
 from edgevision.export.adapters.adapter import Array, Feeds, ModelAdapter
@@ -149,7 +149,7 @@ def _check(
     golden: Mapping[str, Array],
     tolerances: Mapping[str, Tolerance],
 ) -> list[ParityReport]:
-    with Session.open(graph, flavour=Flavour.ORT, profiles=profiles) as session:
+    with Session.open(graph, flavour=ORT, profiles=profiles) as session:
         answers = _stacked([session.run(sample) for sample in samples])
     reports = proof.compare(golden, answers, tolerances, name=form.name)
     for report in reports:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgevision.bundle.flavours import ORT
 from edgevision.bundle.manifest import Stage
-from edgevision.bundle.targets import Flavour
 from edgevision.export.adapters.adapter import ModelAdapter, Run, StagedAdapter
 from edgevision.export.recipe import ExportedStage
 from edgevision.metrics.differences import draw_differences
@@ -59,7 +59,7 @@ def score_forms(
             parts: dict[str, Run] = {}
             for name, stage in stages.items():
                 graph = stage.graphs[form]
-                session = Session.open(graph, flavour=Flavour.ORT, profiles=stage.profiles)
+                session = Session.open(graph, flavour=ORT, profiles=stage.profiles)
                 parts[name] = stack.enter_context(session).run
             if isinstance(adapter, StagedAdapter):
                 runs[form] = adapter.joined(parts)

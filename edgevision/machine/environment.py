@@ -18,6 +18,7 @@ _PACKAGES = (
     "edgevision",
     "numpy",
     "onnxruntime",
+    "openvino",
     "tensorrt",
     "tensorrt-rtx-cu13",
     "cuda-bindings",

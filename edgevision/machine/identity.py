@@ -8,10 +8,12 @@ import functools
 import platform
 from pathlib import Path
 
-from edgevision.bundle.targets import Flavour
+from edgevision.bundle.flavours import Flavour
 from edgevision.machine.gpu import compute_capability
 
 _NAME_BYTES = 128
+# x86: VNNI and AMX; Arm: the dot product and the matrix product.
+_INT8_INSTRUCTIONS = {"avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm", "svei8mm"}
 
 
 def machine_name(flavour: Flavour) -> str:
@@ -19,7 +21,7 @@ def machine_name(flavour: Flavour) -> str:
 
     Two machines of one name may run each other's engines; two of different names may not.
     """
-    return cpu_name() if flavour is Flavour.ORT else gpu_name()
+    return gpu_name() if flavour.on_gpu else cpu_name()
 
 
 @functools.cache
@@ -36,9 +38,13 @@ def products_overflow() -> bool:
 
     ONNX Runtime, "Quantize ONNX models": U8S8 on AVX2 and AVX512 adds two products in 16 bits.
     """
-    if platform.machine() not in ("x86_64", "AMD64"):
-        return False
-    return not set(_cpu()[1]) & {"avx_vnni", "avx512_vnni", "amx_int8"}
+    return platform.machine() in ("x86_64", "AMD64") and not int8_instructions()
+
+
+@functools.cache
+def int8_instructions() -> tuple[str, ...]:
+    """Return what this CPU has for sums of 8-bit products, as the kernel spells it."""
+    return tuple(sorted(set(_cpu()[1]) & _INT8_INSTRUCTIONS))
 
 
 def _cpu() -> tuple[str, list[str]]:

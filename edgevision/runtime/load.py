@@ -10,13 +10,9 @@ from edgevision.bundle.directory import Bundle
 from edgevision.bundle.manifest import Stage
 from edgevision.bundle.record import Finished, engines_folder, finished
 from edgevision.bundle.signature import check_signature
-from edgevision.bundle.targets import Flavour
 from edgevision.errors import EngineLoadError
 from edgevision.machine.identity import machine_name
-from edgevision.runtime.backends.ort import OrtProgram
-from edgevision.runtime.backends.program import Program
-from edgevision.runtime.backends.trt import trt_program
-from edgevision.runtime.backends.trt_rtx import trt_rtx_program
+from edgevision.runtime.backends.program import Program, program_of
 from edgevision.runtime.device.cuda.device import check_binding, cuda_device
 from edgevision.runtime.device.device import Device
 from edgevision.runtime.model import Model
@@ -41,6 +37,7 @@ def load(
     minimum_version: int = 0,
     engines: str | os.PathLike[str] | None = None,
     allow_unverified: bool = False,
+    target: str | None = None,
 ) -> Model[Any]:
     """Open a bundle, make its model ready and run it once; never builds or falls back silently.
 
@@ -55,6 +52,7 @@ def load(
         minimum_version: a signed bundle below it is refused, e.g. the last version that ran.
         engines: where the engines finished on this machine lie; beside the bundle by default.
         allow_unverified: run such an engine though its proof is not sound; a warning says so.
+        target: the target whose artifact runs, e.g. "openvino-cpu"; by default what fits best.
 
     Returns:
         The model; close it, or use it in a `with` statement. `explain()` says what was chosen.
@@ -84,7 +82,9 @@ def load(
     decoder = decoder_of(manifest, opened.read)
     stage = manifest.stages[0]
     beside = engines_beside(opened, engines)
-    selection = select(stage, device=device, beside=beside, allow_unverified=allow_unverified)
+    selection = select(
+        stage, device=device, beside=beside, allow_unverified=allow_unverified, target=target
+    )
     _log.info("%s: %s", manifest.name, selection)
     session = open_session(opened, stage, selection, binding=binding, options=options)
     try:
@@ -105,6 +105,7 @@ def load_words(
     minimum_version: int = 0,
     engines: str | os.PathLike[str] | None = None,
     allow_unverified: bool = False,
+    target: str | None = None,
 ) -> WordModel:
     """Open a bundle of a captioner that was built with form="step"; see `load`.
 
@@ -120,7 +121,9 @@ def load_words(
     decoder, end, max_length = CAPTION.streaming(manifest, opened.read)
     beside = engines_beside(opened, engines)
     chosen = [
-        select(stage, device=device, beside=beside, allow_unverified=allow_unverified)
+        select(
+            stage, device=device, beside=beside, allow_unverified=allow_unverified, target=target
+        )
         for stage in manifest.stages
     ]
     if len({selection.on_gpu for selection in chosen}) > 1:
@@ -209,18 +212,3 @@ def open_program(
             f"'{artifact.path}' has {found}; the manifest promises {promised}. Build it again."
         )
     return program
-
-
-def program_of(
-    data: bytes, flavour: Flavour, device: Device | None, options: RunOptions
-) -> Program:
-    """Load an engine of trusted bytes on `device`, None for the host.
-
-    Raises:
-        EngineLoadError: it does not load.
-    """
-    if device is None or flavour is Flavour.ORT:
-        return OrtProgram(data, device=device, cpu_threads=options.cpu_threads)
-    if flavour is Flavour.TRT:
-        return trt_program(data, device)
-    return trt_rtx_program(data, device, graph=options.graph)

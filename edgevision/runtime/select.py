@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib.util
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgevision._optional import installed_version
 from edgevision.bundle.capabilities import runs_plan_of
 from edgevision.bundle.directory import Bundle
+from edgevision.bundle.flavours import Flavour, flavours
 from edgevision.bundle.manifest import Artifact, Stage
 from edgevision.bundle.record import Finished, Record
-from edgevision.bundle.targets import Flavour
 from edgevision.errors import (
     MissingDependencyError,
     PendingError,
@@ -21,13 +21,6 @@ from edgevision.errors import (
 )
 from edgevision.machine.gpu import compute_capability
 
-# Per flavour: the packages that carry its runtime, how many parts of the version must be the
-# plan's, its title, and the extra that installs it. NVIDIA: a plan fits its exact TensorRT version;
-# TensorRT-RTX 1.5 does not take 1.4's engines.
-_RUNTIMES = {
-    Flavour.TRT: (("tensorrt", "tensorrt_lean"), 3, "TensorRT", "tensorrt"),
-    Flavour.TRT_RTX: (("tensorrt_rtx",), 2, "TensorRT-RTX", "rtx"),
-}
 _BINDINGS = ("cuda.bindings", "pycuda")
 
 
@@ -45,11 +38,16 @@ class Machine:
     versions: Mapping[str, str]
     has_binding: bool
 
+    def runtime(self, flavour: Flavour) -> tuple[str, str] | None:
+        """Return the package that runs a flavour here, and its version; None if there is none."""
+        found = (name for name in flavour.modules if name in self.versions)
+        return next(((name, self.versions[name]) for name in found), None)
+
 
 def this_machine() -> Machine:
     """Ask the driver and the installed packages, importing none of them."""
-    modules = ["onnxruntime", *(name for names, *_ in _RUNTIMES.values() for name in names)]
-    found = {name: installed_version(name) or "" for name in modules if _is_installed(name)}
+    modules = [name for flavour in flavours() for name in flavour.modules if _is_installed(name)]
+    found = {name: installed_version(name) or "" for name in modules}
     return Machine(compute_capability(), found, any(map(_is_installed, _BINDINGS)))
 
 
@@ -96,6 +94,7 @@ def select(
     machine: Callable[[], Machine] = this_machine,
     beside: Sequence[Finished] = (),
     allow_unverified: bool = False,
+    target: str | None = None,
 ) -> Selection:
     """Choose the artifact of `stage` to run on `device`, "auto", "cpu" or "cuda".
 
@@ -110,9 +109,10 @@ def select(
         machine: asked what is here.
         beside: engines finished on the device.
         allow_unverified: run such an engine though its proof is not sound; a warning says so.
+        target: the name of the target whose artifact it shall be; None for any.
 
     Raises:
-        ValueError: the device is unknown.
+        ValueError: the device is unknown, or the stage has no artifact of that target.
         UnverifiedError: an engine beside the bundle has no sound proof.
         PendingError: what would fit is not built yet.
         TargetMismatchError: nothing fits; the message gives each reason.
@@ -120,20 +120,27 @@ def select(
     """
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"device: got '{device}', expected auto, cpu or cuda")
+    if target is not None:
+        beside = [found for found in beside if found.folder.name == target]
+        artifacts = tuple(a for a in stage.artifacts if a.target == target)
+        if not beside and not artifacts:
+            names = ", ".join(artifact.target for artifact in stage.artifacts)
+            raise ValueError(f"target: got '{target}', the bundle has {names or 'none'}")
+        stage = replace(stage, artifacts=artifacts)
     has = machine()
     rejected: dict[str, str] = {}
     packages: list[str] = []
-    for found in sorted(beside, key=lambda f: f.record is None or f.record.flavour is Flavour.ORT):
+    for found in sorted(beside, key=lambda f: f.record is None or not f.record.flavour.on_gpu):
         if reason := _elsewhere(found.record, device):
             rejected[found.folder.name] = reason
         else:
             return _finished(stage, found, has, allow_unverified=allow_unverified)
-    for artifact in sorted(stage.artifacts, key=lambda a: a.flavour is Flavour.ORT):
+    for artifact in sorted(stage.artifacts, key=_preference):
         reason, package = _unfit(artifact, device, has)
         if not reason:
             others = [a.target for a in stage.artifacts if a is not artifact]
             left = tuple((target, rejected.get(target, "not needed")) for target in others)
-            on_gpu = artifact.flavour is not Flavour.ORT or device == "cuda"
+            on_gpu = artifact.flavour.on_gpu or device == "cuda"
             return Selection(artifact, on_gpu, _chosen(artifact, has, on_gpu=on_gpu), left)
         rejected[artifact.target] = reason
         packages += [package] if package else []
@@ -149,13 +156,19 @@ def select(
     raise TargetMismatchError(f"{message} Add one with: edgevision build BUNDLE --target {wanted}")
 
 
+def _preference(artifact: Artifact) -> tuple[bool, int]:
+    """Order artifacts: those for a GPU as the bundle lists them, then the CPU's by the registry."""
+    flavour = artifact.flavour
+    return not flavour.on_gpu, 0 if flavour.on_gpu else flavours().index(flavour)
+
+
 def _elsewhere(record: Record | None, device: str) -> str:
     """Return why a finished engine has nothing to do with `device`; empty if it has."""
     if record is None or device == "auto":
         return ""
-    if record.flavour is Flavour.ORT:
-        return "runs on the CPU" if device == "cuda" else ""
-    return "runs on an NVIDIA GPU" if device == "cpu" else ""
+    if record.flavour.on_gpu:
+        return "runs on an NVIDIA GPU" if device == "cpu" else ""
+    return "runs on the CPU" if device == "cuda" else ""
 
 
 def _finished(stage: Stage, found: Finished, has: Machine, *, allow_unverified: bool) -> Selection:
@@ -171,7 +184,7 @@ def _finished(stage: Stage, found: Finished, has: Machine, *, allow_unverified: 
         )
     if fault:
         warnings.warn(f"the engine in '{found.folder}' runs unverified: {fault}", stacklevel=2)
-    if record.flavour is not Flavour.ORT and not has.has_binding:
+    if record.flavour.on_gpu and not has.has_binding:
         raise MissingDependencyError(
             "no CUDA binding is installed. Install one: pip install 'edgevision[cuda]'"
         )
@@ -181,18 +194,18 @@ def _finished(stage: Stage, found: Finished, has: Machine, *, allow_unverified: 
     )
     proof = f"proven on this machine on {record.date}" if not fault else f"UNVERIFIED: {fault}"
     left = tuple((a.target, "not needed") for a in stage.artifacts if a.target != record.target)
-    return Selection(artifact, record.flavour is not Flavour.ORT, proof, left, found)
+    return Selection(artifact, record.flavour.on_gpu, proof, left, found)
 
 
 def _outdated(record: Record, has: Machine) -> str:
     """Return why this machine's runtime does not run an engine that was finished here."""
-    modules = ("onnxruntime",) if record.flavour is Flavour.ORT else _RUNTIMES[record.flavour][0]
-    here = next((has.versions[name] for name in modules if name in has.versions), None)
-    if here is None:
-        return f"{modules[0]} is not installed any more"
-    compatible = record.version_compatible and record.flavour is Flavour.TRT
+    title = record.flavour.title
+    if (found := has.runtime(record.flavour)) is None:
+        return f"{title} is not installed any more"
+    _, here = found
+    compatible = record.version_compatible and record.flavour.has_lean
     if not runs_plan_of(record.version, here, version_compatible=compatible):
-        return f"it was made by {modules[0]} {record.version}; here is {here}"
+        return f"it was made by {title} {record.version}; here is {here}"
     return ""
 
 
@@ -200,28 +213,30 @@ def _unfit(artifact: Artifact, device: str, has: Machine) -> tuple[str, str]:
     """Return why `artifact` cannot run here ("" if it can), and the pip line that mends it."""
     if artifact.is_pending:
         return f"pending ({artifact.reason})", ""
-    if artifact.flavour is Flavour.ORT:
-        return _unfit_onnx(device, has)
+    flavour = artifact.flavour
+    if not flavour.on_gpu:
+        return _unfit_on_cpu(flavour, device, has)
     if device == "cpu":
         return "runs on an NVIDIA GPU", ""
     if has.sm is None:
         return "needs an NVIDIA GPU and its driver; none was found", ""
     if artifact.sm and has.sm not in artifact.sm:
         return f"made for GPUs of SM {', '.join(artifact.sm)}; this one has {has.sm}", ""
-    modules, parts, title, extra = _RUNTIMES[artifact.flavour]
-    here = next((has.versions[name] for name in modules if name in has.versions), None)
-    if here is None:
-        return f"{title} is not installed", f"pip install 'edgevision[{extra}]'"
+    if (found := has.runtime(flavour)) is None:
+        return f"{flavour.title} is not installed", flavour.remedy
+    parts, (_, here) = flavour.version_parts, found
     if here.split(".")[:parts] != artifact.version.split(".")[:parts]:
-        return f"made by {title} {artifact.version}; here is {here}", ""
+        return f"made by {flavour.title} {artifact.version}; here is {here}", ""
     if not has.has_binding:
         return "no CUDA binding is installed", "pip install 'edgevision[cuda]'"
     return "", ""
 
 
-def _unfit_onnx(device: str, has: Machine) -> tuple[str, str]:
-    if "onnxruntime" not in has.versions:
-        return "ONNX Runtime is not installed", "pip install 'edgevision[ort]'"
+def _unfit_on_cpu(flavour: Flavour, device: str, has: Machine) -> tuple[str, str]:
+    if device == "cuda" and not flavour.gpu_if_asked:
+        return "runs on the CPU", ""
+    if has.runtime(flavour) is None:
+        return f"{flavour.title} is not installed", flavour.remedy
     if device != "cuda":
         return "", ""
     if has.sm is None:
@@ -232,11 +247,12 @@ def _unfit_onnx(device: str, has: Machine) -> tuple[str, str]:
 
 
 def _chosen(artifact: Artifact, has: Machine, *, on_gpu: bool) -> str:
+    title = artifact.flavour.title
     if not on_gpu:
-        return "ONNX Runtime on this CPU"
-    if artifact.flavour is Flavour.ORT:
-        return "ONNX Runtime's CUDA provider, as device='cuda' asks"
-    return f"fits this GPU (SM {has.sm}) and {_RUNTIMES[artifact.flavour][2]} {artifact.version}"
+        return f"{title} on this CPU"
+    if not artifact.flavour.on_gpu:
+        return f"{title}'s CUDA provider, as device='cuda' asks"
+    return f"fits this GPU (SM {has.sm}) and {title} {artifact.version}"
 
 
 def _is_installed(module: str) -> bool:

@@ -8,11 +8,10 @@ from contextlib import contextmanager, suppress
 from time import perf_counter_ns
 from types import TracebackType
 
-from edgevision.bundle.targets import Flavour
+from edgevision.bundle.flavours import Flavour
 from edgevision.bundle.tensors import Profiles, TensorSpec
-from edgevision.errors import EngineLoadError, RunError
-from edgevision.runtime.backends.ort import OrtProgram
-from edgevision.runtime.backends.program import Program
+from edgevision.errors import RunError
+from edgevision.runtime.backends.program import Program, program_of
 from edgevision.runtime.device.memory import Array
 from edgevision.runtime.lifetime import Lifetime
 from edgevision.runtime.options import RunOptions
@@ -31,7 +30,7 @@ class Session:
     A thread that finds every slot in use waits for one: give `RunOptions.slots` for more.
 
     Example:
-        >>> with Session.open(graph, flavour=Flavour.ORT) as session:  # doctest: +SKIP
+        >>> with Session.open(graph, flavour=ORT) as session:  # doctest: +SKIP
         ...     outputs = session.run({"frame": frame})
     """
 
@@ -64,18 +63,13 @@ class Session:
         profiles: Profiles | None = None,
         options: RunOptions = _DEFAULTS,
     ) -> Session:
-        """Load `graph` on the host's ONNX Runtime and make it ready to run.
+        """Load `graph` on the host and make it ready to run.
 
         Raises:
             EngineLoadError: the flavour needs a GPU, or the runtime refuses the graph.
             MissingDependencyError: the runtime is not installed.
         """
-        if flavour is not Flavour.ORT:
-            raise EngineLoadError(
-                f"'{flavour.value}' engines run on a GPU: open the bundle with edgevision.load"
-            )
-        program = OrtProgram(graph, cpu_threads=options.cpu_threads)
-        return Session(program, profiles or {}, options)
+        return Session(program_of(graph, flavour, None, options), profiles or {}, options)
 
     def run(self, feeds: Mapping[str, object]) -> dict[str, Array]:
         """Run once; the returned arrays are the caller's.

@@ -11,8 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 OPTIONAL = (
-    "av", "cuda", "jinja2", "onnx", "onnxruntime", "onnxscript", "PIL", "pycuda", "safetensors",
-    "skimage", "tensorrt", "tensorrt_rtx", "torch", "torchvision",
+    "av", "cuda", "jinja2", "onnx", "onnxruntime", "onnxscript", "openvino", "PIL",
+    "pycuda", "safetensors", "skimage", "tensorrt", "tensorrt_rtx", "torch", "torchvision",
 )  # fmt: skip
 EXPORT_SIDE = ("edgevision.export", "edgevision.models")
 

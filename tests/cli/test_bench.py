@@ -17,8 +17,8 @@ import pytest
 from edgevision.bench.gate.compare import Comparison
 from edgevision.bench.gate.counts import Counted
 from edgevision.bench.gate.verdict import as_junit
+from edgevision.bundle.flavours import TRT
 from edgevision.bundle.manifest import Artifact
-from edgevision.bundle.targets import Flavour
 from edgevision.cli import main
 from edgevision.tasks.outputs import refuse_foreign
 from tests.runtime.conftest import semantic_bundle
@@ -85,7 +85,7 @@ def test_ctrl_c_in_a_comparison_gives_no_verdict(bundle: Path, tmp_path: Path) -
 
 def test_a_pending_bundle_names_what_finishes_it(tmp_path: Path, capsys: Capture) -> None:
     command = "edgevision build road.ev --target jetson-orin-jp6"
-    pending = Artifact("jetson-orin-jp6", Flavour.TRT, None, reason="no GPU", command=command)
+    pending = Artifact("jetson-orin-jp6", TRT, None, reason="no GPU", command=command)
     bundle = semantic_bundle(tmp_path / "road.ev", artifacts=(pending,)).root
     assert main(["bench", str(bundle)]) == 4
     assert command in capsys.readouterr().err

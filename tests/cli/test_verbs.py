@@ -105,7 +105,7 @@ def test_targets_and_doctor(shell: Shell) -> None:
     assert rows["rtx"]["builds_here"]
     assert not rows["jetson-thor"]["builds_here"]
     assert rows["jetson-thor"]["reason"]
-    assert "onnxruntime" in shell("doctor").out
+    assert "ONNX Runtime" in shell("doctor").out
     assert any(row["what"] == "python" for row in shell("doctor", "--json").json)
 
 

@@ -94,7 +94,7 @@ def test_tensorrt_rtx_has_every_name() -> None:
 START = """
 import sys
 from pathlib import Path
-from edgevision.engines.builder import BuildRequest
+from edgevision.engines.request import BuildRequest
 from edgevision.engines.tensorrt_network import build_plan, make_logger, make_monitor
 from edgevision.errors import BuildError
 from edgevision.progress import silent

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from edgevision.bundle.targets import get_target
-from edgevision.engines.builder import BuildRequest
+from edgevision.engines.request import BuildRequest
 from edgevision.engines.trt_rtx import RtxBuilder
 from edgevision.errors import BuildError
 from edgevision.progress import silent

@@ -11,9 +11,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgevision.bundle.targets import Flavour, TargetProfile, get_target, known_targets
+from edgevision.bundle.flavours import TRT_RTX
+from edgevision.bundle.targets import TargetProfile, get_target, known_targets
 from edgevision.bundle.tensors import DYNAMIC, DType, ShapeProfile, TensorSpec
-from edgevision.engines.builder import BuildRequest, BuildResult, build_engine, unavailable
+from edgevision.engines.builder import build_engine
+from edgevision.engines.registry import builder_for, unavailable
+from edgevision.engines.request import BuildRequest, BuildResult
 from edgevision.errors import BuildError
 from edgevision.progress import Progress, silent
 
@@ -116,7 +119,7 @@ def test_rtx_builds_every_precision_twice_the_same(make: Callable[[], bytes], bu
     assert plan == second.path.read_bytes()
     assert first.version.startswith("1.")
     assert first.sm == ("8.0", "8.6", "8.9", "12.0", "12.1")
-    assert first.flavour is Flavour.TRT_RTX
+    assert first.flavour is TRT_RTX
     assert first.seconds > 0
     assert "[INFO]" in first.log or "[WARNING]" in first.log
 
@@ -260,16 +263,38 @@ def test_rtx_refusals_name_the_node(name: str, build: Build, tmp_path: Path) -> 
     assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
 
 
-def test_ort_passes_the_graph_on_byte_for_byte(build: Build) -> None:
-    result = build(pixels(), "host-cpu", "engine.onnx")
-    assert result.path.read_bytes() == pixels()
+PORTABLE = [
+    pytest.param(
+        target,
+        marks=pytest.mark.skipif(unavailable(get_target(target)) is not None, reason="no runtime"),
+    )
+    for target in ("host-cpu", "openvino-cpu")
+]
+
+
+@pytest.mark.parametrize("target", PORTABLE)
+@pytest.mark.parametrize("make", [pixels, conv, half_conv, int8_conv])
+def test_the_graph_is_passed_on_byte_for_byte(
+    make: Callable[[], bytes], target: str, build: Build
+) -> None:
+    graph = make()
+    result = build(graph, target, "engine.onnx")
+    assert result.path.read_bytes() == graph
     assert result.sm == ()
-    assert result.outputs[0].dtype is DType.UINT8
+    kind = DType.UINT8 if make is pixels else DType.FLOAT32
+    assert [(spec.name, spec.dtype) for spec in result.outputs] == [("y", kind)]
 
 
-def test_ort_refuses_garbage(build: Build, tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", [*PORTABLE, "local-cpu"])
+def test_a_version_is_spelt_as_its_builder_spells_it(target: str, build: Build) -> None:
+    result = build(pixels(), target, "engine.onnx")
+    assert result.version == builder_for(result.flavour).version()
+
+
+@pytest.mark.parametrize("target", PORTABLE)
+def test_garbage_is_refused(target: str, build: Build, tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="cannot load the graph"):
-        build(b"nonsense", "host-cpu")
+        build(b"nonsense", target)
     assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
 
 

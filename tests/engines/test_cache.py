@@ -16,9 +16,9 @@ from edgevision.bundle.targets import get_target
 from edgevision.bundle.tensors import ShapeProfile
 from edgevision.cli import main
 from edgevision.engines import cache as module
-from edgevision.engines.builder import BuildRequest
 from edgevision.engines.cache import EngineCache, cache_key, cached_build
 from edgevision.engines.cache_archive import export_cache, import_cache
+from edgevision.engines.request import BuildRequest
 from edgevision.errors import FileReadError
 from tests.runtime.conftest import doubled, strongest_channel
 

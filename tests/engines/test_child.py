@@ -15,7 +15,9 @@ import pytest
 from onnx import helper, numpy_helper
 
 from edgevision.bundle.targets import get_target
-from edgevision.engines.builder import BuildRequest, build_engine, unavailable
+from edgevision.engines.builder import build_engine
+from edgevision.engines.registry import unavailable
+from edgevision.engines.request import BuildRequest
 from edgevision.errors import BuildError
 
 ROOT = Path(__file__).parents[2]
@@ -110,7 +112,8 @@ def test_a_child_that_is_late_is_stopped(request_of_seconds: BuildRequest) -> No
 SCRIPT = """
 import os, signal, sys
 from pathlib import Path
-from edgevision.engines.builder import BuildRequest, build_engine
+from edgevision.engines.builder import build_engine
+from edgevision.engines.request import BuildRequest
 from edgevision.bundle.targets import get_target
 from tests.engines.test_child import children
 

@@ -14,9 +14,10 @@ from PIL import Image
 
 import edgevision
 from edgevision.bundle.directory import Bundle
+from edgevision.bundle.flavours import TRT_RTX
 from edgevision.bundle.manifest import Artifact
 from edgevision.bundle.record import Record
-from edgevision.bundle.targets import Flavour, get_target
+from edgevision.bundle.targets import get_target
 from edgevision.cli import main
 from edgevision.engines.delivered import layers_from_inspector, layers_from_profile, unmet
 from edgevision.engines.finish import _workspace_bytes, finish
@@ -102,7 +103,7 @@ def link_engine(bundle: Bundle) -> None:
         (change_record(target="local"), UnverifiedError, "its record is of target 'local'"),
         (change_record(manifest_sha256="0"), UnverifiedError, "another version of this bundle"),
         (change_record(machine="a Cray"), UnverifiedError, "on another machine: a Cray; this is"),
-        (change_record(version="0.1.0"), UnverifiedError, "made by onnxruntime 0.1.0; here is"),
+        (change_record(version="0.1.0"), UnverifiedError, "made by ONNX Runtime 0.1.0; here is"),
         (change_engine, BundleIntegrityError, "its bytes were changed"),
         (link_engine, BundleIntegrityError, "cannot be read"),
     ],
@@ -172,7 +173,7 @@ def labelled(folder: Path, label: np.ndarray[tuple[int, ...], np.dtype[np.uint8]
 def test_the_engine_is_scored_beside_the_graph_also_without_a_cpu_artifact(
     tmp_path: Path, bundle: Bundle
 ) -> None:
-    rtx = Artifact("rtx", Flavour.TRT_RTX, None, reason="later", command="edgevision build")
+    rtx = Artifact("rtx", TRT_RTX, None, reason="later", command="edgevision build")
     bare = semantic_bundle(tmp_path / "bare.ev", artifacts=(rtx,))
     folder = labelled(tmp_path / "val", FRAME.argmax(-1).astype(np.uint8))
     done = finish(bare, LOCAL, evaluate=folder)

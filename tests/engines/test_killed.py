@@ -20,8 +20,8 @@ import pytest
 import edgevision
 from edgevision.bundle.directory import Bundle
 from edgevision.bundle.targets import get_target
-from edgevision.engines.builder import unavailable
 from edgevision.engines.cache import EngineCache
+from edgevision.engines.registry import unavailable
 from edgevision.errors import UnverifiedError
 from tests.runtime.conftest import semantic_bundle
 

@@ -14,7 +14,7 @@ from onnx import parser
 
 from edgevision.bundle.targets import get_target
 from edgevision.cli import main
-from edgevision.engines.builder import unavailable
+from edgevision.engines.registry import unavailable
 from edgevision.errors import FileReadError
 from edgevision.export.graph.rules import check_graph, working_bytes
 from edgevision.export.preflight import preflight

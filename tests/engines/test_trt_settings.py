@@ -13,7 +13,8 @@ import pytest
 
 from edgevision.bundle.targets import get_target
 from edgevision.bundle.user_cache import read_cache
-from edgevision.engines.builder import BuildRequest, unavailable
+from edgevision.engines.registry import unavailable
+from edgevision.engines.request import BuildRequest
 from edgevision.engines.tensorrt_network import build_plan
 from edgevision.engines.trt import configure, keep_timings
 from edgevision.progress import silent

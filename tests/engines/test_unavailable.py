@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from edgevision.bundle.targets import Flavour, known_targets
-from edgevision.engines.builder import builder_for
+from edgevision.bundle.flavours import Flavour, flavours
+from edgevision.bundle.targets import known_targets
+from edgevision.engines.registry import builder_for
 from edgevision.engines.trt import within
 
 # What cuda.h gives cuDeviceGetAttribute for the two halves of the compute capability.
@@ -28,7 +29,7 @@ int cuDeviceGetAttribute(int *value, int attribute, int device) {{
 NO_DEVICE = 100
 ASK = """
 import json, sys
-from edgevision.engines.builder import unavailable
+from edgevision.engines.registry import unavailable
 from edgevision.bundle.targets import get_target
 reason = unavailable(get_target(sys.argv[1]))
 heavy = {"onnxruntime", "tensorrt", "tensorrt_rtx", "torch", "onnx"} & set(sys.modules)
@@ -119,7 +120,7 @@ def test_targets_without_a_gpu_are_asked_lightly(ask: Ask, target: str) -> None:
     assert reason is None or "is not installed; pip install" in reason
 
 
-@pytest.mark.parametrize("flavour", Flavour)
+@pytest.mark.parametrize("flavour", flavours(), ids=str)
 def test_every_flavour_has_its_builder(flavour: Flavour) -> None:
     assert builder_for(flavour).flavour is flavour
     assert flavour in {target.flavour for target in known_targets()}

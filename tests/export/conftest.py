@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from edgevision.bundle.targets import Flavour
+from edgevision.bundle.flavours import ORT
 from edgevision.export import SemanticSegmentation
 from edgevision.export.adapters.adapter import Feeds
 from edgevision.export.graph.capture import serialized
@@ -89,7 +89,7 @@ def taught(net: nn.Module, read: Callable[[Any], Tensor] = lambda logits: logits
 
 def run(model: onnx.ModelProto | bytes, feed: Feeds) -> dict[str, np.ndarray]:
     graph = model if isinstance(model, bytes) else serialized(model)
-    with Session.open(graph, flavour=Flavour.ORT) as session:
+    with Session.open(graph, flavour=ORT) as session:
         return session.run(feed)
 
 

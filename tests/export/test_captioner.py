@@ -12,8 +12,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgevision.bundle.targets import Flavour, get_target
-from edgevision.engines.builder import BuildRequest, build_engine, unavailable
+from edgevision.bundle.flavours import ORT
+from edgevision.bundle.targets import get_target
+from edgevision.engines.builder import build_engine
+from edgevision.engines.registry import unavailable
+from edgevision.engines.request import BuildRequest
 from edgevision.errors import ExportError
 from edgevision.export import Captioner
 from edgevision.export.graph.capture import serialized
@@ -46,7 +49,7 @@ def adapter(net: nn.Module, **options: Any) -> Captioner:
 
 def answers(model: onnx.ModelProto, batch: int, count: int) -> Answers:
     """Run the first `count` frames, and return each output with the frames first."""
-    with Session.open(serialized(model), flavour=Flavour.ORT) as session:
+    with Session.open(serialized(model), flavour=ORT) as session:
         rows = [
             session.run({"frame": np.stack([squares(i)[0] for i in range(k, k + batch)])})
             for k in range(0, count, batch)
@@ -59,9 +62,7 @@ def word_by_word(net: nn.Module, count: int) -> Answers:
     parts = adapter(net, form="step")
     with ExitStack() as stack:
         runs = {
-            name: stack.enter_context(
-                Session.open(serialized(part.to_onnx()), flavour=Flavour.ORT)
-            ).run
+            name: stack.enter_context(Session.open(serialized(part.to_onnx()), flavour=ORT)).run
             for name, part in parts.stages.items()
         }
         caption = parts.joined(runs)
@@ -156,7 +157,7 @@ def test_the_adapters_own_answers_are_the_graphs() -> None:
     net = adapter(trained("lstm", attention=True), beams=2)
     frame = squares(3)[0][None]
     own = net.reference({"frame": frame})
-    with Session.open(serialized(net.to_onnx()), flavour=Flavour.ORT) as session:
+    with Session.open(serialized(net.to_onnx()), flavour=ORT) as session:
         found = session.run({"frame": frame})
     assert own.keys() == found.keys()
     for name in own:
@@ -257,7 +258,7 @@ def test_any_module_with_three_methods_is_taken() -> None:
     assert list(found) == ["tokens", "lengths", "scores"]
     # Start is followed by end in this net.
     assert found["lengths"].tolist() == [[0]]
-    with Session.open(serialized(net.to_onnx()), flavour=Flavour.ORT) as session:
+    with Session.open(serialized(net.to_onnx()), flavour=ORT) as session:
         assert session.run({"frame": squares(0)[0][None]})["tokens"].tolist() == [[[1, 1, 1]]]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from edgevision.bundle.targets import Flavour
+from edgevision.bundle.flavours import ORT
 from edgevision.export.graph.capture import serialized
 from edgevision.runtime.session import Session
 from edgevision.tasks.vocabulary import HuggingFaceTokenizer
@@ -87,7 +87,7 @@ def test_words_are_those_of_generate(example: ModuleType, make: Callable[[], Any
     frames = np.random.default_rng(0).integers(0, 256, (16, SIDE, SIDE, 3), np.uint8)
     frames[::2] //= 4
     scores = set()
-    with Session.open(serialized(net.to_onnx()), flavour=Flavour.ORT) as session:
+    with Session.open(serialized(net.to_onnx()), flavour=ORT) as session:
         for frame in frames:
             with torch.no_grad():
                 wanted = model.generate(

@@ -12,11 +12,14 @@ import torch
 from torch import Tensor, nn
 
 import edgevision
+from edgevision.bundle.flavours import ORT
 from edgevision.bundle.forms import form_for
 from edgevision.bundle.parity import compare
-from edgevision.bundle.targets import Flavour, get_target
+from edgevision.bundle.targets import get_target
 from edgevision.bundle.tensors import DYNAMIC, ShapeProfile
-from edgevision.engines.builder import BuildRequest, build_engine, unavailable
+from edgevision.engines.builder import build_engine
+from edgevision.engines.registry import unavailable
+from edgevision.engines.request import BuildRequest
 from edgevision.errors import ExportError, ParityError
 from edgevision.export import ImageGenerator, Label, Level, Normal
 from edgevision.export.adapters.adapter import Array, Feeds
@@ -72,7 +75,7 @@ def test_pictures_are_pytorch_s(factory: Factory) -> None:
         images = {}
         for step in ("fp32", "fp16"):
             with Session.open(
-                stage.graphs[step], flavour=Flavour.ORT, profiles=adapter.profiles
+                stage.graphs[step], flavour=ORT, profiles=adapter.profiles
             ) as session:
                 images[step] = session.run(feeds)["images"]
         assert np.abs(expected.astype(int) - images["fp32"]).max() <= 1
@@ -139,7 +142,7 @@ def test_values_become_levels_rounded_and_clamped() -> None:
     assert images.shape == (6, 2, 3, 1)
     assert images[:, 0, 0, 0].tolist() == [0, 0, 102, 255, 255, 255]
     with Session.open(
-        serialized(adapter.to_onnx()), flavour=Flavour.ORT, profiles=adapter.profiles
+        serialized(adapter.to_onnx()), flavour=ORT, profiles=adapter.profiles
     ) as session:
         np.testing.assert_array_equal(session.run(feeds)["images"], images)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from edgevision.bundle.targets import get_target
-from edgevision.engines.builder import unavailable
+from edgevision.engines.registry import unavailable
 from edgevision.errors import ExportError
 from edgevision.export.adapters.detections import grid_anchors, names
 from edgevision.export.adapters.instance import InstanceSegmentation

@@ -11,7 +11,7 @@ from torch import nn
 
 import edgevision
 from edgevision.bundle.targets import get_target
-from edgevision.engines.builder import unavailable
+from edgevision.engines.registry import unavailable
 from edgevision.export import SemanticSegmentation
 from edgevision.models.deeplab import deeplabv3_mobilenet_v2
 from edgevision.models.fcn import fcn_mobilenet_v2

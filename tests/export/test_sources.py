@@ -20,7 +20,7 @@ from torch.nn.functional import interpolate
 import edgevision
 from edgevision.bundle.directory import Bundle
 from edgevision.bundle.targets import get_target
-from edgevision.engines.builder import unavailable
+from edgevision.engines.registry import unavailable
 from tests.export.conftest import PHOTOS, taught
 from tests.export.operators import installed_torchvision
 

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgevision.bundle.targets import Flavour
+from edgevision.bundle.flavours import ORT
 from edgevision.errors import ExportError
 from edgevision.export.graph.capture import serialized
 from edgevision.export.graph.observe import typed
@@ -84,7 +84,7 @@ def feeds(count: int) -> list[dict[str, Any]]:
 
 
 def run(model: onnx.ModelProto, feed: dict[str, Any]) -> Any:
-    with Session.open(serialized(model), flavour=Flavour.ORT) as session:
+    with Session.open(serialized(model), flavour=ORT) as session:
         return session.run(feed)["y"]
 
 

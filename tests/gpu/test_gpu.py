@@ -236,18 +236,17 @@ def test_an_engine_runs_or_is_refused_in_our_own_words(
         pytest.skip("the stand-in driver runs no engines")
     from benchmarks.graphs import busy_frame
     from edgevision.bundle.targets import get_target
-    from edgevision.engines.builder import BuildRequest, build_engine
+    from edgevision.engines.builder import build_engine
+    from edgevision.engines.request import BuildRequest
     from edgevision.runtime.backends.ort import OrtProgram
-    from edgevision.runtime.backends.trt import trt_program
-    from edgevision.runtime.backends.trt_rtx import trt_rtx_program
+    from edgevision.runtime.backends.program import program_of
 
     graph = tmp_path / "model.onnx"
     graph.write_bytes(busy_frame(24, 32, 2))
     target = get_target("local" if flavour == "tensorrt" else "rtx")
-    make = trt_program if flavour == "tensorrt" else trt_rtx_program
     try:
         result = build_engine(BuildRequest(graph, target, tmp_path / "engine.plan"))
-        program = make(result.path.read_bytes(), gpu)
+        program = program_of(result.path.read_bytes(), target.flavour, gpu, RunOptions())
     except EdgeVisionError as error:
         pytest.skip(f"{flavour} {trt.__version__} on SM {compute_capability()}: {error}")
     sent = frame(3, 24 * 32 * 3).reshape(1, 24, 32, 3)

@@ -11,9 +11,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgevision.bundle.directory import Bundle, BundleWriter
+from edgevision.bundle.flavours import ORT
 from edgevision.bundle.manifest import Artifact, Manifest, Stage
 from edgevision.bundle.parity import Tolerance
-from edgevision.bundle.targets import Flavour
 from edgevision.bundle.tensors import DType, TensorSpec
 
 HEIGHT, WIDTH = 6, 10
@@ -73,7 +73,7 @@ def semantic_bundle(
     graph = strongest_channel(*size)
     frame, classes = FRAME.with_shape((1, *size, 3)), CLASSES.with_shape((1, *size))
     frames = np.random.default_rng(1).integers(0, 256, (3, *frame.shape), np.uint8)
-    on_cpu = Artifact("host-cpu", Flavour.ORT, "stages/main/host-cpu.onnx", version="1")
+    on_cpu = Artifact("host-cpu", ORT, "stages/main/host-cpu.onnx", version="1")
     with BundleWriter(path) as writer:
         writer.add("stages/main/model.onnx", graph)
         writer.add("stages/main/host-cpu.onnx", graph)

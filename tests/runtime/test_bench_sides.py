@@ -17,7 +17,8 @@ from edgevision.bench.gate import counts
 from edgevision.bench.gate.process import Side, workers
 from edgevision.bench.gate.sides import of_bundle, of_package
 from edgevision.bundle.directory import Bundle
-from edgevision.bundle.targets import Flavour, get_target
+from edgevision.bundle.flavours import TRT
+from edgevision.bundle.targets import get_target
 from edgevision.engines.finish import finish
 from edgevision.errors import FileReadError, RunError
 
@@ -184,7 +185,7 @@ def test_a_finished_engine_is_measured_as_one_in_the_bundle(
 def test_trtexec_is_asked_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     plan = b"a plan"
-    assert reference._trtexec(plan, Flavour.TRT).note == "not on this machine's PATH"
+    assert reference._trtexec(plan, TRT).note == "not on this machine's PATH"
     tool = tmp_path / "trtexec"
     tool.write_text(
         "#!/bin/sh\n"
@@ -192,9 +193,9 @@ def test_trtexec_is_asked_where_it_is(tmp_path: Path, monkeypatch: pytest.Monkey
         'echo "$@"\n'
     )
     tool.chmod(0o755)
-    row = reference._trtexec(plan, Flavour.TRT)
+    row = reference._trtexec(plan, TRT)
     assert row.median_us == 1500.0
     assert row.ratio is None, "it was not interleaved with ours"
     assert "--useCudaGraph" in row.note
     tool.write_text("#!/bin/sh\nexit 3\n")
-    assert "failed with code 3" in reference._trtexec(plan, Flavour.TRT).note
+    assert "failed with code 3" in reference._trtexec(plan, TRT).note

@@ -16,9 +16,9 @@ from PIL import Image
 
 import edgevision
 from edgevision.bundle.directory import Bundle, BundleWriter
+from edgevision.bundle.flavours import ORT
 from edgevision.bundle.manifest import Artifact, Manifest, Stage
 from edgevision.bundle.parity import Tolerance
-from edgevision.bundle.targets import Flavour
 from edgevision.bundle.tensors import DYNAMIC, DType, ShapeProfile, TensorSpec
 from edgevision.errors import BundleFormatError, FileReadError, FrameError, WrongTaskError
 from edgevision.runtime.files.generate import latent_walk, make_pictures, save_animation
@@ -112,9 +112,7 @@ def generator_bundle(path: Path) -> Bundle:
             (IMAGES,),
             {"images": Tolerance()},
             profiles=profiles,
-            artifacts=(
-                Artifact("host-cpu", Flavour.ORT, "stages/main/host-cpu.onnx", version="1"),
-            ),
+            artifacts=(Artifact("host-cpu", ORT, "stages/main/host-cpu.onnx", version="1"),),
         )
         settings: dict[str, Any] = {"inputs": INPUTS}
         return writer.publish(Manifest("tiny", "generated", "fp32", settings, (stage,), ()))

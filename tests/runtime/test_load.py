@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from edgevision.bundle.directory import Bundle, BundleWriter
+from edgevision.bundle.flavours import ORT, TRT, TRT_RTX
 from edgevision.bundle.manifest import Artifact
-from edgevision.bundle.targets import Flavour
 from edgevision.bundle.tensors import TensorSpec
 from edgevision.errors import (
     BundleFormatError,
@@ -25,10 +25,10 @@ from edgevision.runtime.load import load
 from edgevision.runtime.verify import verify
 from tests.runtime.conftest import HEIGHT, WIDTH, semantic_bundle
 
-ON_CPU = Artifact("host-cpu", Flavour.ORT, "stages/main/host-cpu.onnx", version="1")
-ON_RTX = Artifact("rtx", Flavour.TRT_RTX, "stages/main/model.onnx", version="1.7", sm=("8.9",))
+ON_CPU = Artifact("host-cpu", ORT, "stages/main/host-cpu.onnx", version="1")
+ON_RTX = Artifact("rtx", TRT_RTX, "stages/main/model.onnx", version="1.7", sm=("8.9",))
 ON_ORIN = Artifact(
-    "jetson-orin-jp6", Flavour.TRT, None, reason="needs an Orin", command="edgevision build x.ev"
+    "jetson-orin-jp6", TRT, None, reason="needs an Orin", command="edgevision build x.ev"
 )
 
 

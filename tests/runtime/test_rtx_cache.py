@@ -11,6 +11,7 @@ import pytest
 
 from edgevision.bundle import user_cache as kept_file
 from edgevision.bundle.user_cache import read_cache, write_cache
+from edgevision.engines.cache import EngineCache
 from edgevision.errors import EngineLoadError
 from edgevision.runtime.backends.trt_rtx import TensorRTRTXProgram, cache_file
 from edgevision.runtime.session import Session
@@ -24,6 +25,7 @@ KERNELS = b"compiled kernels"
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv("EDGEVISION_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     return tmp_path / "edgevision" / "rtx-kernels"
 
@@ -50,6 +52,16 @@ def test_kernels_are_compiled_once(cache: Path) -> None:
     (kept,) = cache.iterdir()
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
     assert stat.S_IMODE(cache.stat().st_mode) == 0o700
+
+
+def test_kernels_lie_where_everything_else_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEVISION_CACHE", str(tmp_path / "chosen"))
+    run_once()
+    assert list((tmp_path / "chosen" / "rtx-kernels").iterdir())
+    assert not (tmp_path / "edgevision").exists()
+    assert EngineCache().root == tmp_path / "chosen"
 
 
 def test_another_plan_version_or_gpu_has_kernels_of_its_own() -> None:
@@ -175,5 +187,5 @@ def test_who_has_no_home_has_no_cache_and_is_told(
     trt = FakeTensorRT(SimulatedDevice())
     program = TensorRTRTXProgram(trt, PLAN, trt.device, graph=True)  # type: ignore[arg-type]
     program.close()
-    assert "Set XDG_CACHE_HOME" in caplog.text
+    assert "Set EDGEVISION_CACHE" in caplog.text
     assert not trt.runtime_caches

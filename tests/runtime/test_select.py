@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from edgevision.bundle.flavours import OPENVINO, ORT, TRT, TRT_RTX, flavours
 from edgevision.bundle.manifest import Artifact, Stage
 from edgevision.bundle.parity import Tolerance
-from edgevision.bundle.targets import Flavour
 from edgevision.bundle.tensors import DType, TensorSpec
 from edgevision.errors import (
     EdgeVisionError,
@@ -16,18 +16,20 @@ from edgevision.errors import (
 )
 from edgevision.runtime.select import Machine, select, this_machine
 
-CPU = Artifact("host-cpu", Flavour.ORT, "stages/main/host-cpu.onnx", "1.20")
-RTX = Artifact("rtx", Flavour.TRT_RTX, "stages/main/rtx.plan", "1.5.0", ("8.0", "8.9"))
-ORIN = Artifact("jetson-orin-jp6", Flavour.TRT, "stages/main/orin.plan", "10.3.0", ("8.7",))
+CPU = Artifact("host-cpu", ORT, "stages/main/host-cpu.onnx", "1.20")
+VINO = Artifact("openvino-cpu", OPENVINO, "stages/main/openvino-cpu.onnx", "2026.4.1")
+RTX = Artifact("rtx", TRT_RTX, "stages/main/rtx.plan", "1.5.0", ("8.0", "8.9"))
+ORIN = Artifact("jetson-orin-jp6", TRT, "stages/main/orin.plan", "10.3.0", ("8.7",))
 PENDING = Artifact(
     "jetson-orin-jp6",
-    Flavour.TRT,
+    TRT,
     path=None,
     sm=("8.7",),
     reason="needs the device",
     command="edgevision build x.ev --target local",
 )
 
+BOTH = {"onnxruntime": "1.23.0", "openvino": "2027.0.0"}
 LAPTOP = Machine(None, {"onnxruntime": "1.23.0"}, has_binding=False)
 DESKTOP = Machine("8.9", {"onnxruntime": "1.23.0", "tensorrt_rtx": "1.5.0.114"}, has_binding=True)
 BOARD = Machine("8.7", {"onnxruntime": "1.23.0", "tensorrt": "10.3.0.30"}, has_binding=True)
@@ -52,6 +54,10 @@ CHOICES = [
     (DESKTOP, "auto", [CPU], CPU, False, "ONNX Runtime on this CPU"),
     (BOARD, "auto", [CPU, RTX, ORIN], ORIN, True, "fits this GPU (SM 8.7) and TensorRT 10.3.0"),
     (BOARD, "auto", [CPU, PENDING], CPU, False, "ONNX Runtime on this CPU"),
+    (on(LAPTOP, versions=BOTH), "auto", [VINO, CPU], CPU, False, "ONNX Runtime on this CPU"),
+    (on(LAPTOP, versions=BOTH), "auto", [VINO, RTX], VINO, False, "OpenVINO on this CPU"),
+    (on(LAPTOP, versions={"openvino": "2025.0.0"}), "cpu", [CPU, VINO], VINO, False, "OpenVINO"),
+    (on(DESKTOP, versions=BOTH), "cuda", [VINO, CPU], CPU, True, "CUDA provider"),
     (
         on(BOARD, versions={"tensorrt_lean": "10.3.0"}),
         "auto",
@@ -123,6 +129,14 @@ REFUSALS = [
         MissingDependencyError,
         r"ONNX Runtime is not installed.*pip install 'edgevision\[ort\]'",
     ),
+    (
+        LAPTOP,
+        "cpu",
+        [VINO],
+        MissingDependencyError,
+        r"OpenVINO is not installed.*pip install 'edgevision\[openvino\]'",
+    ),
+    (on(DESKTOP, versions=BOTH), "cuda", [VINO], TargetMismatchError, "openvino-cpu: runs on the "),
     (LAPTOP, "auto", [RTX], TargetMismatchError, "needs an NVIDIA GPU and its driver"),
     (LAPTOP, "cuda", [CPU], TargetMismatchError, "a GPU and its driver were not found.*local"),
     (BOARD, "cpu", [ORIN], TargetMismatchError, "runs on an NVIDIA GPU.*--target host-cpu"),
@@ -143,6 +157,14 @@ def test_what_does_not_fit_is_refused_with_the_way_out(
         select(stage(*artifacts), device=device, machine=lambda: machine)
 
 
+def test_a_target_may_be_chosen() -> None:
+    machine = on(LAPTOP, versions=BOTH)
+    found = select(stage(CPU, VINO), device="auto", machine=lambda: machine, target="openvino-cpu")
+    assert found.artifact is VINO
+    with pytest.raises(ValueError, match="got 'rtx', the bundle has host-cpu, openvino-cpu"):
+        select(stage(CPU, VINO), device="auto", machine=lambda: machine, target="rtx")
+
+
 def test_an_unknown_device_is_refused() -> None:
     with pytest.raises(ValueError, match="got 'tpu', expected auto, cpu or cuda"):
         select(stage(CPU), device="tpu", machine=lambda: LAPTOP)
@@ -150,5 +172,5 @@ def test_an_unknown_device_is_refused() -> None:
 
 def test_this_machine_is_asked_without_importing_what_it_finds() -> None:
     found = this_machine()
-    assert set(found.versions) <= {"onnxruntime", "tensorrt", "tensorrt_lean", "tensorrt_rtx"}
+    assert set(found.versions) <= {name for known in flavours() for name in known.modules}
     assert all(version[0].isdigit() for version in found.versions.values())

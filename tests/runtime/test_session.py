@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgevision.bundle.targets import Flavour
+from edgevision.bundle.flavours import ORT, TRT, Flavour, flavours
 from edgevision.bundle.tensors import ShapeProfile
 from edgevision.errors import ClosedError, EngineLoadError, FrameError
 from edgevision.runtime.backends.ort import OrtProgram
@@ -23,19 +24,28 @@ from tests.runtime.conftest import CLASSES, FRAME, doubled, strongest_channel
 PROFILE = {"x": ShapeProfile((1, 3), (2, 3), (4, 3))}
 
 
+@pytest.fixture(params=[known for known in flavours() if not known.on_gpu], ids=str)
+def flavour(request: pytest.FixtureRequest) -> Flavour:
+    """Return each runtime of the host in turn."""
+    known: Flavour = request.param
+    if importlib.util.find_spec(known.modules[0]) is None:
+        pytest.skip(f"{known.title} is not installed")
+    return known
+
+
 def frame(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, FRAME.shape, np.uint8)
 
 
-def test_runs_and_describes_its_tensors() -> None:
-    with Session.open(strongest_channel(), flavour=Flavour.ORT) as session:
+def test_runs_and_describes_its_tensors(flavour: Flavour) -> None:
+    with Session.open(strongest_channel(), flavour=flavour) as session:
         assert (session.inputs, session.outputs) == ((FRAME,), (CLASSES,))
         answer = session.run({"frame": frame(0)})["classes"]
     np.testing.assert_array_equal(answer, frame(0).argmax(-1))
 
 
-def test_answers_belong_to_the_caller() -> None:
-    with Session.open(strongest_channel(), flavour=Flavour.ORT) as session:
+def test_answers_belong_to_the_caller(flavour: Flavour) -> None:
+    with Session.open(strongest_channel(), flavour=flavour) as session:
         first = session.run({"frame": frame(0)})["classes"]
         kept = first.copy()
         session.run({"frame": frame(1)})
@@ -43,7 +53,7 @@ def test_answers_belong_to_the_caller() -> None:
 
 
 def test_a_closed_session_keeps_no_weights() -> None:
-    session = Session.open(strongest_channel(), flavour=Flavour.ORT)
+    session = Session.open(strongest_channel(), flavour=ORT)
     program = session.program
     assert isinstance(program, OrtProgram)
     graph = weakref.ref(program.session)
@@ -65,8 +75,8 @@ def test_the_telemetry_of_onnx_runtime_writes_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_input_arrays_are_not_kept() -> None:
-    with Session.open(strongest_channel(), flavour=Flavour.ORT) as session:
+def test_input_arrays_are_not_kept(flavour: Flavour) -> None:
+    with Session.open(strongest_channel(), flavour=flavour) as session:
         fed = frame(0)
         session.run({"frame": fed})
         fed[:] = 0
@@ -76,23 +86,23 @@ def test_input_arrays_are_not_kept() -> None:
         assert not fed.any(), "the session wrote into the caller's frame"
 
 
-def test_dynamic_batch_follows_each_feed() -> None:
-    with Session.open(doubled(), flavour=Flavour.ORT, profiles=PROFILE) as session:
+def test_dynamic_batch_follows_each_feed(flavour: Flavour) -> None:
+    with Session.open(doubled(), flavour=flavour, profiles=PROFILE) as session:
         for batch in (2, 4, 1, 4, 2):
             x = np.arange(batch * 3, dtype=np.float32).reshape(batch, 3)
             np.testing.assert_array_equal(session.run({"x": x})["y"], x * 2)
 
 
-def test_dynamic_answers_belong_to_the_caller_too() -> None:
-    with Session.open(doubled(), flavour=Flavour.ORT, profiles=PROFILE) as session:
+def test_dynamic_answers_belong_to_the_caller_too(flavour: Flavour) -> None:
+    with Session.open(doubled(), flavour=flavour, profiles=PROFILE) as session:
         first = session.run({"x": np.ones((2, 3), np.float32)})["y"]
         session.run({"x": np.zeros((2, 3), np.float32)})
     np.testing.assert_array_equal(first, np.full((2, 3), 2, np.float32))
 
 
-def test_shape_outside_the_profile_is_refused() -> None:
+def test_shape_outside_the_profile_is_refused(flavour: Flavour) -> None:
     with (
-        Session.open(doubled(), flavour=Flavour.ORT, profiles=PROFILE) as session,
+        Session.open(doubled(), flavour=flavour, profiles=PROFILE) as session,
         pytest.raises(FrameError, match=r"\[5, 3\] lies outside the profile \[1, 3\] to \[4, 3\]"),
     ):
         session.run({"x": np.zeros((5, 3), np.float32)})
@@ -110,42 +120,44 @@ def test_shape_outside_the_profile_is_refused() -> None:
         ({"frame": frame(0), "more": frame(0)}, "this model takes"),
     ],
 )
-def test_wrong_feeds_say_what_would_be_right(feeds: dict[str, np.ndarray], message: str) -> None:
+def test_wrong_feeds_say_what_would_be_right(
+    flavour: Flavour, feeds: dict[str, np.ndarray], message: str
+) -> None:
     with (
-        Session.open(strongest_channel(), flavour=Flavour.ORT) as session,
+        Session.open(strongest_channel(), flavour=flavour) as session,
         pytest.raises(FrameError, match=message),
     ):
         session.run(feeds)
 
 
-def test_garbage_is_refused() -> None:
+def test_garbage_is_refused(flavour: Flavour) -> None:
     with pytest.raises(EngineLoadError, match="cannot load the graph"):
-        Session.open(b"not an onnx file", flavour=Flavour.ORT)
+        Session.open(b"not an onnx file", flavour=flavour)
 
 
 def test_a_plan_is_not_run_by_the_wrong_runtime() -> None:
     with pytest.raises(EngineLoadError, match="'trt' engines run on a GPU"):
-        Session.open(b"", flavour=Flavour.TRT)
+        Session.open(b"", flavour=TRT)
 
 
-def test_closed_session_says_where_it_was_opened() -> None:
-    session = Session.open(strongest_channel(), flavour=Flavour.ORT)
+def test_closed_session_says_where_it_was_opened(flavour: Flavour) -> None:
+    session = Session.open(strongest_channel(), flavour=flavour)
     session.close()
     session.close()
     with pytest.raises(ClosedError, match=r"opened at .*test_session\.py:\d+"):
         session.run({"frame": frame(0)})
 
 
-def test_forgotten_session_warns_with_the_line_that_opened_it() -> None:
-    session = Session.open(strongest_channel(), flavour=Flavour.ORT)
+def test_forgotten_session_warns_with_the_line_that_opened_it(flavour: Flavour) -> None:
+    session = Session.open(strongest_channel(), flavour=flavour)
     with pytest.warns(ResourceWarning, match=r"test_session\.py:\d+, was never closed"):
         del session
         gc.collect()
 
 
-def test_threads_share_one_session() -> None:
+def test_threads_share_one_session(flavour: Flavour) -> None:
     wrong: list[int] = []
-    with Session.open(strongest_channel(), flavour=Flavour.ORT) as session:
+    with Session.open(strongest_channel(), flavour=flavour) as session:
 
         def hammer(seed: int) -> None:
             for i in range(50):
@@ -161,8 +173,8 @@ def test_threads_share_one_session() -> None:
     assert not wrong
 
 
-def test_closing_while_others_run_ends_in_answers_or_closed_errors() -> None:
-    session = Session.open(strongest_channel(), flavour=Flavour.ORT)
+def test_closing_while_others_run_ends_in_answers_or_closed_errors(flavour: Flavour) -> None:
+    session = Session.open(strongest_channel(), flavour=flavour)
     outcomes: list[str] = []
     started = threading.Barrier(5)
 

@@ -13,9 +13,9 @@ import numpy.typing as npt
 import pytest
 
 from edgevision.bundle.directory import GOLDEN, MANIFEST, Bundle, BundleWriter
+from edgevision.bundle.flavours import ORT, TRT_RTX
 from edgevision.bundle.manifest import Artifact, Manifest, Stage
 from edgevision.bundle.parity import Tolerance
-from edgevision.bundle.targets import Flavour
 from edgevision.bundle.tensors import DYNAMIC, DType, ShapeProfile, TensorSpec
 
 Arrays = dict[str, npt.NDArray[np.generic]]
@@ -33,8 +33,8 @@ STAGES = (
         outputs=(FEATURES,),
         tolerances={"features": Tolerance(max_abs=0.5, max_mismatch_share=0.125)},
         artifacts=(
-            Artifact("host-cpu", Flavour.ORT, "stages/encoder/host-cpu.onnx", version="1.32.0"),
-            Artifact("rtx", Flavour.TRT_RTX, None, reason="no GPU", command="edgevision build"),
+            Artifact("host-cpu", ORT, "stages/encoder/host-cpu.onnx", version="1.32.0"),
+            Artifact("rtx", TRT_RTX, None, reason="no GPU", command="edgevision build"),
         ),
     ),
     Stage(

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgevision.bundle.flavours import flavours
 from edgevision.bundle.manifest import SCHEMA, Artifact, FileEntry, Manifest, Stage
 from edgevision.bundle.parity import Tolerance
-from edgevision.bundle.targets import Flavour
 from edgevision.bundle.tensors import DYNAMIC, DType, ShapeProfile, TensorSpec
 from edgevision.errors import BundleFormatError
 from tests.unit.conftest import STAGES
@@ -67,7 +67,7 @@ def stages(draw: st.DrawFn, name: str, paths: list[str]) -> Stage:
     built = st.builds(
         Artifact,
         target=NAMES,
-        flavour=st.sampled_from(Flavour),
+        flavour=st.sampled_from(flavours()),
         path=st.sampled_from(paths),
         version=TEXT,
         sm=st.lists(TEXT, max_size=2).map(tuple),
@@ -75,7 +75,7 @@ def stages(draw: st.DrawFn, name: str, paths: list[str]) -> Stage:
     pending = st.builds(
         Artifact,
         target=NAMES,
-        flavour=st.sampled_from(Flavour),
+        flavour=st.sampled_from(flavours()),
         path=st.none(),
         reason=TEXT,
         command=TEXT.filter(len),
@@ -184,6 +184,13 @@ def test_a_manifest_of_a_newer_edgevision_says_what_to_do() -> None:
     text = json.dumps(_good() | {"schema": SCHEMA + 1, "stages": "in another form"})
     with pytest.raises(BundleFormatError, match="Install the edgevision that made the bundle"):
         Manifest.from_json(text)
+
+
+def test_an_artifact_of_an_unknown_flavour_says_what_to_do() -> None:
+    fields = _good()
+    fields["stages"][0]["artifacts"][0]["flavour"] = "qnn"
+    with pytest.raises(BundleFormatError, match=r"flavour: got 'qnn'.*install a newer edgevision"):
+        Manifest.from_json(json.dumps(fields))
 
 
 def test_a_stage_may_share_a_graph_and_names_its_own_errors() -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from edgevision.bundle.capabilities import dla_reason, dtype_reason, runs_plan_of
+from edgevision.bundle.flavours import TRT
 from edgevision.bundle.manifest import Artifact
 from edgevision.bundle.targets import (
-    Flavour,
     TargetProfile,
     get_target,
     known_targets,
@@ -32,7 +32,7 @@ def test_a_target_says_what_it_needs(target: TargetProfile) -> None:
     assert target.title
     assert target.notes
     assert all(re.fullmatch(r"\d+\.\d", sm) for sm in target.sm)
-    if target.flavour is Flavour.ORT:
+    if not target.flavour.on_gpu:
         assert target.versions is None
     else:
         assert target.versions is not None
@@ -46,14 +46,14 @@ def test_a_target_says_what_it_needs(target: TargetProfile) -> None:
 
 def test_only_engines_bound_to_a_machine_need_it_to_be_built() -> None:
     bound = {target.name for target in TARGETS if not target.built_here}
-    full = {target.name for target in TARGETS if target.flavour is Flavour.TRT}
+    full = {target.name for target in TARGETS if target.flavour is TRT}
     assert bound == full | {"local-cpu"}
 
 
 def test_everything_but_this_machine_says_where_it_was_read() -> None:
     for target in TARGETS:
         assert target.source
-        if target.flavour is Flavour.TRT and target.name != "local":
+        if target.flavour is TRT and target.name != "local":
             assert target.sm
             assert target.memory_bytes or target.name == "drive-thor"
 
@@ -129,7 +129,7 @@ def test_a_file_describes_a_target(tmp_path: Path) -> None:
     file = tmp_path / "board.toml"
     file.write_text(BOARD)
     target = get_target(str(file))
-    assert (target.name, target.flavour, target.sm) == ("our-board", Flavour.TRT, ("8.7",))
+    assert (target.name, target.flavour, target.sm) == ("our-board", TRT, ("8.7",))
     assert target.versions == ("10.3", "10.7")
     assert not target.built_here
     assert target.no_dla == ""
@@ -180,5 +180,5 @@ def test_a_misspelt_name_is_put_right(name: str, near: str) -> None:
 
 
 def test_a_strange_name_gets_the_list() -> None:
-    with pytest.raises(ValueError, match=r"unknown target '\?'\. Known: host-cpu, local-cpu, rtx"):
+    with pytest.raises(ValueError, match=r"unknown target '\?'\. Known: host-cpu, local-cpu, "):
         get_target("?")

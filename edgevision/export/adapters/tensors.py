@@ -14,8 +14,8 @@ import torch
 from onnx import TensorProto
 from torch import Tensor, nn
 
+from edgevision.bundle.flavours import ORT
 from edgevision.bundle.manifest import Settings
-from edgevision.bundle.targets import Flavour
 from edgevision.bundle.tensors import DYNAMIC, DType, ShapeProfile, TensorSpec
 from edgevision.errors import EdgeVisionError, ExportError, FileReadError
 from edgevision.export.adapters.adapter import Array, Feeds
@@ -91,9 +91,7 @@ class Tensors:
     def reference(self, feeds: Feeds) -> dict[str, Array]:
         """Return the answers of the module in eager PyTorch, or of the untouched ONNX file."""
         if self._module is None:
-            with Session.open(
-                self._original, flavour=Flavour.ORT, profiles=self.profiles
-            ) as session:
+            with Session.open(self._original, flavour=ORT, profiles=self.profiles) as session:
                 return session.run(dict(feeds))
         arguments = [torch.from_numpy(np.array(feeds[spec.name])) for spec in self.inputs]
         with evaluating(self._module):

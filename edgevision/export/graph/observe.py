@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edgevision.bundle.targets import Flavour
+from edgevision.bundle.flavours import ORT
 from edgevision.bundle.tensors import ShapeProfile
 from edgevision.errors import ExportError
 from edgevision.export.adapters.adapter import Array, Feeds
@@ -102,7 +102,7 @@ def largest_magnitudes(
         )
         probe.graph.output.append(helper.make_tensor_value_info(top, TensorProto.FLOAT, []))
     largest = np.zeros(len(tensors))
-    with Session.open(serialized(probe), flavour=Flavour.ORT, profiles=profiles) as session:
+    with Session.open(serialized(probe), flavour=ORT, profiles=profiles) as session:
         for feed in feeds:
             found = np.array([float(value) for value in session.run(feed).values()])
             largest = np.maximum(largest, np.where(np.isfinite(found), found, np.inf))
@@ -124,7 +124,7 @@ def observe(
         seen.CopyFrom(shapes[name])
         seen.name = f"edgevision_see{i}"
         probe.graph.output.append(seen)
-    with Session.open(serialized(probe), flavour=Flavour.ORT, profiles=profiles) as session:
+    with Session.open(serialized(probe), flavour=ORT, profiles=profiles) as session:
         for feed in feeds:
             yield dict(zip(tensors, session.run(feed).values(), strict=True))
 

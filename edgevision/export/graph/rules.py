@@ -14,7 +14,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edgevision.bundle.capabilities import dtype_reason
-from edgevision.bundle.targets import Flavour, TargetProfile
+from edgevision.bundle.targets import TargetProfile
 from edgevision.export.graph.observe import constants
 from edgevision.export.graph.qdq_rules import Finding, lint_qdq
 
@@ -82,7 +82,7 @@ def check_graph(model: onnx.ModelProto, target: TargetProfile) -> list[Finding]:
     findings += lint_qdq(inferred)
     findings += _check_tensors(inferred)
     findings += _check_types(inferred, target)
-    if target.flavour is Flavour.TRT and not target.no_dla:
+    if not target.no_dla:
         findings += _dla(inferred.graph)
     return _once(findings)
 
@@ -233,7 +233,7 @@ def _check_tensors(model: onnx.ModelProto) -> list[Finding]:
 
 def _check_types(model: onnx.ModelProto, target: TargetProfile) -> list[Finding]:
     """Find types that a GPU of the target, or its TensorRT, does not compute in."""
-    if target.flavour is not Flavour.TRT or target.versions is None:
+    if target.versions is None or not target.flavour.has_rules:
         return []
     types = {i.data_type for i in model.graph.initializer}
     types |= {value.type.tensor_type.elem_type for value in model.graph.value_info}

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from edgevision.bundle.targets import Flavour
+from edgevision.bundle.flavours import ORT
 from edgevision.errors import ExportError
 from edgevision.export.adapters.adapter import Array, Feeds
 from edgevision.export.graph.capture import serialized
@@ -139,7 +139,7 @@ def body_feeds(
     }
     computed = [name for name in read if name not in stored]
     share = max(1, MOST_FEEDS // max(1, len(samples)))
-    with Session.open(serialized(body), flavour=Flavour.ORT, profiles={}) as session:
+    with Session.open(serialized(body), flavour=ORT, profiles={}) as session:
         for outside in observe(model, computed, samples, profiles):
             values: dict[str, Array] = {**stored, **outside}
             steps = list(_steps(session, loop, inner, values, needed))

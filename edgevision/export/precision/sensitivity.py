@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from edgevision.bundle.targets import Flavour
+from edgevision.bundle.flavours import ORT
 from edgevision.export.adapters.adapter import Feeds
 from edgevision.export.graph.capture import serialized
 from edgevision.export.graph.observe import Profiles
@@ -60,7 +60,7 @@ def signal_to_noise_db(
         if node.name in chosen:
             order.append(node.name)
             _add_layer(graph, node, len(order))
-    with Session.open(serialized(probe), flavour=Flavour.ORT, profiles=profiles) as session:
+    with Session.open(serialized(probe), flavour=ORT, profiles=profiles) as session:
         runs = [session.run(sample) for sample in samples]
     powers = np.array([[float(power) for power in run.values()] for run in runs])
     # A layer without noise is perfect; one without a signal too, if it adds none.

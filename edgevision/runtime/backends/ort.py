@@ -16,6 +16,7 @@ from edgevision.runtime.backends.program import Shape
 from edgevision.runtime.device.device import Device, Stream
 from edgevision.runtime.device.host import HostDevice
 from edgevision.runtime.device.memory import Array, Buffer
+from edgevision.runtime.options import RunOptions
 
 # Quantises float biases with scale input x weight, which underflows where scales are float16: it
 # turned a correct INT8 + FP16 graph into noise (ONNX Runtime 1.32). Never worth the risk.
@@ -114,6 +115,11 @@ class OrtProgram:
             with self.device.active():
                 self._stream.close()
             self._stream = None
+
+
+def open_program(graph: bytes, device: Device | None, options: RunOptions) -> OrtProgram:
+    """Load `graph` for `device`, None for the host; see `OrtProgram`."""
+    return OrtProgram(graph, device=device, cpu_threads=options.cpu_threads)
 
 
 class OrtExecution:

@@ -1,16 +1,21 @@
 """The backend seam: a loaded engine, and its executions over buffers that the runtime owns.
 
-Implementations: `backends.ort`, `backends.trt`, `backends.trt_rtx`, `testing.ScriptedProgram`.
+Each flavour's module beside this one has one function, `open_program(data, device, options)`;
+`testing.ScriptedProgram` needs none.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from typing import Protocol
 
+from edgevision.bundle.flavours import Flavour
 from edgevision.bundle.tensors import TensorSpec
+from edgevision.errors import EngineLoadError
 from edgevision.runtime.device.device import Device, Stream
 from edgevision.runtime.device.memory import Array, Buffer
+from edgevision.runtime.options import RunOptions
 
 Shape = tuple[int, ...]
 
@@ -71,3 +76,21 @@ class Program(Protocol):
 
     def close(self) -> None:
         """Free the engine; its executions must be closed before."""
+
+
+def program_of(
+    data: bytes, flavour: Flavour, device: Device | None, options: RunOptions
+) -> Program:
+    """Load an engine of trusted bytes on `device`, None for the host.
+
+    Raises:
+        EngineLoadError: it does not load, or needs a GPU and is given none.
+        MissingDependencyError: its runtime is not installed.
+    """
+    if device is None and flavour.on_gpu:
+        raise EngineLoadError(
+            f"'{flavour.name}' engines run on a GPU: open the bundle with edgevision.load"
+        )
+    # Late, so that a machine imports no runtime but the one that it uses.
+    opened: Program = importlib.import_module(flavour.backend).open_program(data, device, options)
+    return opened

@@ -6,9 +6,10 @@ from edgevision._optional import require
 from edgevision.errors import MissingDependencyError
 from edgevision.runtime.backends.tensorrt_program import TensorRTProgram
 from edgevision.runtime.device.device import Device
+from edgevision.runtime.options import RunOptions
 
 
-def trt_program(plan: bytes, device: Device) -> TensorRTProgram:
+def open_program(plan: bytes, device: Device, options: RunOptions) -> TensorRTProgram:
     """Load a TensorRT plan.
 
     Raises:

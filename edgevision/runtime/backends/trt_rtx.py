@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from edgevision._optional import require
-from edgevision.bundle.user_cache import read_cache, write_cache
+from edgevision.bundle.user_cache import cache_root, read_cache, write_cache
 from edgevision.errors import EngineLoadError, RunError
 from edgevision.runtime.backends.tensorrt_program import TensorRTProgram
 from edgevision.runtime.device.device import Device
+from edgevision.runtime.options import RunOptions
 
 if TYPE_CHECKING:
     import tensorrt_rtx
@@ -21,14 +21,15 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-def trt_rtx_program(plan: bytes, device: Device, *, graph: bool) -> TensorRTRTXProgram:
-    """Load a TensorRT-RTX plan; `graph` lets it capture its own CUDA graphs.
+def open_program(plan: bytes, device: Device, options: RunOptions) -> TensorRTRTXProgram:
+    """Load a TensorRT-RTX plan; `options.graph` lets it capture its own CUDA graphs.
 
     Raises:
         EngineLoadError: it refuses the plan or this GPU; gives its own words.
         MissingDependencyError: TensorRT-RTX is not installed.
     """
-    return TensorRTRTXProgram(require("tensorrt_rtx", extra="rtx"), plan, device, graph=graph)
+    trt = require("tensorrt_rtx", extra="rtx")
+    return TensorRTRTXProgram(trt, plan, device, graph=options.graph)
 
 
 class TensorRTRTXProgram(TensorRTProgram):
@@ -105,14 +106,14 @@ class TensorRTRTXProgram(TensorRTProgram):
 
 
 def cache_file(plan: bytes, version: str, gpu: str) -> Path | None:
-    """Return where the compiled kernels of a plan are kept, under XDG_CACHE_HOME or ~/.cache.
+    """Return where the compiled kernels of a plan are kept; see `cache_root`.
 
     None, and a line in the log, where this user has no home.
     """
     try:
-        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError as error:
-        _log.warning("kernels are compiled at each load: %s Set XDG_CACHE_HOME.", error)
+        root = cache_root()
+    except FileNotFoundError as error:
+        _log.warning("kernels are compiled at each load: %s", error)
         return None
     key = hashlib.sha256(b"\0".join([plan, version.encode(), gpu.encode()])).hexdigest()
-    return root / "edgevision" / "rtx-kernels" / f"{key}.bin"
+    return root / "rtx-kernels" / f"{key}.bin"
