@@ -3,6 +3,7 @@
     EdgeVisionError
     ├── ExportError               a model could not be turned into the graph asked for
     ├── BuildError                an engine could not be built (`log`: what the builder said)
+    │   └── InsufficientMemoryError  too little memory to build it now
     ├── ParityError               a graph or engine disagrees with its reference (`report`)
     ├── BundleError
     │   ├── BundleFormatError     not a bundle, or one this version cannot read
@@ -14,6 +15,7 @@
     ├── RunError
     │   ├── EngineLoadError       an artifact that should load did not
     │   ├── FrameError            an input of the wrong dtype, shape or content
+    │   ├── WrongTaskError        a call that models of this task do not have
     │   ├── CudaError             a CUDA call failed (`code`: the driver's number for why)
     │   ├── HazardError           the simulated device saw a race; never raised by a real one
     │   ├── StalledError          the device has not answered for too long
@@ -22,6 +24,7 @@
     │   └── ClosedError           used after `close()`
     │       └── StaleViewError    a view of outputs whose memory was used again
     ├── FileReadError             a user's file is missing, empty, corrupt or of the wrong kind
+    ├── FileWriteError            a file cannot be written, or exists and is not replaced
     └── MissingDependencyError    an optional package is missing (also an ImportError)
 
 Plain misuse of a function (an unknown name, a value out of range) stays ValueError or TypeError.
@@ -50,6 +53,10 @@ class BuildError(EdgeVisionError):
     def __init__(self, message: str, *, log: str = "") -> None:
         super().__init__(message)
         self.log = log
+
+
+class InsufficientMemoryError(BuildError):
+    """An engine could not be built with the memory that is free now."""
 
 
 class ParityError(EdgeVisionError):
@@ -108,6 +115,10 @@ class FrameError(RunError):
     """An input has the wrong dtype, shape or content."""
 
 
+class WrongTaskError(RunError):
+    """Models of this task do not have what was called, as `generate` of a segmenter."""
+
+
 class CudaError(RunError):
     """A CUDA call failed; `code` is the driver's CUresult, 0 where it gave none."""
 
@@ -142,6 +153,10 @@ class StaleViewError(ClosedError):
 
 class FileReadError(EdgeVisionError):
     """A file given by the user is missing, empty, corrupt or of the wrong kind."""
+
+
+class FileWriteError(EdgeVisionError):
+    """A file that the user names cannot be written, or exists already and is not replaced."""
 
 
 class MissingDependencyError(EdgeVisionError, ImportError):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edgevision.bundle.manifest import MAX_FILE_BYTES
 from edgevision.engines.cache import ARTIFACT, ENTRY, MAX_ENTRY_BYTES, EngineCache
-from edgevision.errors import FileReadError
+from edgevision.errors import FileReadError, FileWriteError
 
 _MAX_ENTRIES = 10_000
 _DAMAGED = (OSError, ValueError, KeyError, TypeError)
@@ -22,7 +22,7 @@ def export_cache(cache: EngineCache, file: PathLike) -> int:
     """Write every sound entry into a tar file; returns how many.
 
     Raises:
-        FileReadError: the file cannot be written; none is left then, and an older one stays.
+        FileWriteError: the file cannot be written; none is left then, and an older one stays.
     """
     target = Path(file)
     partial = target.with_name(f".{target.name}.partial-{secrets.token_hex(4)}")
@@ -39,7 +39,7 @@ def export_cache(cache: EngineCache, file: PathLike) -> int:
                 count += 1
         os.replace(partial, target)
     except OSError as error:
-        raise FileReadError(f"could not write '{target}': {error.strerror}") from error
+        raise FileWriteError(f"could not write '{target}': {error.strerror}") from error
     finally:
         partial.unlink(missing_ok=True)
     return count

@@ -41,6 +41,7 @@ from edgevision.engines.delivered import unmet
 from edgevision.errors import (
     BundleError,
     FileReadError,
+    InsufficientMemoryError,
     ParityError,
     TargetMismatchError,
 )
@@ -112,7 +113,7 @@ def finish(
     Raises:
         ValueError: the target is built everywhere, or its flavour has no lean runtime.
         TargetMismatchError: this machine cannot build for it.
-        BuildError: an engine could not be built.
+        BuildError: an engine could not be built; InsufficientMemoryError for too little memory.
         ParityError: an engine is not fit for use; its record says why, and it is never loaded.
         BundleError: the folder cannot be written.
     """
@@ -343,7 +344,7 @@ def _workspace_bytes(device: Device | None) -> int | None:
     """Return how much the builder may use for tactics; None where it takes none.
 
     Raises:
-        TargetMismatchError: there is far too little.
+        InsufficientMemoryError: there is far too little.
     """
     if device is None:
         return None
@@ -355,7 +356,7 @@ def _workspace_bytes(device: Device | None) -> int | None:
             free_bytes = max(free_bytes, read_memory().available_bytes)
     limit = int(free_bytes * _SHARE_OF_FREE)
     if limit < _LEAST_WORKSPACE_BYTES:
-        raise TargetMismatchError(
+        raise InsufficientMemoryError(
             f"{free_bytes / 1e6:.0f} of {total_bytes / 1e6:.0f} MB are free, and a builder wants "
             f"{_LEAST_WORKSPACE_BYTES / _SHARE_OF_FREE / 1e6:.0f} MB. Close other programs first"
         )

@@ -16,7 +16,13 @@ import pytest
 from PIL import Image
 
 from edgevision.cli import exit_code
-from edgevision.errors import MissingDependencyError
+from edgevision.errors import (
+    BuildError,
+    FileWriteError,
+    InsufficientMemoryError,
+    MissingDependencyError,
+    WrongTaskError,
+)
 from tests.cli.conftest import Call, Outcome, Shell
 
 
@@ -307,6 +313,19 @@ def test_an_interrupted_import_is_an_interrupt() -> None:
         missing.__cause__ = error
     assert exit_code(missing) == 130
     assert exit_code(MissingDependencyError("torch is not installed")) == 3
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (FileWriteError("k.key exists already"), 2),
+        (WrongTaskError("a segmenter has no generate"), 2),
+        (InsufficientMemoryError("9 MB are free"), 3),
+        (BuildError("no kernel"), 1),
+    ],
+)
+def test_exit_codes_of_errors(error: Exception, code: int) -> None:
+    assert exit_code(error) == code
 
 
 def test_a_full_disk_is_one_message(project: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from edgevision.engines.finish import _workspace_bytes, finish
 from edgevision.errors import (
     BundleError,
     BundleIntegrityError,
+    InsufficientMemoryError,
     ParityError,
     TargetMismatchError,
     UnverifiedError,
@@ -213,7 +214,7 @@ def test_free_memory_that_moves_a_little_leaves_the_key_as_it_is() -> None:
         found.add(limit)
     assert len(found) == 1
     device.free = 400 << 20
-    with pytest.raises(TargetMismatchError, match=r"419 of 17180 MB are free.*wants 537 MB"):
+    with pytest.raises(InsufficientMemoryError, match=r"419 of 17180 MB are free.*wants 537 MB"):
         _workspace_bytes(device)
     assert _workspace_bytes(None) is None
 
