@@ -1,7 +1,8 @@
 """Trained PyTorch vision models to embedded NVIDIA GPUs: verified bundles, and a lean runtime.
 
-`build` makes a bundle, `load` runs one, `load_words` runs a captioner word by word. Every name is
-imported at first use, so that a machine that only runs models never imports what makes them.
+`build` makes a bundle from a model, `finish` builds engines for a bundle on the device, `load` runs
+one, `load_words` runs a captioner word by word. Every name is imported at first use, so that a
+machine that only runs models never imports what makes them.
 """
 
 from __future__ import annotations
@@ -12,18 +13,20 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from edgevision.bundle.directory import Bundle
+    from edgevision.engines.extend import finish
     from edgevision.errors import EdgeVisionError
     from edgevision.export.build import build
     from edgevision.runtime.load import load, load_words
 
     __version__: str
 
-__all__ = ["Bundle", "EdgeVisionError", "__version__", "build", "load", "load_words"]
+__all__ = ["Bundle", "EdgeVisionError", "__version__", "build", "finish", "load", "load_words"]
 
 _HOMES = {
     "Bundle": "edgevision.bundle.directory",
     "EdgeVisionError": "edgevision.errors",
     "build": "edgevision.export.build",
+    "finish": "edgevision.engines.extend",
     "load": "edgevision.runtime.load",
     "load_words": "edgevision.runtime.load",
 }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import math
 import sys
 from collections.abc import Iterator
 
+from edgevision.errors import FileWriteError
 from edgevision.progress import Progress, silent
 
 
@@ -45,6 +47,27 @@ def progress_bar() -> Iterator[Progress]:
         bar.clear()
 
 
-def print_json(value: object) -> None:
-    """Print one JSON document."""
-    print(json.dumps(value, indent=1, default=str, allow_nan=False))
+def put_json(options: argparse.Namespace, document: object) -> bool:
+    """Keep a command's JSON document; return whether it is printed in place of text."""
+    options.document = document
+    return bool(options.json)
+
+
+def deliver_json(options: argparse.Namespace) -> None:
+    """Print the document that a command left (`--json`), write it (`--json-file`), or both.
+
+    Raises:
+        FileWriteError: the file cannot be written.
+    """
+    if options.document is None:
+        return
+    text = json.dumps(options.document, indent=1, default=str, allow_nan=False)
+    if options.json_file is not None:
+        try:
+            options.json_file.write_text(text + "\n", "utf-8")
+        except OSError as error:
+            raise FileWriteError(
+                f"--json-file: could not write '{options.json_file}': {error.strerror}"
+            ) from error
+    if options.json:
+        print(text)

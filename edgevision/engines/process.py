@@ -30,7 +30,7 @@ _POLL_S = 0.5
 
 _KILLED = (
     "the build was killed, most likely for memory. Close other programs, or lower "
-    "workspace_bytes or optimization_level"
+    "workspace_bytes or optimization_level (--set KEY=VALUE)"
 )
 
 

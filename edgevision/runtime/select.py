@@ -146,7 +146,7 @@ def select(
         command = pending[0].command
         raise PendingError(f"{message} Finish it on the target with: {command}", command=command)
     wanted = "local" if device == "cuda" else "host-cpu"
-    raise TargetMismatchError(f"{message} Add one with: edgevision build BUNDLE --target {wanted}")
+    raise TargetMismatchError(f"{message} Add one with: edgevision finish BUNDLE --target {wanted}")
 
 
 def _elsewhere(record: Record | None, device: str) -> str:

@@ -15,6 +15,7 @@ HOMES = {
     "Bundle": "edgevision.bundle.directory",
     "EdgeVisionError": "edgevision.errors",
     "build": "edgevision.export.build",
+    "finish": "edgevision.engines.extend",
     "load": "edgevision.runtime.load",
 }
 
@@ -25,6 +26,7 @@ def test_the_names_are_these() -> None:
         "EdgeVisionError",
         "__version__",
         "build",
+        "finish",
         "load",
         "load_words",
     ]

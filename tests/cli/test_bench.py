@@ -61,7 +61,7 @@ def test_ctrl_c_keeps_what_was_measured(
     kept, page = tmp_path / "kept.json", tmp_path / "page.html"
     code = interrupted(
         [str(bundle), "--scenario", scenario, "--fps", "100", "--duration", "600",
-         "--json", str(kept), "--report", str(page)],
+         "--json-file", str(kept), "--report", str(page)],
         after=after,
     )  # fmt: skip
     assert code == 130
@@ -74,13 +74,15 @@ def test_ctrl_c_keeps_what_was_measured(
 
 def test_ctrl_c_in_a_comparison_gives_no_verdict(bundle: Path, tmp_path: Path) -> None:
     kept = tmp_path / "verdict.json"
-    code = interrupted(["compare", str(bundle), str(bundle), "--json", str(kept)], after="loads")
+    code = interrupted(
+        ["compare", str(bundle), str(bundle), "--json-file", str(kept)], after="loads"
+    )
     assert code == 130
     assert not kept.exists()
 
 
 def test_a_pending_bundle_names_what_finishes_it(tmp_path: Path, capsys: Capture) -> None:
-    command = "edgevision build road.ev --target jetson-orin-jp6"
+    command = "edgevision finish road.ev --target jetson-orin-jp6"
     pending = Artifact("jetson-orin-jp6", Flavour.TRT, None, reason="no GPU", command=command)
     bundle = semantic_bundle(tmp_path / "road.ev", artifacts=(pending,)).root
     assert main(["bench", str(bundle)]) == 4
@@ -183,9 +185,11 @@ def test_a_page_is_refused_where_there_is_none(
 ) -> None:
     page = tmp_path / "page.html"
     root = str(bundle)
-    for arguments in (["compare", root, root], [root, "--harness", "loadgen"]):
-        assert main(["bench", *arguments, "--report", str(page)]) == 2
-        assert "have no page" in capsys.readouterr().err
+    assert main(["bench", root, "--harness", "loadgen", "--report", str(page)]) == 2
+    assert "LoadGen has no page" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main(["bench", "compare", root, root, "--report", str(page)])
+    assert "unrecognized arguments: --report" in capsys.readouterr().err
     assert not page.exists()
 
 
@@ -193,5 +197,7 @@ def test_a_page_is_refused_where_there_is_none(
 def earlier(bundle: Path, tmp_path: Path) -> Path:
     """The JSON of a run."""
     kept = tmp_path / "earlier.json"
-    assert main(["bench", str(bundle), "--duration", "0.2", "--quick", "--json", str(kept)]) == 0
+    assert (
+        main(["bench", str(bundle), "--duration", "0.2", "--quick", "--json-file", str(kept)]) == 0
+    )
     return kept

@@ -36,7 +36,7 @@ def test_build_reports_every_form_and_target(int8_bundle: Outcome, project: Path
     assert states["host-cpu"]["state"] == states["rtx"]["state"] == "built"
     assert states["jetson-orin-jp6"]["state"] == "pending"
     command = states["jetson-orin-jp6"]["command"]
-    assert command == "edgevision build int8.ev --target jetson-orin-jp6"
+    assert command == "edgevision finish int8.ev --target jetson-orin-jp6"
     plan = (project / "int8.ev" / states["rtx"]["path"]).read_bytes()
     assert hashlib.sha256(plan).hexdigest() == states["rtx"]["sha256"]
     assert plan[28:32] == b"vtrt", "not a TensorRT-RTX engine"
@@ -62,7 +62,7 @@ def test_an_engine_that_was_built_before_is_fetched(
 ) -> None:
     copy = tmp_path / "copy.ev"
     shutil.copytree(project / "int8.ev", copy)
-    told = shell("build", copy, "--target", "rtx", "--json", code=4).json
+    told = shell("finish", copy, "--target", "rtx", "--json", code=4).json
     found = {a["target"]: a for a in told["artifacts"]}
     assert found["rtx"]["cached"]
     plan = "stages/main/rtx.plan"
@@ -96,7 +96,7 @@ def test_a_pending_target_can_be_added_to_a_copy(
 ) -> None:
     copy = tmp_path / "copy.ev"
     shutil.copytree(project / "int8.ev", copy)
-    assert "jetson-orin-jp6" in shell("build", copy, "--target", "rtx", code=4).out
+    assert "jetson-orin-jp6" in shell("finish", copy, "--target", "rtx", code=4).out
     shell("verify", copy)
 
 
@@ -152,7 +152,7 @@ BUILD = ("build", "nets:net", "--size", "32x48", "--classes", "classes.txt", "--
         (("build", "nets:net", "--size", "32x48", "--classes", "two.txt", "--out", "b.ev"), 1,
          "2"),
         (("build", "nets:net"), 2, "Give --out NAME.ev"),
-        (("build", "empty", "--target", "rtx"), 2, "manifest.json"),
+        (("finish", "empty", "--target", "rtx"), 2, "manifest.json"),
         (("verify", "nowhere.ev"), 2, "nowhere.ev"),
         (("run", "nowhere.ev", "frames"), 2, "nowhere.ev"),
         (("build", "gan-digits", "--size", "9x9", "--out", "b.ev"), 2, "size: not used with the"),

@@ -25,7 +25,7 @@ PENDING = Artifact(
     path=None,
     sm=("8.7",),
     reason="needs the device",
-    command="edgevision build x.ev --target local",
+    command="edgevision finish x.ev --target local",
 )
 
 LAPTOP = Machine(None, {"onnxruntime": "1.23.0"}, has_binding=False)

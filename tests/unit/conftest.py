@@ -34,7 +34,7 @@ STAGES = (
         tolerances={"features": Tolerance(max_abs=0.5, max_mismatch_share=0.125)},
         artifacts=(
             Artifact("host-cpu", Flavour.ORT, "stages/encoder/host-cpu.onnx", version="1.32.0"),
-            Artifact("rtx", Flavour.TRT_RTX, None, reason="no GPU", command="edgevision build"),
+            Artifact("rtx", Flavour.TRT_RTX, None, reason="no GPU", command="edgevision finish"),
         ),
     ),
     Stage(

@@ -65,7 +65,7 @@ class TensorRTProgram:
             if engine is None:
                 raise EngineLoadError(
                     f"{title} refuses the plan: {self.told()} Plans fit one TensorRT version and "
-                    "one kind of GPU; build it here with: edgevision build BUNDLE --target local"
+                    "one kind of GPU; build it here with: edgevision finish BUNDLE --target local"
                 )
             self._runtime, self.engine = runtime, engine
             self.inputs, self.outputs = _tensors(trt, engine)
