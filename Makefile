@@ -25,7 +25,7 @@ bench: $(STAMP)
 GPU_PYTHON ?= $(BIN)/python
 gpu-check:
 	$(GPU_PYTHON) -m pytest -q -m gpu tests/gpu
-	$(GPU_PYTHON) -m benchmarks.gpu --json benchmarks/results/gpu.json
+	$(GPU_PYTHON) -m benchmarks.gpu --json-file benchmarks/results/gpu.json
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -1,6 +1,6 @@
 """How long a build takes, part by part, and how large what it makes is.
 
-    python -m benchmarks.build_time [--json FILE]
+    python -m benchmarks.build_time [--json-file FILE]
 
 Each shipped net is built in INT8 for ONNX Runtime and for TensorRT-RTX, which builds without a GPU:
 for the GPUs of three generations at once and for one alone. Then the bundle is asked for the same
@@ -25,7 +25,6 @@ import edgevision
 from benchmarks.script import arguments, record
 from edgevision.bundle.targets import get_target
 from edgevision.engines.cache import EngineCache
-from edgevision.engines.extend import add_targets
 from edgevision.engines.registry import unavailable
 from edgevision.engines.summary import BuildSummary
 from edgevision.export.zoo import shipped_photos, zoo_entry
@@ -96,7 +95,7 @@ def row(net: str, folder: Path) -> dict[str, Any]:
     cache = EngineCache(folder / "cache")
     first, made = timed(net, folder / "net.ev", cache)
     start = perf_counter()
-    cached = add_targets(folder / "net.ev", engines(), cache=cache) if engines() else None
+    cached = edgevision.finish(folder / "net.ev", engines(), cache=cache) if engines() else None
     again_s = perf_counter() - start
     if cached and cached.cached != set(engines()):
         raise SystemExit(f"{net}: the cache gave {set(cached.cached)}, not {engines()}")
@@ -134,8 +133,8 @@ def main() -> int:
             place.mkdir()
             rows.append(row(net, place))
             print(rows[-1], flush=True)
-    if options.json:
-        record(options.json, rows=rows)
+    if options.json_file:
+        record(options.json_file, rows=rows)
     return 0
 
 

@@ -1,6 +1,7 @@
 """Captions a second: one call against the host loops that people write.
 
-    python -m benchmarks.captioner [--json FILE] [--rounds 30] [--captions 500] [--nets NET ...]
+    python -m benchmarks.captioner [--json-file FILE] [--rounds 30] [--captions 500] \
+        [--nets NET ...]
 
 One run, one machine, ONNX Runtime on the CPU, the same frames, each way in a process of its own, in
 turns. "naive" is the
@@ -267,8 +268,8 @@ def main() -> int:
         more, p99_ms[title] = compared(title, options)
         rows += more
     print(*rows, sep="\n")
-    if options.json:
-        keep(options.json, rows, rounds=options.rounds, p99_ms=p99_ms)
+    if options.json_file:
+        keep(options.json_file, rows, rounds=options.rounds, p99_ms=p99_ms)
     return 0 if all(found.passed for found in rows) else 1
 
 

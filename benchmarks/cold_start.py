@@ -1,6 +1,6 @@
 """From the start of a process to its first answer: ours, bare ONNX Runtime, torch eager.
 
-    python -m benchmarks.cold_start [--json FILE] [--rounds 3]
+    python -m benchmarks.cold_start [--json-file FILE] [--rounds 3]
 
 Each round starts a fresh process of each way, one after the other, so that a ratio is of one
 moment. All files are in the system's cache: what is cold is the process, not the disk. Ours and
@@ -99,8 +99,8 @@ def main() -> int:
             rows += ratios(net, found)
             print(net, parts[net])
     print(*rows, sep="\n")
-    if options.json:
-        keep(options.json, rows, rounds=options.rounds, parts=parts)
+    if options.json_file:
+        keep(options.json_file, rows, rounds=options.rounds, parts=parts)
     return 0
 
 

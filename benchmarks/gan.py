@@ -1,6 +1,6 @@
 """Pictures a second of the shipped generator: our graphs, torch eager and torch.compile.
 
-    python -m benchmarks.gan [--json FILE] [--rounds 20]
+    python -m benchmarks.gan [--json-file FILE] [--rounds 20]
 
 One run, one machine, the same threads. Every way makes `uint8[N, 28, 28, 1]` on the host of the
 same latents; ours are the FP32 graph and the INT8 graph with a float32 rest, on ONNX Runtime.
@@ -82,8 +82,8 @@ def main() -> int:
                 ratio = times.ratio(theirs, over=ours)
                 rows.append(row(f"{theirs} over {ours}, batch {batch}", ratio, None, times))
     print(*rows, sep="\n")
-    if options.json:
-        keep(options.json, rows, rounds=options.rounds)
+    if options.json_file:
+        keep(options.json_file, rows, rounds=options.rounds)
     return 0
 
 

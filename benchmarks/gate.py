@@ -1,6 +1,6 @@
 """Whether `edgevision bench compare` finds what is there, and nothing else, on a busy machine.
 
-    python -m benchmarks.gate [--same 200] [--slower 100] [--large 3] [--json FILE]
+    python -m benchmarks.gate [--same 200] [--slower 100] [--large 3] [--json-file FILE]
 
 Beside a process that computes all the time, it compares a model of about a millisecond with itself,
 and with itself slowed down by 3 and by 5 percent, over and over; then a few times one of 20 ms.
@@ -96,8 +96,8 @@ def main() -> int:
             if count:
                 rows.append(trials(part, count, call_ms, Path(folder)))
                 print({k: v for k, v in rows[-1].items() if k != "decisions"}, flush=True)
-    if options.json:
-        record(options.json, rows=rows)
+    if options.json_file:
+        record(options.json_file, rows=rows)
     return 0 if all(row["passed"] for row in rows) else 1
 
 

@@ -1,6 +1,6 @@
 """What the runtime adds on a GPU, and what its pipeline reaches, over a kernel of known time.
 
-    python -m benchmarks.gpu [--json FILE] [--quick]
+    python -m benchmarks.gpu [--json-file FILE] [--quick]
 
 Ratios are measured side by side in shuffled rounds. "raw" is the tightest loop that Python allows:
 one captured graph of copy in, kernel and copy out, launched and waited for by cuda-bindings alone.
@@ -270,8 +270,8 @@ def main() -> int:
             say(found["name"], found.get("median_ms") or found["note"])
     passed = all(found.passed for found in rows) and all(f["passed"] for f in told["overlap"])
     told["passed"] = passed and told["allocations_in_400_frames"] == 0
-    if options.json:
-        record(options.json, **told)
+    if options.json_file:
+        record(options.json_file, **told)
     return 0 if told["passed"] else 1
 
 

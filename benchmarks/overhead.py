@@ -1,6 +1,6 @@
 """What the runtime adds to raw ONNX Runtime, side by side in one run.
 
-    python -m benchmarks.overhead [--json FILE] [--rounds 60]
+    python -m benchmarks.overhead [--json-file FILE] [--rounds 60]
 
 The reference is the fastest loop that ONNX Runtime's Python API allows: everything bound once, then
 `run_with_iobinding`. Each bar is a ratio of the same run; times in microseconds are printed and
@@ -295,8 +295,8 @@ def main() -> int:
         found = part(options.rounds)
         print(*found, sep="\n", flush=True)
         rows += found
-    if options.json:
-        keep(options.json, rows, rounds=options.rounds)
+    if options.json_file:
+        keep(options.json_file, rows, rounds=options.rounds)
     return 0 if all(found.passed for found in rows) else 1
 
 

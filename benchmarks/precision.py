@@ -1,6 +1,6 @@
 """What FP16 and INT8 cost in the task's own metric, and what they save in size.
 
-    python -m benchmarks.precision [--json FILE] [--scenes 100] [--camvid FOLDER] [--plot FILE]
+    python -m benchmarks.precision [--json-file FILE] [--scenes 100] [--camvid FOLDER] [--plot FILE]
 
 Without a folder: the nets whose data the repository has, by scenes of digits that no net was
 trained on, over the repository's photos; calibration draws from four fifths of the digits and
@@ -175,8 +175,8 @@ def main() -> int:
                 print(*found[-4:], sep="\n", flush=True)
             found += generated(folder)
             print(*found[-4:], sep="\n", flush=True)
-    if options.json:
-        record(options.json, rows=found)
+    if options.json_file:
+        record(options.json_file, rows=found)
     if options.plot:
         plot(options.plot, found)
     return 0

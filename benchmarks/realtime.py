@@ -1,6 +1,6 @@
 """Frames at camera rate through a pipeline on the host, alone and beside programs that compute.
 
-    python -m benchmarks.realtime [--seconds 300] [--json FILE] [--plot FILE]
+    python -m benchmarks.realtime [--seconds 300] [--json-file FILE] [--plot FILE]
 
 A camera thread submits a frame at each tick of a fixed clock and stamps it with the tick, not with
 the moment it came to submit: whatever delays the camera thread counts as latency, too. The net
@@ -228,8 +228,8 @@ def main() -> int:
     reports = [found for _, (found, _) in runs]
     told = [asdict(found) for found in reports]
     print("\n".join(realtime({"reports": told})))
-    if options.json:
-        record(options.json, reports=told)
+    if options.json_file:
+        record(options.json_file, reports=told)
     if options.plot:
         plot(options.plot, [(case, trace) for case, (_, trace) in runs])
     grows = [found for found in reports if found.memory_mb_per_minute > 1 and options.seconds >= 60]

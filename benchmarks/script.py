@@ -18,7 +18,7 @@ _IDLE = (3, 4)
 def arguments(document: str | None, *, rounds: int | None = None) -> argparse.ArgumentParser:
     """Return a parser of what all scripts take; `rounds` is the default of those that have them."""
     parser = argparse.ArgumentParser(description=(document or "").partition("\n")[0])
-    parser.add_argument("--json", type=Path, help="where to keep the figures")
+    parser.add_argument("--json-file", type=Path, metavar="FILE", help="where to keep the figures")
     if rounds is not None:
         parser.add_argument("--rounds", type=int, default=rounds, help="rounds of each ratio")
     return parser

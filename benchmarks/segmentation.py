@@ -1,6 +1,6 @@
 """A graph with its pixels inside, against the usual Python around float logits, frame to map.
 
-    python -m benchmarks.segmentation [--json FILE] [--rounds 20]
+    python -m benchmarks.segmentation [--json-file FILE] [--rounds 20]
 
 The usual way is what deployment tutorials write: scale, normalise, transpose and copy in numpy, run
 float32 tensors, take the argmax in numpy. Both run the same net on the same ONNX Runtime with the
@@ -89,8 +89,8 @@ def main() -> int:
         ),
     ]
     print(*rows, sep="\n")
-    if options.json:
-        keep(options.json, rows, rounds=options.rounds)
+    if options.json_file:
+        keep(options.json_file, rows, rounds=options.rounds)
     return 0 if all(found.passed for found in rows) else 1
 
 

@@ -37,7 +37,7 @@ class Entry:
         script: a module of `benchmarks`.
         result: the name of its JSON; a short run has a name of its own, beside the long one's.
         budget_s: what it may take.
-        arguments: what it is given besides --json.
+        arguments: what it is given besides --json-file.
     """
 
     script: str
@@ -75,7 +75,7 @@ def run(entry: Entry, limit_s: float, results: Path) -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "made.json"
         command = [sys.executable, "-m", f"benchmarks.{entry.script}", *entry.arguments]
-        code = _exit_code([*command, "--json", str(made)], limit_s)
+        code = _exit_code([*command, "--json-file", str(made)], limit_s)
         if made.exists():
             (results / f"{entry.result}.json").write_bytes(made.read_bytes())
             outcome = MISSED if code else OK

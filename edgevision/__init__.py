@@ -1,8 +1,9 @@
 """Trained PyTorch vision models to embedded NVIDIA GPUs: verified bundles, and a lean runtime.
 
-`build` makes a bundle, `load` runs one, `load_words` runs a captioner word by word; with what a
-process that runs a model names: its options, its types and the errors to catch. Every name is
-imported at first use, so that a machine that only runs models never imports what makes them.
+`build` makes a bundle from a model, `finish` builds engines for a bundle on the device, `load` runs
+one, `load_words` runs a captioner word by word; with what a process that runs a model names: its
+options, its types and the errors to catch. Every name is imported at first use, so that a machine
+that only runs models never imports what makes them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from edgevision.bundle.directory import Bundle
+    from edgevision.engines.extend import finish
     from edgevision.errors import (
         ClosedError,
         CudaError,
@@ -51,6 +53,7 @@ __all__ = [
     "Ticket",
     "__version__",
     "build",
+    "finish",
     "load",
     "load_words",
 ]
@@ -72,6 +75,7 @@ _HOMES = {
     "StreamOptions": "edgevision.runtime.stream.schedule",
     "Ticket": "edgevision.runtime.stream.ticket",
     "build": "edgevision.export.build",
+    "finish": "edgevision.engines.extend",
     "load": "edgevision.runtime.load",
     "load_words": "edgevision.runtime.load",
 }

@@ -3,6 +3,7 @@
     EdgeVisionError
     ├── ExportError               a model could not be turned into the graph asked for
     ├── BuildError                an engine could not be built (`log`: what the builder said)
+    │   └── InsufficientMemoryError  too little memory to build it now
     ├── ParityError               a graph or engine disagrees with its reference (`report`)
     ├── BundleError
     │   ├── BundleFormatError     not a bundle, or one this version cannot read
@@ -14,7 +15,7 @@
     ├── RunError
     │   ├── EngineLoadError       an artifact that should load did not
     │   ├── FrameError            an input of the wrong dtype, shape or content
-    │   ├── WrongTaskError        the model's task does not do what was asked for
+    │   ├── WrongTaskError        a call that models of this task do not have
     │   ├── CudaError             a CUDA call failed (`code`: the driver's number for why)
     │   ├── HazardError           the simulated device saw a race; never raised by a real one
     │   ├── StalledError          the device has not answered for too long
@@ -23,6 +24,7 @@
     │   └── ClosedError           used after `close()`
     │       └── StaleViewError    a view of outputs whose memory was used again
     ├── FileReadError             a user's file is missing, empty, corrupt or of the wrong kind
+    ├── FileWriteError            a file cannot be written, or exists and is not replaced
     └── MissingDependencyError    an optional package is missing (also an ImportError)
 
 Plain misuse of a function (an unknown name, a value out of range) stays ValueError or TypeError.
@@ -51,6 +53,10 @@ class BuildError(EdgeVisionError):
     def __init__(self, message: str, *, log: str = "") -> None:
         super().__init__(message)
         self.log = log
+
+
+class InsufficientMemoryError(BuildError):
+    """An engine could not be built with the memory that is free now."""
 
 
 class ParityError(EdgeVisionError):
@@ -111,7 +117,7 @@ class FrameError(RunError):
 
 
 class WrongTaskError(RunError):
-    """The model's task does not do what was asked for."""
+    """Models of this task do not have what was called, as `generate` of a segmenter."""
 
 
 class CudaError(RunError):
@@ -148,6 +154,10 @@ class StaleViewError(ClosedError):
 
 class FileReadError(EdgeVisionError):
     """A file given by the user is missing, empty, corrupt or of the wrong kind."""
+
+
+class FileWriteError(EdgeVisionError):
+    """A file that the user names cannot be written, or exists already and is not replaced."""
 
 
 class MissingDependencyError(EdgeVisionError, ImportError):

@@ -30,7 +30,7 @@ edgevision verify "$BUNDLE" --files-only "${signed[@]}"
 
 finish=(--target "$TARGET")
 if [ -n "$EVALUATE" ]; then finish+=(--evaluate "$EVALUATE"); fi
-edgevision build "$BUNDLE" "${finish[@]}"
+edgevision finish "$BUNDLE" "${finish[@]}"
 
 edgevision verify "$BUNDLE" "${signed[@]}"
 

@@ -4,7 +4,7 @@
 # Run it from your repository's root. It is what edgevision.github.yml and edgevision.gitlab.yml call.
 # Everything is set by environment; what stands here are the defaults.
 #
-#   SOURCE       unet-camvid      a shipped net, package.module:factory, or FILE.onnx
+#   SOURCE       unet-camvid      a shipped net, package.module:factory, FILE.onnx, or FILE.toml
 #   BUILD_ARGS                    more arguments of `edgevision build`, e.g. "--size 360x480"
 #   CALIBRATION                   folder of typical frames; without it there is no INT8 bundle
 #   EVALUATE                      folder of labelled frames; without it there is no accuracy gate
@@ -55,8 +55,8 @@ for precision in "${precisions[@]}"; do
     echo "== $bundle"
 
     code=0
-    edgevision build "${arguments[@]}" --precision "$precision" --out "$bundle" --json \
-        >"$report" || code=$?
+    edgevision build "${arguments[@]}" --precision "$precision" --out "$bundle" \
+        --json-file "$report" || code=$?
     # 4: made, and a plan is pending on the device. That is what an x86 machine can do.
     if [ "$code" -ne 0 ] && [ "$code" -ne 4 ]; then exit "$code"; fi
 

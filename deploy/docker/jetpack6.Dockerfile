@@ -5,7 +5,7 @@
 #   docker build -f deploy/docker/jetpack6.Dockerfile -t edgevision:jp6 .
 # Run it (the runtime `nvidia` brings the board's own drivers; host and image must both be JetPack 6):
 #   docker run --rm --runtime nvidia --read-only --tmpfs /tmp -v /srv/models:/models:ro \
-#     -v edgevision-state:/state edgevision:jp6 build /models/model.ev --target local --engines /state/model
+#     -v edgevision-state:/state edgevision:jp6 finish /models/model.ev --target local --engines /state/model
 ARG BASE=nvcr.io/nvidia/tensorrt:24.08-py3-igpu
 FROM ${BASE}
 

@@ -5,7 +5,7 @@
 #   docker build -f deploy/docker/jetpack7.Dockerfile -t edgevision:jp7 .
 # Run it (the runtime `nvidia` brings the board's own drivers; host and image must both be JetPack 7):
 #   docker run --rm --runtime nvidia --read-only --tmpfs /tmp -v /srv/models:/models:ro \
-#     -v edgevision-state:/state edgevision:jp7 build /models/model.ev --target local --engines /state/model
+#     -v edgevision-state:/state edgevision:jp7 finish /models/model.ev --target local --engines /state/model
 # JetPack 7 runs the ordinary arm64 images. This one has TensorRT 10.13 and CUDA 13.0, as JetPack 7.0 and
 # 7.1 have; for 7.2 give --build-arg BASE= an image of TensorRT 10.16.
 ARG BASE=nvcr.io/nvidia/tensorrt:25.09-py3

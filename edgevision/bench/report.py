@@ -25,7 +25,7 @@ def write_html(
     """Write the page; returns its path.
 
     Raises:
-        FileReadError: there is a file that edgevision did not make; `force` replaces it.
+        FileWriteError: there is a file that edgevision did not make; `force` replaces it.
         MissingDependencyError: matplotlib or jinja2 is not installed.
         OSError: the file cannot be written.
     """

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import stat
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -170,12 +171,12 @@ def finished(bundle: Bundle, folder: Path, machine: Callable[[Flavour], str]) ->
     return [_examined(bundle, folder / name, machine) for name in found]
 
 
-def finish_command(bundle: Path, target: str, engines: Path | None = None) -> str:
-    """Return what a person types to finish a target's engines."""
-    elsewhere = engines is not None and engines != engines_folder(bundle)
-    return f"edgevision build {bundle} --target {target}" + (
-        f" --engines {engines}" if elsewhere else ""
-    )
+def finish_command(bundle: str | os.PathLike[str], target: str, engines: Path | None = None) -> str:
+    """Return what a person types to build a target's engines from a bundle, quoted for a shell."""
+    words = ["edgevision", "finish", os.fspath(bundle), "--target", target]
+    if engines is not None and engines != engines_folder(Path(bundle)):
+        words += ["--engines", os.fspath(engines)]
+    return shlex.join(words)
 
 
 def _examined(bundle: Bundle, folder: Path, machine: Callable[[Flavour], str]) -> Finished:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from edgevision._optional import require
 from edgevision.bundle.directory import SIGNATURE, Bundle
-from edgevision.errors import FileReadError, SignatureError
+from edgevision.errors import FileReadError, FileWriteError, SignatureError
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (
@@ -87,7 +87,7 @@ def keygen(name: PathLike) -> tuple[Path, Path]:
     With EDGEVISION_KEY_PASSPHRASE set, the private key is encrypted by it.
 
     Raises:
-        FileReadError: one of the files is there already, or cannot be written.
+        FileWriteError: one of the files exists already, or cannot be written.
         MissingDependencyError: cryptography is not installed.
     """
     ed25519, serialization = _crypto()
@@ -101,7 +101,7 @@ def keygen(name: PathLike) -> tuple[Path, Path]:
     )
     paths = Path(f"{os.fspath(name)}.key"), Path(f"{os.fspath(name)}.pub")
     if there := [str(path) for path in paths if os.path.lexists(path)]:
-        raise FileReadError(
+        raise FileWriteError(
             f"{' and '.join(there)} is there already and is not replaced: bundles may be signed "
             "with it. Choose another name"
         )
@@ -111,7 +111,7 @@ def keygen(name: PathLike) -> tuple[Path, Path]:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
         except OSError as error:
-            raise FileReadError(f"could not write '{path}': {error.strerror}") from error
+            raise FileWriteError(f"could not write '{path}': {error.strerror}") from error
     return paths
 
 

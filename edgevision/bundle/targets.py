@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import difflib
 import re
-import sys
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from edgevision._optional import require
 from edgevision.bundle.capabilities import dla_reason
 from edgevision.bundle.flavours import OPENVINO, ORT, TRT, TRT_RTX, Flavour, flavour
+from edgevision.bundle.toml_file import read_toml
 from edgevision.errors import FileReadError
 
 _GIB = 1 << 30
 _READ = "2026-11"
-_MAX_FILE_BYTES = 64 << 10
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _VERSION = re.compile(r"\d{1,3}(\.\d{1,4}){0,3}")
 _SM = re.compile(r"\d{1,2}\.\d")
@@ -301,15 +299,7 @@ def target_from_file(path: Path) -> TargetProfile:
         >>> # sm = ["8.7"]
         >>> target_from_file(Path("board.toml"))  # doctest: +SKIP
     """
-    toml = require("tomllib" if sys.version_info >= (3, 11) else "tomli", extra="export")
-    try:
-        if path.stat().st_size > _MAX_FILE_BYTES:
-            raise FileReadError(f"'{path}' is larger than {_MAX_FILE_BYTES} bytes: no target file")
-        told = toml.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise FileReadError(f"the target file '{path}' cannot be read: {error.strerror}") from error
-    except ValueError as error:  # TOML and UTF-8 errors
-        raise FileReadError(f"'{path}' is no TOML file: {error}") from error
+    told = read_toml(path, "a target file")
     try:
         return _from_fields(told)
     except (TypeError, ValueError) as error:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import json
+import contextlib
 import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 
-from edgevision.cli import bench, build, cache, check, inspect, machine, run, sign
+from edgevision.cli import bench, build, cache, check, finish, inspect, machine, run, sign
 from edgevision.cli.exits import INTERRUPTED, KNOWN, READER_GONE, exit_code
-from edgevision.errors import BuildError
+from edgevision.cli.terminal import check_json_file, deliver_json
+from edgevision.cli.verbs import VerbAction
+from edgevision.errors import BuildError, FileWriteError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,9 +23,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.formatwarning = lambda message, *_: f"edgevision: warning: {message}\n"
     # As `python -m` does: factories are looked up where the user stands.
     sys.path.insert(0, os.getcwd())
+    # Whatever a user's own module prints is not the document.
+    quiet = contextlib.redirect_stdout(sys.stderr) if options.json else contextlib.nullcontext()
     try:
         handler: Callable[[argparse.Namespace], int] = options.handler
-        return handler(options)
+        check_json_file(options)
+        with quiet:
+            code = handler(options)
+        deliver_json(options)
     except BrokenPipeError:
         # Whoever read us has seen enough, as in `edgevision inspect B.ev | head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -31,17 +38,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KNOWN as error:
         if options.debug:
             raise
-        code = _fail(error, as_json=getattr(options, "json", False))
+        code = _fail(error, options)
         if code == INTERRUPTED:
             # torch and ONNX Runtime can crash in their own teardown when they were interrupted
             # while loading; everything of ours is closed by now.
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
-        return code
+    return code
 
 
-def _fail(error: BaseException, *, as_json: bool) -> int:
+def _fail(error: BaseException, options: argparse.Namespace) -> int:
     code = exit_code(error)
     message = (
         "interrupted; what was not finished is as it was before"
@@ -51,9 +58,15 @@ def _fail(error: BaseException, *, as_json: bool) -> int:
     print(f"edgevision: {message}", file=sys.stderr)
     if isinstance(error, BuildError) and error.log:
         print("\n".join(error.log.strip().splitlines()[-20:]), file=sys.stderr)
-    if as_json:
-        kind = type(error).__name__
-        print(json.dumps({"error": {"type": kind, "message": message}, "exit_code": code}))
+    kind = type(error).__name__
+    options.document = {"error": {"type": kind, "message": message}, "exit_code": code}
+    if code == INTERRUPTED:  # what an earlier run left there is not lost to a Ctrl-C
+        options.json_file = None
+    try:
+        deliver_json(options)
+    except FileWriteError:
+        options.json_file = None
+        deliver_json(options)
     return code
 
 
@@ -63,10 +76,10 @@ def parser() -> argparse.ArgumentParser:
         prog="edgevision",
         description="Take trained PyTorch vision models to embedded NVIDIA GPUs.",
         epilog="Exit codes: 0 done, 1 the answer is no, 2 wrong use, 3 something is missing here, "
-        "4 pending on the target.",
+        "4 pending on the target. `edgevision VERB --help` says more and has an example.",
     )
     whole.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    verbs = whole.add_subparsers(required=True, metavar="VERB")
-    for group in (build, check, inspect, sign, run, bench, cache, machine):
+    verbs = whole.add_subparsers(required=True, metavar="VERB", action=VerbAction)
+    for group in (build, finish, check, inspect, sign, run, bench, cache, machine):
         group.add_to(verbs)
     return whole

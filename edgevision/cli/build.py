@@ -3,34 +3,45 @@
 from __future__ import annotations
 
 import argparse
-import json
-import re
+import shlex
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from edgevision.cli.exits import OK, PENDING
-from edgevision.cli.inspect import artifacts_json
-from edgevision.cli.terminal import print_json, progress_bar
-from edgevision.cli.verbs import Verbs, add_engines, verb
-from edgevision.tasks.task import task_names
+from edgevision.bundle.directory import MANIFEST
+from edgevision.bundle.forms import PRECISIONS
+from edgevision.cli import finish
+from edgevision.cli.build_file import KEYS, read_build_file, read_setting, size_of
+from edgevision.cli.exits import OK
+from edgevision.cli.summary import print_scores, report
+from edgevision.cli.terminal import progress_bar, put_json
+from edgevision.cli.verbs import Verbs, verb
 
-if TYPE_CHECKING:
-    from edgevision.engines.finish import Finish
-    from edgevision.engines.summary import BuildSummary
+_FLAGS = ("out", "weights", "size", "classes", "precision", "calibration", "evaluate")
 
 
 def add_to(verbs: Verbs) -> None:
     """Add the verbs."""
-    demo = verb(verbs, "demo", _demo)
+    demo = verb(verbs, "demo", _demo, example="demo --out edgevision-demo")
     demo.add_argument("--out", type=Path, default=Path("edgevision-demo"), help="folder to write")
-    build = verb(verbs, "build", _build)
-    build.add_argument("source", help="a shipped net, package.module:factory, FILE.onnx, or BUNDLE")
-    build.add_argument("--out", type=Path, help="the bundle to write (not for a BUNDLE source)")
-    build.add_argument("--weights", type=Path, help="safetensors or tensor-only checkpoint")
-    build.add_argument("--task", choices=task_names())
+    build = verb(
+        verbs, "build", _build,
+        example="build unet-camvid --precision int8 --calibration frames/ --target host-cpu "
+        "--target rtx --out road.ev",
+    )  # fmt: skip
+    build.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="a shipped net, package.module:factory, FILE.onnx, or FILE.toml, which holds any of "
+        "these options and more (docs/build-file.md)",
+    )
+    build.add_argument("--out", type=Path, metavar="NAME.ev", help="the bundle to write")
+    build.add_argument("--weights", type=Path, metavar="FILE", help="safetensors or a checkpoint")
     build.add_argument("--size", type=_size, metavar="HxW", help="the net's input size")
-    build.add_argument("--classes", type=Path, help="file: a class name a line, maybe #rrggbb")
-    build.add_argument("--precision", choices=["fp32", "fp16", "int8"], default="fp32")
+    build.add_argument(
+        "--classes", type=Path, metavar="FILE", help="a class name a line, optional #rrggbb"
+    )
+    build.add_argument("--precision", choices=PRECISIONS, help="default: fp32")
     build.add_argument("--calibration", type=Path, metavar="DIR", help="typical frames, for INT8")
     build.add_argument(
         "--evaluate",
@@ -39,12 +50,15 @@ def add_to(verbs: Verbs) -> None:
         help="images/ with labels/, instances.json or captions.json to score on",
     )
     build.add_argument(
-        "--target", action="append", metavar="NAME", help="or a .toml file; may be repeated"
+        "--target", action="append", metavar="NAME", help="default: host-cpu; may be repeated"
     )
-    build.add_argument("--no-cache", action="store_true", help="build engines anew")
-    device = build.add_argument_group("on the device, of a BUNDLE")
-    add_engines(device)
-    device.add_argument("--lean", action="store_true", help="plans for the lean TensorRT runtime")
+    finish.add_settings(build, "any key of a build file, e.g. keep_fp32=Softmax,Exp")
+    # Hidden: what was a flag of its own before build files, and what the alias of `finish` takes.
+    build.add_argument(
+        "--task", dest="set", action="append", type="task={}".format, help=argparse.SUPPRESS
+    )
+    build.add_argument("--lean", action="store_true", help=argparse.SUPPRESS)
+    build.add_argument("--engines", type=Path, help=argparse.SUPPRESS)
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -52,174 +66,75 @@ def _demo(options: argparse.Namespace) -> int:
     from edgevision.cli.demo import run_demo
 
     with progress_bar() as progress:
-        report = run_demo(options.out, progress=progress)
-    if options.json:
-        print_json({"report": str(report.page), "pictures": [str(p) for p in report.pictures]})
+        made = run_demo(options.out, progress=progress)
+    if put_json(options, {"report": str(made.page), "pictures": [str(p) for p in made.pictures]}):
         return OK
-    _print_scores(report.summary)
-    print(f"\nPictures and a one-page report: {report.page}")
+    print_scores(made.summary)
+    print(f"\nPictures and a one-page report: {made.page}")
     return OK
 
 
 def _build(options: argparse.Namespace) -> int:
-    """Turn a trained model into a bundle, or build more targets of a bundle."""
-    from edgevision.engines.cache import EngineCache
-    from edgevision.engines.extend import add_targets
+    """Turn a trained model into a bundle that carries its proof."""
+    if _is_bundle(Path(options.source), options.out):
+        return _finish_instead(options)
+    arguments = _arguments(options)
+    from edgevision.export.build import build  # needs torch; the branch above does not
 
-    path = Path(options.source)
-    cache = None if options.no_cache else EngineCache()
-    if path.is_dir():
-        if not options.target:
-            raise ValueError("which target shall be built? Give --target NAME")
-        with progress_bar() as progress:
-            summary = add_targets(
-                path,
-                options.target,
-                evaluate=options.evaluate,
-                engines=options.engines,
-                lean=options.lean,
-                cache=cache,
-                progress=progress,
-            )
-    else:
-        if options.out is None:
-            raise ValueError("where shall the bundle go? Give --out NAME.ev")
-        if options.engines or options.lean:
-            raise ValueError("--engines and --lean are for a BUNDLE, on the device that runs it")
-        from edgevision.export.build import build  # needs torch; the branch above does not
+    if isinstance(arguments.get("classes"), Path):
+        from edgevision.export.source import read_classes
 
-        with progress_bar() as progress:
-            summary = build(
-                options.source,
-                options.out,
-                task=options.task,
-                weights=options.weights,
-                size=options.size,
-                classes=_class_file(options.classes),
-                precision=options.precision,
-                calibration=options.calibration,
-                evaluate=options.evaluate,
-                targets=options.target or ["host-cpu"],
-                cache=cache,
-                progress=progress,
-            )
-    artifacts = [a for stage in summary.bundle.manifest.stages for a in stage.artifacts]
-    # On the device that was just finished, what is pending for others is no business of its.
-    on_device = path.is_dir() and summary.finished
-    pending = [
-        a for a in artifacts if a.is_pending and a.target not in summary.finished and not on_device
-    ]
-    if options.json:
-        print_json(_summary_json(summary))
-    else:
-        _print_scores(summary)
-        print(f"{summary.bundle.root}:")
-        for artifact in artifacts:
-            took = summary.seconds.get(artifact.target)
-            state = f"pending: {artifact.reason}" if artifact.is_pending else "built"
-            if artifact.target in summary.cached:
-                state = "from the cache"
-            if artifact.target in summary.finished:
-                continue
-            print(f"  {artifact.target:21} {state}" + (f" in {took:.1f} s" if took else ""))
-        for name, done in summary.finished.items():
-            print("\n".join(_finished(name, done)))
-        for artifact in pending:
-            print(f"Finish '{artifact.target}' on the target: {artifact.command}")
-    return PENDING if pending else OK
+        arguments["classes"] = read_classes(arguments["classes"])
+    with progress_bar() as progress:
+        summary = build(**arguments, progress=progress)
+    return report(options, summary, on_device=False)
 
 
-def _class_file(path: Path | None) -> list[str | tuple[str, str]] | None:
-    if path is None:
-        return None
-    from edgevision.export.source import read_classes
+def _arguments(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what `edgevision.build` is called with: the file's keys, then the command's."""
+    if options.engines or options.lean:
+        raise ValueError("--engines and --lean are for a bundle: edgevision finish BUNDLE")
+    given: dict[str, Any] = {"source": options.source}
+    if options.source.endswith(".toml"):
+        given = read_build_file(Path(options.source))
+        if "source" not in given:
+            raise ValueError(f"{options.source}: source is missing; expected {KEYS['source']}")
+    given |= {key: value for key in _FLAGS if (value := getattr(options, key)) is not None}
+    if options.target:
+        given["targets"] = options.target
+    given |= dict(map(read_setting, options.set or ()))
+    if "out" not in given:
+        raise ValueError("where shall the bundle go? Give --out NAME.ev")
+    given["cache"] = finish.cache_of(given.pop("cache", True))
+    return given
 
-    return read_classes(path)
+
+def _is_bundle(path: Path, out: Path | None) -> bool:
+    """Whether SOURCE is a bundle, and not a net beside whose name a folder lies by chance."""
+    if not path.is_dir():
+        return False
+    return path.suffix == ".ev" or (out is None and (path / MANIFEST).is_file())
+
+
+def _finish_instead(options: argparse.Namespace) -> int:
+    """Do what `build BUNDLE --target NAME` did before there was `finish`; goes with 0.3."""
+    unused = [f"--{key}" for key in _FLAGS if key != "evaluate" and getattr(options, key)]
+    if unused:
+        raise ValueError(
+            f"{', '.join(unused)}: '{options.source}' is a bundle already, and its graph stays as "
+            "it is. To build engines for it: edgevision finish BUNDLE --target NAME"
+        )
+    if not options.target:
+        raise ValueError("--target is required to build engines for a bundle")
+    options.bundle = Path(options.source)
+    words = ["edgevision", "finish", options.source]
+    words += [word for name in options.target for word in ("--target", name)]
+    print(f"edgevision: `build` of a bundle is now: {shlex.join(words)}", file=sys.stderr)
+    return finish.run(options)
 
 
 def _size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d{1,5})[xX](\d{1,5})", text)
-    if not match or 0 in (height_width := (int(match[1]), int(match[2]))):
+    size = size_of(text)
+    if size is None:
         raise argparse.ArgumentTypeError(f"got '{text}', expected HEIGHTxWIDTH such as 360x480")
-    return height_width
-
-
-def _summary_json(summary: BuildSummary) -> dict[str, object]:
-    from edgevision.metrics.metric import headline_fields, score_fields
-
-    manifest = summary.bundle.manifest
-    return {
-        "bundle": str(summary.bundle.root),
-        "precision": manifest.precision,
-        "accuracy": [
-            {k: v for k, v in score_fields(score).items() if not isinstance(v, tuple)}
-            for score in summary.scores
-        ],
-        "headline": headline_fields(manifest.task),
-        "parity": [
-            {"name": r.name, "mismatch_share": r.mismatch_share, "passed": r.passed}
-            for r in summary.parity
-        ],
-        "artifacts": [
-            {**artifact, "cached": artifact["target"] in summary.cached}
-            for artifact in artifacts_json(manifest, summary.seconds)
-        ],
-        "finished": {
-            name: {
-                "folder": str(done.folder),
-                "record": json.loads(done.record.to_json()),
-                "seconds": dict(done.seconds),
-                "cached": list(done.cached),
-            }
-            for name, done in summary.finished.items()
-        },
-        "provenance": dict(manifest.provenance),
-    }
-
-
-def _finished(name: str, done: Finish) -> list[str]:
-    record = done.record
-    took = sum(done.seconds.values())
-    how = f"finished in {took:.1f} s" if done.seconds else "was finished before, and is sound"
-    lines = [f"  {name:21} {how}, proven on {record.machine}", f"{'':23} {done.folder}"]
-    for stage in record.stages:
-        layers = ", ".join(f"{n} in {kind}" for kind, n in sorted((stage.layers or {}).items()))
-        lines.append(
-            f"{'':23} {stage.file}: {stage.size_bytes / 1e6:.1f} MB; "
-            f"layers: {layers or 'not told by this builder'}"
-        )
-    lines += [f"{'':23} {figure} {value:.4f}" for figure, value in record.score.items()]
-    return lines
-
-
-def _print_scores(summary: BuildSummary) -> None:
-    if not summary.scores:
-        return
-    names = list(summary.scores[0].figures())
-    print("  ".join([f"{'form':16}", *names]))
-    for score in summary.scores:
-        values = ("-" if v is None else f"{v:.4f}" for v in score.figures().values())
-        cells = (f"{value:>{len(name)}}" for name, value in zip(names, values, strict=True))
-        print("  ".join([f"{score.form:16}", *cells]))
-    _print_verdicts(summary)
-    classes = summary.bundle.manifest.settings.get("classes")
-    if not summary.scores[0].per_class() or not isinstance(classes, list):
-        return
-    print("  ".join([f"{'class':16}", *(f"{score.form:>9}" for score in summary.scores)]))
-    for label, *row in zip(classes, *(s.per_class() for s in summary.scores), strict=True):
-        name = label["name"] if isinstance(label, dict) else "?"
-        print("  ".join([f"{name:16}", *(f"{value:9.4f}" for value in row)]))
-
-
-def _print_verdicts(summary: BuildSummary) -> None:
-    """Say of each form whether it keeps the figure that gates judge by."""
-    from edgevision.metrics.metric import judge
-    from edgevision.tasks.task import get_task
-
-    headline = get_task(summary.bundle.manifest.task).headline
-    before, *forms = summary.scores
-    if headline is None or before.figures().get(headline.name) is None:
-        return
-    for score in forms:
-        verdict = judge(headline, before, score)
-        print(f"{score.form:16}  {'kept' if verdict.passed else 'LOST'}: {verdict.text}")
+    return size

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from edgevision.cli.exits import OK
-from edgevision.cli.terminal import print_json
+from edgevision.cli.terminal import put_json
 from edgevision.cli.verbs import Verbs, add_force, verb
 
 _UNITS = {"": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -18,7 +18,7 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(kB|MB|GB|TB)?")
 
 def add_to(verbs: Verbs) -> None:
     """Add the verb."""
-    cache = verb(verbs, "cache", _cache)
+    cache = verb(verbs, "cache", _cache, example="cache prune --max-bytes 2GB")
     cache.add_argument("action", choices=["ls", "export", "import", "prune"])
     cache.add_argument("file", type=Path, nargs="?", help="FILE.tar, of export and import")
     cache.add_argument("--max-bytes", type=size_bytes, metavar="SIZE", help="of prune, e.g. 2GB")
@@ -57,8 +57,7 @@ def _cache(options: argparse.Namespace) -> int:
         told = {"removed": [entry.key for entry in removed], "freed_bytes": freed}
         return _told(options, told, f"{len(removed)} engines removed, {freed / 1e6:.1f} MB")
     entries = cache.entries()
-    if options.json:
-        print_json({"root": str(cache.root), "engines": [asdict(entry) for entry in entries]})
+    if put_json(options, {"root": str(cache.root), "engines": [asdict(e) for e in entries]}):
         return OK
     for entry in entries:
         used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
@@ -72,8 +71,6 @@ def _cache(options: argparse.Namespace) -> int:
 
 
 def _told(options: argparse.Namespace, told: dict[str, object], text: str) -> int:
-    if options.json:
-        print_json(told)
-    else:
+    if not put_json(options, told):
         print(text)
     return OK

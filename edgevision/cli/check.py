@@ -8,13 +8,13 @@ from pathlib import Path
 
 from edgevision._optional import require
 from edgevision.cli.exits import NO, OK
-from edgevision.cli.terminal import print_json, progress_bar
+from edgevision.cli.terminal import progress_bar, put_json
 from edgevision.cli.verbs import Verbs, verb
 
 
 def add_to(verbs: Verbs) -> None:
     """Add the verb."""
-    check = verb(verbs, "check", _check)
+    check = verb(verbs, "check", _check, example="check road.ev --target jetson-orin-nx-jp6")
     check.add_argument("source", type=Path, help="MODEL.onnx or a bundle")
     check.add_argument("--target", required=True, metavar="NAME", help="or a target's .toml file")
 
@@ -27,9 +27,8 @@ def _check(options: argparse.Namespace) -> int:
     with progress_bar() as progress:
         found = preflight(options.source, options.target, progress=progress)
     passed = all(checked.passed for checked in found)
-    if options.json:
-        graphs = [{**asdict(checked), "passed": checked.passed} for checked in found]
-        print_json({"target": options.target, "passed": passed, "graphs": graphs})
+    graphs = [{**asdict(checked), "passed": checked.passed} for checked in found]
+    if put_json(options, {"target": options.target, "passed": passed, "graphs": graphs}):
         return OK if passed else NO
     for checked in found:
         print(f"{checked.name}: {checked.builder}")

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from edgevision._optional import require
 from edgevision.bundle.directory import Bundle
 from edgevision.engines.summary import BuildSummary
-from edgevision.errors import FileReadError
+from edgevision.errors import FileReadError, FileWriteError
 from edgevision.metrics.baselines import ColourVotes, Method
 from edgevision.progress import Progress, silent
 from edgevision.runtime.files.batch import save_pictures
@@ -133,7 +133,7 @@ def _check_folder(folder: Path, photos: Path) -> None:
         if path.is_dir() and any(path.iterdir()):
             found = Bundle.open(path, check_hashes=False).manifest
             if found.provenance.get("source") != _NET:
-                raise FileReadError(
+                raise FileWriteError(
                     f"'{path}' is a bundle of '{found.name}', not of the demo, and is not "
                     "replaced. Give another --out"
                 )

@@ -1,7 +1,8 @@
 """Exit codes, and which error ends a command with which.
 
-0 done, 1 the answer is no (parity, hashes or a check failed), 2 wrong use or unreadable input,
-3 something is missing on this machine, 4 an artifact is pending on its target, 130 interrupted.
+0 done, 1 the answer is no (parity, hashes or a check failed), 2 wrong use, unreadable input or
+unwritable output, 3 something is missing on this machine (free memory, too), 4 an artifact is
+pending on its target, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from edgevision.errors import (
     EdgeVisionError,
     ExportError,
     FileReadError,
+    FileWriteError,
     FrameError,
+    InsufficientMemoryError,
     MissingDependencyError,
     ParityError,
     PendingError,
@@ -34,10 +37,12 @@ _CODES: tuple[tuple[type[BaseException], int], ...] = (
     (SignatureError, NO),
     (UnverifiedError, NO),
     (ExportError, NO),
+    (InsufficientMemoryError, MISSING),
     (BuildError, NO),
     (BundleFormatError, WRONG_USE),
     (BundleError, MISSING),
     (FileReadError, WRONG_USE),
+    (FileWriteError, WRONG_USE),
     (FrameError, WRONG_USE),
     (WrongTaskError, WRONG_USE),
     (EdgeVisionError, NO),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgevision.cli.exits import NO, OK
-from edgevision.cli.terminal import print_json
+from edgevision.cli.terminal import put_json
 from edgevision.cli.verbs import Verbs, add_engines, verb
 
 if TYPE_CHECKING:
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 def add_to(verbs: Verbs) -> None:
     """Add the verbs."""
-    verify = verb(verbs, "verify", _verify)
-    verify.add_argument("bundle", type=Path)
+    verify = verb(verbs, "verify", _verify, example="verify road.ev --key ours.pub")
+    verify.add_argument("bundle", type=Path, metavar="BUNDLE")
     verify.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     verify.add_argument("--key", type=Path, metavar="NAME.pub", help="refuse any other signature")
     verify.add_argument("--minimum-version", type=int, default=0, metavar="N")
     verify.add_argument("--files-only", action="store_true", help="hashes, signature; run nothing")
     add_engines(verify)
-    inspect = verb(verbs, "inspect", _inspect)
-    inspect.add_argument("bundle", type=Path)
+    inspect = verb(verbs, "inspect", _inspect, example="inspect road.ev --json")
+    inspect.add_argument("bundle", type=Path, metavar="BUNDLE")
 
 
 def _verify(options: argparse.Namespace) -> int:
@@ -40,14 +40,12 @@ def _verify(options: argparse.Namespace) -> int:
     if not options.files_only:
         reports = verify(bundle, device=options.device, engines=options.engines)
     passed = all(report.passed for report in reports)
-    if options.json:
-        found = [
-            {"name": r.name, "mismatch_share": r.mismatch_share, "passed": r.passed}
-            for r in reports
-        ]
-        print_json({"bundle": str(options.bundle), "passed": passed, "signature": signed,
-                    "parity": found})  # fmt: skip
-    else:
+    found = [
+        {"name": r.name, "mismatch_share": r.mismatch_share, "passed": r.passed} for r in reports
+    ]
+    document = {"bundle": str(options.bundle), "passed": passed, "signature": signed,
+                "parity": found}  # fmt: skip
+    if not put_json(options, document):
         print(f"{len(bundle.manifest.files)} files match their hashes; {signed}")
         for report in reports:
             print(report)
@@ -77,13 +75,8 @@ def _inspect(options: argparse.Namespace) -> int:
     from edgevision.bundle.directory import Bundle
 
     manifest = Bundle.open(options.bundle).manifest
-    if options.json:
-        print_json(
-            {
-                **json.loads(manifest.to_json()),
-                "artifacts": artifacts_json(manifest),
-            }
-        )
+    document = {**json.loads(manifest.to_json()), "artifacts": artifacts_json(manifest)}
+    if put_json(options, document):
         return OK
     print(f"{manifest.name}: task {manifest.task}, {manifest.precision}")
     for stage in manifest.stages:

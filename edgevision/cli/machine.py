@@ -6,14 +6,14 @@ import argparse
 from dataclasses import asdict
 
 from edgevision.cli.exits import OK
-from edgevision.cli.terminal import print_json
+from edgevision.cli.terminal import put_json
 from edgevision.cli.verbs import Verbs, verb
 
 
 def add_to(verbs: Verbs) -> None:
     """Add the verbs."""
-    verb(verbs, "targets", _targets)
-    verb(verbs, "doctor", _doctor)
+    verb(verbs, "targets", _targets, example="targets")
+    verb(verbs, "doctor", _doctor, example="doctor --json")
 
 
 def _targets(options: argparse.Namespace) -> int:
@@ -22,19 +22,17 @@ def _targets(options: argparse.Namespace) -> int:
     from edgevision.engines.registry import unavailable
 
     rows = [(target, unavailable(target)) for target in known_targets()]
-    if options.json:
-        print_json(
-            [
-                {
-                    **asdict(target),
-                    "flavour": target.flavour.name,
-                    "no_dla": target.no_dla,
-                    "builds_here": reason is None,
-                    "reason": reason,
-                }
-                for target, reason in rows
-            ]
-        )
+    document = [
+        {
+            **asdict(target),
+            "flavour": target.flavour.name,
+            "no_dla": target.no_dla,
+            "builds_here": reason is None,
+            "reason": reason,
+        }
+        for target, reason in rows
+    ]
+    if put_json(options, document):
         return OK
     for target, reason in rows:
         versions = "" if target.versions is None else f"; {' to '.join(target.versions)}"
@@ -48,9 +46,8 @@ def _doctor(options: argparse.Namespace) -> int:
     from edgevision.cli.doctor import examine
 
     findings = examine()
-    if options.json:
-        print_json([{"what": f.what, "found": f.found, "remedy": f.remedy} for f in findings])
-    else:
+    document = [{"what": f.what, "found": f.found, "remedy": f.remedy} for f in findings]
+    if not put_json(options, document):
         for finding in findings:
             print(f"{finding.what:20} {finding.found}")
             if finding.remedy:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgevision.cli.exits import OK
-from edgevision.cli.terminal import print_json, progress_bar
+from edgevision.cli.terminal import progress_bar, put_json
 from edgevision.cli.verbs import Verbs, add_engines, add_force, verb
 
 if TYPE_CHECKING:
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 def add_to(verbs: Verbs) -> None:
     """Add the verb."""
-    run = verb(verbs, "run", _run)
-    run.add_argument("bundle", type=Path)
+    run = verb(verbs, "run", _run, example="run road.ev drive.mp4 --out overlays/")
+    run.add_argument("bundle", type=Path, metavar="BUNDLE")
     run.add_argument("source", type=Path, nargs="?", help="image, folder of images, or video")
     run.add_argument(
         "--out",
@@ -47,18 +47,15 @@ def _run(options: argparse.Namespace) -> int:
                 "video, and neither --seed nor --count"
             )
         done = run_files(model, options.source, options.out, force=options.force, progress=progress)
-    if options.json:
-        print_json(
-            {
-                "explain": model.explain(),
-                "frames": [
-                    {"name": f.name, "resized_from": f.resized_from, **f.answer}
-                    for f in done.frames
-                ],
-                "median_ms": done.median_ms,
-                "out": str(options.out) if options.out else None,
-            }
-        )
+    document = {
+        "explain": model.explain(),
+        "frames": [
+            {"name": f.name, "resized_from": f.resized_from, **f.answer} for f in done.frames
+        ],
+        "median_ms": done.median_ms,
+        "out": str(options.out) if options.out else None,
+    }
+    if put_json(options, document):
         return OK
     print(model.explain())
     for frame in done.frames[:20]:
@@ -84,16 +81,14 @@ def _make(model: Model[Any], options: argparse.Namespace) -> int:
     seed = 0 if options.seed is None else options.seed
     count = 64 if options.count is None else options.count
     made = make_pictures(model, seed, count, options.out, force=options.force)
-    if options.json:
-        print_json(
-            {
-                "explain": model.explain(),
-                "count": made.count,
-                "batch": made.batch,
-                "images_per_s": made.images_per_s,
-                "out": str(options.out) if options.out else None,
-            }
-        )
+    document = {
+        "explain": model.explain(),
+        "count": made.count,
+        "batch": made.batch,
+        "images_per_s": made.images_per_s,
+        "out": str(options.out) if options.out else None,
+    }
+    if put_json(options, document):
         return OK
     print(model.explain())
     print(

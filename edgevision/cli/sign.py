@@ -7,16 +7,16 @@ from dataclasses import asdict
 from pathlib import Path
 
 from edgevision.cli.exits import OK
-from edgevision.cli.terminal import print_json
+from edgevision.cli.terminal import put_json
 from edgevision.cli.verbs import Verbs, verb
 
 
 def add_to(verbs: Verbs) -> None:
     """Add the verbs."""
-    keygen = verb(verbs, "keygen", _keygen)
+    keygen = verb(verbs, "keygen", _keygen, example="keygen ours")
     keygen.add_argument("name", type=Path, help="writes NAME.key and NAME.pub")
-    sign = verb(verbs, "sign", _sign)
-    sign.add_argument("bundle", type=Path)
+    sign = verb(verbs, "sign", _sign, example="sign road.ev --key ours.key")
+    sign.add_argument("bundle", type=Path, metavar="BUNDLE")
     sign.add_argument("--key", type=Path, required=True, metavar="NAME.key")
     sign.add_argument("--version", type=int, help="default: one more than is signed already")
 
@@ -26,9 +26,7 @@ def _keygen(options: argparse.Namespace) -> int:
     from edgevision.bundle.signature import keygen
 
     private, public = keygen(options.name)
-    if options.json:
-        print_json({"private": str(private), "public": str(public)})
-    else:
+    if not put_json(options, {"private": str(private), "public": str(public)}):
         print(f"{private}: keep it secret, where bundles are signed")
         print(f"{public}: give it to every device, as require_signature= or --key")
     return OK
@@ -39,8 +37,6 @@ def _sign(options: argparse.Namespace) -> int:
     from edgevision.bundle.signature import sign
 
     signature = sign(options.bundle, options.key, version=options.version)
-    if options.json:
-        print_json({"bundle": str(options.bundle), **asdict(signature)})
-    else:
+    if not put_json(options, {"bundle": str(options.bundle), **asdict(signature)}):
         print(f"{options.bundle}: version {signature.version}, signed by key {signature.key}")
     return OK

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import math
 import sys
 from collections.abc import Iterator
 
+from edgevision.errors import FileWriteError
 from edgevision.progress import Progress, silent
+from edgevision.tasks.outputs import MARK, refuse_foreign
 
 
 class _Bar:
@@ -45,6 +48,49 @@ def progress_bar() -> Iterator[Progress]:
         bar.clear()
 
 
-def print_json(value: object) -> None:
-    """Print one JSON document."""
-    print(json.dumps(value, indent=1, default=str, allow_nan=False))
+def put_json(options: argparse.Namespace, document: object) -> bool:
+    """Keep a command's JSON document; return whether it is printed in place of text."""
+    options.document = document
+    return bool(options.json)
+
+
+def deliver_json(options: argparse.Namespace) -> None:
+    """Print the document that a command left (`--json`), write it (`--json-file`), or both.
+
+    Raises:
+        FileWriteError: the file cannot be written.
+    """
+    if options.document is None:
+        return
+    if options.json_file is not None:
+        try:
+            options.json_file.write_text(_as_text(_marked(options.document)) + "\n", "utf-8")
+        except OSError as error:
+            raise FileWriteError(
+                f"--json-file: could not write '{options.json_file}': {error.strerror}"
+            ) from error
+    if options.json:
+        print(_as_text(options.document))
+
+
+def check_json_file(options: argparse.Namespace) -> None:
+    """Refuse, before the work, a file for the document that edgevision did not make.
+
+    Raises:
+        FileWriteError: there is such a file, and no `--force`.
+    """
+    if options.json_file is not None:
+        refuse_foreign([options.json_file], force=getattr(options, "force", False))
+
+
+def _as_text(document: object) -> str:
+    return json.dumps(document, indent=1, default=str, allow_nan=False)
+
+
+def _marked(document: object) -> object:
+    """Return the document with the remark by which a later run knows that the file is ours."""
+    if isinstance(document, dict):
+        return {"remark": MARK, **document}
+    if isinstance(document, list):
+        return [_marked(entry) for entry in document]
+    return document

@@ -3,11 +3,42 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+class VerbAction(argparse._SubParsersAction):  # type: ignore[type-arg]
+    """Verbs of one word or two, as `bench compare`; a near miss is told what was meant."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        # Else argparse refuses an unknown verb before it comes here.
+        self.choices = None  # type: ignore[assignment]
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        """Run the verb's parser."""
+        words = [str(word) for word in values or ()]
+        if (two := " ".join(words[:2])) in self._name_parser_map:
+            words = [two, *words[2:]]
+        if words[0] not in self._name_parser_map:
+            raise argparse.ArgumentError(None, _unknown(words[0], list(self._name_parser_map)))
+        super().__call__(parser, namespace, words, option_string)
+
+
+def _unknown(word: str, verbs: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, verbs, n=1)
+    meant = f"Did you mean '{near[0]}'? " if near else ""
+    return f"there is no verb '{word}'. {meant}Verbs: {', '.join(verbs)}"
 
 
 def add_engines(verb: argparse._ActionsContainer) -> None:
@@ -23,10 +54,18 @@ def add_force(verb: argparse._ActionsContainer) -> None:
 
 
 def verb(
-    verbs: Verbs, name: str, handler: Callable[[argparse.Namespace], int]
+    verbs: Verbs, name: str, handler: Callable[[argparse.Namespace], int], *, example: str
 ) -> argparse.ArgumentParser:
-    """Add the verb `name`; what its handler says of itself is its help."""
-    sub = verbs.add_parser(name, help=handler.__doc__, description=handler.__doc__)
-    sub.add_argument("--json", action="store_true", help="print one JSON document")
-    sub.set_defaults(handler=handler)
+    """Add the verb `name`; what its handler says of itself is its help, and `example` ends it."""
+    description = (handler.__doc__ or "").partition("\n")[0]
+    sub = verbs.add_parser(
+        name,
+        help=description,
+        description=description,
+        epilog=f"example: edgevision {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    sub.add_argument("--json", action="store_true", help="print one JSON document, nothing else")
+    sub.add_argument("--json-file", type=Path, metavar="FILE", help="write that document to FILE")
+    sub.set_defaults(handler=handler, document=None)
     return sub

@@ -16,11 +16,12 @@ import numpy.typing as npt
 from edgevision.bundle.directory import BundleWriter
 from edgevision.bundle.manifest import Artifact, Stage
 from edgevision.bundle.parity import ParityReport
+from edgevision.bundle.record import finish_command
 from edgevision.bundle.targets import TargetProfile
 from edgevision.bundle.tensors import TensorSpec
 from edgevision.engines.cache import EngineCache, cached_build
 from edgevision.engines.registry import unavailable
-from edgevision.engines.request import BuildRequest, BuildResult
+from edgevision.engines.request import BuilderKnobs, BuildRequest, BuildResult
 from edgevision.errors import ExportError, ParityError
 from edgevision.progress import Progress
 from edgevision.runtime.session import Session
@@ -41,6 +42,7 @@ class ArtifactBuilder:
         bundle: the bundle as a command names it.
         cache: engines that were built before; None for nowhere.
         progress: told how far the builds are.
+        knobs: what was asked of TensorRT's builder.
         seconds: how long each target took, over all stages.
         cached: the targets whose every stage came from the cache.
     """
@@ -50,6 +52,7 @@ class ArtifactBuilder:
     bundle: str
     cache: EngineCache | None
     progress: Progress
+    knobs: BuilderKnobs = field(default_factory=BuilderKnobs)
     seconds: dict[str, float] = field(default_factory=dict)
     cached: set[str] = field(default_factory=set)
 
@@ -79,7 +82,7 @@ class ArtifactBuilder:
             reason = unavailable(target)
             if reason or not target.built_here:
                 reason = reason or "bound to its machine: it is finished there, beside the bundle"
-                command = f"edgevision build {self.bundle} --target {given}"
+                command = finish_command(self.bundle, given)
                 artifacts.append(
                     Artifact(target.name, target.flavour, None, reason=reason, command=command)
                 )
@@ -88,7 +91,11 @@ class ArtifactBuilder:
             with tempfile.TemporaryDirectory(prefix="edgevision-") as folder:
                 graph, engine = Path(folder) / "model.onnx", Path(folder) / Path(path).name
                 graph.write_bytes(graph_for(target))
-                request = BuildRequest(graph, target, engine, stage.profiles)
+                knobs = self.knobs.of(target)
+                request = BuildRequest(
+                    graph, target, engine, stage.profiles, knobs.workspace_bytes,
+                    knobs.optimization_level,
+                )  # fmt: skip
                 result = cached_build(request, self.progress, cache=self.cache)
                 check_tensors(stage, result, target)
                 data = engine.read_bytes()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edgevision.bundle.manifest import MAX_FILE_BYTES
 from edgevision.engines.cache import ARTIFACT, ENTRY, MAX_ENTRY_BYTES, EngineCache
-from edgevision.errors import FileReadError
+from edgevision.errors import FileReadError, FileWriteError
 from edgevision.tasks.outputs import MARK, refuse_foreign
 
 _MAX_ENTRIES = 10_000
@@ -23,7 +23,7 @@ def export_cache(cache: EngineCache, file: PathLike, *, force: bool = False) -> 
     """Write every sound entry into a tar file; returns how many.
 
     Raises:
-        FileReadError: the file cannot be written, or one is there that edgevision did not make
+        FileWriteError: the file cannot be written, or one is there that edgevision did not make
             (`force` replaces it); none is left then, and an older one stays.
     """
     target = Path(file)
@@ -42,7 +42,7 @@ def export_cache(cache: EngineCache, file: PathLike, *, force: bool = False) -> 
                 count += 1
         os.replace(partial, target)
     except OSError as error:
-        raise FileReadError(f"could not write '{target}': {error.strerror}") from error
+        raise FileWriteError(f"could not write '{target}': {error.strerror}") from error
     finally:
         partial.unlink(missing_ok=True)
     return count

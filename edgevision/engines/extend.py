@@ -1,4 +1,8 @@
-"""More targets for a bundle that is there, from its own graphs; needs neither torch nor onnx."""
+"""`finish`: engines for a bundle that is there, from its own graphs; needs neither torch nor onnx.
+
+What any machine can build is written into the bundle. What is bound to its machine is built, proven
+and recorded beside it, see `engines.finish`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,8 @@ from edgevision.bundle.directory import Bundle, BundleWriter
 from edgevision.bundle.targets import TargetProfile, get_target
 from edgevision.engines.artifacts import ArtifactBuilder
 from edgevision.engines.cache import EngineCache
-from edgevision.engines.finish import finish
+from edgevision.engines.finish import finish_target
+from edgevision.engines.request import BuilderKnobs
 from edgevision.engines.summary import BuildSummary
 from edgevision.errors import BundleError
 from edgevision.progress import Progress, silent
@@ -20,51 +25,71 @@ from edgevision.tasks.task import proof_of
 PathLike = str | os.PathLike[str]
 
 
-def add_targets(
-    bundle: PathLike,
-    targets: Sequence[str],
+def finish(
+    bundle: Bundle | PathLike,
+    targets: str | Sequence[str],
     *,
     evaluate: PathLike | None = None,
     engines: PathLike | None = None,
     lean: bool = False,
+    optimization_level: int | None = None,
+    workspace_bytes: int | None = None,
     cache: EngineCache | None = None,
     progress: Progress = silent,
 ) -> BuildSummary:
-    """Build engines for more targets from a bundle's own graph.
+    """Build engines for a bundle's targets; on a device, the last step before `load`.
 
-    What is built anywhere goes into the bundle. What is bound to its machine is finished beside it:
-    this is what the command of a pending artifact runs, on the target.
+    An engine that any machine can build goes into the bundle. One that is bound to its machine is
+    built and proven beside it: this is what the command of a pending artifact runs, on the target.
+    One that was finished before and is still valid is left as it is, unless it shall be evaluated
+    or `optimization_level` or `workspace_bytes` is given.
 
     Args:
-        bundle: the bundle's directory.
-        targets: names of targets, or TOML files.
+        bundle: the bundle's directory, or an open bundle.
+        targets: a target's name, or several; a name may be a TOML file of your own.
         evaluate: a labelled folder that finished engines are scored on.
         engines: where finished engines go; beside the bundle by default.
-        lean: see `finish`.
+        lean: build plans that the lean runtime and later TensorRT versions run.
+        optimization_level: how long TensorRT's builder searches, 0 (quick) to 5.
+        workspace_bytes: most memory that TensorRT's builder may use for tactics; by default half
+            of what is free on the device.
         cache: where engines that were built before are looked for and kept; None for nowhere.
         progress: told how far the work is.
 
     Raises:
-        ValueError: a target is unknown.
+        ValueError: a target is unknown, or an argument has no effect on any of the targets.
         TargetMismatchError: this machine cannot finish a target.
-        BundleError: it is no bundle, it is signed, or it could not be written.
+        BundleError: it is not a bundle, it is signed, or it could not be written.
         BuildError: an engine could not be built; the bundle is untouched.
         ParityError: an engine disagrees with the golden outputs; the bundle is untouched.
+
+    Example:
+        >>> edgevision.finish("road.ev", "local", evaluate="val/")  # doctest: +SKIP
     """
     asked = named_targets(targets)
+    knobs = BuilderKnobs(optimization_level, workspace_bytes)
+    knobs.check_used(asked.values())
     bound = [target for target in asked.values() if not target.built_here]
     anywhere = {given: target for given, target in asked.items() if target.built_here}
-    opened = Bundle.open(bundle)
+    on_device = {"evaluate": evaluate is not None, "engines": engines is not None, "lean": lean}
+    if not bound and any(on_device.values()):
+        unused = ", ".join(name for name, is_given in on_device.items() if is_given)
+        raise ValueError(
+            f"{unused}: only for engines that are bound to their machine; an engine for "
+            f"{', '.join(anywhere)} lies in the bundle. Leave it out"
+        )
+    opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     summary = BuildSummary(opened, (), (), {})
     if anywhere:
-        summary = _extended(opened, anywhere, cache, progress)
+        summary = _extended(opened, anywhere, knobs, cache, progress)
     done = {
-        target.name: finish(
+        target.name: finish_target(
             summary.bundle,
             target,
             evaluate=evaluate,
             engines=engines,
             lean=lean,
+            knobs=knobs.of(target),
             cache=cache,
             progress=progress,
         )
@@ -73,14 +98,22 @@ def add_targets(
     return replace(summary, finished=done)
 
 
-def named_targets(targets: Sequence[str]) -> dict[str, TargetProfile]:
-    """Return the targets by what the user typed for each."""
-    return {given: get_target(given) for given in dict.fromkeys(targets)}
+def named_targets(targets: str | Sequence[str]) -> dict[str, TargetProfile]:
+    """Return the targets by what the user typed for each.
+
+    Raises:
+        ValueError: there is none, or one is unknown.
+    """
+    names = [targets] if isinstance(targets, str) else targets
+    if not names:
+        raise ValueError("targets: none given; host-cpu runs anywhere")
+    return {given: get_target(given) for given in dict.fromkeys(names)}
 
 
 def _extended(
     old: Bundle,
     asked: Mapping[str, TargetProfile],
+    knobs: BuilderKnobs,
     cache: EngineCache | None,
     progress: Progress,
 ) -> BuildSummary:
@@ -93,7 +126,7 @@ def _extended(
     bundle, targets = old.root, {target.name for target in asked.values()}
     stages, proofs = [], []
     with BundleWriter(bundle) as writer:
-        builder = ArtifactBuilder(asked, writer, str(bundle), cache, progress)
+        builder = ArtifactBuilder(asked, writer, str(bundle), cache, progress, knobs)
         golden = {stage.name: old.golden(stage.name) for stage in old.manifest.stages}
         for stage in old.manifest.stages:
             writer.add(stage.graph, old.read(stage.graph))

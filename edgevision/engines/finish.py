@@ -39,10 +39,11 @@ from edgevision.engines.artifacts import check_tensors
 from edgevision.engines.cache import EngineCache, cached_build, timing_cache_file
 from edgevision.engines.delivered import unmet
 from edgevision.engines.registry import builder_for, unavailable
-from edgevision.engines.request import BuildRequest, BuildResult
+from edgevision.engines.request import BuilderKnobs, BuildRequest, BuildResult
 from edgevision.errors import (
     BundleError,
     FileReadError,
+    InsufficientMemoryError,
     ParityError,
     TargetMismatchError,
 )
@@ -85,19 +86,21 @@ class Finish:
     cached: tuple[str, ...]
 
 
-def finish(
+def finish_target(
     bundle: Bundle,
     target: TargetProfile,
     *,
     evaluate: PathLike | None = None,
     engines: PathLike | None = None,
     lean: bool = False,
+    knobs: BuilderKnobs | None = None,
     cache: EngineCache | None = None,
     progress: Progress = silent,
 ) -> Finish:
     """Build, prove and record the engines of a target that is bound to this machine.
 
-    What was finished before and is still sound is left as it is, unless it shall be evaluated.
+    What was finished before and is still valid is left as it is, unless it shall be evaluated or
+    knobs are given: a record does not say with which ones an engine was built.
 
     Args:
         bundle: an open bundle, which is not changed.
@@ -105,13 +108,14 @@ def finish(
         evaluate: a labelled folder on which the engine is scored, see `edgevision.build`.
         engines: where it goes; beside the bundle by default.
         lean: build plans that the lean runtime and later TensorRT versions run.
+        knobs: what is asked of TensorRT's builder.
         cache: engines that were built before.
         progress: told the phase, with the time it took so far and the last time.
 
     Raises:
-        ValueError: the target is built everywhere, or its flavour has no lean runtime.
+        ValueError: the target is built everywhere, or its flavour has no lean runtime or no knobs.
         TargetMismatchError: this machine cannot build for it.
-        BuildError: an engine could not be built.
+        BuildError: an engine could not be built; InsufficientMemoryError for too little memory.
         ParityError: an engine is not fit for use; its record says why, and it is never loaded.
         BundleError: the folder cannot be written.
     """
@@ -126,16 +130,19 @@ def finish(
             f"'{target.name}' cannot be finished on this machine: {reason}. On the machine that "
             f"has it: {finish_command(bundle.root, target.name)}"
         )
+    knobs = knobs or BuilderKnobs()
+    knobs.check_used([target])
     folder = engines_folder(bundle.root, engines) / target.name
     with _locked(folder, progress):
         before = next(
             (f for f in finished(bundle, folder.parent, machine_name) if f.folder == folder), None
         )
-        if before is not None and evaluate is None and _is_sound(before, target, lean=lean):
+        as_it_was = evaluate is None and not knobs
+        if before is not None and as_it_was and _is_sound(before, target, lean=lean):
             assert before.record is not None
             return Finish(folder, before.record, {}, ())
         last = {f.name: f.seconds for f in before.record.stages} if before and before.record else {}
-        work = _Work(bundle, target, folder, lean, cache, progress)
+        work = _Work(bundle, target, folder, lean, knobs, cache, progress)
         return work.run(last, evaluate)
 
 
@@ -147,6 +154,7 @@ class _Work:
     target: TargetProfile
     folder: Path
     lean: bool
+    knobs: BuilderKnobs
     cache: EngineCache | None
     progress: Progress
 
@@ -154,7 +162,7 @@ class _Work:
         """Build, prove and record."""
         (self.folder / RECORD).unlink(missing_ok=True)
         device = cuda_device() if self.target.flavour.on_gpu else None
-        workspace_bytes = _workspace_bytes(device)
+        workspace_bytes = self.knobs.workspace_bytes or _workspace_bytes(device)
         files, results, reports = [], [], []
         for stage in self.bundle.manifest.stages:
             result = self._build(stage, workspace_bytes, last_s.get(stage.name))
@@ -197,6 +205,7 @@ class _Work:
                     partial,
                     stage.profiles,
                     workspace_bytes=workspace_bytes,
+                    optimization_level=self.knobs.optimization_level,
                     version_compatible=self.lean,
                     timing_cache=timing_cache_file(self.cache, self.target.flavour),
                 )
@@ -351,7 +360,7 @@ def _workspace_bytes(device: Device | None) -> int | None:
     """Return how much the builder may use for tactics; None where it takes none.
 
     Raises:
-        TargetMismatchError: there is far too little.
+        InsufficientMemoryError: there is far too little.
     """
     if device is None:
         return None
@@ -363,9 +372,10 @@ def _workspace_bytes(device: Device | None) -> int | None:
             free_bytes = max(free_bytes, read_memory().available_bytes)
     limit = int(free_bytes * _SHARE_OF_FREE)
     if limit < _LEAST_WORKSPACE_BYTES:
-        raise TargetMismatchError(
+        raise InsufficientMemoryError(
             f"{free_bytes / 1e6:.0f} of {total_bytes / 1e6:.0f} MB are free, and a builder wants "
-            f"{_LEAST_WORKSPACE_BYTES / _SHARE_OF_FREE / 1e6:.0f} MB. Close other programs first"
+            f"{_LEAST_WORKSPACE_BYTES / _SHARE_OF_FREE / 1e6:.0f} MB. Close other programs first, "
+            "or say how little it may use: --set workspace_bytes=128MB (workspace_bytes= in Python)"
         )
     # A power of two: it is part of an engine's key in the cache, and free memory never repeats.
     return 1 << (limit.bit_length() - 1)

@@ -19,7 +19,7 @@ from time import monotonic
 from typing import Any
 
 import edgevision
-from edgevision.errors import BuildError
+from edgevision.errors import BuildError, InsufficientMemoryError
 from edgevision.progress import Progress
 
 _MAX_LOG_BYTES = 1 << 20
@@ -27,6 +27,11 @@ _MAX_MESSAGE_BYTES = 1 << 20
 _MAX_QUOTED_CHARS = 500
 # How soon a child is missed that died while a process of its own keeps its pipes open.
 _POLL_S = 0.5
+
+_KILLED = (
+    "the build was killed, most likely for memory. Close other programs, or lower "
+    "workspace_bytes or optimization_level (--set KEY=VALUE)"
+)
 
 
 def run_child(
@@ -69,7 +74,9 @@ def run_child(
     if failure is None and (child.returncode or heard.result is None):
         failure = _obituary(child.returncode, heard.log_text())
     if failure is not None:
-        raise BuildError(failure, log=heard.log_text())
+        # By the kernel: what we kill ourselves has given its reason before.
+        was_killed = failure == _KILLED
+        raise (InsufficientMemoryError if was_killed else BuildError)(failure, log=heard.log_text())
     assert heard.result is not None
     return heard.result, heard.log_text()
 
@@ -176,10 +183,7 @@ def _listen(
 def _obituary(code: int, log: str) -> str:
     """Say how a child ended that did not say so itself."""
     if code == -signal.SIGKILL:
-        return (
-            "the build was killed, most likely for memory. Close other programs, or lower "
-            "workspace_bytes or optimization_level"
-        )
+        return _KILLED
     if code < 0:
         return (
             f"the builder crashed ({signal.Signals(-code).name}). The graph that did it is worth "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +19,57 @@ from edgevision.bundle.targets import TargetProfile
 from edgevision.bundle.tensors import ShapeProfile, TensorSpec
 from edgevision.progress import Progress
 
-_HIGHEST_LEVEL = 5
+_MAX_LEVEL = 5
+
+
+@dataclass(frozen=True, slots=True)
+class BuilderKnobs:
+    """What a user may ask of TensorRT's builder; those for CPUs have no such knobs.
+
+    Attributes:
+        optimization_level: 0 (quick build) to 5; None for the builder's default.
+        workspace_bytes: most memory that the builder may use for tactics; None for its default,
+            which on a device is half of what is free.
+    """
+
+    optimization_level: int | None = None
+    workspace_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        level, workspace = self.optimization_level, self.workspace_bytes
+        if level is not None and (type(level) is not int or not 0 <= level <= _MAX_LEVEL):
+            raise ValueError(
+                f"optimization_level: got {level!r}, expected a whole number, 0 (quick) to "
+                f"{_MAX_LEVEL}"
+            )
+        if workspace is not None and (type(workspace) is not int or workspace < 1):
+            raise ValueError(
+                f"workspace_bytes: got {workspace!r}, expected a whole number, at least 1"
+            )
+
+    def __bool__(self) -> bool:
+        """Whether anything was asked for."""
+        return self != BuilderKnobs()
+
+    def of(self, target: TargetProfile) -> BuilderKnobs:
+        """Return what holds for a target's builder: all of it, or nothing."""
+        return self if target.flavour.on_gpu else BuilderKnobs()
+
+    def check_used(self, targets: Iterable[TargetProfile]) -> None:
+        """Refuse knobs that no target has: nobody would see that they did nothing.
+
+        Raises:
+            ValueError: something was asked for, and no target is TensorRT's.
+        """
+        listed = list(targets)
+        if self and not any(self.of(target) for target in listed):
+            given = [name for name, value in asdict(self).items() if value is not None]
+            raise ValueError(
+                f"{', '.join(given)}: only TensorRT's builder has it, and the targets are "
+                f"{', '.join(target.name for target in listed)}. Leave it out, or add a target "
+                "such as rtx or local"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +99,7 @@ class BuildRequest:
 
     def __post_init__(self) -> None:
         """Check the fields."""
-        if self.workspace_bytes is not None and self.workspace_bytes < 1:
-            raise ValueError(f"workspace_bytes: {self.workspace_bytes}, expected at least 1")
-        if self.optimization_level not in (None, *range(_HIGHEST_LEVEL + 1)):
-            raise ValueError(f"optimization_level: {self.optimization_level}, expected 0 to 5")
+        BuilderKnobs(self.optimization_level, self.workspace_bytes)
 
     def to_json(self) -> str:
         """Return the request as JSON."""

@@ -34,8 +34,11 @@ _ADVICE = (
     ("no runners", "No kernel does this op. Write it with native ops and fixed sizes."),
     ("ParseFromCodedStream", "Check that the file is ONNX and complete."),
     ("no outputs", "Check that the file is ONNX and complete."),
-    ("workspace limit", "Raise workspace_bytes, or leave it out."),
-    ("memory", "Close other programs, or lower workspace_bytes or optimization_level."),
+    ("workspace limit", "Raise workspace_bytes (--set workspace_bytes=1GB), or leave it out."),
+    (
+        "memory",
+        "Close other programs, or lower workspace_bytes or optimization_level (--set KEY=VALUE).",
+    ),
 )
 
 

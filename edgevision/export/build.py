@@ -10,7 +10,7 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -20,15 +20,17 @@ import numpy as np
 import numpy.typing as npt
 
 from edgevision.bundle.directory import BundleWriter
-from edgevision.bundle.forms import form_for, forms_of
+from edgevision.bundle.forms import PRECISIONS, form_for, forms_of
 from edgevision.bundle.manifest import Manifest, Stage
 from edgevision.bundle.targets import TargetProfile
 from edgevision.engines.artifacts import ArtifactBuilder
 from edgevision.engines.cache import EngineCache
 from edgevision.engines.extend import named_targets
-from edgevision.engines.finish import finish
+from edgevision.engines.finish import finish_target
 from edgevision.engines.registry import unavailable
+from edgevision.engines.request import BuilderKnobs
 from edgevision.engines.summary import BuildSummary
+from edgevision.export.precision.calibration import METHODS
 from edgevision.export.score import score_forms
 from edgevision.metrics.metric import score_fields
 from edgevision.progress import Progress, silent
@@ -60,7 +62,11 @@ def build(
     precision: str = "fp32",
     calibration: PathLike | None = None,
     evaluate: PathLike | None = None,
-    targets: Sequence[str] = ("host-cpu",),
+    targets: str | Sequence[str] = ("host-cpu",),
+    keep_fp32: Sequence[str] = (),
+    method: str | None = None,
+    optimization_level: int | None = None,
+    workspace_bytes: int | None = None,
     cache: EngineCache | None = None,
     progress: Progress = silent,
 ) -> BuildSummary:
@@ -79,8 +85,14 @@ def build(
             but for a generator, which is calibrated on seeds.
         evaluate: folder to score every form on: `images/` with `labels/`, or images alone; objects
             need `images/` and COCO's `instances.json`.
-        targets: names of targets, or TOML files; one that cannot be built here is recorded as
-            pending. One that is bound to its machine, and is this machine, is finished beside it.
+        targets: a target's name, or several, or TOML files; one that cannot be built here is
+            recorded as pending. One that is bound to its machine, and is this machine, is finished
+            beside it.
+        keep_fp32: op types or node names that stay in float32 in an FP16 or INT8 graph. With
+            several stages, "STAGE/NAME" is of one stage, "NAME" of each.
+        method: how INT8's ranges are found, "percentile" (the default), "entropy" or "minmax".
+        optimization_level: how long TensorRT's builder searches, 0 (quick) to 5.
+        workspace_bytes: most memory that TensorRT's builder may use for tactics.
         cache: where engines that were built before are looked for and kept; None for nowhere.
         progress: told how far the work is.
 
@@ -97,9 +109,9 @@ def build(
         ...                  calibration="frames/")  # doctest: +SKIP
     """
     asked = named_targets(targets)
-    forms_of(precision)
-    if not asked:
-        raise ValueError("targets: none given; host-cpu runs anywhere")
+    knobs = BuilderKnobs(optimization_level, workspace_bytes)
+    knobs.check_used(asked.values())
+    _check_precision(precision, keep_fp32, method)
     from edgevision.export.recipe import export_stage
     from edgevision.export.samples import calibration_samples, golden_samples
     from edgevision.export.source import resolve
@@ -125,13 +137,15 @@ def build(
                 samples=feeds[:: -(-len(feeds) // _MAX_GOLDEN)],
                 calibration=fed[name][1] or None,
                 proof=proof,
+                method=method or METHODS[0],
+                keep_fp32=_names_in(name, keep_fp32, parts),
                 progress=progress,
             )
             for name, (part, feeds) in parts.items()
         }
         scored = score_forms(adapter, exported, evaluate, progress=progress) if evaluate else None
         stages, proofs = [], []
-        builder = ArtifactBuilder(asked, writer, Path(out).name, cache, progress)
+        builder = ArtifactBuilder(asked, writer, Path(out).name, cache, progress, knobs)
         for name, stage in exported.items():
             graph = f"stages/{name}/model.onnx"
             writer.add(graph, stage.graphs[precision])
@@ -154,10 +168,10 @@ def build(
         for path, content in adapter.files().items():
             writer.add(path, content)
         parity = (*(r for stage in exported.values() for r in stage.parity), *proofs)
-        kept = {k: v for stage in exported.values() for k, v in stage.kept.items()}
+        kept = _by_node({name: stage.kept for name, stage in exported.items()})
         writer.add("reports/parity.json", _json([asdict(report) for report in parity]))
         if precision != "fp32":
-            proven = {k: v for stage in exported.values() for k, v in stage.int8.items()}
+            proven = _by_node({name: stage.int8 for name, stage in exported.items()})
             layers = {"kept_wide": kept, "int8": proven}
             writer.add("reports/layers.json", _json(layers))
         if scored:
@@ -168,7 +182,7 @@ def build(
             **resolved.provenance,
             "golden_samples": origin,
             "kept_wide": "; ".join(f"{node}: {why}" for node, why in kept.items()),
-            **_calibration_provenance(next(iter(exported.values()))),
+            **_calibration_provenance(exported),
             **_versions(),
         }
         manifest = Manifest(
@@ -182,7 +196,10 @@ def build(
         )
         bundle = writer.publish(manifest)
     here = [t for t in asked.values() if not t.built_here and unavailable(t) is None]
-    done = {t.name: finish(bundle, t, cache=cache, progress=progress) for t in here}
+    done = {
+        t.name: finish_target(bundle, t, knobs=knobs.of(t), cache=cache, progress=progress)
+        for t in here
+    }
     scores = scored.scores if scored else ()
     return BuildSummary(bundle, parity, scores, builder.seconds, frozenset(builder.cached), done)
 
@@ -203,14 +220,47 @@ def _graph_for(stage: ExportedStage, precision: str, target: TargetProfile) -> b
     return stage.graphs[form_for(precision, on_gpu=target.flavour.on_gpu).name]
 
 
-def _calibration_provenance(stage: ExportedStage) -> dict[str, str]:
-    if stage.calibration is None:
-        return {}
-    return {
-        "calibration_count": str(stage.calibration.count),
-        "calibration_method": stage.calibration.method,
-        "calibration_sha256": stage.calibration.sha256,
-    }
+def _check_precision(precision: str, keep_fp32: Sequence[str], method: str | None) -> None:
+    """Refuse a precision that there is not, and knobs that it does not have."""
+    forms_of(precision)
+    if isinstance(keep_fp32, str):
+        raise TypeError(f"keep_fp32: got '{keep_fp32}', expected a list such as ['{keep_fp32}']")
+    if keep_fp32 and precision == PRECISIONS[0]:
+        raise ValueError("keep_fp32: in an FP32 graph everything is float32. Leave it out")
+    if method is not None and method not in METHODS:
+        raise ValueError(f"method: got '{method}', expected one of {', '.join(METHODS)}")
+    if method is not None and not any(form.is_quantized for form in forms_of(precision)):
+        raise ValueError(f"method: how INT8 is calibrated, and precision is {precision}")
+
+
+def _names_in(stage: str, names: Sequence[str], stages: Collection[str]) -> list[str]:
+    """Return which of `names` are of a stage: NAME is of each, STAGE/NAME of one."""
+    found = []
+    for name in names:
+        first, _, rest = name.partition("/")
+        is_of_one = len(stages) > 1 and bool(rest) and first in stages
+        if not is_of_one or first == stage:
+            found.append(rest if is_of_one else name)
+    return found
+
+
+def _by_node(found: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """Return what was found in each stage by node; two stages may call nodes the same."""
+    if len(found) == 1:
+        return dict(*found.values())
+    return {f"{stage}/{node}": why for stage, of in found.items() for node, why in of.items()}
+
+
+def _calibration_provenance(exported: Mapping[str, ExportedStage]) -> dict[str, str]:
+    """Return what each stage's scales came from; with several, `STAGE/` stands before the keys."""
+    found = {}
+    for name, stage in exported.items():
+        if stage.calibration is not None:
+            before = f"{name}/" if len(exported) > 1 else ""
+            found[f"{before}calibration_count"] = str(stage.calibration.count)
+            found[f"{before}calibration_method"] = stage.calibration.method
+            found[f"{before}calibration_sha256"] = stage.calibration.sha256
+    return found
 
 
 def _versions() -> dict[str, str]:

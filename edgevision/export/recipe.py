@@ -156,7 +156,7 @@ def _check(
         if not report.passed:
             raise ParityError(
                 f"the {form} graph does not do what the model does: {report}. Look at the first "
-                "samples, or keep more of the net in FP32 (keep_fp32).",
+                "samples, or keep more of the net in FP32: --set keep_fp32=NODE (keep_fp32=).",
                 report=report,
             )
     return reports

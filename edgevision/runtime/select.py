@@ -153,7 +153,7 @@ def select(
         command = pending[0].command
         raise PendingError(f"{message} Finish it on the target with: {command}", command=command)
     wanted = "local" if device == "cuda" else "host-cpu"
-    raise TargetMismatchError(f"{message} Add one with: edgevision build BUNDLE --target {wanted}")
+    raise TargetMismatchError(f"{message} Add one with: edgevision finish BUNDLE --target {wanted}")
 
 
 def _preference(artifact: Artifact) -> tuple[bool, int]:

@@ -82,7 +82,7 @@ class GeneratedResult:
         """Write the grid as one picture, in the format of the path's ending.
 
         Raises:
-            FileReadError: there is a file that edgevision did not make; `force` replaces it.
+            FileWriteError: there is a file that edgevision did not make; `force` replaces it.
             ValueError: the ending is no picture's.
             OSError: the file cannot be written.
             MissingDependencyError: Pillow is not installed.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgevision._optional import require
-from edgevision.errors import FileReadError
+from edgevision.errors import FileWriteError
 
 MARK = "made by edgevision; its next run may replace this file"
 """What every such file holds near its start or its end, in its format's own place for remarks."""
@@ -29,17 +29,17 @@ def refuse_foreign(paths: Iterable[Path], *, force: bool = False) -> None:
         force: replace such files; folders are refused all the same.
 
     Raises:
-        FileReadError: one of them is such a file or a folder, or two are the same.
+        FileWriteError: one of them is such a file or a folder, or two are the same.
     """
     checked = list(paths)
     if twice := [path for path in checked if checked.count(path) > 1]:
-        raise FileReadError(f"'{twice[0]}' would be written twice: give each output its own name")
+        raise FileWriteError(f"'{twice[0]}' would be written twice: give each output its own name")
     if folders := [path for path in checked if path.is_dir()]:
-        raise FileReadError(f"'{folders[0]}' is a folder, expected the name of a file to write")
+        raise FileWriteError(f"'{folders[0]}' is a folder, expected the name of a file to write")
     foreign = [] if force else [path for path in checked if not _is_replaceable(path)]
     if foreign:
         others = f" and {len(foreign) - 1} more are" if len(foreign) > 1 else " is"
-        raise FileReadError(
+        raise FileWriteError(
             f"'{foreign[0]}'{others} there already and not known to be made by edgevision: nothing "
             "was written. Give another name or folder, or --force (force=True in Python) to "
             "replace what is there"

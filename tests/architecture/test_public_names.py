@@ -28,6 +28,7 @@ HOMES = {
     "StreamOptions": "edgevision.runtime.stream.schedule",
     "Ticket": "edgevision.runtime.stream.ticket",
     "build": "edgevision.export.build",
+    "finish": "edgevision.engines.extend",
     "load": "edgevision.runtime.load",
     "load_words": "edgevision.runtime.load",
 }

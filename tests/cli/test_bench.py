@@ -65,7 +65,7 @@ def test_ctrl_c_keeps_what_was_measured(
     kept, page = tmp_path / "kept.json", tmp_path / "page.html"
     code = interrupted(
         [str(bundle), "--scenario", scenario, "--fps", "100", "--duration", "600",
-         "--json", str(kept), "--report", str(page)],
+         "--json-file", str(kept), "--report", str(page)],
         after=after,
     )  # fmt: skip
     assert code == 130
@@ -78,13 +78,15 @@ def test_ctrl_c_keeps_what_was_measured(
 
 def test_ctrl_c_in_a_comparison_gives_no_verdict(bundle: Path, tmp_path: Path) -> None:
     kept = tmp_path / "verdict.json"
-    code = interrupted(["compare", str(bundle), str(bundle), "--json", str(kept)], after="loads")
+    code = interrupted(
+        ["compare", str(bundle), str(bundle), "--json-file", str(kept)], after="loads"
+    )
     assert code == 130
     assert not kept.exists()
 
 
 def test_a_pending_bundle_names_what_finishes_it(tmp_path: Path, capsys: Capture) -> None:
-    command = "edgevision build road.ev --target jetson-orin-jp6"
+    command = "edgevision finish road.ev --target jetson-orin-jp6"
     pending = Artifact("jetson-orin-jp6", TRT, None, reason="no GPU", command=command)
     bundle = semantic_bundle(tmp_path / "road.ev", artifacts=(pending,)).root
     assert main(["bench", str(bundle)]) == 4
@@ -187,20 +189,23 @@ def test_a_page_is_refused_where_there_is_none(
 ) -> None:
     page = tmp_path / "page.html"
     root = str(bundle)
-    for arguments in (["compare", root, root], [root, "--harness", "loadgen"]):
-        assert main(["bench", *arguments, "--report", str(page)]) == 2
-        assert "have no page" in capsys.readouterr().err
+    assert main(["bench", root, "--harness", "loadgen", "--report", str(page)]) == 2
+    assert "LoadGen has no page" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main(["bench", "compare", root, root, "--report", str(page)])
+    assert "unrecognized arguments: --report" in capsys.readouterr().err
     assert not page.exists()
 
 
-@pytest.mark.parametrize("option", ["--json", "--report", "--markdown", "--junit"])
+@pytest.mark.parametrize("option", ["--json-file", "--report", "--markdown", "--junit"])
 def test_a_file_of_the_user_s_is_refused_before_the_measurement(
     bundle: Path, tmp_path: Path, capsys: Capture, option: str
 ) -> None:
     theirs = tmp_path / "theirs"
     theirs.write_text("my notes")
-    sides = ["compare", str(bundle)] if option in ("--markdown", "--junit") else []
-    arguments = ["bench", *sides, str(bundle), "--duration", "600", option, str(theirs)]
+    one, measured = str(bundle), ["--duration", "600"]
+    rest = ["compare", one, one] if option in ("--markdown", "--junit") else [one, *measured]
+    arguments = ["bench", *rest, option, str(theirs)]
     assert main(arguments) == 2
     assert "not known to be made by edgevision" in capsys.readouterr().err
     assert theirs.read_text() == "my notes"
@@ -210,9 +215,9 @@ def test_files_of_an_earlier_run_are_replaced(bundle: Path, tmp_path: Path) -> N
     page, kept = tmp_path / "page.html", tmp_path / "kept.json"
     kept.write_text("[1]")
     arguments = ["bench", str(bundle), "--duration", "0.2", "--quick", "--report", str(page)]
-    assert main([*arguments, "--json", str(kept), "--force"]) == 0
-    assert main([*arguments, "--json", str(kept)]) == 0
-    assert main([*arguments, "--json", str(page)]) == 2, "one file for two outputs"
+    assert main([*arguments, "--json-file", str(kept), "--force"]) == 0
+    assert main([*arguments, "--json-file", str(kept)]) == 0
+    assert main([*arguments, "--json-file", str(page)]) == 2, "one file for two outputs"
 
 
 def test_texts_of_a_comparison_are_known_as_ours(tmp_path: Path) -> None:
@@ -227,5 +232,7 @@ def test_texts_of_a_comparison_are_known_as_ours(tmp_path: Path) -> None:
 def earlier(bundle: Path, tmp_path: Path) -> Path:
     """The JSON of a run."""
     kept = tmp_path / "earlier.json"
-    assert main(["bench", str(bundle), "--duration", "0.2", "--quick", "--json", str(kept)]) == 0
+    assert (
+        main(["bench", str(bundle), "--duration", "0.2", "--quick", "--json-file", str(kept)]) == 0
+    )
     return kept

@@ -16,7 +16,13 @@ import pytest
 from PIL import Image
 
 from edgevision.cli import exit_code
-from edgevision.errors import MissingDependencyError
+from edgevision.errors import (
+    BuildError,
+    FileWriteError,
+    InsufficientMemoryError,
+    MissingDependencyError,
+    WrongTaskError,
+)
 from edgevision.tasks.frames import list_images
 from tests.cli.conftest import Call, Outcome, Shell
 from tests.runtime.conftest import semantic_bundle
@@ -34,7 +40,7 @@ def test_build_reports_every_form_and_target(int8_bundle: Outcome, project: Path
     assert states["host-cpu"]["state"] == states["rtx"]["state"] == "built"
     assert states["jetson-orin-jp6"]["state"] == "pending"
     command = states["jetson-orin-jp6"]["command"]
-    assert command == "edgevision build int8.ev --target jetson-orin-jp6"
+    assert command == "edgevision finish int8.ev --target jetson-orin-jp6"
     plan = (project / "int8.ev" / states["rtx"]["path"]).read_bytes()
     assert hashlib.sha256(plan).hexdigest() == states["rtx"]["sha256"]
     assert plan[28:32] == b"vtrt", "not a TensorRT-RTX engine"
@@ -60,7 +66,7 @@ def test_an_engine_that_was_built_before_is_fetched(
 ) -> None:
     copy = tmp_path / "copy.ev"
     shutil.copytree(project / "int8.ev", copy)
-    told = shell("build", copy, "--target", "rtx", "--json", code=4).json
+    told = shell("finish", copy, "--target", "rtx", "--json", code=4).json
     found = {a["target"]: a for a in told["artifacts"]}
     assert found["rtx"]["cached"]
     plan = "stages/main/rtx.plan"
@@ -94,7 +100,7 @@ def test_a_pending_target_can_be_added_to_a_copy(
 ) -> None:
     copy = tmp_path / "copy.ev"
     shutil.copytree(project / "int8.ev", copy)
-    assert "jetson-orin-jp6" in shell("build", copy, "--target", "rtx", code=4).out
+    assert "jetson-orin-jp6" in shell("finish", copy, "--target", "rtx", code=4).out
     shell("verify", copy)
 
 
@@ -150,7 +156,7 @@ BUILD = ("build", "nets:net", "--size", "32x48", "--classes", "classes.txt", "--
         (("build", "nets:net", "--size", "32x48", "--classes", "two.txt", "--out", "b.ev"), 1,
          "2"),
         (("build", "nets:net"), 2, "Give --out NAME.ev"),
-        (("build", "empty", "--target", "rtx"), 2, "manifest.json"),
+        (("finish", "empty", "--target", "rtx"), 2, "manifest.json"),
         (("verify", "nowhere.ev"), 2, "nowhere.ev"),
         (("run", "nowhere.ev", "frames"), 2, "nowhere.ev"),
         (("build", "gan-digits", "--size", "9x9", "--out", "b.ev"), 2, "size: not used with the"),
@@ -327,6 +333,19 @@ def test_an_interrupted_import_is_an_interrupt() -> None:
         missing.__cause__ = error
     assert exit_code(missing) == 130
     assert exit_code(MissingDependencyError("torch is not installed")) == 3
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (FileWriteError("k.key exists already"), 2),
+        (WrongTaskError("a segmenter has no generate"), 2),
+        (InsufficientMemoryError("9 MB are free"), 3),
+        (BuildError("no kernel"), 1),
+    ],
+)
+def test_exit_codes_of_errors(error: Exception, code: int) -> None:
+    assert exit_code(error) == code
 
 
 def test_a_full_disk_is_one_message(project: Path, tmp_path: Path) -> None:

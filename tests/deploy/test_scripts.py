@@ -96,7 +96,7 @@ def test_the_x86_half_leaves_a_signed_bundle_that_waits_for_its_board(
     assert "fit for 'jetson-orin-jp6'" in part
     assert "NOT" not in part.replace("NOT CHECKED", "")
     assert "signed by key" in part
-    assert f"edgevision build model-{precision}.ev --target jetson-orin-jp6" in part
+    assert f"edgevision finish model-{precision}.ev --target jetson-orin-jp6" in part
 
 
 def test_the_next_run_takes_every_engine_from_the_cache(checkout: Checkout, x86: Done) -> None:
@@ -145,7 +145,7 @@ def test_the_device_half_finishes_proves_and_compares(checkout: Checkout, x86: D
     # The baseline was finished before, as a board keeps the last release.
     baseline, candidate = "last.ev", "dist/model-int8.ev"
     shutil.copytree(checkout.folder / candidate, checkout.folder / baseline)
-    assert checkout.run("edgevision", "build", baseline, "--target", "local-cpu").code == 0
+    assert checkout.run("edgevision", "finish", baseline, "--target", "local-cpu").code == 0
     done = checkout.run(
         "bash", str(CI / "jetson.sh"), BUNDLE=candidate, TARGET="local-cpu", PUBLIC_KEY="ours.pub",
         MINIMUM_VERSION="1", EVALUATE="val", BASELINE=baseline, GATE="100%",

@@ -19,7 +19,7 @@ from edgevision.engines import cache as module
 from edgevision.engines.cache import EngineCache, cache_key, cached_build
 from edgevision.engines.cache_archive import export_cache, import_cache
 from edgevision.engines.request import BuildRequest
-from edgevision.errors import FileReadError
+from edgevision.errors import FileReadError, FileWriteError
 from tests.runtime.conftest import doubled, strongest_channel
 
 HOST = get_target("host-cpu")
@@ -205,7 +205,7 @@ def test_an_export_replaces_an_export_alone(
     with tarfile.open(file, "w") as theirs:
         theirs.add(__file__, "photos/0.jpg")
     before = file.read_bytes()
-    with pytest.raises(FileReadError, match="not known to be made by edgevision"):
+    with pytest.raises(FileWriteError, match="not known to be made by edgevision"):
         export_cache(cache, file)
     assert file.read_bytes() == before
     assert export_cache(cache, file, force=True) == 1
@@ -235,6 +235,13 @@ def test_a_hostile_archive_is_refused(
     with pytest.raises(FileReadError, match="is no export of an engine cache"):
         import_cache(other, tmp_path / "bad.tar")
     assert other.entries() == []
+
+
+def test_an_archive_that_cannot_be_written_is_a_write_error(
+    cache: EngineCache, tmp_path: Path
+) -> None:
+    with pytest.raises(FileWriteError, match="could not write"):
+        export_cache(cache, tmp_path / "nowhere" / "c.tar")
 
 
 def test_other_files_are_no_archive(cache: EngineCache, tmp_path: Path) -> None:

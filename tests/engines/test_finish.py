@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,14 +17,15 @@ import edgevision
 from edgevision.bundle.directory import Bundle
 from edgevision.bundle.flavours import TRT_RTX
 from edgevision.bundle.manifest import Artifact
-from edgevision.bundle.record import Record
+from edgevision.bundle.record import Record, finish_command
 from edgevision.bundle.targets import get_target
 from edgevision.cli import main
 from edgevision.engines.delivered import layers_from_inspector, layers_from_profile, unmet
-from edgevision.engines.finish import _workspace_bytes, finish
+from edgevision.engines.finish import _workspace_bytes, finish_target
 from edgevision.errors import (
     BundleError,
     BundleIntegrityError,
+    InsufficientMemoryError,
     ParityError,
     TargetMismatchError,
     UnverifiedError,
@@ -48,7 +50,7 @@ def folder_of(bundle: Bundle) -> Path:
 
 def test_what_was_finished_is_what_runs(bundle: Bundle) -> None:
     before = sorted(path.name for path in bundle.root.rglob("*"))
-    done = finish(bundle, LOCAL)
+    done = finish_target(bundle, LOCAL)
     assert done.record.passed
     assert done.record.manifest_sha256 == bundle.manifest_sha256
     assert list(done.seconds) == ["main"]
@@ -58,7 +60,7 @@ def test_what_was_finished_is_what_runs(bundle: Bundle) -> None:
         assert f"proven on this machine on {done.record.date}" in model.explain()
         assert "runs 'local-cpu'" in model.explain()
         np.testing.assert_array_equal(model(FRAME).mask, FRAME.argmax(-1))  # type: ignore[union-attr]
-    assert not finish(bundle, LOCAL).seconds, "what is sound is not built again"
+    assert not finish_target(bundle, LOCAL).seconds, "what is sound is not built again"
 
 
 def change_engine(bundle: Bundle) -> None:
@@ -111,18 +113,18 @@ def link_engine(bundle: Bundle) -> None:
 def test_what_is_not_proven_is_refused_and_never_passed_over(
     bundle: Bundle, change: Callable[[Bundle], None], error: type[Exception], message: str
 ) -> None:
-    finish(bundle, LOCAL)
+    finish_target(bundle, LOCAL)
     change(bundle)
     with pytest.raises(error, match=message) as caught:
         edgevision.load(bundle.root)
     if error is UnverifiedError:
-        assert f"edgevision build {bundle.root} --target local-cpu" in str(caught.value)
-    finish(bundle, LOCAL)
+        assert f"edgevision finish {bundle.root} --target local-cpu" in str(caught.value)
+    finish_target(bundle, LOCAL)
     edgevision.load(bundle.root).close()
 
 
 def test_an_unverified_engine_runs_only_if_the_caller_says_so(bundle: Bundle) -> None:
-    finish(bundle, LOCAL)
+    finish_target(bundle, LOCAL)
     change_record(passed=False, reason="no")(bundle)
     with (
         pytest.warns(UserWarning, match="runs unverified: it did not pass: no"),
@@ -150,12 +152,12 @@ def test_an_engine_that_disagrees_is_recorded_as_failed(
                 writer.add(entry.path, bundle.read(entry.path))
         writer.add_golden("main", inputs, wrong)
         made = writer.publish(replace(bundle.manifest, files=()))
-    assert main(["build", str(made.root), "--target", "local-cpu"]) == 1
+    assert main(["finish", str(made.root), "--target", "local-cpu"]) == 1
     assert "is not fit for use" in capsys.readouterr().err
     with pytest.raises(UnverifiedError, match="it did not pass"):
         edgevision.load(made.root)
     with pytest.raises(ParityError, match="never loaded"):
-        finish(made, LOCAL)
+        finish_target(made, LOCAL)
 
 
 def picture(folder: Path) -> Path:
@@ -176,7 +178,7 @@ def test_the_engine_is_scored_beside_the_graph_also_without_a_cpu_artifact(
     rtx = Artifact("rtx", TRT_RTX, None, reason="later", command="edgevision build")
     bare = semantic_bundle(tmp_path / "bare.ev", artifacts=(rtx,))
     folder = labelled(tmp_path / "val", FRAME.argmax(-1).astype(np.uint8))
-    done = finish(bare, LOCAL, evaluate=folder)
+    done = finish_target(bare, LOCAL, evaluate=folder)
     assert done.record.score["mIoU"] == 1.0
     assert done.record.score["agrees with torch"] == 1.0
 
@@ -185,7 +187,7 @@ def test_a_score_without_labels_proves_nothing(tmp_path: Path, bundle: Bundle) -
     (tmp_path / "photos").mkdir()
     Image.fromarray(FRAME).save(tmp_path / "photos" / "frame.png")
     with pytest.raises(ParityError, match=r"mIoU is undefined there.*Give a labelled folder"):
-        finish(bundle, LOCAL, evaluate=tmp_path / "photos")
+        finish_target(bundle, LOCAL, evaluate=tmp_path / "photos")
 
 
 def test_another_folder_for_a_bundle_that_cannot_be_written_beside(
@@ -193,8 +195,8 @@ def test_another_folder_for_a_bundle_that_cannot_be_written_beside(
 ) -> None:
     (tmp_path / "road.ev.engines").write_text("in the way")
     with pytest.raises(BundleError, match="Give another folder: --engines DIR"):
-        finish(bundle, LOCAL)
-    finish(bundle, LOCAL, engines=tmp_path / "var")
+        finish_target(bundle, LOCAL)
+    finish_target(bundle, LOCAL, engines=tmp_path / "var")
     with edgevision.load(bundle.root, engines=tmp_path / "var") as model:
         assert "runs 'local-cpu'" in model.explain()
     for verb in ("verify", "run"):
@@ -211,7 +213,7 @@ def test_a_folder_of_somebody_else_s_is_left_alone(bundle: Bundle, tmp_path: Pat
     theirs.parent.mkdir(parents=True)
     theirs.write_bytes(b"trained for weeks")
     with pytest.raises(BundleError, match=r"local-cpu' is no folder of finished engines"):
-        finish(bundle, LOCAL, engines=tmp_path / "nets")
+        finish_target(bundle, LOCAL, engines=tmp_path / "nets")
     assert theirs.read_bytes() == b"trained for weeks"
     assert os.listdir(theirs.parent) == ["main.onnx"]
 
@@ -219,18 +221,34 @@ def test_a_folder_of_somebody_else_s_is_left_alone(bundle: Bundle, tmp_path: Pat
 def test_hidden_files_that_no_build_made_stay(bundle: Bundle) -> None:
     folder_of(bundle).mkdir(parents=True)
     (folder_of(bundle) / ".gitignore").write_text("*.plan")
-    finish(bundle, LOCAL)
+    finish_target(bundle, LOCAL)
     assert (folder_of(bundle) / ".gitignore").read_text() == "*.plan"
 
 
 def test_what_cannot_be_finished_says_why(bundle: Bundle) -> None:
     with pytest.raises(ValueError, match="'rtx' is built anywhere"):
-        finish(bundle, get_target("rtx"))
+        finish_target(bundle, get_target("rtx"))
     with pytest.raises(ValueError, match="a lean runtime of TensorRT alone"):
-        finish(bundle, LOCAL, lean=True)
+        finish_target(bundle, LOCAL, lean=True)
     with pytest.raises(TargetMismatchError, match="no NVIDIA GPU on this machine"):
-        finish(bundle, get_target("jetson-orin-jp6"))
-    assert main(["build", str(bundle.root), "--target", "jetson-orin-jp6"]) == 3
+        finish_target(bundle, get_target("jetson-orin-jp6"))
+    assert main(["finish", str(bundle.root), "--target", "jetson-orin-jp6"]) == 3
+
+
+def test_the_public_function_takes_a_path_or_an_open_bundle(bundle: Bundle) -> None:
+    first = edgevision.finish(bundle.root, "local-cpu")
+    assert first.finished["local-cpu"].record.passed
+    again = edgevision.finish(bundle, ["local-cpu"])
+    assert not again.finished["local-cpu"].seconds, "it was finished before"
+
+
+def test_a_command_can_be_pasted(bundle: Bundle) -> None:
+    assert finish_command("road.ev", "local") == "edgevision finish road.ev --target local"
+    beside = Path("road.ev.engines")
+    assert finish_command("road.ev", "local", beside) == finish_command("road.ev", "local")
+    odd = finish_command("my road.ev", "a; rm", Path("$HOME"))
+    assert shlex.split(odd)[2:] == ["my road.ev", "--target", "a; rm", "--engines", "$HOME"]
+    assert "'a; rm'" in odd
 
 
 def test_temporaries_of_a_killed_child_go_with_the_next_run(bundle: Bundle) -> None:
@@ -238,7 +256,7 @@ def test_temporaries_of_a_killed_child_go_with_the_next_run(bundle: Bundle) -> N
     folder.mkdir(parents=True)
     for name in (".partial-main-12345678", "..partial-main-12345678.partial-0123456789ab"):
         (folder / name).touch()
-    finish(bundle, LOCAL)
+    finish_target(bundle, LOCAL)
     assert sorted(os.listdir(folder)) == [".lock", "main.onnx", "record.json"]
 
 
@@ -257,13 +275,13 @@ def test_free_memory_that_moves_a_little_leaves_the_key_as_it_is() -> None:
         found.add(limit)
     assert len(found) == 1
     device.free = 400 << 20
-    with pytest.raises(TargetMismatchError, match=r"419 of 17180 MB are free.*wants 537 MB"):
+    with pytest.raises(InsufficientMemoryError, match=r"419 of 17180 MB are free.*wants 537 MB"):
         _workspace_bytes(device)
     assert _workspace_bytes(None) is None
 
 
 def test_a_record_survives_its_own_json(bundle: Bundle) -> None:
-    record = finish(bundle, LOCAL).record
+    record = finish_target(bundle, LOCAL).record
     assert Record.from_json(record.to_json().encode()) == replace(record, score=dict(record.score))
 
 

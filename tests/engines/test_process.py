@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from edgevision.engines.process import run_child
-from edgevision.errors import BuildError
+from edgevision.errors import BuildError, InsufficientMemoryError
 from edgevision.progress import silent
 
 ROOT = Path(__file__).parents[2]
@@ -53,8 +53,9 @@ def test_a_result_comes_with_progress_and_log() -> None:
     ],
 )
 def test_every_bad_end_is_a_build_error(action: str, message: str) -> None:
-    with pytest.raises(BuildError, match=message):
+    with pytest.raises(BuildError, match=message) as caught:
         run(action)
+    assert isinstance(caught.value, InsufficientMemoryError) == (action == "kill")
 
 
 @pytest.mark.parametrize("action", ["hang", "close everything and stay"])

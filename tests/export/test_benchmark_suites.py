@@ -18,7 +18,7 @@ def test_a_suite_is_what_its_scripts_take(name: str) -> None:
     entries = suite.read(name)
     for entry in entries:
         script = importlib.import_module(f"benchmarks.{entry.script}")
-        script.parser().parse_args([*entry.arguments, "--json", "made.json"])
+        script.parser().parse_args([*entry.arguments, "--json-file", "made.json"])
     results = [entry.result for entry in entries]
     assert len(set(results)) == len(results)
     assert sum(entry.budget_s for entry in entries) <= 600

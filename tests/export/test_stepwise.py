@@ -79,6 +79,16 @@ def test_both_stages_are_proven_and_the_whole_is_scored(summary: Any, folder: Pa
     assert all(report.passed for report in verify(summary.bundle))
     layers = json.loads(summary.bundle.read("reports/layers.json"))["int8"]
     assert len(layers) >= 5
+    assert {name.partition("/")[0] for name in layers} == {"encode", "step"}
+
+
+def test_each_stage_says_what_it_was_calibrated_on(summary: Any) -> None:
+    told = summary.bundle.manifest.provenance
+    assert told["encode/calibration_count"] == "20"
+    assert int(told["step/calibration_count"]) > 20, "every step of every caption"
+    assert told["encode/calibration_method"] == told["step/calibration_method"] == "percentile"
+    assert told["encode/calibration_sha256"] != told["step/calibration_sha256"]
+    assert "calibration_count" not in told
 
 
 def test_a_caption_that_was_left_ends_with_an_error(summary: Any) -> None:

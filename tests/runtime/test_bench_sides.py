@@ -19,7 +19,7 @@ from edgevision.bench.gate.sides import of_bundle, of_package
 from edgevision.bundle.directory import Bundle
 from edgevision.bundle.flavours import TRT
 from edgevision.bundle.targets import get_target
-from edgevision.engines.finish import finish
+from edgevision.engines.finish import finish_target
 from edgevision.errors import FileReadError, RunError
 
 PACKAGE = Path(edgevision.__file__).parent
@@ -172,7 +172,7 @@ def test_a_finished_engine_is_measured_as_one_in_the_bundle(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EDGEVISION_CACHE", str(tmp_path / "cache"))
-    done = finish(bundle, get_target("local-cpu"))
+    done = finish_target(bundle, get_target("local-cpu"))
     with edgevision.load(bundle) as model:
         inputs, _ = bundle.golden("main")
         found = reference.rows(bundle, model, inputs["frame"][0][0], {}, rounds=6)

@@ -20,7 +20,7 @@ from edgevision.bundle.flavours import ORT
 from edgevision.bundle.manifest import Artifact, Manifest, Stage
 from edgevision.bundle.parity import Tolerance
 from edgevision.bundle.tensors import DYNAMIC, DType, ShapeProfile, TensorSpec
-from edgevision.errors import BundleFormatError, FileReadError, FrameError, WrongTaskError
+from edgevision.errors import BundleFormatError, FileWriteError, FrameError, WrongTaskError
 from edgevision.runtime.files.generate import latent_walk, make_pictures, save_animation
 from edgevision.runtime.model import Model
 from edgevision.tasks.generated import GeneratedResult
@@ -317,9 +317,9 @@ def test_made_pictures_replace_their_like_alone(model: Model, tmp_path: Path, na
     Image.new("RGB", (8, 8)).save(out, format="PNG")
     theirs = out.read_bytes()
     made = GeneratedResult(np.zeros((2, 3, 4, 1), np.uint8), (), Timings(0, 0, 0))
-    with pytest.raises(FileReadError, match="not known to be made by edgevision"):
+    with pytest.raises(FileWriteError, match="not known to be made by edgevision"):
         make_pictures(model, 7, 2, out)
-    with pytest.raises(FileReadError, match="not known to be made by edgevision"):
+    with pytest.raises(FileWriteError, match="not known to be made by edgevision"):
         save_animation(made.images, out) if "walk" in name else made.save(out)
     assert out.read_bytes() == theirs
     make_pictures(model, 7, 2, out, force=True)

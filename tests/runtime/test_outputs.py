@@ -12,7 +12,7 @@ from PIL import Image
 import edgevision
 from edgevision.bundle.directory import Bundle
 from edgevision.cli import main
-from edgevision.errors import FileReadError
+from edgevision.errors import FileWriteError
 from edgevision.runtime.files.batch import run_files
 from edgevision.tasks.outputs import MARK, refuse_foreign
 from tests.runtime.test_frames import write_video
@@ -74,7 +74,7 @@ def test_a_file_of_the_user_s_among_a_video_s_frames(bundle: Bundle, tmp_path: P
     theirs = save(tmp_path / "out" / "clip-000002.overlay.jpg")
     save(tmp_path / "out" / "clip-2.overlay.jpg")
     with edgevision.load(bundle) as model:
-        with pytest.raises(FileReadError, match=r"clip-000002\.overlay\.jpg' is there already"):
+        with pytest.raises(FileWriteError, match=r"clip-000002\.overlay\.jpg' is there already"):
             run_files(model, tmp_path / "clip.mp4", tmp_path / "out")
         assert len(names(tmp_path / "out")) == 2
         theirs.unlink()
@@ -131,12 +131,12 @@ def test_what_is_replaceable(tmp_path: Path) -> None:
     theirs = tmp_path / "theirs"
     theirs.write_text("x" * 99_999 + MARK + "x" * 99_999)
     for path in (link, theirs):
-        with pytest.raises(FileReadError, match=f"'{path}' is there already"):
+        with pytest.raises(FileWriteError, match=f"'{path}' is there already"):
             refuse_foreign([ours, path])
         refuse_foreign([path], force=True)
-    with pytest.raises(FileReadError, match="link' and 1 more are there already"):
+    with pytest.raises(FileWriteError, match="link' and 1 more are there already"):
         refuse_foreign([link, theirs])
-    with pytest.raises(FileReadError, match="is a folder"):
+    with pytest.raises(FileWriteError, match="is a folder"):
         refuse_foreign([tmp_path], force=True)
-    with pytest.raises(FileReadError, match="would be written twice"):
+    with pytest.raises(FileWriteError, match="would be written twice"):
         refuse_foreign([ours, ours])

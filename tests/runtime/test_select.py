@@ -26,7 +26,7 @@ PENDING = Artifact(
     path=None,
     sm=("8.7",),
     reason="needs the device",
-    command="edgevision build x.ev --target local",
+    command="edgevision finish x.ev --target local",
 )
 
 BOTH = {"onnxruntime": "1.23.0", "openvino": "2027.0.0"}

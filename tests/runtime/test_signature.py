@@ -22,6 +22,7 @@ from edgevision.errors import (
     BundleFormatError,
     BundleIntegrityError,
     FileReadError,
+    FileWriteError,
     SignatureError,
 )
 from tests.runtime.conftest import semantic_bundle
@@ -256,12 +257,12 @@ def test_five_thousand_mutations_never_pass(
 def test_keys_are_never_replaced_and_private(tmp_path: Path) -> None:
     private, public = keygen(tmp_path / "k")
     assert private.stat().st_mode & 0o777 == 0o600
-    with pytest.raises(FileReadError, match=r"k\.key and .*k\.pub is there already"):
+    with pytest.raises(FileWriteError, match=r"k\.key and .*k\.pub is there already"):
         keygen(tmp_path / "k")
     public.unlink()
-    with pytest.raises(FileReadError, match=r"k\.key is there already and is not replaced"):
+    with pytest.raises(FileWriteError, match=r"k\.key is there already and is not replaced"):
         keygen(tmp_path / "k")
-    with pytest.raises(FileReadError, match="could not write"):
+    with pytest.raises(FileWriteError, match="could not write"):
         keygen(tmp_path / "nowhere" / "k")
 
 

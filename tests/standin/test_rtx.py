@@ -48,7 +48,7 @@ def test_a_cuda_that_does_not_start_is_told_as_that() -> None:
 def test_what_is_no_plan_is_told_as_that() -> None:
     told = said_by("refuses_rubbish")
     assert "refuses the plan: [runtime.cpp::readHeader" in told
-    assert "edgevision build BUNDLE --target rtx" in told
+    assert "edgevision finish BUNDLE --target rtx" in told
     assert "catchCudaError" not in told
 
 

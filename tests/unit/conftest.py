@@ -34,7 +34,7 @@ STAGES = (
         tolerances={"features": Tolerance(max_abs=0.5, max_mismatch_share=0.125)},
         artifacts=(
             Artifact("host-cpu", ORT, "stages/encoder/host-cpu.onnx", version="1.32.0"),
-            Artifact("rtx", TRT_RTX, None, reason="no GPU", command="edgevision build"),
+            Artifact("rtx", TRT_RTX, None, reason="no GPU", command="edgevision finish"),
         ),
     ),
     Stage(

@@ -45,7 +45,7 @@ def test_errors_carry_what_they_found() -> None:
     assert errors.BuildError("no", log="[E] unsupported").log == "[E] unsupported"
     assert errors.BuildError("no").log == ""
     for kind in (errors.PendingError, errors.UnverifiedError):
-        assert kind("no", command="edgevision build").command == "edgevision build"
+        assert kind("no", command="edgevision finish").command == "edgevision finish"
     assert errors.MissingDependencyError("no", name="torch").name == "torch"
 
 

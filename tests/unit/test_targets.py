@@ -149,7 +149,7 @@ def test_a_file_describes_a_target(tmp_path: Path) -> None:
         (("our-board", "Our Board"), "name: got 'Our Board', expected small letters"),
         (("our-board", "h100"), "'h100' is a known target's; choose another"),
         (('title = "our carrier board"', ""), "'title' is missing"),
-        (("=", "=="), "is no TOML file"),
+        (("=", "=="), "is not a TOML file"),
     ],
 )
 def test_a_file_that_describes_none_names_the_field(

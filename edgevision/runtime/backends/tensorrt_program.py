@@ -80,7 +80,7 @@ class TensorRTProgram:
                     )
                 raise EngineLoadError(
                     f"{title} refuses the plan: {reason} Plans fit one TensorRT version and one "
-                    f"kind of GPU; build it here with: edgevision build BUNDLE --target {remedy}"
+                    f"kind of GPU; build it here with: edgevision finish BUNDLE --target {remedy}"
                 )
             self._runtime, self.engine = runtime, engine
             self.inputs, self.outputs = _tensors(trt, engine)

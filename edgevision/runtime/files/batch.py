@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgevision._optional import require
-from edgevision.errors import FileReadError, WrongTaskError
+from edgevision.errors import FileReadError, FileWriteError, WrongTaskError
 from edgevision.progress import Progress, silent
 from edgevision.runtime.model import Model
 from edgevision.tasks.frames import count_frames, frames_named, iterate_frames, resize
@@ -69,8 +69,9 @@ def run_files(
         progress: told how many frames are done.
 
     Raises:
-        FileReadError: the source cannot be read, or holds no frame; or, before the first frame, a
-            picture would replace a file that edgevision did not make.
+        FileReadError: the source cannot be read, or holds no frame.
+        FileWriteError: before the first frame: a picture would replace a file that edgevision did
+            not make.
         WrongTaskError: the model does not take frames.
     """
     camera = model.decoder.camera
@@ -107,7 +108,7 @@ def save_pictures(
     """Write what the result shows, e.g. `NAME.overlay.jpg` and `NAME.classes.png`.
 
     Raises:
-        FileReadError: one is there, and edgevision did not make it; `force` replaces it.
+        FileWriteError: one is there, and edgevision did not make it; `force` replaces it.
     """
     image = require("PIL.Image", extra="media")
     pictures = {folder / f"{name}{end}": x for end, x in result.pictures(frame).items()}
@@ -123,15 +124,15 @@ def _check_folder(source: Path, folder: Path, endings: Sequence[str], *, force: 
     """Refuse a folder where the pictures of `source` would replace others, or be taken for frames.
 
     Raises:
-        FileReadError: says what is there.
+        FileWriteError: says what is there.
     """
     is_frame = frames_named(source)
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise FileReadError(f"'{folder}' is a file, expected a folder to write the pictures into")
+        raise FileWriteError(f"'{folder}' is a file, expected a folder to write the pictures into")
     if source.is_dir() and folder.samefile(source):
-        raise FileReadError(
+        raise FileWriteError(
             f"'{folder}' is the folder of the frames, and the next run would take the pictures for "
             "frames. Give another --out"
         )

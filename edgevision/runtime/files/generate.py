@@ -47,7 +47,7 @@ def make_pictures(
     `force` replaces a file there that edgevision did not make.
 
     Raises:
-        FileReadError: there is such a file.
+        FileWriteError: there is such a file.
         ValueError: `count` is below 1, or a seed is out of range.
         WrongTaskError: the model is not a generator.
     """
@@ -122,7 +122,7 @@ def save_animation(
         force: replace a file that edgevision did not make.
 
     Raises:
-        FileReadError: there is such a file.
+        FileWriteError: there is such a file.
         ValueError: the path has another ending.
         OSError: the file cannot be written.
         MissingDependencyError: Pillow (GIF) or PyAV (MP4) is not installed.

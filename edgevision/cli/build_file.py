@@ -1,0 +1,190 @@
+"""The file that `edgevision build` takes: any argument of `edgevision.build()`, checked by key.
+
+    source = "my_package.nets:make_net"
+    out = "road.ev"
+    size = [360, 480]
+    classes = ["road", "sky", ["person", "#ff0000"]]
+    precision = "int8"
+    calibration = "frames"
+    targets = ["host-cpu", "jetson-orin-jp6"]
+
+Paths are relative to the file. What a value means is checked by `edgevision.build()`; here, what
+can be said of it with the file's own words.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from edgevision.bundle.forms import PRECISIONS
+from edgevision.bundle.toml_file import parse_toml, read_toml
+from edgevision.cli.cache import size_bytes
+from edgevision.errors import FileReadError
+
+_SIZE = re.compile(r"(\d{1,5})[xX](\d{1,5})")
+
+
+class _WrongValueError(Exception):
+    """A value is of another kind than its key's."""
+
+
+def _text(value: object, _folder: Path) -> str:
+    if not isinstance(value, str) or not value:
+        raise _WrongValueError
+    return value
+
+
+def _choice(*allowed: str) -> Callable[[object, Path], str]:
+    def read(value: object, _folder: Path) -> str:
+        if value not in allowed:
+            raise _WrongValueError
+        return str(value)
+
+    return read
+
+
+def _path(value: object, folder: Path) -> Path:
+    return folder / _text(value, folder)
+
+
+def _source(value: object, folder: Path) -> str:
+    source = _text(value, folder)
+    return str(folder / source) if source.endswith(".onnx") else source
+
+
+def _targets(value: object, folder: Path) -> list[str]:
+    names = _texts(value, folder)
+    return [str(folder / name) if name.endswith(".toml") else name for name in names]
+
+
+def _texts(value: object, folder: Path) -> list[str]:
+    if not isinstance(value, list):
+        raise _WrongValueError
+    return [_text(item, folder) for item in value]
+
+
+def _size(value: object, _folder: Path) -> tuple[int, int]:
+    size = size_of(value) if isinstance(value, str) else None
+    if isinstance(value, list) and len(value) == 2 and all(type(n) is int for n in value):
+        size = (value[0], value[1]) if min(value) > 0 else None
+    if size is None:
+        raise _WrongValueError
+    return size
+
+
+def _classes(value: object, folder: Path) -> Path | list[str | tuple[str, str]]:
+    if isinstance(value, str):
+        return _path(value, folder)
+    if not isinstance(value, list) or not value:
+        raise _WrongValueError
+    classes: list[str | tuple[str, str]] = []
+    for item in value:
+        if isinstance(item, list):
+            name, color = item if len(item) == 2 else (None, None)
+            classes.append((_text(name, folder), _text(color, folder)))
+        else:
+            classes.append(_text(item, folder))
+    return classes
+
+
+def _integer(value: object, _folder: Path) -> int:
+    if type(value) is not int:
+        raise _WrongValueError
+    return value
+
+
+def _bytes(value: object, folder: Path) -> int:
+    if not isinstance(value, str):
+        return _integer(value, folder)
+    try:
+        return size_bytes(value)
+    except argparse.ArgumentTypeError as error:
+        raise _WrongValueError from error
+
+
+def _cache(value: object, folder: Path) -> bool | Path:
+    return value if isinstance(value, bool) else _path(value, folder)
+
+
+_A_PATH = "a path in quotes"
+_READERS: Mapping[str, tuple[str, Callable[[object, Path], object]]] = {
+    "source": ("a shipped net, package.module:factory or FILE.onnx, in quotes", _source),
+    "out": ("the bundle's path in quotes", _path),
+    "task": ("semantic, instance or tensors, in quotes", _text),
+    "weights": (_A_PATH, _path),
+    "size": ("height and width such as [360, 480]", _size),
+    "classes": ('names such as ["road", ["person", "#ff0000"]], or the path of a file', _classes),
+    "precision": (f"one of {', '.join(PRECISIONS)}, in quotes", _choice(*PRECISIONS)),
+    "calibration": (_A_PATH, _path),
+    "evaluate": (_A_PATH, _path),
+    "targets": ('names such as ["host-cpu", "rtx"]', _targets),
+    "keep_fp32": ('op types or node names such as ["Softmax"]', _texts),
+    "method": ("percentile, entropy or minmax, in quotes", _text),
+    "optimization_level": ("a whole number, 0 to 5", _integer),
+    "workspace_bytes": ('a whole number, or a size such as "500MB"', _bytes),
+    "cache": ("true, false or a path in quotes", _cache),
+}
+KEYS: Mapping[str, str] = {key: expected for key, (expected, _) in _READERS.items()}
+"""What each key of the file is: the parameters of `edgevision.build()`, but for its callback."""
+
+
+def read_build_file(path: Path) -> dict[str, Any]:
+    """Return what a build file says, by the parameters of `edgevision.build()`.
+
+    `classes` may be the path of a class file, and `cache` is true, false or a folder.
+
+    Raises:
+        FileReadError: it cannot be read; or names the key, what was found and what was expected.
+    """
+    given = {}
+    for key, value in read_toml(path, "a build file").items():
+        try:
+            given[key] = _checked(key, value, path.parent)
+        except ValueError as error:
+            raise FileReadError(f"{path}: {error}") from error
+    return given
+
+
+def read_setting(text: str) -> tuple[str, Any]:
+    """Return the key and the value of `KEY=VALUE`; a value is as in a file, or without quotes.
+
+    Raises:
+        ValueError: names the key, what was found and what was expected.
+    """
+    key, equals, written = text.partition("=")
+    if not equals:
+        raise ValueError(f"--set {text}: expected KEY=VALUE such as optimization_level=5")
+    try:
+        value = parse_toml(f"value = {written}")["value"]
+    except ValueError:
+        value = written
+    if key in ("keep_fp32", "targets") and isinstance(value, str):
+        value = value.split(",")
+    try:
+        return key, _checked(key, value, Path())
+    except ValueError as error:
+        raise ValueError(f"--set {error}") from error
+
+
+def size_of(text: str) -> tuple[int, int] | None:
+    """Return (height, width) of a text such as "360x480"; None if it is not one."""
+    match = _SIZE.fullmatch(text)
+    size = (int(match[1]), int(match[2])) if match else (0, 0)
+    return size if min(size) > 0 else None
+
+
+def _checked(key: str, value: object, folder: Path) -> object:
+    if key not in _READERS:
+        near = difflib.get_close_matches(key, list(KEYS), n=1)
+        meant = f"Did you mean '{near[0]}'? " if near else ""
+        raise ValueError(f"{key}: unknown key. {meant}Known: {', '.join(KEYS)}")
+    expected, read = _READERS[key]
+    try:
+        return read(value, folder)
+    except _WrongValueError:
+        raise ValueError(f"{key}: found {value!r}, expected {expected}") from None
