@@ -79,8 +79,13 @@ def check_json_file(options: argparse.Namespace) -> None:
     Raises:
         FileWriteError: there is such a file, and no `--force`.
     """
-    if options.json_file is not None:
+    if options.json_file is None:
+        return
+    try:
         refuse_foreign([options.json_file], force=getattr(options, "force", False))
+    except FileWriteError:
+        options.json_file = None  # where the error's own document would go
+        raise
 
 
 def _as_text(document: object) -> str:
