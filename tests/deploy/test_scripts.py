@@ -47,7 +47,8 @@ class Checkout:
     def run(self, *command: str, **settings: str) -> Done:
         """Run a command there, with a cache of its own and our `edgevision` first in the path."""
         here = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        own = {"PATH": here, "EDGEVISION_CACHE": str(self.folder / "cache"), "PYTHONPATH": "."}
+        found = os.pathsep.join(filter(None, [".", os.environ.get("PYTHONPATH")]))
+        own = {"PATH": here, "EDGEVISION_CACHE": str(self.folder / "cache"), "PYTHONPATH": found}
         done = subprocess.run(
             command,
             cwd=self.folder,
