@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from edgevision.errors import ExportError
+from edgevision.export.simplify import simplify
 from edgevision.tensors import DYNAMIC, ShapeProfile, TensorSpec
 
 OPSET = 20
@@ -45,13 +46,15 @@ def capture(
                 dynamic_shapes=_by_parameter(module, dynamic) if any(dynamic) else None,
                 external_data=False,
                 verbose=False,
+                optimize=False,
             )
+            assert program is not None
+            simplify(program.model)
         except Exception as error:  # the exporter raises whatever the user's code makes it hit
             raise ExportError(
                 f"torch cannot export {type(module).__name__}: {_last_words(error)} Rewrite "
                 "what it names without data-dependent shapes or Python side effects."
             ) from error
-    assert program is not None
     return anonymous(program.model_proto)
 
 

@@ -1,0 +1,71 @@
+"""Capture keeps what a module computes: no epsilon is lost on the way, and no-ops are."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+
+from edgevision.export.capture import capture
+from edgevision.export.precision import to_fp16
+from edgevision.tensors import DType, TensorSpec
+from tests.export.conftest import run
+
+X = (TensorSpec("x", DType.FLOAT32, (1, 4)),)
+
+
+class Arithmetic(nn.Module):
+    """One operator with a number."""
+
+    def __init__(self, operator: str, number: float) -> None:
+        super().__init__()
+        self.operator, self.number = operator, number
+
+    def forward(self, x: Tensor) -> Tensor:
+        number, half = torch.tensor(self.number), x * 0.5
+        y: Tensor = {
+            "add": lambda: half + number,
+            "radd": lambda: number + half,
+            "sub": lambda: half - number,
+            "mul": lambda: half * number,
+            "div": lambda: half / number,
+        }[self.operator]()
+        return y
+
+
+def operators(model: onnx.ModelProto) -> list[str]:
+    return [node.op_type for node in model.graph.node]
+
+
+@pytest.mark.parametrize("operator", ["add", "radd", "sub", "mul", "div"])
+@pytest.mark.parametrize("nudge", [0.0, 1e-8, 1e-7])
+def test_only_what_does_exactly_nothing_is_dropped(operator: str, nudge: float) -> None:
+    idle = 1.0 if operator in ("mul", "div") else 0.0
+    number = float(np.float32(idle + nudge)) if idle == 0 else 1.0 + 10 * nudge
+    graph = capture(Arithmetic(operator, number), X, ("y",), {})
+    wanted = np.float32(number) != idle
+    assert len(operators(graph)) == 1 + wanted
+
+
+class Direction(nn.Module):
+    """Features by angle: 0/0 where there are none, but for the epsilon."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = x / (x.norm(dim=1, keepdim=True) + 1e-8)
+        return y
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_hidden_epsilon_holds_where_there_is_nothing(precision: str) -> None:
+    graph = capture(Direction(), X, ("y",), {})
+    seen = {"x": np.array([[3, 0, 4, 0]], np.float32)}
+    if precision == "fp16":
+        graph = to_fp16(graph, samples=[seen]).model
+    np.testing.assert_allclose(run(graph, seen)["y"], [[0.6, 0, 0.8, 0]], atol=1e-3)
+    for corner in (np.zeros((1, 4)), np.eye(1, 4), np.full((1, 4), 255)):
+        x = corner.astype(np.float32)
+        with torch.no_grad():
+            wanted = Direction()(torch.from_numpy(x)).numpy()
+        np.testing.assert_allclose(run(graph, {"x": x})["y"], wanted, atol=1e-3)
