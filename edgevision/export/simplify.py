@@ -47,6 +47,11 @@ def simplify(model: ir.Model) -> None:
         passes.NameFixPass(),
     ):
         tidy(model)
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        # TensorRT 10's parser knows opset 16's "bilinear" and reads any other word as nearest
+        # (NVIDIA/TensorRT#4646). Without a word every version takes the default, which is linear.
+        if node.op_type == "GridSample" and node.attributes.get_string("mode") == "linear":
+            node.attributes.pop("mode")
 
 
 def _idle_rules(name: str) -> list[pattern.RewriteRule]:

@@ -191,7 +191,7 @@ def test_a_vanished_epsilon_does_not_divide_by_zero(made: Make) -> None:
         ["y"],
     )
     half = to_fp16(model, samples=[{"x": np.array([[1, -2, 0.5, 3]], np.float32)}])
-    assert set(half.kept_fp32) == {"Add1", "Sqrt2", "Div3"}
+    assert set(half.kept_fp32) == {"ReduceSumSquare0", "Add1", "Sqrt2", "Div3"}
     zeros = {"x": np.zeros((1, 4), np.float32)}
     np.testing.assert_array_equal(run(half.model, zeros)["y"], zeros["x"])
 
@@ -280,3 +280,19 @@ def test_constants_of_every_notation_become_half(made: Make) -> None:
     half = to_fp16(model, samples=[feed])
     assert half.kept_fp32 == {}
     np.testing.assert_array_equal(run(half.model, feed)["y"], 3 * feed["x"])
+
+
+@pytest.mark.parametrize("reduction", ["ReduceL2", "ReduceLogSumExp", "ReduceSumSquare"])
+def test_reductions_with_inner_sums_stay_float32(made: Make, reduction: str) -> None:
+    model = made(
+        [
+            ("Mul", ["x", "w"], ["y"], {}),
+            (reduction, ["y"], ["z"], {"keepdims": 1}),
+            ("Div", ["y", "z"], ["q"], {}),
+        ],
+        {"x": [1, 4]},
+        {"w": np.array([1.5], np.float32)},
+        ["q"],
+    )
+    half = to_fp16(model, samples=[{"x": np.array([[1, 2, 3, 4]], np.float32)}])
+    assert half.kept_fp32 == {f"{reduction}1": "its inner sums may overflow float16"}

@@ -69,3 +69,20 @@ def test_a_hidden_epsilon_holds_where_there_is_nothing(precision: str) -> None:
         with torch.no_grad():
             wanted = Direction()(torch.from_numpy(x)).numpy()
         np.testing.assert_allclose(run(graph, {"x": x})["y"], wanted, atol=1e-3)
+
+
+class Warp(nn.Module):
+    """Samples between pixels, as RoIAlign and optical flow do."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        grid = torch.stack([x[:, 0] / 3, x[:, 1] / 3], -1)
+        return nn.functional.grid_sample(x, grid, mode="bilinear", align_corners=False)
+
+
+def test_a_linear_grid_sample_names_no_mode() -> None:
+    graph = capture(Warp(), (TensorSpec("x", DType.FLOAT32, (1, 2, 8, 8)),), ("y",), {})
+    (node,) = [node for node in graph.graph.node if node.op_type == "GridSample"]
+    assert "mode" not in {attribute.name for attribute in node.attribute}
+    x = np.random.default_rng(0).standard_normal((1, 2, 8, 8)).astype(np.float32)
+    wanted = Warp()(torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(run(graph, {"x": x})["y"], wanted, atol=1e-5)
