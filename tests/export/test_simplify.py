@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from edgevision.errors import ExportError
 from edgevision.export.capture import capture
 from edgevision.export.precision import to_fp16
 from edgevision.tensors import DType, TensorSpec
@@ -86,3 +87,29 @@ def test_a_linear_grid_sample_names_no_mode() -> None:
     x = np.random.default_rng(0).standard_normal((1, 2, 8, 8)).astype(np.float32)
     wanted = Warp()(torch.from_numpy(x)).numpy()
     np.testing.assert_allclose(run(graph, {"x": x})["y"], wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("weight", np.nan), ("weight", -np.inf), ("running_var", np.nan), ("running_var", np.inf)],
+)
+def test_numbers_that_are_none_are_refused_by_name(name: str, number: float) -> None:
+    net = nn.Sequential(nn.BatchNorm1d(4))
+    with torch.no_grad():
+        getattr(net[0], name)[2] = number
+    with pytest.raises(ExportError, match=f"'0.{name}' holds 1 of 4 values"):
+        capture(net, X, ("y",), {})
+
+
+def test_minus_infinity_in_a_mask_is_meant() -> None:
+    class Masked(nn.Module):
+        mask: Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("mask", torch.tensor([0, 0, float("-inf"), 0]))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (x + self.mask).softmax(1)
+
+    assert capture(Masked(), X, ("y",), {}).graph.node
