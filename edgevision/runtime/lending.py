@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from time import perf_counter_ns
 from typing import Generic, TypeVar
 
 from edgevision.errors import ClosedError
@@ -71,14 +70,11 @@ class SessionInput(Lent):
 class PipelineInput(Lent, Generic[T]):
     """Lent by `Pipeline.input`."""
 
-    def __init__(self, slot: Slot, enter: Callable[[Slot, int, int | None], Ticket[T]]) -> None:
+    def __init__(self, slot: Slot, submit: Callable[[int | None, object], Ticket[T]]) -> None:
         super().__init__(slot)
-        self._enter = enter
-        self._start_ns = perf_counter_ns()
+        self._submit = submit
 
-    def submit(self, *, stamp_ns: int | None = None) -> Ticket[T]:
+    def submit(self, *, stamp_ns: int | None = None, meta: object = None) -> Ticket[T]:
         """Submit what was written; see `Pipeline.submit`."""
         self._lent()
-        slot = self.end()
-        assert slot is not None
-        return self._enter(slot, self._start_ns, stamp_ns)
+        return self._submit(stamp_ns, meta)

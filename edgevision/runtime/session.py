@@ -16,8 +16,9 @@ from edgevision.runtime.lifetime import Lifetime
 from edgevision.runtime.memory import Array
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.program import Program
+from edgevision.runtime.sharing import SharedProgram
 from edgevision.runtime.slot import OutputView, Slot
-from edgevision.runtime.slots import Slots
+from edgevision.runtime.slots import Hold, Slots
 from edgevision.runtime.timing import Timings, timings
 from edgevision.targets import Flavour
 from edgevision.tensors import Profiles, TensorSpec
@@ -28,7 +29,11 @@ _DEFAULTS = RunOptions()
 class Session:
     """Runs one graph or engine over buffers that it owns; safe to share between threads.
 
-    A thread that finds every slot in use waits for one: give `RunOptions.slots` for more.
+    A thread that finds every slot in use waits for one, and who came first is served first: give
+    `RunOptions.slots` for more.
+
+    Attributes:
+        shared: who uses the program besides the session; the last of them closes it.
 
     Example:
         >>> with Session.open(graph, flavour=Flavour.ORT) as session:  # doctest: +SKIP
@@ -51,14 +56,16 @@ class Session:
             on_device=program.device.capabilities.async_copies,
         )
         self._active = program.device.active()
-        self._lenders: set[int] = set()
+        self.shared = SharedProgram(program)
+        self.shared.join(self)
+        self._warming = threading.RLock()
         try:
             self._slots = Slots(program, self.profiles, options, count=options.slots)
         except BaseException:
             self._lifetime.end()
-            program.close()
+            self.shared.leave(self)
             raise
-        self._free = self._slots.free
+        self._give = self._slots.give
 
     @staticmethod
     def open(
@@ -93,18 +100,20 @@ class Session:
             ClosedError: the session is closed.
             CudaError: the device failed.
         """
-        slot = self._take()
+        hold = Hold()
         try:
+            slot = self._slots.take(hold) or self._wait(hold)
             slot.fill(self.check(feeds))
             slot.run()
             return slot.outputs()
         finally:
-            self._free.put(slot)
+            self._give(hold)
 
     def run_timed(self, feeds: Mapping[str, object]) -> tuple[dict[str, Array], Timings]:
         """Run once and say how long each part took; see `run`."""
-        slot = self._take()
+        hold = Hold()
         try:
+            slot = self._slots.take(hold) or self._wait(hold)
             checked = self.check(feeds)
             start_ns = perf_counter_ns()
             slot.fill(checked)
@@ -119,7 +128,7 @@ class Session:
                     slot, filled_ns - start_ns, computed_ns - filled_ns, copied_ns - computed_ns
                 )
         finally:
-            self._free.put(slot)
+            self._give(hold)
 
     def run_view(self, feeds: Mapping[str, object]) -> OutputView:
         """Run once and return the outputs without a copy; see `run`.
@@ -128,13 +137,14 @@ class Session:
             A view of the slot's memory, valid until the session's next frame takes that slot:
             with one slot, until the next call. After that reading it is a StaleViewError.
         """
-        slot = self._take()
+        hold = Hold()
         try:
+            slot = self._slots.take(hold) or self._wait(hold)
             slot.fill(self.check(feeds))
             slot.run()
             return OutputView(slot)
         finally:
-            self._free.put(slot)
+            self._give(hold)
 
     @contextmanager
     def input(self) -> Iterator[SessionInput]:
@@ -148,17 +158,16 @@ class Session:
             ...     camera.read_into(buffer["frame"])
             ...     mask = buffer.run()["mask"].copy()
         """
-        slot = self._take()
+        hold = Hold()
         try:
-            buffer = SessionInput(slot)
-            self._lenders.add(threading.get_ident())
+            buffer = SessionInput(self._slots.take(hold) or self._wait(hold))
+            hold.is_lent = True
             try:
                 yield buffer
             finally:
-                self._lenders.discard(threading.get_ident())
                 buffer.end()
         finally:
-            self._free.put(slot)
+            self._give(hold)
 
     def check_open(self) -> None:
         """Raise ClosedError once the session is closed."""
@@ -170,13 +179,15 @@ class Session:
         Raises:
             RunError: the engine or the device fails.
         """
-        slots = [self._take() for _ in self._slots.all]
-        try:
-            for slot in slots:
-                slot.warm_up()
-        finally:
-            for slot in slots:
-                self._free.put(slot)
+        holds = [Hold() for _ in self._slots.all]
+        with self._warming:  # two who take them all would wait for each other
+            try:
+                for hold in holds:
+                    slot = self._slots.take(hold) or self._wait(hold)
+                    slot.warm_up()
+            finally:
+                for hold in holds:
+                    self._give(hold)
 
     def explain(self) -> str:
         """Say on what the session runs, and whether as a captured graph or why not."""
@@ -200,31 +211,37 @@ class Session:
     def close(self) -> None:
         """Wait for running frames, then free everything; safe to call twice and on any thread.
 
+        Every call waits. The program stays open for as long as a pipeline runs it.
+
         Raises:
             RunError: called inside this thread's own `with session.input()`, which never ends then.
         """
-        if threading.get_ident() in self._lenders:
+        if self._lifetime.is_forked:
+            return
+        if self._slots.is_held_here():
             raise RunError(
                 "close() was called inside `with session.input()` on the same thread, which holds "
-                "what close() waits for. Leave the block first."
+                "what close() waits for (or in a signal's handler, while the thread runs the "
+                "model). Leave the block first."
             )
-        if self._lifetime.end():
-            self._close()
+        self._lifetime.end()
+        self._close()
 
-    def _take(self) -> Slot:
-        self._lifetime.check()
-        slot = self._free.get()
-        if slot is None:
-            self._free.put(None)
+    def _wait(self, hold: Hold) -> Slot:
+        """Return a slot once it is this call's turn."""
+        while True:
             self._lifetime.check()
-            raise AssertionError("a session that wakes its waiters is closed")
-        return slot
+            slot = self._slots.wait(hold)
+            if slot is not None:
+                return slot
 
     def _close(self) -> None:
         try:
             self._slots.close()
-        finally:
-            self.program.close()
+        except Exception:
+            self.shared.leave(self)
+            raise
+        self.shared.leave(self)  # not if Ctrl-C came before: something may still run
 
     def __enter__(self) -> Session:
         return self
@@ -239,7 +256,8 @@ class Session:
 
     def __del__(self) -> None:
         lifetime = getattr(self, "_lifetime", None)
-        if lifetime is not None and lifetime.warn_if_open():
+        if lifetime is not None and lifetime.is_forgotten:
             lifetime.end()
             with suppress(Exception):  # a destructor has nobody to tell
                 self._close()
+            lifetime.warn()

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgevision.errors import (
+    CallbackError,
     ClosedError,
     CudaError,
     FrameDroppedError,
@@ -59,12 +60,15 @@ def schedules(draw: Any) -> Schedule:
     )
 
 
-class CallbackError(Exception):
+class OwnError(Exception):
     pass
 
 
-def is_callback(error: RunError) -> bool:
-    return isinstance(error.__cause__, CallbackError)
+def taken(error: CallbackError) -> Ticket[Any]:
+    """Return the ticket of the frame that was taken although a callback had raised."""
+    assert isinstance(error.__cause__, OwnError)
+    assert error.ticket is not None
+    return error.ticket
 
 
 def run(schedule: Schedule) -> tuple[list[tuple[Ticket[Any], int]], Any]:
@@ -81,7 +85,7 @@ def run(schedule: Schedule) -> tuple[list[tuple[Ticket[Any], int]], Any]:
     def on_result(ticket: Ticket[Any]) -> None:
         schedule.told.append(ticket.sequence)
         if raises:
-            raise CallbackError
+            raise OwnError
 
     pipeline = pipeline_of(
         program,
@@ -120,6 +124,8 @@ def run(schedule: Schedule) -> tuple[list[tuple[Ticket[Any], int]], Any]:
                 pipeline.reopen()
         except (FrameDroppedError, FrameLostError, ValueError):
             pass
+        except CallbackError as error:
+            tickets.append((taken(error), -1 if step == "poison" else number))
         except CudaError:
             assert schedule.fail_operation
         except ClosedError:
@@ -128,13 +134,14 @@ def run(schedule: Schedule) -> tuple[list[tuple[Ticket[Any], int]], Any]:
             raise
         except RunError as error:
             # `reopen` runs each slot once, and tells what refused that.
-            if step != "reopen" and "failed" not in str(error) and not is_callback(error):
+            if step != "reopen" and "failed" not in str(error):
                 raise
-    try:
-        pipeline.close(drain=schedule.drain)
-    except RunError as error:
-        if not is_callback(error):
-            raise
+    while True:
+        try:
+            pipeline.close(drain=schedule.drain)
+        except CallbackError:
+            continue  # it tells of one at a time
+        break
     program.close()
     counters = pipeline.counters()
     assert (counters.waiting, counters.running) == (0, 0)
