@@ -12,26 +12,24 @@ may take any time, and others look on meanwhile.
 
 from __future__ import annotations
 
-import atexit
-import logging
-import os
 import threading
-import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from queue import SimpleQueue
 from time import perf_counter_ns
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from edgevision.errors import FrameDroppedError, FrameLostError, RunError, StalledError
+from edgevision.runtime.leaving import end_at_exit
 from edgevision.runtime.lifetime import Lifetime
 from edgevision.runtime.memory import Array
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.program import Program
-from edgevision.runtime.schedule import CLOSED, LOST, Counters, Entry, Schedule, StreamOptions
+from edgevision.runtime.schedule import CLOSED, LOST, Entry, Schedule, StreamOptions
 from edgevision.runtime.sharing import SharedProgram
 from edgevision.runtime.slots import Slots
+from edgevision.runtime.telling import Telling
 from edgevision.runtime.ticket import Ticket
 from edgevision.runtime.timing import Timings, timings
 from edgevision.runtime.watchdog import unwatch, watch
@@ -43,11 +41,6 @@ T_co = TypeVar("T_co", covariant=True)
 F_contra = TypeVar("F_contra", contravariant=True)
 OnResult = Callable[[Ticket[T]], None]
 _POLL_S = 0.25
-_LINES_EVERY_NS = 5_000_000_000
-"""The log tells of drops, and of callbacks that raise, once in this time at most."""
-
-_log = logging.getLogger(__name__)
-_alive: weakref.WeakSet[Worker[Any]] = weakref.WeakSet()
 
 
 class Codec(Protocol[F_contra, T_co]):
@@ -65,6 +58,7 @@ class Worker(Generic[T]):
 
     Attributes:
         lifetime: the pipeline's.
+        stall_ms: after that time a device that has not answered is reported.
         slots: its slots; made by `open`.
         left: calls that were interrupted; what they have not done is done here. Whoever adds one
             calls `wake(None)` next, so that another Ctrl-C comes after both.
@@ -97,7 +91,6 @@ class Worker(Generic[T]):
         """
         self.failure: BaseException | None = None
         self.failed_frames: list[int] = []
-        self.callback_errors: deque[BaseException] = deque(maxlen=64)
         self.newest: Ticket[T] | None = None
         self._slots: Slots | None = None
         self._program = program
@@ -109,7 +102,7 @@ class Worker(Generic[T]):
         self._device = program.device
         self._active = program.device.active()
         self._queues = program.device.capabilities.async_copies
-        self._stall_ms = options.stall_ms
+        self.stall_ms = options.stall_ms
         self._schedule = schedule
         self._lock = lock
         self._decode = codec.decode
@@ -117,9 +110,8 @@ class Worker(Generic[T]):
         self._has_begun = self._is_closing = self._is_freeing = False
         self._is_forgotten = False
         self._waits_since_ns = 0
-        self._told: Counters | None = None
-        self._told_ns = self._callbacks_told_ns = -_LINES_EVERY_NS
-        self._is_stall_told = False
+        self._telling = Telling(program.device.name)
+        self.callback_errors = self._telling.callback_errors
         self._opening_error: BaseException | None = None
         self._release_error: RunError | None = None
         self.left: deque[Entry[T]] = deque()
@@ -219,7 +211,7 @@ class Worker(Generic[T]):
         """
         if self._is_closing and not self._has_begun:
             return  # its opening was interrupted, and the thread makes nothing any more
-        end_ns = perf_counter_ns() + int(self._stall_ms * 1e6)
+        end_ns = perf_counter_ns() + int(self.stall_ms * 1e6)
         while not self._has_ended.wait(timeout=_POLL_S):
             self.check_progress()
             if self._is_freeing and self.failure is not None and perf_counter_ns() > end_ns:
@@ -232,6 +224,10 @@ class Worker(Generic[T]):
         error, self._release_error = self._release_error, None
         if error is not None:
             raise error
+
+    def has_ended(self, timeout_s: float) -> bool:
+        """Wait for the thread's end, at most so long; returns whether it came."""
+        return self._has_ended.wait(timeout_s)
 
     @property
     def is_this_thread(self) -> bool:
@@ -250,34 +246,21 @@ class Worker(Generic[T]):
         if age_ms:
             raise StalledError(
                 f"{self._device.name} has not answered for {age_ms:.0f} ms (limit "
-                f"{self._stall_ms:.0f} ms); it holds frames {frames}. Read the driver's "
+                f"{self.stall_ms:.0f} ms); it holds frames {frames}. Read the driver's "
                 "log; if a run may take that long, give a larger stall_ms."
             )
 
     def look(self) -> None:
         """Wake all who wait for a device that does not answer; for the watchdog."""
-        now_ns = perf_counter_ns()
-        if now_ns - self._told_ns > _LINES_EVERY_NS:
-            self._told_ns = now_ns
-            self._log_drops()
         with self._lock:
             age_ms = self._stalled_ms()
             tickets = [entry.ticket for entry in self._schedule.inside()] if age_ms else []
-        if age_ms and not self._is_stall_told:
-            _log.warning("%s has not answered for %.0f ms", self._device.name, age_ms)
-        self._is_stall_told = age_ms > 0
+            counters = self._schedule.counters(perf_counter_ns())
+        self._telling.stalled(age_ms)
+        if self._telling.are_drops_due():
+            self._telling.drops(counters)
         for ticket in tickets:
             ticket.wake()
-
-    def _log_drops(self) -> None:
-        """Log what was dropped or late since the last line, if anything was."""
-        with self._lock:
-            now, before = self._schedule.counters(perf_counter_ns()), self._told
-        dropped = now.dropped - (before.dropped if before else 0)
-        late = now.late - (before.late if before else 0)
-        self._told = now
-        if dropped or late:
-            _log.info("dropped %d frames, %d were late; since the start: %s", dropped, late, now)
 
     # With the lock held
 
@@ -292,7 +275,7 @@ class Worker(Generic[T]):
         is_launching = self._queues and not running[0].is_queued
         since_ns = running[0].launched_ns if is_launching else self._waits_since_ns
         age_ms = (perf_counter_ns() - since_ns) / 1e6 if since_ns else 0.0
-        return age_ms if age_ms >= self._stall_ms else 0.0
+        return age_ms if age_ms >= self.stall_ms else 0.0
 
     # On any thread, without the lock
 
@@ -319,7 +302,7 @@ class Worker(Generic[T]):
                 self.failure = error
             self._schedule.abandon(by)
         self.slots.end()
-        _log.error("the engine failed, and frames %s are lost: %s", self.failed_frames, error)
+        self._telling.failed(error, self.failed_frames)
         self._settle(by)
 
     def _settle(self, by: Entry[T]) -> None:
@@ -333,7 +316,7 @@ class Worker(Generic[T]):
                 if isinstance(error, KeyboardInterrupt) and _is_main_thread():
                     interrupted = error  # the user's, who happened to press it in a callback
                 else:
-                    self._callback_failed(error, entry.ticket)
+                    self._telling.callback_raised(error, entry.ticket)
             by.ended = by.ended[1:]
         if interrupted is not None:
             raise interrupted
@@ -346,20 +329,6 @@ class Worker(Generic[T]):
         error.__cause__ = self.failure
         return error
 
-    def _callback_failed(self, error: BaseException, ticket: Ticket[T]) -> None:
-        """Log what a callback raised, and keep it for the next `submit` or `close`.
-
-        What `ticket.result()` raised in it is the frame's outcome, which is told and counted.
-        """
-        told = ticket.error()
-        if told is not None and type(error) is type(told) and error.args == told.args:
-            return
-        now_ns = perf_counter_ns()
-        if now_ns - self._callbacks_told_ns > _LINES_EVERY_NS:
-            self._callbacks_told_ns = now_ns
-            _log.error("a callback of the pipeline raised", exc_info=error)
-        self.callback_errors.append(error)
-
     # On the worker's thread
 
     def _work(self) -> None:
@@ -367,7 +336,7 @@ class Worker(Generic[T]):
             self._has_begun = not self._is_closing
         if not self._has_begun:
             return
-        _alive.add(self)
+        end_at_exit(self)
         try:
             if self._shared is not None:
                 self._shared.join(self)
@@ -496,7 +465,7 @@ class Worker(Generic[T]):
             except BaseException as failure:
                 errors.append(failure)
         for raised in errors:
-            self._callback_failed(raised, ticket)
+            self._telling.callback_raised(raised, ticket)
         if self._own.ended:
             self._settle(self._own)
         return self._next() if schedule.running or schedule.waiting else None
@@ -513,7 +482,6 @@ class Worker(Generic[T]):
         finally:
             if self._shared is not None:
                 self._shared.leave(self)
-            _alive.discard(self)
             self._has_ended.set()
 
 
@@ -532,29 +500,3 @@ def _without_this_frame(error: BaseException) -> BaseException:
     """Return the error without the worker's own stack frame, whose variables hold its ticket."""
     trace = error.__traceback__
     return error.with_traceback(trace.tb_next if trace is not None else None)
-
-
-def _end_all() -> None:
-    """At exit, let no thread be cut off inside an engine: that ends in an abort.
-
-    A device that is stuck, or a callback that never returns, is waited for no longer than a stall.
-    """
-    workers = list(_alive)
-    for worker in workers:
-        worker.forget()
-    for worker in workers:
-        end_ns = perf_counter_ns() + int(worker._stall_ms * 1e6)
-        while not worker._has_ended.is_set() and perf_counter_ns() < end_ns:
-            try:
-                worker._has_ended.wait(timeout=_POLL_S)
-            except KeyboardInterrupt:  # the frame in flight is all that is waited for
-                continue
-
-
-def _forget_all() -> None:
-    """In a forked child: the threads are the parent's."""
-    _alive.clear()
-
-
-atexit.register(_end_all)
-os.register_at_fork(after_in_child=_forget_all)
