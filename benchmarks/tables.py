@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edgevision.bundle.flavours import flavours
+from edgevision.bundle.forms import PRECISIONS, forms_of
 
 HERE = Path(__file__).parent
 PAGE = HERE / "README.md"
@@ -182,12 +183,7 @@ def megabytes(size_bytes: int | None) -> str:
     return "" if size_bytes is None else f"{size_bytes / 1e6:.1f}"
 
 
-FORMS = {
-    "fp32": "FP32",
-    "fp16": "FP16",
-    "int8": "INT8, rest FP16 (GPUs)",
-    "int8-host": "INT8, rest FP32 (CPUs)",
-}
+FORMS = {form.name: form.title for form in forms_of(PRECISIONS[-1])}
 
 TABLES: dict[str, Callable[[Mapping[str, Any]], list[str]]] = {
     "overhead": ratios,
