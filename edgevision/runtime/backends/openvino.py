@@ -11,6 +11,7 @@ from edgevision._optional import require
 from edgevision.bundle.flavours import OPENVINO
 from edgevision.bundle.tensors import DYNAMIC, DType, TensorSpec
 from edgevision.errors import EngineLoadError, RunError
+from edgevision.machine.identity import products_overflow
 from edgevision.runtime.backends.program import Shape
 from edgevision.runtime.device.device import Device, Stream
 from edgevision.runtime.device.host import HostDevice
@@ -90,6 +91,8 @@ class OpenVinoProgram:
         try:
             core = self.openvino.Core()
             model = core.read_model(graph)
+            if products_overflow():
+                _widen_weights(model)
             # Compiled, a tensor goes by the names of all that was folded into it as well.
             self.inputs = _specs(model.inputs)
             self.outputs = _specs(model.outputs)
@@ -151,6 +154,19 @@ class OpenVinoExecution:
     def close(self) -> None:
         """Drop the request."""
         self._request, self._infer = None, _closed
+
+
+def _widen_weights(model: Any) -> None:
+    """Store INT8 weights as the floats that they stand for, so that products are computed in float.
+
+    Slower, and right: where 8-bit products saturate, unet-camvid named 12 to 19 % of the pixels
+    otherwise in place of 3 to 6 % (OpenVINO 2026.4, held to AVX2).
+    """
+    from openvino.passes import ConstantFolding, Manager
+
+    passes = Manager()
+    passes.register_pass(ConstantFolding())
+    passes.run_passes(model)
 
 
 def _closed(*, share_outputs: bool) -> None:
