@@ -41,7 +41,7 @@ from edgevision.export import Captioner
 from edgevision.export.adapters.stepwise import NEXT
 from edgevision.export.graph.capture import capture, serialized
 from edgevision.export.source import load_weights
-from edgevision.export.zoo import zoo_entry
+from edgevision.export.zoo import card_size, zoo_entry
 from edgevision.models import captioner as models
 from edgevision.models.mobilenet_v2 import MobileNetV2
 from edgevision.runtime.session import Session
@@ -227,12 +227,12 @@ def compared(title: str, options: argparse.Namespace) -> tuple[list[Row], dict[s
 def shipped() -> Net:
     """Return captioner-digits and its own scenes."""
     entry = zoo_entry("captioner-digits")
-    card: Any = entry.card
+    card = entry.card
     net = models.captioner_mobilenet_v2(**entry.arguments)
     net.load_state_dict(load_weights(entry.weights))
     assert entry.samples is not None
     frames = [read_image(path) for path in list_images(entry.samples / "images")]
-    return net.eval(), list(card.vocabulary), card.size, card.max_length, frames
+    return net.eval(), list(card["vocabulary"]), card_size(card), card["max_length"], frames
 
 
 def typical() -> Net:

@@ -34,7 +34,7 @@ from edgevision.runtime.options import RunOptions
 from edgevision.runtime.session import Session
 from edgevision.runtime.stream.pipeline import Pipeline
 from edgevision.runtime.stream.schedule import StreamOptions
-from edgevision.tasks.tensors import TensorsResult, TensorsTask
+from edgevision.tasks.tensors import TensorsDecoder, TensorsResult
 from edgevision.tasks.timings import Timings
 
 SMALL = convolution(4, 36, 36)
@@ -140,7 +140,7 @@ def instrumentation_row(rounds: int) -> Row:
     """B9: a frame that `edgevision bench` notes, over the same frame unseen."""
     with opened(MASK) as session:
         frame = {spec.name: np.zeros(spec.shape, spec.dtype.numpy) for spec in session.inputs}
-        task = TensorsTask(session.inputs)
+        task = TensorsDecoder(session.inputs)
         notes = Notes(room=1)
 
         def model(feeds: Mapping[str, object]) -> TensorsResult:
@@ -263,7 +263,8 @@ def scaling_row(rounds: int) -> Row:
     with opened(LARGE, slots=2) as shared, opened(LARGE) as single, ThreadPoolExecutor(2) as pool:
 
         def ours(session: Session) -> None:
-            session.run_view(raw.feeds)
+            with session.run_view(raw.feeds):
+                pass
 
         def both(work: Any) -> None:
             """Let two threads do a few runs each."""

@@ -25,7 +25,7 @@ from edgevision.export.adapters.semantic import SemanticSegmentation
 from edgevision.export.graph.capture import serialized
 from edgevision.export.peers import Usual
 from edgevision.export.source import load_weights
-from edgevision.export.zoo import SegmenterCard, zoo_entry
+from edgevision.export.zoo import card_size, zoo_entry
 from edgevision.models.unet import unet_mobilenet_v2
 from edgevision.runtime.session import Session
 
@@ -77,11 +77,15 @@ def main() -> int:
     entry = zoo_entry("unet-camvid")
     trained = unet_mobilenet_v2(**entry.arguments)
     trained.load_state_dict(load_weights(entry.weights))
-    assert isinstance(entry.card, SegmenterCard)
     rows = [
         compared("usual over fused, small net", Small(19), (512, 1024), 19, options.rounds, 1.15),
         compared(
-            "usual over fused, unet-camvid", trained, entry.card.size, 11, options.rounds, None
+            "usual over fused, unet-camvid",
+            trained,
+            card_size(entry.card),
+            11,
+            options.rounds,
+            None,
         ),
     ]
     print(*rows, sep="\n")

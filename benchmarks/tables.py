@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from edgevision.bundle.flavours import flavours
+
 HERE = Path(__file__).parent
 PAGE = HERE / "README.md"
 _PLACE = re.compile(r"(<!-- ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -215,10 +217,12 @@ def filled(page: str) -> str:
         where = told["environment"]
         machine = (
             f"{where['date']}, {where['cores']} cores of {where['processor']}, Python "
-            f"{where['python']}, ONNX Runtime {where['onnxruntime']}, numpy {where['numpy']}"
+            f"{where['python']}, numpy {where['numpy']}"
         )
-        if where.get("openvino", "not installed") != "not installed":
-            machine += f", OpenVINO {where['openvino']}"
+        for flavour in flavours():
+            version = where.get(flavour.modules[0], "not installed")
+            if version != "not installed":
+                machine += f", {flavour.title} {version}"
         if "others" in where:
             machine += f", other programs on {where['others']} of the cores"
         return "\n".join(

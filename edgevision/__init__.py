@@ -1,6 +1,7 @@
 """Trained PyTorch vision models to embedded NVIDIA GPUs: verified bundles, and a lean runtime.
 
-`build` makes a bundle, `load` runs one, `load_words` runs a captioner word by word. Every name is
+`build` makes a bundle, `load` runs one, `load_words` runs a captioner word by word; with what a
+process that runs a model names: its options, its types and the errors to catch. Every name is
 imported at first use, so that a machine that only runs models never imports what makes them.
 """
 
@@ -12,17 +13,64 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from edgevision.bundle.directory import Bundle
-    from edgevision.errors import EdgeVisionError
+    from edgevision.errors import (
+        ClosedError,
+        CudaError,
+        EdgeVisionError,
+        FrameDroppedError,
+        FrameError,
+        FrameLostError,
+        RunError,
+        StalledError,
+    )
     from edgevision.export.build import build
     from edgevision.runtime.load import load, load_words
+    from edgevision.runtime.model import Model
+    from edgevision.runtime.options import RunOptions
+    from edgevision.runtime.stream.pipeline import Pipeline
+    from edgevision.runtime.stream.schedule import Counters, StreamOptions
+    from edgevision.runtime.stream.ticket import Ticket
 
     __version__: str
 
-__all__ = ["Bundle", "EdgeVisionError", "__version__", "build", "load", "load_words"]
+__all__ = [
+    "Bundle",
+    "ClosedError",
+    "Counters",
+    "CudaError",
+    "EdgeVisionError",
+    "FrameDroppedError",
+    "FrameError",
+    "FrameLostError",
+    "Model",
+    "Pipeline",
+    "RunError",
+    "RunOptions",
+    "StalledError",
+    "StreamOptions",
+    "Ticket",
+    "__version__",
+    "build",
+    "load",
+    "load_words",
+]
 
 _HOMES = {
     "Bundle": "edgevision.bundle.directory",
+    "ClosedError": "edgevision.errors",
+    "Counters": "edgevision.runtime.stream.schedule",
+    "CudaError": "edgevision.errors",
     "EdgeVisionError": "edgevision.errors",
+    "FrameDroppedError": "edgevision.errors",
+    "FrameError": "edgevision.errors",
+    "FrameLostError": "edgevision.errors",
+    "Model": "edgevision.runtime.model",
+    "Pipeline": "edgevision.runtime.stream.pipeline",
+    "RunError": "edgevision.errors",
+    "RunOptions": "edgevision.runtime.options",
+    "StalledError": "edgevision.errors",
+    "StreamOptions": "edgevision.runtime.stream.schedule",
+    "Ticket": "edgevision.runtime.stream.ticket",
     "build": "edgevision.export.build",
     "load": "edgevision.runtime.load",
     "load_words": "edgevision.runtime.load",

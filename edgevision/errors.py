@@ -14,6 +14,7 @@
     ├── RunError
     │   ├── EngineLoadError       an artifact that should load did not
     │   ├── FrameError            an input of the wrong dtype, shape or content
+    │   ├── WrongTaskError        the model's task does not do what was asked for
     │   ├── CudaError             a CUDA call failed (`code`: the driver's number for why)
     │   ├── HazardError           the simulated device saw a race; never raised by a real one
     │   ├── StalledError          the device has not answered for too long
@@ -83,7 +84,8 @@ class TargetMismatchError(BundleError):
 class PendingError(TargetMismatchError):
     """What fits this machine is not built yet; `command` finishes it."""
 
-    def __init__(self, message: str, *, command: str) -> None:
+    # Unpickling calls it with the message alone; what else it holds follows.
+    def __init__(self, message: str, *, command: str = "") -> None:
         super().__init__(message)
         self.command = command
 
@@ -91,7 +93,7 @@ class PendingError(TargetMismatchError):
 class UnverifiedError(TargetMismatchError):
     """An engine finished on this machine has no sound proof; `command` makes it anew."""
 
-    def __init__(self, message: str, *, command: str) -> None:
+    def __init__(self, message: str, *, command: str = "") -> None:
         super().__init__(message)
         self.command = command
 
@@ -106,6 +108,10 @@ class EngineLoadError(RunError):
 
 class FrameError(RunError):
     """An input has the wrong dtype, shape or content."""
+
+
+class WrongTaskError(RunError):
+    """The model's task does not do what was asked for."""
 
 
 class CudaError(RunError):

@@ -25,9 +25,10 @@ import edgevision
 from edgevision.bundle.flavours import ORT
 from edgevision.metrics.images import frechet_distance, psnr
 from edgevision.models.digit_classifier import DigitClassifier
-from edgevision.runtime.model import Model, task_of
+from edgevision.runtime.model import Model
 from edgevision.runtime.select import select
 from edgevision.runtime.session import Session
+from edgevision.tasks.task import decoder_of
 
 Images = npt.NDArray[np.uint8]
 
@@ -67,7 +68,7 @@ def _pictures(bundles: list[Path], count: int) -> Iterator[tuple[str, Images]]:
     for path in bundles:
         bundle = edgevision.Bundle.open(path)
         (stage,) = bundle.manifest.stages
-        task = task_of(bundle.manifest, bundle.read)
+        task = decoder_of(bundle.manifest, bundle.read)
         graphs = {"graph": stage.graph, "host-cpu": f"stages/{stage.name}/host-cpu.onnx"}
         for form, file in graphs.items():
             if form == "graph" or bundle.manifest.precision == "int8":

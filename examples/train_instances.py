@@ -33,8 +33,8 @@ from edgevision.export.adapters.instance import InstanceSegmentation
 from edgevision.metrics.detection import AveragePrecision, Detections, DetectionScore, Objects
 from edgevision.models.mask_rcnn import MaskRCNN, maskrcnn_mobilenet_v2
 from edgevision.models.mobilenet_v2 import MobileNetV2
-from edgevision.tasks.camera import ClassLabel
-from edgevision.tasks.instance import InstanceResult, InstanceTask
+from edgevision.tasks.camera import CameraFrame, ClassLabel
+from edgevision.tasks.instance import InstanceDecoder, InstanceResult
 from edgevision.tasks.timings import Timings
 
 CLASSES = [
@@ -162,7 +162,9 @@ def evaluate(net: MaskRCNN, stock: Stock, count: int) -> tuple[AveragePrecision,
 
 def detect(adapter: InstanceSegmentation, frame: Frame) -> InstanceResult:
     """Return what the net finds in `frame: uint8[H, W, 3]`."""
-    task = InstanceTask(tuple(ClassLabel(*pair) for pair in CLASSES), frame.shape[:2], "rgb")
+    task = InstanceDecoder(
+        tuple(ClassLabel(*pair) for pair in CLASSES), CameraFrame("frame", frame.shape[:2], "rgb")
+    )
     return task.decode(adapter.reference({"frame": frame[None]}), Timings(0, 0, 0))
 
 

@@ -1,6 +1,9 @@
-"""Fails when a form of the model lost more of the task's metric than was allowed.
+"""Fails when a form of the model lost more of its task's headline figure than is allowed.
 
-python3 accuracy_gate.py REPORT.json PRECISION MOST_LOSS
+python3 accuracy_gate.py REPORT.json PRECISION [MAX_LOSS]
+
+Which figure that is, whether more of it is better and how much may be lost, the report of
+`edgevision build --evaluate DIR --json` says itself; MAX_LOSS stands in for the allowed loss.
 """
 
 from __future__ import annotations
@@ -9,29 +12,26 @@ import json
 import sys
 from pathlib import Path
 
-# The first of these that a report has is the task's metric: mIoU, mask AP, caption scores.
-METRICS = ("miou", "mask_ap", "cider")
 
-
-def main(report: str, precision: str, most_loss: str) -> int:
+def main(report: str, precision: str, max_loss: str = "") -> int:
     """Compare the form of `precision` with PyTorch; return the exit code."""
-    rows = json.loads(Path(report).read_text("utf-8"))["accuracy"]
-    # A captioner's figures lie one level down.
-    forms = {row["form"]: {**row, **row.get("scores", {})} for row in rows}
-    if not forms:
+    fields = json.loads(Path(report).read_text("utf-8"))
+    figures = {row["form"]: row["figures"] for row in fields["accuracy"]}
+    if not figures:
         print(f"{report}: not scored. Give EVALUATE=DIR for an accuracy gate")
         return 0
-    metric = next((name for name in METRICS if forms["torch"].get(name) is not None), None)
-    if metric is None:
-        print(f"{report}: none of {', '.join(METRICS)} in {sorted(forms['torch'])}")
+    headline = fields["headline"]
+    name, allowed = headline["name"], float(max_loss or headline["max_loss"])
+    before, after = (figures[form].get(name) for form in ("torch", precision))
+    if before is None or after is None:
+        print(f"{report}: {name} is undefined: give EVALUATE=DIR with labels")
         return 2
-    before, after = forms["torch"][metric], forms[precision][metric]
-    holds = before - after <= float(most_loss)
+    lost = before - after if headline["is_higher_better"] else after - before
     print(
-        f"{metric}: torch {before:.4f}, {precision} {after:.4f}; "
-        f"{'within' if holds else 'MORE THAN'} the allowed loss of {most_loss}"
+        f"{name}: torch {before:.4f}, {precision} {after:.4f}; "
+        f"{'within' if lost <= allowed else 'MORE THAN'} the allowed loss of {allowed:g}"
     )
-    return 0 if holds else 1
+    return int(lost > allowed)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""How long frames take, and what is behind each number."""

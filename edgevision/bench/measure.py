@@ -24,6 +24,7 @@ from edgevision.progress import Progress, silent
 from edgevision.runtime.load import load
 from edgevision.runtime.model import Model
 from edgevision.runtime.options import RunOptions
+from edgevision.tasks.task import decoder_of
 
 SCENARIOS = ("single", "paced", "throughput", "multi")
 _PACED = ("paced", "multi")
@@ -193,7 +194,7 @@ def frames_of(bundle: Bundle) -> list[Any]:
     stage = bundle.manifest.stages[0]
     inputs, _ = bundle.golden(stage.name)
     count = min(_FRAMES, *(len(samples) for samples in inputs.values()))
-    if bundle.manifest.task in ("semantic", "instance", "caption"):
+    if decoder_of(bundle.manifest, bundle.read).camera is not None:
         (samples,) = inputs.values()
         return [np.ascontiguousarray(sample) for sample in samples[:count].squeeze(1)]
     return [{name: samples[i] for name, samples in inputs.items()} for i in range(count)]
@@ -252,7 +253,7 @@ def _together(
 
 
 def _run(
-    models: Sequence[Model],
+    models: Sequence[Model[Any]],
     frames: Sequence[Sequence[Any]],
     settings: Settings,
     progress: Progress,
@@ -277,7 +278,7 @@ def _run(
 def _beside(
     path: str | os.PathLike[str],
     bundle: Bundle,
-    model: Model,
+    model: Model[Any],
     frame: Any,
     settings: Settings,
     peers: Peers,
@@ -294,7 +295,7 @@ def _beside(
     return cold, reference
 
 
-def _memory(model: Model) -> Memory:
+def _memory(model: Model[Any]) -> Memory:
     free_bytes, total_bytes = model.session.program.device.memory()
     on_gpu = model.selection.on_gpu
     return Memory(

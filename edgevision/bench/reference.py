@@ -63,7 +63,7 @@ class Row:
 
 def rows(
     bundle: Bundle,
-    model: Model,
+    model: Model[Any],
     frame: Any,
     peers: Mapping[str, Callable[[Feeds], object] | str],
     *,
@@ -80,7 +80,7 @@ def rows(
         rounds: of one block of each way.
         progress: told of the begin.
     """
-    feeds = {name: np.asarray(value) for name, value in model.task.feeds(frame).items()}
+    feeds = {name: np.asarray(value) for name, value in model.decoder.feeds(frame).items()}
     calls: dict[str, Call] = {_OURS: lambda: model(frame)}
     missing: list[Row] = []
     graph = model.selection.read(bundle, bundle.manifest.stages[0].name)
@@ -116,7 +116,7 @@ def rows(
 
 
 @contextmanager
-def _one_launch(model: Model, feeds: Feeds) -> Iterator[Call]:
+def _one_launch(model: Model[Any], feeds: Feeds) -> Iterator[Call]:
     """Give a slot's launch and wait, its frame already in place."""
     session = model.session
     slots = Slots(session.program, session.profiles, session.options, count=1, warm_up=True)

@@ -13,18 +13,24 @@ import numpy as np
 from edgevision._optional import require
 from edgevision.bench.facts import facts
 from edgevision.bench.measure import Measurement
+from edgevision.tasks.outputs import MARK, refuse_foreign
 
 _COLORS = ("#2f6fb2", "#c8553d", "#3a8f5c", "#8a5fb0")
 _STAGE_COLORS = ("#b8b8b8", "#7fb2d9", "#2f6fb2", "#9cc9a8", "#d9b36c")
 
 
-def write_html(measurements: Sequence[Measurement], path: str | os.PathLike[str]) -> Path:
+def write_html(
+    measurements: Sequence[Measurement], path: str | os.PathLike[str], *, force: bool = False
+) -> Path:
     """Write the page; returns its path.
 
     Raises:
+        FileReadError: there is a file that edgevision did not make; `force` replaces it.
         MissingDependencyError: matplotlib or jinja2 is not installed.
         OSError: the file cannot be written.
     """
+    target = Path(path)
+    refuse_foreign([target], force=force)
     jinja2 = require("jinja2", extra="bench")
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("edgevision.bench", "."),
@@ -35,6 +41,7 @@ def write_html(measurements: Sequence[Measurement], path: str | os.PathLike[str]
     columns = [dict(facts(m)) for m in measurements]
     labels = dict.fromkeys(label for column in columns for label in column)
     page = environment.get_template("report.html.jinja").render(
+        mark=MARK,
         measurements=measurements,
         colors=_COLORS,
         rows=[(label, [column.get(label, "") for column in columns]) for label in labels],
@@ -44,7 +51,6 @@ def write_html(measurements: Sequence[Measurement], path: str | os.PathLike[str]
         timelines=[_svg(_timeline, [m], color=i) for i, m in enumerate(drawn)],
         stages=_svg(_stages, drawn),
     )
-    target = Path(path)
     target.write_text(page, "utf-8")
     return target
 

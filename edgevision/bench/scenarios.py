@@ -33,7 +33,7 @@ _CHUNK = 4096
 _NOTE = np.dtype([("due", np.int64), ("done", np.int64), ("stages", np.float64, len(STAGES))])
 
 
-def warm_up(model: Model, frames: Sequence[Any]) -> tuple[int, bool]:
+def warm_up(model: Model[Any], frames: Sequence[Any]) -> tuple[int, bool]:
     """Run until five blocks agree within 3 %; returns the runs it took, and whether they came to.
 
     It gives up after three seconds.
@@ -53,7 +53,7 @@ def warm_up(model: Model, frames: Sequence[Any]) -> tuple[int, bool]:
 
 
 def single(
-    model: Model, frames: Sequence[Any], *, duration_s: float, progress: Progress = silent
+    model: Model[Any], frames: Sequence[Any], *, duration_s: float, progress: Progress = silent
 ) -> Trace:
     """Run one call after the other; a frame is due when its call begins."""
     notes = Notes()
@@ -84,7 +84,7 @@ def noted(model: Callable[[Any], Any], frame: Any, notes: Notes, number: int, du
 
 
 def paced(
-    model: Model,
+    model: Model[Any],
     frames: Sequence[Any],
     *,
     fps: float,
@@ -124,7 +124,7 @@ def paced(
 
 
 def throughput(
-    model: Model,
+    model: Model[Any],
     frames: Sequence[Any],
     *,
     duration_s: float,
@@ -154,7 +154,7 @@ def throughput(
 
 
 def multi(
-    models: Sequence[Model],
+    models: Sequence[Model[Any]],
     frames: Sequence[Sequence[Any]],
     *,
     fps: float,

@@ -1,0 +1,1 @@
+"""The directory between the two programs: its files, its manifest, its proof."""

@@ -174,11 +174,6 @@ class Manifest:
         if not self.stages or len({s.name for s in self.stages}) != len(self.stages):
             raise BundleFormatError("manifest: stages are missing or share a name")
 
-    @property
-    def proof(self) -> str:
-        """As what outputs are compared: the task's, or the tensors of one stage of several."""
-        return self.task if len(self.stages) == 1 else "stages"
-
     def used_paths(self) -> list[str]:
         """Return the paths that stages and artifacts refer to."""
         return [

@@ -11,10 +11,20 @@ _MAX_CACHE_BYTES = 1 << 30
 
 
 def cache_root() -> Path:
-    """Return EDGEVISION_CACHE, or edgevision/ in XDG_CACHE_HOME or ~/.cache."""
+    """Return EDGEVISION_CACHE, or edgevision/ in XDG_CACHE_HOME or ~/.cache.
+
+    Raises:
+        FileNotFoundError: this user has no home.
+    """
     if chosen := os.environ.get("EDGEVISION_CACHE"):
         return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgevision"
+    try:
+        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError as error:
+        raise FileNotFoundError(
+            f"the cache has no place: {error} Set EDGEVISION_CACHE to a folder."
+        ) from error
+    return root / "edgevision"
 
 
 def read_cache(path: Path) -> bytes | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from edgevision._optional import require
 from edgevision.cli.exits import INTERRUPTED, NO, OK
 from edgevision.cli.terminal import print_json, progress_bar
-from edgevision.cli.verbs import Verbs
+from edgevision.cli.verbs import Verbs, add_force
 
 if TYPE_CHECKING:
     from edgevision.bench.gate.process import Side
@@ -47,6 +47,7 @@ def add_to(verbs: Verbs) -> None:
     bench.add_argument("--quick", action="store_true", help="no cold starts, no other ways")
     bench.add_argument("--harness", choices=["own", "loadgen"], default="own")
     bench.add_argument("--report", type=Path, metavar="FILE.html", help="a page with pictures")
+    add_force(bench)
     compare = bench.add_argument_group("compare")
     compare.add_argument("--on", metavar="BUNDLE", help="compare two edgevisions on this bundle")
     compare.add_argument("--gate", type=_percent, default=0.05, help="slow-down to find, e.g. 5%%")
@@ -59,6 +60,7 @@ def _bench(options: argparse.Namespace) -> int:
     is_compare = options.bundles[0] == "compare"
     if options.report and (is_compare or options.harness == "loadgen"):
         raise ValueError("report: compare and LoadGen have no page; give --json or --markdown")
+    _check_files(options)
     if is_compare:
         return _compare(options)
     if options.harness == "loadgen":
@@ -79,7 +81,7 @@ def _bench(options: argparse.Namespace) -> int:
     with progress_bar() as progress:
         found = measure(options.bundles, settings, peers=_peers(options.model), progress=progress)
     if options.report:
-        write_html(found, options.report)
+        write_html(found, options.report, force=options.force)
     if options.json:
         _tell(options.json, [measurement.as_json() for measurement in found])
     if options.json != _STDOUT:
@@ -87,6 +89,14 @@ def _bench(options: argparse.Namespace) -> int:
         if options.report:
             print(f"report: {options.report}")
     return INTERRUPTED if found[-1].is_cut else OK
+
+
+def _check_files(options: argparse.Namespace) -> None:
+    """Refuse, before minutes of measuring, what could not be written after them."""
+    from edgevision.tasks.outputs import refuse_foreign
+
+    files = [options.report, options.json, options.junit, options.markdown]
+    refuse_foreign([file for file in files if file and file != _STDOUT], force=options.force)
 
 
 def _peers(source: str | None) -> Any:
@@ -125,6 +135,7 @@ def _compare(options: argparse.Namespace) -> int:
     from edgevision.bench.gate import counts
     from edgevision.bench.gate.compare import compare
     from edgevision.bench.gate.verdict import as_json, as_junit, as_markdown
+    from edgevision.tasks.outputs import MARK
 
     with ExitStack() as stack:
         first, second = (_side(source, options, stack) for source in sources)
@@ -135,7 +146,7 @@ def _compare(options: argparse.Namespace) -> int:
     if options.junit:
         options.junit.write_text(as_junit(*said), "utf-8")
     if options.markdown:
-        options.markdown.write_text(as_markdown(*said) + "\n", "utf-8")
+        options.markdown.write_text(f"{as_markdown(*said)}\n\n<!-- {MARK} -->\n", "utf-8")
     if options.json:
         _tell(options.json, as_json(*said))
     if options.json != _STDOUT:
@@ -167,11 +178,17 @@ def _compare_earlier(options: argparse.Namespace, first: str, second: str) -> in
     return OK
 
 
-def _tell(path: Path, value: object) -> None:
+def _tell(path: Path, value: dict[str, Any] | list[dict[str, Any]]) -> None:
     if path == _STDOUT:
         print_json(value)
         return
-    path.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", "utf-8")
+    from edgevision.tasks.outputs import MARK
+
+    marked = [
+        {"remark": MARK, **entry} for entry in (value if isinstance(value, list) else [value])
+    ]
+    kept = marked if isinstance(value, list) else marked[0]
+    path.write_text(json.dumps(kept, indent=1, allow_nan=False) + "\n", "utf-8")
 
 
 def _percent(text: str) -> float:

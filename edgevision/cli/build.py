@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from edgevision.cli.exits import OK, PENDING
 from edgevision.cli.inspect import artifacts_json
 from edgevision.cli.terminal import print_json, progress_bar
 from edgevision.cli.verbs import Verbs, add_engines, verb
+from edgevision.tasks.task import task_names
 
 if TYPE_CHECKING:
     from edgevision.engines.finish import Finish
@@ -27,7 +27,7 @@ def add_to(verbs: Verbs) -> None:
     build.add_argument("source", help="a shipped net, package.module:factory, FILE.onnx, or BUNDLE")
     build.add_argument("--out", type=Path, help="the bundle to write (not for a BUNDLE source)")
     build.add_argument("--weights", type=Path, help="safetensors or tensor-only checkpoint")
-    build.add_argument("--task", choices=["semantic", "instance", "tensors"])
+    build.add_argument("--task", choices=task_names())
     build.add_argument("--size", type=_size, metavar="HxW", help="the net's input size")
     build.add_argument("--classes", type=Path, help="file: a class name a line, maybe #rrggbb")
     build.add_argument("--precision", choices=["fp32", "fp16", "int8"], default="fp32")
@@ -145,14 +145,17 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _summary_json(summary: BuildSummary) -> dict[str, object]:
+    from edgevision.metrics.metric import headline_fields, score_fields
+
     manifest = summary.bundle.manifest
     return {
         "bundle": str(summary.bundle.root),
         "precision": manifest.precision,
         "accuracy": [
-            {k: v for k, v in asdict(score).items() if not isinstance(v, tuple)}
+            {k: v for k, v in score_fields(score).items() if not isinstance(v, tuple)}
             for score in summary.scores
         ],
+        "headline": headline_fields(manifest.task),
         "parity": [
             {"name": r.name, "mismatch_share": r.mismatch_share, "passed": r.passed}
             for r in summary.parity
@@ -198,6 +201,7 @@ def _print_scores(summary: BuildSummary) -> None:
         values = ("-" if v is None else f"{v:.4f}" for v in score.figures().values())
         cells = (f"{value:>{len(name)}}" for name, value in zip(names, values, strict=True))
         print("  ".join([f"{score.form:16}", *cells]))
+    _print_verdicts(summary)
     classes = summary.bundle.manifest.settings.get("classes")
     if not summary.scores[0].per_class() or not isinstance(classes, list):
         return
@@ -205,3 +209,17 @@ def _print_scores(summary: BuildSummary) -> None:
     for label, *row in zip(classes, *(s.per_class() for s in summary.scores), strict=True):
         name = label["name"] if isinstance(label, dict) else "?"
         print("  ".join([f"{name:16}", *(f"{value:9.4f}" for value in row)]))
+
+
+def _print_verdicts(summary: BuildSummary) -> None:
+    """Say of each form whether it keeps the figure that gates judge by."""
+    from edgevision.metrics.metric import judge
+    from edgevision.tasks.task import get_task
+
+    headline = get_task(summary.bundle.manifest.task).headline
+    before, *forms = summary.scores
+    if headline is None or before.figures().get(headline.name) is None:
+        return
+    for score in forms:
+        verdict = judge(headline, before, score)
+        print(f"{score.form:16}  {'kept' if verdict.passed else 'LOST'}: {verdict.text}")

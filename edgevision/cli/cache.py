@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edgevision.cli.exits import OK
 from edgevision.cli.terminal import print_json
-from edgevision.cli.verbs import Verbs, verb
+from edgevision.cli.verbs import Verbs, add_force, verb
 
 _UNITS = {"": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(kB|MB|GB|TB)?")
@@ -23,6 +23,7 @@ def add_to(verbs: Verbs) -> None:
     cache.add_argument("file", type=Path, nargs="?", help="FILE.tar, of export and import")
     cache.add_argument("--max-bytes", type=size_bytes, metavar="SIZE", help="of prune, e.g. 2GB")
     cache.add_argument("--cache", type=Path, metavar="DIR", help="default: EDGEVISION_CACHE")
+    add_force(cache)
 
 
 def size_bytes(text: str) -> int:
@@ -45,12 +46,10 @@ def _cache(options: argparse.Namespace) -> int:
     if (options.action == "prune") != (options.max_bytes is not None):
         raise ValueError("cache prune takes --max-bytes SIZE, and nothing else does")
     if needs_file:
-        move, done = (
-            (export_cache, "written to")
-            if options.action == "export"
-            else (import_cache, "new from")
-        )
-        count = move(cache, options.file)
+        if options.action == "export":
+            count, done = export_cache(cache, options.file, force=options.force), "written to"
+        else:
+            count, done = import_cache(cache, options.file), "new from"
         return _told(options, {"engines": count}, f"{count} engines {done} {options.file}")
     if options.action == "prune":
         removed = cache.prune(options.max_bytes)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgevision._optional import require
+from edgevision.bundle.directory import Bundle
 from edgevision.engines.summary import BuildSummary
 from edgevision.errors import FileReadError
 from edgevision.metrics.baselines import ColourVotes, Method
@@ -23,11 +24,18 @@ from edgevision.runtime.load import load
 from edgevision.runtime.model import Model
 from edgevision.tasks.camera import ClassLabel
 from edgevision.tasks.frames import list_images, read_image, resize
-from edgevision.tasks.semantic import SemanticResult, SemanticTask
+from edgevision.tasks.outputs import MARK, refuse_foreign
+from edgevision.tasks.semantic import TASK as SEMANTIC
+from edgevision.tasks.semantic import SemanticDecoder, SemanticResult
 
 Image = npt.NDArray[np.uint8]
 
+Net = Model[SemanticResult]
+
 _NET = "unet-camvid"
+_BUNDLES = ("fp32.ev", "int8.ev")
+_PAGE = "report.html"
+_PICTURES = "pictures"
 _REPEATS = 5
 _CLASSICAL_PHOTOS = 2
 
@@ -57,11 +65,12 @@ def run_demo(out: str | os.PathLike[str], *, progress: Progress = silent) -> Dem
     """Build, run and report into the folder `out`.
 
     Raises:
-        FileReadError: the repository's checkpoint or photos are not on this machine.
+        FileReadError: the repository's checkpoint or photos are not on this machine; or something
+            that the demo did not make is in its place in `out`.
         MissingDependencyError: a package that the demo needs is not installed.
     """
     from edgevision.export.build import build
-    from edgevision.export.zoo import SegmenterCard, shipped_photos, zoo_entry
+    from edgevision.export.zoo import card_classes, shipped_photos, zoo_entry
 
     jinja2 = require("jinja2", extra="report")
     photos = shipped_photos()
@@ -71,14 +80,13 @@ def run_demo(out: str | os.PathLike[str], *, progress: Progress = silent) -> Dem
             "make demo"
         )
     entry = zoo_entry(_NET)
-    card = entry.card
-    assert isinstance(card, SegmenterCard)
     folder = Path(out)
+    _check_folder(folder, photos)
     folder.mkdir(parents=True, exist_ok=True)
-    plain = build(_NET, folder / "fp32.ev", evaluate=photos, progress=progress)
+    plain = build(_NET, folder / _BUNDLES[0], evaluate=photos, progress=progress)
     summary = build(
         _NET,
-        folder / "int8.ev",
+        folder / _BUNDLES[1],
         precision="int8",
         calibration=photos,
         evaluate=photos,
@@ -94,8 +102,9 @@ def run_demo(out: str | os.PathLike[str], *, progress: Progress = silent) -> Dem
         autoescape=True,
         undefined=jinja2.StrictUndefined,
     )
-    page = folder / "report.html"
+    page = folder / _PAGE
     html = environment.get_template("demo.html.jinja").render(
+        mark=MARK,
         net=_NET,
         metrics=entry.metrics,
         scores=summary.scores,
@@ -103,7 +112,7 @@ def run_demo(out: str | os.PathLike[str], *, progress: Progress = silent) -> Dem
         latency=latency,
         rows=rows,
         classical=classical,
-        classes=[ClassLabel(name, color) for name, color in card.classes],
+        classes=[ClassLabel(name, color) for name, color in card_classes(entry.card)],
         artifacts=summary.bundle.manifest.stages[0].artifacts,
         explained=explained,
         provenance=summary.bundle.manifest.provenance,
@@ -112,24 +121,43 @@ def run_demo(out: str | os.PathLike[str], *, progress: Progress = silent) -> Dem
     return DemoReport(summary, page, tuple(pictures))
 
 
+def _check_folder(folder: Path, photos: Path) -> None:
+    """Refuse, before anything is built, a folder where somebody's own files would be replaced."""
+    pictures = [
+        folder / _PICTURES / f"{path.stem}{ending}"
+        for path in list_images(photos)
+        for ending in SEMANTIC.picture_endings
+    ]
+    refuse_foreign([folder / _PAGE, *pictures])
+    for path in (folder / name for name in _BUNDLES):
+        if path.is_dir() and any(path.iterdir()):
+            found = Bundle.open(path, check_hashes=False).manifest
+            if found.provenance.get("source") != _NET:
+                raise FileReadError(
+                    f"'{path}' is a bundle of '{found.name}', not of the demo, and is not "
+                    "replaced. Give another --out"
+                )
+
+
 def _segment(
-    fp32: Model, int8: Model, photos: Path, folder: Path, progress: Progress
+    fp32: Model[SemanticResult],
+    int8: Model[SemanticResult],
+    photos: Path,
+    folder: Path,
+    progress: Progress,
 ) -> tuple[list[_Row], list[Path], dict[str, float]]:
     """Segment every photo by both nets in turn; return rows, overlays and median times in ms."""
-    images = list_images(photos)
+    images, (size, _) = list_images(photos), _taken(int8)
     rows, pictures = [], []
     times_ms: dict[str, list[float]] = {"FP32": [], "INT8": []}
     for done, path in enumerate(images):
         progress("segmenting", done, len(images))
-        assert isinstance(int8.task, SemanticTask)
-        photo = resize(read_image(path), int8.task.frame_size)
+        photo = resize(read_image(path), size)
         wide, narrow = fp32(photo), int8(photo)
-        assert isinstance(wide, SemanticResult)
-        assert isinstance(narrow, SemanticResult)
         for _ in range(_REPEATS):
             for name, model in (("FP32", fp32), ("INT8", int8)):
                 times_ms[name].append(model(photo).timings.total_ms)
-        pictures.append(save_pictures(narrow, photo, folder / "pictures", path.stem))
+        pictures.append(save_pictures(narrow, photo, folder / _PICTURES, path.stem)[0])
         differs = wide.mask != narrow.mask
         rows.append(
             _Row(
@@ -144,27 +172,31 @@ def _segment(
     return rows, pictures, {name: statistics.median(times) for name, times in times_ms.items()}
 
 
-def _classical(net: Model, photos: Path, progress: Progress) -> list[dict[str, str]]:
+def _classical(net: Net, photos: Path, progress: Progress) -> list[dict[str, str]]:
     """Segment two photos by each classical method, taught by the net on the other photos."""
-    assert isinstance(net.task, SemanticTask)
-    frames = [resize(read_image(path), net.task.frame_size) for path in list_images(photos)]
+    size, classes = _taken(net)
+    frames = [resize(read_image(path), size) for path in list_images(photos)]
     results = [net(frame) for frame in frames]
     rows: list[dict[str, str]] = []
     for shown in range(_CLASSICAL_PHOTOS):
         progress("segmenting without a net", shown, _CLASSICAL_PHOTOS)
-        votes = ColourVotes(len(net.task.classes))
+        votes = ColourVotes(len(classes))
         for index, (frame, result) in enumerate(zip(frames, results, strict=True)):
-            assert isinstance(result, SemanticResult)
             if index != shown:
                 votes.add(frame, result.mask)
         frame, result = frames[shown], results[shown]
-        assert isinstance(result, SemanticResult)
         row = {"photo": _data_uri(frame), "net": _data_uri(result.overlay(frame))}
         for method in get_args(Method):
             other = replace(result, mask=votes.classify(frame, method))
             row[method] = _data_uri(other.overlay(frame))
         rows.append(row)
     return rows
+
+
+def _taken(net: Net) -> tuple[tuple[int, int], tuple[ClassLabel, ...]]:
+    """Return (H, W) of the net's frame, and its classes."""
+    assert isinstance(net.decoder, SemanticDecoder)
+    return net.decoder.camera.size, net.decoder.classes
 
 
 def _sizes(plain: BuildSummary, summary: BuildSummary) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import platform
@@ -11,11 +12,16 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgevision._optional import installed_version
+from edgevision._optional import installed_version, require
 from edgevision.bundle.flavours import flavours
 from edgevision.bundle.targets import known_targets
 from edgevision.engines.registry import unavailable
+from edgevision.errors import CudaError, MissingDependencyError
+from edgevision.machine.gpu import gpu_fault
+from edgevision.machine.identity import gpu_name
 from edgevision.machine.jetson import Jetson, Memory, read_jetson, read_memory
+from edgevision.runtime.backends.tensorrt_program import start_fault
+from edgevision.runtime.device.cuda.device import cuda_device
 
 _PACKAGES = (
     ("numpy", "", "arrays"),
@@ -65,7 +71,36 @@ def examine() -> list[Finding]:
     remedy = "" if free >= _LEAST_DISK_BYTES else "export TMPDIR=/a/folder/with/2/GB"
     where = tempfile.gettempdir()
     findings.append(Finding("free for builds", f"{free / 1e9:.1f} GB in {where}", remedy))
-    return [*findings, *examine_jetson()]
+    return [*findings, *examine_gpu(), *examine_jetson()]
+
+
+def examine_gpu() -> list[Finding]:
+    """Look at the GPU, and try what would run on it; changes nothing."""
+    if fault := gpu_fault():
+        return [Finding("gpu", fault, "nvidia-smi   # it must list the GPU" * ("CUres" in fault))]
+    findings = [Finding("gpu", gpu_name())]
+    try:
+        device = cuda_device()
+    except (CudaError, MissingDependencyError) as error:
+        return [
+            *findings,
+            Finding("cuda from python", str(error), "pip install 'edgevision[cuda]'"),
+        ]
+    findings.append(Finding("cuda from python", f"{device.binding} starts"))
+    for module, extra in (("tensorrt_rtx", "rtx"), ("tensorrt", "tensorrt")):
+        try:
+            fault, remedy = start_fault(require(module, extra=extra), device)
+        except MissingDependencyError:
+            continue  # listed above, with its remedy
+        found = f"does not start: {fault}" if fault else "starts"
+        findings.append(Finding(f"{module} on it", found, remedy))
+    with contextlib.suppress(MissingDependencyError):
+        providers = require("onnxruntime", extra="ort").get_available_providers()
+        has_cuda = "CUDAExecutionProvider" in providers
+        # Not a fault: TensorRT is what runs on GPUs.
+        found = "has its CUDA provider" if has_cuda else "runs on the CPU: it has no CUDA provider"
+        findings.append(Finding("onnxruntime on it", found))
+    return findings
 
 
 def examine_jetson(root: Path = Path("/"), *, sees_tensorrt: bool | None = None) -> list[Finding]:

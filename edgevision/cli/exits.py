@@ -20,6 +20,7 @@ from edgevision.errors import (
     PendingError,
     SignatureError,
     UnverifiedError,
+    WrongTaskError,
 )
 
 OK, NO, WRONG_USE, MISSING, PENDING, INTERRUPTED, READER_GONE = 0, 1, 2, 3, 4, 130, 141
@@ -38,6 +39,7 @@ _CODES: tuple[tuple[type[BaseException], int], ...] = (
     (BundleError, MISSING),
     (FileReadError, WRONG_USE),
     (FrameError, WRONG_USE),
+    (WrongTaskError, WRONG_USE),
     (EdgeVisionError, NO),
     (ValueError, WRONG_USE),
     (OSError, MISSING),

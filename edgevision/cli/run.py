@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgevision.cli.exits import OK
 from edgevision.cli.terminal import print_json, progress_bar
-from edgevision.cli.verbs import Verbs, add_engines, verb
+from edgevision.cli.verbs import Verbs, add_engines, add_force, verb
 
 if TYPE_CHECKING:
     from edgevision.runtime.model import Model
@@ -20,8 +20,11 @@ def add_to(verbs: Verbs) -> None:
     run.add_argument("bundle", type=Path)
     run.add_argument("source", type=Path, nargs="?", help="image, folder of images, or video")
     run.add_argument(
-        "--out", type=Path, help="folder of overlays; of a generator a picture, .gif or .mp4"
+        "--out",
+        type=Path,
+        help="folder of NAME.overlay.jpg; of a generator a picture, .gif or .mp4",
     )
+    add_force(run)
     run.add_argument("--seed", type=int, help="first seed of a generator's pictures (default 0)")
     run.add_argument("--count", type=int, help="how many pictures (default 64)")
     run.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
@@ -32,17 +35,18 @@ def _run(options: argparse.Namespace) -> int:
     """Run a bundle on images or a video, or a generator on seeds, and write pictures."""
     from edgevision.runtime.files.batch import run_files
     from edgevision.runtime.load import load
+    from edgevision.tasks.generated import GeneratedDecoder
 
     opened = load(options.bundle, device=options.device, engines=options.engines)
     with opened as model, progress_bar() as progress:
-        if model.manifest.task == "generated":
+        if isinstance(model.decoder, GeneratedDecoder):
             return _make(model, options)
         if options.source is None or options.seed is not None or options.count is not None:
             raise ValueError(
                 f"'{model.manifest.name}' takes frames: give an image, a folder of images or a "
                 "video, and neither --seed nor --count"
             )
-        done = run_files(model, options.source, options.out, progress=progress)
+        done = run_files(model, options.source, options.out, force=options.force, progress=progress)
     if options.json:
         print_json(
             {
@@ -69,8 +73,8 @@ def _run(options: argparse.Namespace) -> int:
     return OK
 
 
-def _make(model: Model, options: argparse.Namespace) -> int:
-    from edgevision.runtime.files.pictures import make_pictures
+def _make(model: Model[Any], options: argparse.Namespace) -> int:
+    from edgevision.runtime.files.generate import make_pictures
 
     if options.source is not None:
         raise ValueError(
@@ -78,7 +82,8 @@ def _make(model: Model, options: argparse.Namespace) -> int:
             "give --seed and --count"
         )
     seed = 0 if options.seed is None else options.seed
-    made = make_pictures(model, seed, 64 if options.count is None else options.count, options.out)
+    count = 64 if options.count is None else options.count
+    made = make_pictures(model, seed, count, options.out, force=options.force)
     if options.json:
         print_json(
             {

@@ -15,6 +15,13 @@ def add_engines(verb: argparse._ActionsContainer) -> None:
     verb.add_argument("--engines", type=Path, metavar="DIR", help="default: BUNDLE.engines/")
 
 
+def add_force(verb: argparse._ActionsContainer) -> None:
+    """Let a verb that writes files replace those that edgevision did not make."""
+    verb.add_argument(
+        "--force", action="store_true", help="replace files that edgevision did not make"
+    )
+
+
 def verb(
     verbs: Verbs, name: str, handler: Callable[[argparse.Namespace], int]
 ) -> argparse.ArgumentParser:

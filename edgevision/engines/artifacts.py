@@ -25,6 +25,7 @@ from edgevision.errors import ExportError, ParityError
 from edgevision.progress import Progress
 from edgevision.runtime.session import Session
 from edgevision.runtime.verify import check_golden
+from edgevision.tasks.proof import Proof
 
 Array = npt.NDArray[np.generic]
 Golden = tuple[Mapping[str, Array], Mapping[str, Array]]
@@ -58,7 +59,7 @@ class ArtifactBuilder:
         graph_for: Callable[[TargetProfile], bytes],
         golden: Golden,
         *,
-        task: str,
+        proof: Proof,
     ) -> tuple[Stage, list[ParityReport]]:
         """Return the stage with one artifact more per target, and the proofs of those that ran.
 
@@ -66,7 +67,7 @@ class ArtifactBuilder:
             stage: may have artifacts, which stay.
             graph_for: the graph that a target's artifact is built from.
             golden: inputs and outputs.
-            task: as what outputs are compared.
+            proof: how outputs are compared.
 
         Raises:
             BuildError: an engine could not be built.
@@ -92,7 +93,7 @@ class ArtifactBuilder:
                 check_tensors(stage, result, target)
                 data = engine.read_bytes()
             if not target.flavour.on_gpu:
-                proofs += _prove(stage, data, golden, target, task)
+                proofs += _prove(stage, data, golden, target, proof)
             self.writer.add(path, data)
             artifacts.append(Artifact(target.name, target.flavour, path, result.version, result.sm))
             self._note(target.name, result)
@@ -120,11 +121,11 @@ def check_tensors(stage: Stage, result: BuildResult, target: TargetProfile) -> N
 
 
 def _prove(
-    stage: Stage, data: bytes, golden: Golden, target: TargetProfile, task: str
+    stage: Stage, data: bytes, golden: Golden, target: TargetProfile, proof: Proof
 ) -> list[ParityReport]:
     with Session.open(data, flavour=target.flavour, profiles=stage.profiles) as session:
         name = f"{stage.name}/{target.name}"
-        reports = check_golden(session, stage, *golden, task=task, name=name)
+        reports = check_golden(session, stage, *golden, proof=proof, name=name)
     for report in reports:
         if not report.passed:
             raise ParityError(f"the artifact is not fit for use: {report}", report=report)

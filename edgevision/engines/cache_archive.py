@@ -11,6 +11,7 @@ from pathlib import Path
 from edgevision.bundle.manifest import MAX_FILE_BYTES
 from edgevision.engines.cache import ARTIFACT, ENTRY, MAX_ENTRY_BYTES, EngineCache
 from edgevision.errors import FileReadError
+from edgevision.tasks.outputs import MARK, refuse_foreign
 
 _MAX_ENTRIES = 10_000
 _DAMAGED = (OSError, ValueError, KeyError, TypeError)
@@ -18,17 +19,19 @@ _DAMAGED = (OSError, ValueError, KeyError, TypeError)
 PathLike = str | os.PathLike[str]
 
 
-def export_cache(cache: EngineCache, file: PathLike) -> int:
+def export_cache(cache: EngineCache, file: PathLike, *, force: bool = False) -> int:
     """Write every sound entry into a tar file; returns how many.
 
     Raises:
-        FileReadError: the file cannot be written; none is left then, and an older one stays.
+        FileReadError: the file cannot be written, or one is there that edgevision did not make
+            (`force` replaces it); none is left then, and an older one stays.
     """
     target = Path(file)
+    refuse_foreign([target], force=force)
     partial = target.with_name(f".{target.name}.partial-{secrets.token_hex(4)}")
     count = 0
     try:
-        with tarfile.open(partial, "w") as archive:
+        with tarfile.open(partial, "w", pax_headers={"comment": MARK}) as archive:
             for entry in cache.entries():
                 try:
                     told, artifact = cache.read(entry)

@@ -15,6 +15,7 @@ from edgevision.engines.finish import finish
 from edgevision.engines.summary import BuildSummary
 from edgevision.errors import BundleError
 from edgevision.progress import Progress, silent
+from edgevision.tasks.task import proof_of
 
 PathLike = str | os.PathLike[str]
 
@@ -106,7 +107,7 @@ def _extended(
                 replace(stage, artifacts=kept),
                 partial(_same, graph),
                 golden[stage.name],
-                task=old.manifest.proof,
+                proof=proof_of(old.manifest),
             )
             stages.append(built)
             proofs += reports

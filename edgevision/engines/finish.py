@@ -12,7 +12,7 @@ import hashlib
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgevision.bundle.directory import Bundle
+from edgevision.bundle.flavours import ORT
 from edgevision.bundle.locking import try_lock
-from edgevision.bundle.manifest import Artifact, Stage
+from edgevision.bundle.manifest import Stage
 from edgevision.bundle.parity import ParityReport
 from edgevision.bundle.record import (
     RECORD,
@@ -47,23 +48,19 @@ from edgevision.errors import (
 )
 from edgevision.machine.identity import machine_name
 from edgevision.machine.jetson import read_memory
-from edgevision.metrics.score import Result, score_task
+from edgevision.metrics.metric import Predict, judge, score_task
 from edgevision.progress import Progress, silent
-from edgevision.runtime.backends.program import program_of
+from edgevision.runtime.backends.program import Program, program_of
 from edgevision.runtime.device.cuda.device import cuda_device
 from edgevision.runtime.device.device import Device
-from edgevision.runtime.load import open_session
-from edgevision.runtime.model import Model, task_of
 from edgevision.runtime.options import RunOptions
-from edgevision.runtime.select import Selection, select
 from edgevision.runtime.session import Session
 from edgevision.runtime.verify import check_golden
+from edgevision.tasks.task import Decoder, decoder_of, get_task, proof_of
 
 PathLike = str | os.PathLike[str]
 Image = npt.NDArray[np.uint8]
 
-# The most that the task's first figure may lie below the same graph's on ONNX Runtime.
-_MOST_LOST = 0.01
 # The builder gets this share of the free memory; the rest is for weights, the context and others.
 _SHARE_OF_FREE = 0.5
 _LEAST_WORKSPACE_BYTES = 256 << 20
@@ -215,20 +212,16 @@ class _Work:
         return self.folder / f"{stage.name}.{self.target.flavour.suffix}"
 
     def _graph(self, stage: Stage) -> str:
-        """Return the graph to build from: that of the CPU's own artifact, if there is one."""
-        if not self.target.flavour.on_gpu:
-            for artifact in stage.artifacts:
-                if artifact.flavour.is_graph and artifact.path is not None:
-                    return artifact.path
-        return stage.graph
+        """Return the graph to build from: a CPU's own has a rest that is fast there."""
+        return stage.graph if self.target.flavour.on_gpu else host_graph(stage)
 
     def _prove(self, stage: Stage, data: bytes, device: Device | None) -> list[ParityReport]:
         self.progress(f"{stage.name}: golden vectors", 0, 0)
         inputs, outputs = self.bundle.golden(stage.name)
         with self._session(stage, data, device) as session:
             name = f"{stage.name}/{self.target.name}"
-            task = self.bundle.manifest.proof
-            return check_golden(session, stage, inputs, outputs, task=task, name=name)
+            proof = proof_of(self.bundle.manifest)
+            return check_golden(session, stage, inputs, outputs, proof=proof, name=name)
 
     def _session(self, stage: Stage, data: bytes, device: Device | None) -> Session:
         options = RunOptions()
@@ -236,31 +229,36 @@ class _Work:
         return Session(program, stage.profiles, options)
 
     def _score(self, folder: PathLike, device: Device | None) -> tuple[dict[str, float], str]:
-        """Return the engine's figures, and why they are too low beside ONNX Runtime's."""
+        """Return the engine's figures, and why they are too low beside the same graph's.
+
+        The reference is the graph on ONNX Runtime: never the engine itself, which would pass.
+        """
         manifest = self.bundle.manifest
         if len(manifest.stages) != 1:
-            raise ValueError("evaluate: a captioner that speaks word by word is not scored here")
+            raise ValueError("evaluate: a captioner that streams tokens is not scored here")
         (stage,) = manifest.stages
-        task: Any = task_of(manifest, self.bundle.read)
-        data = self._engine(stage).read_bytes()
+        task = get_task(manifest.task)
+        if task.headline is None:
+            raise ValueError(f"task '{task}' has no metric: leave out --evaluate")
+        decoder = decoder_of(manifest, self.bundle.read)
+        path = host_graph(stage)
+        graph, reference = self.bundle.read(path), f"{path} on ONNX Runtime"
         with contextlib.ExitStack() as stack:
-            forms: dict[str, Callable[[Image], Result]] = {}
-            if any(a.flavour.is_graph and not a.is_pending for a in stage.artifacts):
-                chosen = select(stage, device="cpu")
-                session = stack.enter_context(open_session(self.bundle, stage, chosen))
-                forms[chosen.artifact.target] = _predict(Model(manifest, session, chosen, task))
-            session = stack.enter_context(self._session(stage, data, device))
-            artifact = Artifact(self.target.name, self.target.flavour, stage.graph)
-            choice = Selection(artifact, device is not None, "just built", ())
-            forms[self.target.name] = _predict(Model(manifest, session, choice, task))
-            scores = score_task(task, forms, folder, self.progress)
-        figures = {k: v for k, v in scores[-1].figures().items() if v is not None}
-        (name, found), *_ = scores[-1].figures().items()
-        before = scores[0].figures()[name]
-        lost = 0.0 if found is None or before is None else before - found
-        if lost > _MOST_LOST:
-            return figures, f"{name} is {found:.4f}, {lost:.4f} below {scores[0].form}'s"
-        return figures, ""
+            forms: dict[str, Predict] = {}
+            for name, program in (
+                (reference, program_of(graph, ORT, None, RunOptions())),
+                (self.target.name, self._program(stage, device)),
+            ):
+                session = stack.enter_context(Session(program, stage.profiles, RunOptions()))
+                forms[name] = _predict(decoder, session)
+            before, after = score_task(task, decoder, forms, folder, self.progress)
+        figures = {k: v for k, v in after.figures().items() if v is not None}
+        verdict = judge(task.headline, before, after)
+        return figures, "" if verdict.passed else verdict.text
+
+    def _program(self, stage: Stage, device: Device | None) -> Program:
+        data = self._engine(stage).read_bytes()
+        return program_of(data, self.target.flavour, device, RunOptions())
 
     def _record(
         self,
@@ -319,12 +317,21 @@ def _engine_file(name: str, result: BuildResult, data: bytes) -> EngineFile:
     )
 
 
-def _predict(model: Model) -> Callable[[Image], Result]:
-    swapped = getattr(model.task, "channel_order", "rgb") == "bgr"
+def host_graph(stage: Stage) -> str:
+    """Return the path of what ONNX Runtime runs of a stage: its own artifact, or the graph."""
+    for artifact in stage.artifacts:
+        if artifact.flavour.is_graph and artifact.path is not None:
+            return artifact.path
+    return stage.graph
 
-    def predict(pixels: Image) -> Result:
-        frame = np.ascontiguousarray(pixels[..., ::-1]) if swapped else pixels
-        return model(frame)  # type: ignore[return-value]
+
+def _predict(decoder: Decoder[Any], session: Session) -> Predict:
+    camera = decoder.camera
+    assert camera is not None  # a task with a metric looks at frames
+
+    def predict(pixels: Image) -> Any:
+        feeds = decoder.feeds(camera.fit(pixels))
+        return decoder.decode(*session.run_timed(feeds))
 
     return predict
 
@@ -368,6 +375,13 @@ def _workspace_bytes(device: Device | None) -> int | None:
 def _locked(folder: Path, progress: Progress) -> Iterator[None]:
     """Hold the folder alone: two builders of one target take turns."""
     with _writing(folder):
+        known = any((folder / name).exists() for name in (_LOCK, RECORD))
+        there = folder.is_dir() and any(path.name[0] != "." for path in folder.iterdir())
+        if there and not known:
+            raise BundleError(
+                f"'{folder}' is no folder of finished engines, and nothing in it is replaced. Give "
+                "another: --engines DIR, and the same to load as engines="
+            )
         folder.mkdir(parents=True, exist_ok=True)
         while (lock := try_lock(folder / _LOCK)) is None:
             progress("waiting for another build of it", 0, 0)
@@ -375,7 +389,7 @@ def _locked(folder: Path, progress: Progress) -> Iterator[None]:
         try:
             # Of a build that was killed: ours, and the child's own beside it.
             for left in folder.iterdir():
-                if left.name.startswith(".") and left.name != _LOCK:
+                if left.name.startswith((".partial-", "..partial-")):
                     left.unlink()
             yield
         finally:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from edgevision.bundle.directory import Bundle
 from edgevision.bundle.parity import ParityReport
 from edgevision.engines.finish import Finish
-from edgevision.metrics.evaluate import Score
+from edgevision.metrics.metric import Score
 
 
 @dataclass(frozen=True, slots=True)

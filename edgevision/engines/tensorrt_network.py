@@ -15,6 +15,7 @@ from edgevision.engines.profiles import check_profiles
 from edgevision.engines.request import BuildRequest
 from edgevision.errors import BuildError
 from edgevision.progress import Progress
+from edgevision.runtime.backends.tensorrt_log import without_noise
 from edgevision.runtime.backends.tensorrt_program import engine_dtypes
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ Configure = Callable[["tensorrt.IBuilderConfig"], None]
 
 _QUOTED_ERRORS = 3
 _MAX_ERROR_CHARS = 500
-# Every missing driver adds this line on a machine without GPU, whatever the real error is.
-_NOISE = "cudaError 35"
 _ADVICE = (
     ("zero point", "Quantise symmetrically: int8 with zero point 0."),
     ("UInt8", "Let Cast be the first op on a uint8 input, and the last before a uint8 output."),
@@ -110,10 +109,10 @@ def _parser_error(parser_error: tensorrt.ParserError) -> str:
 
 def _told(errors: list[str]) -> str:
     """Return the last errors in the builder's words, and what to do about them."""
-    said = []
-    for error in errors[-_QUOTED_ERRORS:]:
-        lines = [line for line in error.splitlines() if _NOISE not in line]
-        said.append(" ".join(lines)[:_MAX_ERROR_CHARS].rstrip(". "))
+    said = [
+        " ".join(without_noise(error))[:_MAX_ERROR_CHARS].rstrip(". ")
+        for error in errors[-_QUOTED_ERRORS:]
+    ]
     quoted = "; ".join(filter(None, said)) or "it gave no reason"
     advice = (advice for sign, advice in _ADVICE if sign in quoted)
     return f"{quoted}. {next(advice, 'The log has the rest.')}"

@@ -1,4 +1,4 @@
-"""The compile side, end to end: a trained model becomes a verified bundle.
+"""The export side, end to end: a trained model becomes a verified bundle.
 
 Stands above export and engines, which do not know each other: export makes graphs, engines make
 artifacts of them, this joins both into one directory that carries its proof.
@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgevision.bundle.directory import BundleWriter
-from edgevision.bundle.forms import form_for
+from edgevision.bundle.forms import form_for, forms_of
 from edgevision.bundle.manifest import Manifest, Stage
 from edgevision.bundle.targets import TargetProfile
 from edgevision.engines.artifacts import ArtifactBuilder
@@ -30,7 +30,10 @@ from edgevision.engines.finish import finish
 from edgevision.engines.registry import unavailable
 from edgevision.engines.summary import BuildSummary
 from edgevision.export.score import score_forms
+from edgevision.metrics.metric import score_fields
 from edgevision.progress import Progress, silent
+from edgevision.tasks.proof import Proof
+from edgevision.tasks.task import get_task
 
 if TYPE_CHECKING:
     from torch import nn
@@ -42,8 +45,7 @@ Array = npt.NDArray[np.generic]
 Feeds = dict[str, Array]
 PathLike = str | os.PathLike[str]
 
-PRECISIONS = ("fp32", "fp16", "int8")
-_MOST_GOLDEN = 16
+_MAX_GOLDEN = 16
 _VERSIONED = ("edgevision", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 
 
@@ -68,7 +70,7 @@ def build(
         source: a shipped net's name, `package.module:factory`, a path ending in .onnx, a torch
             module, or an adapter.
         out: the bundle's directory.
-        task: "semantic", "instance" or "tensors"; by default what the source says.
+        task: a task's name; by default what the source says.
         weights: a safetensors file, or a PyTorch checkpoint that holds tensors alone.
         size: (H, W) of the net's input.
         classes: names, or (name, "#rrggbb").
@@ -95,8 +97,7 @@ def build(
         ...                  calibration="frames/")  # doctest: +SKIP
     """
     asked = named_targets(targets)
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision: got '{precision}', expected one of {', '.join(PRECISIONS)}")
+    forms_of(precision)
     if not asked:
         raise ValueError("targets: none given; host-cpu runs anywhere")
     from edgevision.export.recipe import export_stage
@@ -115,12 +116,15 @@ def build(
         golden, origin = golden_samples(adapter, calibration or resolved.samples, evaluate)
         typical = calibration_samples(adapter, calibration) if precision == "int8" else []
         parts, fed = _parts(adapter, golden), _parts(adapter, typical)
+        kind = get_task(adapter.task)
+        proof: Proof = kind if len(parts) == 1 else kind.stage_proof
         exported = {
             name: export_stage(
                 part,
                 precision=precision,
-                samples=feeds[:: -(-len(feeds) // _MOST_GOLDEN)],
+                samples=feeds[:: -(-len(feeds) // _MAX_GOLDEN)],
                 calibration=fed[name][1] or None,
+                proof=proof,
                 progress=progress,
             )
             for name, (part, feeds) in parts.items()
@@ -143,7 +147,7 @@ def build(
                 ),
                 partial(_graph_for, stage, precision),
                 (stage.golden_inputs, stage.golden_outputs),
-                task=parts[name][0].task,
+                proof=proof,
             )
             stages.append(described)
             proofs += reports
@@ -157,7 +161,8 @@ def build(
             layers = {"kept_wide": kept, "int8": proven}
             writer.add("reports/layers.json", _json(layers))
         if scored:
-            writer.add("reports/accuracy.json", _json([asdict(score) for score in scored.scores]))
+            fields = [score_fields(score) for score in scored.scores]
+            writer.add("reports/accuracy.json", _json(fields))
             writer.add("reports/differences.png", scored.picture)
         provenance = {
             **resolved.provenance,

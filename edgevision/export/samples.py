@@ -1,28 +1,16 @@
-"""Feeds for a model: golden samples and calibration, from files, from seeds, or synthetic."""
+"""Feeds for a model: golden samples and calibration, from a folder or drawn by the task."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
+from edgevision.export.adapters.adapter import ModelAdapter
+from edgevision.tasks.task import Feeds, get_task
 
-from edgevision.bundle.tensors import TensorSpec
-from edgevision.errors import FileReadError
-from edgevision.export.adapters.adapter import Array, ModelAdapter
-from edgevision.export.adapters.generated import BATCHES, ImageGenerator
-from edgevision.metrics.evaluate import pictures_of
-from edgevision.tasks.frames import read_image, resize
-
-Feeds = dict[str, Array]
 PathLike = str | os.PathLike[str]
 
-_GOLDEN_SAMPLES, _GOLDEN_CAPTIONS = 3, 8
 _MAX_CALIBRATION_SAMPLES = 64
-_CALIBRATION_SEED = 2**32
-"""Far from the small seeds that people ask for and that the golden samples are."""
 
 
 def golden_samples(
@@ -31,86 +19,40 @@ def golden_samples(
     """Return a few feeds, and whether they are "real" frames, "seeds" or "synthetic".
 
     Raises:
-        ValueError: a generator was given a folder.
+        ValueError: the task takes no folder, and was given one.
         FileReadError: the folder or a file in it cannot be read.
     """
-    if isinstance(adapter, ImageGenerator):
-        if calibration or evaluate:
-            raise ValueError("a generator takes seeds, not folders of images: leave them out")
-        return _seeded(adapter, 0, _GOLDEN_SAMPLES), "seeds"
-    # A caption is the same or another: of three, one would be a third.
-    count = _GOLDEN_CAPTIONS if adapter.task == "caption" else _GOLDEN_SAMPLES
+    task = get_task(adapter.task)
+    if (calibration or evaluate) and not task.takes_folder:
+        raise ValueError("a generator takes seeds, not folders of images: leave them out")
     for folder in (evaluate, calibration):
         if folder is not None:
-            return list(_folder_feeds(adapter, folder, count)), "real"
-    rng = np.random.default_rng(0)
-    return [
-        {spec.name: _synthetic(adapter, spec, rng) for spec in adapter.inputs} for _ in range(count)
-    ], "synthetic"
-
-
-def _synthetic(adapter: ModelAdapter, spec: TensorSpec, rng: np.random.Generator) -> Array:
-    shape = adapter.profiles[spec.name].optimum if spec.is_dynamic else spec.shape
-    dtype = spec.dtype.numpy
-    if dtype.kind == "f":
-        return rng.standard_normal(shape).astype(dtype)
-    return rng.integers(0, 256 if dtype == np.uint8 else 2, shape).astype(dtype)
+            found = task.samples(
+                adapter.inputs, adapter.settings(), Path(folder), task.golden_count
+            )
+            return list(found), "real"
+    return task.draw(
+        adapter.inputs, adapter.settings(), adapter.profiles, task.golden_count, purpose="golden"
+    )
 
 
 def calibration_samples(adapter: ModelAdapter, folder: PathLike | None) -> list[Feeds]:
-    """Return up to 64 feeds, evenly spread over a folder; a generator's come from seeds.
+    """Return up to 64 feeds, evenly spread over a folder, or what the task draws itself.
 
     Raises:
-        ValueError: there is no folder.
+        ValueError: the task needs a folder, and there is none.
         FileReadError: the folder or a file in it cannot be read.
     """
-    if isinstance(adapter, ImageGenerator):
-        return _seeded(adapter, _CALIBRATION_SEED, _MAX_CALIBRATION_SAMPLES)
+    task, count = get_task(adapter.task), _MAX_CALIBRATION_SAMPLES
+    settings = adapter.settings()
+    if not task.takes_folder:
+        drawn, _ = task.draw(
+            adapter.inputs, settings, adapter.profiles, count, purpose="calibration"
+        )
+        return drawn
     if folder is None:
         raise ValueError(
             "INT8 needs frames to calibrate on: give --calibration DIR (calibration= in Python) "
             "with 50 or more typical frames"
         )
-    return list(_folder_feeds(adapter, folder, _MAX_CALIBRATION_SAMPLES))
-
-
-def _seeded(adapter: ImageGenerator, first: int, count: int) -> list[Feeds]:
-    usual = BATCHES[1]
-    return [adapter.drawn(range(first + i * usual, first + (i + 1) * usual)) for i in range(count)]
-
-
-def _folder_feeds(adapter: ModelAdapter, folder: PathLike, most: int) -> Iterator[Feeds]:
-    """Give feeds from at most `most` files of a folder, evenly spread over it."""
-    if adapter.task == "tensors":
-        yield from _npz_feeds(adapter, Path(folder), most)
-        return
-    images = pictures_of(folder)
-    frame = adapter.inputs[0]
-    for path in _spread(images, most):
-        pixels = resize(read_image(path), (frame.shape[1], frame.shape[2]))
-        yield {frame.name: in_channel_order(adapter, pixels)[np.newaxis]}
-
-
-def _npz_feeds(adapter: ModelAdapter, folder: Path, most: int) -> Iterator[Feeds]:
-    files = sorted(folder.glob("*.npz"))
-    if not files:
-        names = ", ".join(spec.name for spec in adapter.inputs)
-        raise FileReadError(f"{folder}: no .npz file; expected files with the inputs: {names}")
-    for path in _spread(files, most):
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                yield {spec.name: arrays[spec.name] for spec in adapter.inputs}
-        except (OSError, ValueError, KeyError, EOFError) as error:
-            raise FileReadError(f"{path}: cannot be read as inputs: {error}") from error
-
-
-def _spread(paths: list[Path], most: int) -> list[Path]:
-    if len(paths) <= most:
-        return paths
-    return [paths[i * len(paths) // most] for i in range(most)]
-
-
-def in_channel_order(adapter: ModelAdapter, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Return an RGB frame in the channel order that the graph takes."""
-    flipped = adapter.settings().get("channel_order") == "bgr"
-    return np.ascontiguousarray(pixels[..., ::-1]) if flipped else pixels
+    return list(task.samples(adapter.inputs, settings, Path(folder), count))

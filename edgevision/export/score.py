@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgevision.bundle.flavours import ORT
 from edgevision.bundle.manifest import Stage
+from edgevision.export.adapters.adapter import ModelAdapter, Run, StagedAdapter
+from edgevision.export.recipe import ExportedStage
 from edgevision.metrics.differences import draw_differences
-from edgevision.metrics.evaluate import Score
-from edgevision.metrics.score import Predict, Result, Task, score_task
+from edgevision.metrics.metric import PathLike, Predict, Score, score_task
 from edgevision.progress import Progress, silent
 from edgevision.runtime.session import Session
-from edgevision.tasks.caption import CaptionTask
-from edgevision.tasks.instance import InstanceTask
-from edgevision.tasks.semantic import SemanticTask
+from edgevision.tasks.camera import CameraFrame
+from edgevision.tasks.task import Decoder, get_task
 from edgevision.tasks.timings import Timings
 
-if TYPE_CHECKING:
-    from edgevision.export.adapters.adapter import ModelAdapter, Run
-    from edgevision.export.recipe import ExportedStage
-
-Array = npt.NDArray[np.generic]
 Image = npt.NDArray[np.uint8]
-PathLike = str | os.PathLike[str]
 
 _UNTIMED = Timings(0.0, 0.0, 0.0)
 
@@ -55,11 +48,11 @@ def score_forms(
         ValueError: the task has no metric.
         FileReadError: the folder is not what the task's metric needs.
     """
-    from edgevision.export.adapters.adapter import (
-        StagedAdapter,  # needs torch, which `adapter` brought
-    )
-
-    task = _task(adapter, stages)
+    task = get_task(adapter.task)
+    decoder = _decoder(adapter, stages)
+    camera = decoder.camera
+    if task.headline is None or camera is None:
+        raise ValueError(f"task '{task}' has no metric: leave out --evaluate")
     with ExitStack() as stack:
         runs: dict[str, Run] = {"torch": adapter.reference}
         for form in next(iter(stages.values())).graphs:
@@ -72,41 +65,25 @@ def score_forms(
                 runs[form] = adapter.joined(parts)
             else:
                 runs[form] = parts["main"]
-        forms = {form: _predict(adapter, task, run) for form, run in runs.items()}
-        scores = score_task(task, forms, folder, progress)
-        picture = draw_differences(forms, folder, task.frame_size, progress)
+        forms = {form: _predict(decoder, camera, run) for form, run in runs.items()}
+        scores = score_task(task, decoder, forms, folder, progress)
+        picture = draw_differences(task, forms, folder, camera.size, progress)
     return Scored(tuple(scores), picture)
 
 
-def _task(adapter: ModelAdapter, exported: Mapping[str, ExportedStage]) -> Task:
-    """Return the decoder of the adapter's task."""
-    settings = adapter.settings()
+def _decoder(adapter: ModelAdapter, exported: Mapping[str, ExportedStage]) -> Decoder[Any]:
+    """Return the decoder that the run side will have."""
     stages = tuple(
         Stage(name, "model.onnx", stage.inputs, stage.outputs, stage.tolerances["fp32"])
         for name, stage in exported.items()
     )
-    if adapter.task == "semantic":
-        return SemanticTask.from_manifest(settings, stages)
-    if adapter.task == "instance":
-        return InstanceTask.from_manifest(settings, stages)
-    if adapter.task == "caption" and len(stages) > 1:
-        return CaptionTask.by_words(settings, stages[0], adapter.files().__getitem__)[0]
-    if adapter.task == "caption":
-        return CaptionTask.from_manifest(settings, stages, adapter.files().__getitem__)
-    raise ValueError(f"task '{adapter.task}' has no metric: leave out --evaluate")
+    read = adapter.files().__getitem__
+    return get_task(adapter.task).decoder(adapter.settings(), stages, read)
 
 
-def _predict(
-    adapter: ModelAdapter,
-    task: Task,
-    run: Run,
-) -> Predict:
-    from edgevision.export.samples import in_channel_order
-
-    name = adapter.inputs[0].name
-
-    def predict(pixels: Image) -> Result:
-        feed = in_channel_order(adapter, pixels)[np.newaxis]
-        return task.decode(run({name: feed}), _UNTIMED)
+def _predict(decoder: Decoder[Any], camera: CameraFrame, run: Run) -> Predict:
+    def predict(pixels: Image) -> Any:
+        feeds = {camera.name: camera.fit(pixels)[np.newaxis]}
+        return decoder.decode(run(feeds), _UNTIMED)
 
     return predict

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,25 +13,20 @@ from torch import nn
 
 from edgevision.errors import ExportError, FileReadError
 from edgevision.export.adapters.adapter import ModelAdapter
-from edgevision.export.adapters.caption import Captioner
-from edgevision.export.adapters.generated import ImageGenerator
-from edgevision.export.adapters.instance import InstanceSegmentation, is_detector
-from edgevision.export.adapters.semantic import SemanticSegmentation
-from edgevision.export.adapters.tensors import Tensors
-from edgevision.export.zoo import (
-    CaptionerCard,
-    DetectorCard,
-    GeneratorCard,
-    ZooEntry,
-    zoo_entry,
-    zoo_names,
+from edgevision.export.adapters.registry import (
+    ClassNames,
+    Size,
+    adapter_home,
+    recognised_task,
+    refuse_options,
 )
+from edgevision.export.adapters.tensors import Tensors
+from edgevision.export.zoo import ZooEntry, zoo_entry, zoo_names
+from edgevision.tasks.task import get_task, task_names
+from edgevision.tasks.tensors import TASK as TENSORS
 
 _MAX_CHECKPOINT_BYTES = 8 << 30
 _CLASS_LINE = re.compile(r"(?P<name>[^#]+?)\s*(?P<color>#[0-9a-fA-F]{6})?\s*")
-
-Size = tuple[int, int]
-ClassNames = Sequence[str | tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +55,7 @@ def resolve(
     Args:
         source: a shipped net's name, `package.module:factory`, a path of an ONNX file, a module, or
             an adapter.
-        task: "semantic", "instance" or "tensors"; by default what the source says.
+        task: a task's name; by default what the source says.
         weights: a safetensors file, or a PyTorch checkpoint of tensors alone.
         size: (H, W) of the net's input.
         classes: names, or (name, "#rrggbb").
@@ -71,15 +65,15 @@ def resolve(
         ExportError: the factory or the weights fail.
         FileReadError: a file cannot be read.
     """
-    if task not in (None, "semantic", "instance", "tensors"):
-        raise ValueError(f"task: got '{task}', expected semantic, instance or tensors")
+    if task not in (None, *task_names()):
+        raise ValueError(f"task: got '{task}', expected one of {', '.join(task_names())}")
     if isinstance(source, Path) or (isinstance(source, str) and source.endswith(".onnx")):
         return _from_onnx(Path(source), task, weights, size, classes)
     if isinstance(source, nn.Module):
         adapter = _adapt(_loaded(source, weights), type(source).__name__, task, size, classes)
         return Source(type(source).__name__.lower(), adapter, _provenance("a module", weights))
     if not isinstance(source, str):
-        _refuse_options("an adapter", weights=weights, size=size, classes=classes, task=task)
+        refuse_options("an adapter", weights=weights, size=size, classes=classes, task=task)
         return Source(source.task, source, {"source": "an adapter"})
     if ":" in source:
         return _from_factory(source, task, weights, size, classes)
@@ -153,43 +147,12 @@ def _from_zoo(
         )
     entry = zoo_entry(name)
     chosen = weights or entry.weights
-    card = entry.card
-    adapter: ModelAdapter
-    if isinstance(card, GeneratorCard):
-        _refuse_options(f"the generator '{name}'", size=size, classes=classes, task=task)
-        adapter = ImageGenerator(
-            _loaded(_zoo_module(entry), chosen),
-            inputs=card.inputs,
-            output_range=card.output_range,
-        )
-        return Source(name, adapter, _provenance(name, chosen))
-    if isinstance(card, CaptionerCard):
-        _refuse_options(f"the captioner '{name}'", size=size, classes=classes, task=task)
-        adapter = Captioner(
-            _loaded(_zoo_module(entry), chosen),
-            card.vocabulary,
-            size=card.size,
-            max_length=card.max_length,
-        )
-        return Source(name, adapter, _provenance(name, chosen), entry.samples)
-    kind = "instance" if isinstance(card, DetectorCard) else "semantic"
-    if task not in (None, kind):
-        raise ValueError(f"'{name}' is a net for task '{kind}'; leave out task '{task}'")
-    if isinstance(card, DetectorCard):
-        adapter = InstanceSegmentation(
-            _loaded(_zoo_module(entry), chosen),
-            size=size or card.size,
-            classes=classes or card.classes,
-        )
-        return Source(name, adapter, _provenance(name, chosen), entry.samples)
-    adapter = SemanticSegmentation(
-        _loaded(_zoo_module(entry), chosen),
-        size=size or card.size,
-        classes=classes or card.classes,
-        mean=card.mean,
-        std=card.std,
-    )
-    return Source(name, adapter, _provenance(name, chosen))
+    if task not in (None, entry.task):
+        raise ValueError(f"'{name}' is a net for task '{entry.task}'; leave out task '{task}'")
+    home = adapter_home(get_task(entry.task))
+    module = _loaded(_zoo_module(entry), chosen)
+    adapter = home.from_card(module, entry.card, size=size, classes=classes)
+    return Source(name, adapter, _provenance(name, chosen), entry.samples)
 
 
 def _zoo_module(entry: ZooEntry) -> nn.Module:
@@ -225,7 +188,7 @@ def _from_factory(
             "(edgevision.export.SemanticSegmentation, InstanceSegmentation, Captioner, "
             "ImageGenerator, Tensors)"
         )
-    _refuse_options("an adapter", weights=weights, size=size, classes=classes, task=task)
+    refuse_options("an adapter", weights=weights, size=size, classes=classes, task=task)
     return Source(name, made, {"source": source})
 
 
@@ -236,9 +199,9 @@ def _from_onnx(
     size: Size | None,
     classes: ClassNames | None,
 ) -> Source:
-    if task in ("semantic", "instance"):
-        raise ValueError("an ONNX file has its own tensors: use task tensors, or leave it out")
-    _refuse_options("an ONNX file", weights=weights, size=size, classes=classes)
+    if task not in (None, TENSORS.name):
+        raise ValueError(f"an ONNX file has its own tensors: use task {TENSORS}, or leave it out")
+    refuse_options("an ONNX file", weights=weights, size=size, classes=classes)
     name = re.sub(r"[^A-Za-z0-9._-]", "-", path.stem).strip("-._") or "model"
     adapter = Tensors(path)
     return Source(name, adapter, {"source": path.name, "source_sha256": _sha256(path)})
@@ -247,19 +210,8 @@ def _from_onnx(
 def _adapt(
     module: nn.Module, source: str, task: str | None, size: Size | None, classes: ClassNames | None
 ) -> ModelAdapter:
-    if task == "tensors":
-        raise ValueError(
-            f"'{source}': a module with its own tensors needs their shapes; let the factory return "
-            "edgevision.export.Tensors(module, inputs=[TensorSpec(...)])"
-        )
-    if size is None or not classes:
-        raise ValueError(
-            f"'{source}': a segmentation net needs its input size and classes; give --size HxW and "
-            "--classes FILE (size=, classes= in Python)"
-        )
-    if task == "instance" or (task is None and is_detector(module)):
-        return InstanceSegmentation(module, size=size, classes=classes)
-    return SemanticSegmentation(module, size=size, classes=classes)
+    chosen = recognised_task(module) if task is None else get_task(task)
+    return adapter_home(chosen).from_module(module, source, size=size, classes=classes)
 
 
 def _loaded(module: nn.Module, weights: Path | None) -> nn.Module:
@@ -271,12 +223,6 @@ def _loaded(module: nn.Module, weights: Path | None) -> nn.Module:
                 f"{weights}: does not fit {type(module).__name__}: {_first_line(error, lines=4)}"
             ) from error
     return module
-
-
-def _refuse_options(kind: str, **options: object) -> None:
-    given = [name for name, value in options.items() if value is not None]
-    if given:
-        raise ValueError(f"{', '.join(given)}: not used with {kind}, which says this itself")
 
 
 def _provenance(source: str, weights: Path | None) -> dict[str, str]:

@@ -1,0 +1,1 @@
+"""What this machine is: CPU, GPU, driver, Jetson, installed packages."""

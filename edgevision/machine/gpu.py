@@ -11,16 +11,27 @@ _CAPABILITY_MINOR = 76
 
 
 @functools.cache
-def compute_capability() -> str | None:
-    """Return the first GPU's compute capability such as "8.7"; None without GPU or driver."""
+def gpu_fault() -> str:
+    """Return why there is no GPU that can be used; "" if there is one."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
+        return "no NVIDIA driver: libcuda.so.1 is not found"
+    for name, arguments in (("cuInit", (0,)), ("cuDeviceGet", (ctypes.byref(ctypes.c_int()), 0))):
+        if code := getattr(driver, name)(*arguments):
+            return f"the NVIDIA driver gives no GPU: {name} failed with CUresult {code}"
+    return ""
+
+
+@functools.cache
+def compute_capability() -> str | None:
+    """Return the first GPU's compute capability such as "8.7"; None without GPU or driver."""
+    if gpu_fault():
         return None
+    driver = ctypes.CDLL("libcuda.so.1")
     device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
     failed = (
-        driver.cuInit(0)
-        or driver.cuDeviceGet(ctypes.byref(device), 0)
+        driver.cuDeviceGet(ctypes.byref(device), 0)
         or driver.cuDeviceGetAttribute(ctypes.byref(major), _CAPABILITY_MAJOR, device)
         or driver.cuDeviceGetAttribute(ctypes.byref(minor), _CAPABILITY_MINOR, device)
     )

@@ -1,0 +1,1 @@
+"""Scores in the task's own metric, over folders."""

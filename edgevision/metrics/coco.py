@@ -6,11 +6,13 @@ Source of the format: Lin et al. 2014, "Microsoft COCO", https://cocodataset.org
 from __future__ import annotations
 
 import json
+import math
 import os
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,9 @@ from edgevision.errors import FileReadError
 from edgevision.metrics.detection import Objects
 
 _MOST_BYTES = 1 << 30
+_NO_PICTURE = "of pictures that are not listed"
+_NO_OUTLINE = "without an outline (what a net finds there counts as wrong)"
+_BROKEN = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +34,7 @@ class LabelledObjects:
 
     Attributes:
         images: the pictures' files.
-        annotations: what COCO says of each picture.
+        annotations: what COCO says of each picture, entries of other categories left out.
         labels: index of each category's class.
     """
 
@@ -41,22 +46,19 @@ class LabelledObjects:
         """Return what is in picture `index`, which is of `size` (H, W).
 
         Raises:
-            FileReadError: a region does not fit.
+            FileReadError: a region does not fit; names the entry by its id.
         """
         boxes, labels, masks, crowd = [], [], [], []
         for entry in self.annotations[index]:
-            label = self.labels.get(entry["category_id"])
-            if label is None:
-                continue
             try:
-                x, y, width, height = map(float, entry["bbox"])
+                x, y, width, height = _box(entry)
                 mask = _mask(entry["segmentation"], size)
-            except (KeyError, TypeError, ValueError) as error:
+            except _BROKEN as error:
                 raise FileReadError(
-                    f"{self.images[index].name}: an annotation is damaged: {error!r}"
+                    f"{self.images[index].name}: {_named(entry)} is damaged: {_why(error)}"
                 ) from error
             boxes.append((x, y, x + width, y + height))
-            labels.append(label)
+            labels.append(self.labels[int(entry["category_id"])])
             masks.append(mask)
             crowd.append(bool(entry.get("iscrowd", 0)))
         return Objects(
@@ -70,24 +72,44 @@ class LabelledObjects:
 def read_objects(folder: str | os.PathLike[str], classes: Sequence[str]) -> LabelledObjects:
     """Read `folder`; categories belong to the class of the same name, others are left out.
 
+    Entries of a picture that is not listed, and those without an outline, are left out as well, and
+    a warning says how many.
+
     Raises:
-        FileReadError: a file is missing, damaged or too large, or no category has a class's name.
+        FileReadError: a file is missing, damaged or too large, no category has a class's name, or
+            no entry is left.
     """
-    path = Path(folder)
-    file = path / "instances.json"
-    content, files, entries = _read(file)
+    file = Path(folder) / "instances.json"
+    content, pictures, orphans = _read(file)
     try:
         names = {int(c["id"]): str(c["name"]) for c in content["categories"]}
-    except (ValueError, KeyError, TypeError) as error:
-        raise FileReadError(f"{file}: not in COCO's format: {error!r}") from error
+    except _BROKEN as error:
+        raise FileReadError(f"{file}: not in COCO's format: categories: {_why(error)}") from error
     labels = {k: list(classes).index(name) for k, name in names.items() if name in classes}
-    if not labels or not entries:
+    if not labels or not pictures:
         raise FileReadError(
-            f"{file}: has {len(entries)} pictures of {', '.join(sorted(names.values())[:8])}; "
+            f"{file}: has {len(pictures)} pictures of {', '.join(sorted(names.values())[:8])}; "
             f"none of the classes {', '.join(classes[:8])} is among them"
         )
-    _check_present(files.values())
-    return LabelledObjects(tuple(files.values()), tuple(tuple(entries[k]) for k in files), labels)
+    flat: list[Mapping[str, Any]] = []
+    kept = [
+        tuple(
+            entry
+            for entry in picture.entries
+            if _category(file, entry) in labels and _has_outline(entry, flat)
+        )
+        for picture in pictures
+    ]
+    left = [*_left_out(orphans, _NO_PICTURE), *_left_out(flat, _NO_OUTLINE)]
+    if not any(kept):
+        raise FileReadError(
+            f"{file}: {len(pictures)} pictures, and no annotation of the classes "
+            f"{', '.join(classes[:8])} is left: {'; '.join(left) or 'there is none of them'}. "
+            "Nothing can be scored"
+        )
+    if left:
+        warnings.warn(f"{file}: left out: {'; '.join(left)}", stacklevel=2)
+    return LabelledObjects(tuple(picture.path for picture in pictures), tuple(kept), labels)
 
 
 def read_captions(folder: str | os.PathLike[str]) -> list[tuple[Path, list[str]]]:
@@ -97,48 +119,158 @@ def read_captions(folder: str | os.PathLike[str]) -> list[tuple[Path, list[str]]
         FileReadError: a file is missing, damaged or too large, or there are no captions.
     """
     file = Path(folder) / "captions.json"
-    _, files, entries = _read(file)
-    try:
-        said = {k: [str(entry["caption"]) for entry in entries[k]] for k in files}
-    except (KeyError, TypeError) as error:
-        raise FileReadError(f"{file}: not in COCO's format: {error!r}") from error
-    found = [(files[k], captions) for k, captions in said.items() if captions]
-    if not found:
-        raise FileReadError(f"{file}: {len(files)} pictures and no caption")
-    _check_present(path for path, _ in found)
-    return found
+    _, pictures, orphans = _read(file)
+    for picture in pictures:
+        for entry in picture.entries:
+            if not isinstance(entry.get("caption"), str):
+                raise FileReadError(f"{file}: {_named(entry)} has no text 'caption'")
+    said = [(p.path, [str(entry["caption"]) for entry in p.entries]) for p in pictures if p.entries]
+    if not said:
+        raise FileReadError(f"{file}: {len(pictures)} pictures and no caption")
+    if left := _left_out(orphans, _NO_PICTURE):
+        warnings.warn(f"{file}: left out: {left[0]}", stacklevel=2)
+    return said
 
 
-def _read(file: Path) -> tuple[dict[str, Any], dict[int, Path], dict[int, list[Mapping[str, Any]]]]:
-    """Return what a file of COCO's holds, its pictures, and what is said of each."""
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    """A picture's file, and what is said of it."""
+
+    path: Path
+    entries: list[Mapping[str, Any]]
+
+
+def _read(file: Path) -> tuple[dict[str, Any], list[_Picture], list[Mapping[str, Any]]]:
+    """Return what a file of COCO's holds, its pictures, and the entries that are of none of them.
+
+    Raises:
+        FileReadError: it cannot be read, or a picture cannot; those without entries may be missing.
+    """
     try:
         if file.stat().st_size > _MOST_BYTES:
             raise FileReadError(f"{file}: larger than {_MOST_BYTES} bytes")
         content = json.loads(file.read_bytes())
-        entries: dict[int, list[Mapping[str, Any]]] = {int(i["id"]): [] for i in content["images"]}
-        for entry in list(content["annotations"]):
-            entries[int(entry["image_id"])].append(entry)
-        files = {
-            int(i["id"]): file.parent / "images" / Path(str(i["file_name"])).name
-            for i in content["images"]
-        }
+        images, annotations = list(content["images"]), list(content["annotations"])
     except OSError as error:
         raise FileReadError(
             f"{file}: {error.strerror}. Such nets are scored on a folder with images/ and COCO's "
             f"{file.name}."
         ) from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise FileReadError(f"{file}: not in COCO's format: {error!r}") from error
-    return content, files, entries
+    except _BROKEN as error:
+        raise FileReadError(f"{file}: not in COCO's format: {_why(error)}") from error
+    pictures: dict[int, _Picture] = {}
+    for image in images:
+        number = _number(file, image, "id", "picture")
+        if number in pictures:
+            raise FileReadError(f"{file}: two pictures have the id {number}")
+        pictures[number] = _Picture(_picture_file(file, image), [])
+    orphans: list[Mapping[str, Any]] = []
+    for entry in annotations:
+        number = _number(file, entry, "image_id", "annotation")
+        (pictures[number].entries if number in pictures else orphans).append(entry)
+    _check_files(file, list(pictures.values()))
+    return content, list(pictures.values()), orphans
 
 
-def _check_present(paths: Iterable[Path]) -> None:
-    checked = list(paths)
-    if missing := [path for path in checked if not path.is_file()]:
+def _picture_file(file: Path, image: Mapping[str, Any]) -> Path:
+    """Return where a picture lies: its `file_name` below images/, or below the folder itself."""
+    name, root = image.get("file_name"), file.parent
+    if not isinstance(name, str) or not name or "\0" in name:
+        raise FileReadError(f"{file}: picture {image['id']} has no file_name")
+    parts = PurePosixPath(name.replace("\\", "/"))
+    first = parts.parts[0] if parts.parts else ":"
+    if parts.is_absolute() or ".." in parts.parts or first.endswith(":"):
         raise FileReadError(
-            f"{missing[0].parent}: {len(missing)} of {len(checked)} pictures are missing, the "
-            f"first '{missing[0].name}'"
+            f"{file}: picture {image['id']}: file_name '{name}' leads out of the folder. Write it "
+            "as it lies below images/"
         )
+    below = root / "images" / parts
+    return below if below.is_file() or not (root / parts).is_file() else root / parts
+
+
+def _check_files(file: Path, pictures: Sequence[_Picture]) -> None:
+    """Refuse files that are missing, or named twice."""
+    # Of captions, pictures that nobody speaks of are left out.
+    needed = [p.path for p in pictures if p.entries or file.name != "captions.json"]
+    if missing := [path for path in needed if not path.is_file()]:
+        raise FileReadError(
+            f"{file.parent / 'images'}: {len(missing)} of {len(needed)} pictures are missing, the "
+            f"first '{missing[0].relative_to(file.parent)}'"
+        )
+    if twice := [path for path, count in Counter(needed).items() if count > 1]:
+        raise FileReadError(f"{file}: two pictures are of '{twice[0].relative_to(file.parent)}'")
+
+
+def _number(file: Path, entry: Any, key: str, what: str) -> int:
+    """Return a whole number that an entry must have."""
+    value: Any = entry.get(key) if isinstance(entry, dict) else None
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError):
+        is_known = isinstance(entry, dict) and key != "id" and "id" in entry
+        named = f"{what} {entry['id']}" if is_known else f"one {what}"
+        raise FileReadError(
+            f"{file}: {named} has {key} {value!r:.80}, expected a whole number"
+        ) from None
+
+
+def _category(file: Path, entry: Mapping[str, Any]) -> int:
+    return _number(file, entry, "category_id", "annotation")
+
+
+def _has_outline(entry: Mapping[str, Any], without: list[Mapping[str, Any]]) -> bool:
+    """Whether an entry has a region at all; if not, it is put into `without`.
+
+    A polygon of one or two points has no area, and tools write such of stray clicks.
+    """
+    region = entry.get("segmentation")
+    if region is None or (
+        isinstance(region, list) and not any(map(_may_have_area, _polygons(region)))
+    ):
+        without.append(entry)
+        return False
+    return True
+
+
+def _may_have_area(polygon: Any) -> bool:
+    return not isinstance(polygon, list) or len(polygon) > 4
+
+
+def _polygons(region: list[Any]) -> list[Any]:
+    """Return a list of polygons; some tools write the only one without the list around it."""
+    is_flat = bool(region) and all(isinstance(value, int | float) for value in region)
+    return [region] if is_flat else region
+
+
+def _left_out(entries: Sequence[Mapping[str, Any]], why: str) -> list[str]:
+    count = f"{len(entries)} annotation{'s' if len(entries) > 1 else ''}"
+    return [f"{count} {why}, the first is {_named(entries[0])}"] if entries else []
+
+
+def _named(entry: Mapping[str, Any]) -> str:
+    return f"annotation {entry['id']}" if "id" in entry else f"an annotation of {entry['image_id']}"
+
+
+def _why(error: Exception) -> str:
+    """Return what is wrong in words that are not Python's."""
+    if isinstance(error, KeyError):
+        return f"it has no {error.args[0]!r}"
+    if isinstance(error, TypeError | AttributeError | OverflowError | RecursionError):
+        return "a value in it is not of the kind that COCO has there"
+    return str(error)
+
+
+def _box(entry: Mapping[str, Any]) -> tuple[float, float, float, float]:
+    x, y, width, height = map(float, _listed(entry["bbox"]))
+    if not all(map(math.isfinite, (x, y, width, height))) or width < 0 or height < 0:
+        raise ValueError(f"bbox {entry['bbox']!r:.80}, expected [x, y, width, height]")
+    return x, y, width, height
+
+
+def _listed(box: Any) -> list[Any]:
+    if not isinstance(box, list) or len(box) != 4:
+        raise ValueError(f"bbox {box!r:.80}, expected [x, y, width, height]")
+    return box
 
 
 def _mask(region: Any, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
@@ -147,9 +279,12 @@ def _mask(region: Any, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
         if tuple(region["size"]) != size:
             raise ValueError(f"the picture is {list(size)}, a region {region['size']}")
         return _from_runs(region["counts"], size)
-    # The codec trusts what it gets, so that is checked before.
+    if not isinstance(region, list) or not region:
+        raise ValueError(f"segmentation {region!r:.80}, expected polygons or run lengths")
+    # The codec trusts what it gets, so that is checked before. It takes four numbers for a box.
     farthest = 4 * max(size)
-    for polygon in region:
+    polygons = [polygon for polygon in _polygons(region) if _may_have_area(polygon)]
+    for polygon in polygons:
         if len(polygon) < 6 or len(polygon) % 2 or not all(abs(v) <= farthest for v in polygon):
             raise ValueError(f"expected polygons of three or more points, got {polygon!r:.80}")
     codec = require("pycocotools.mask", extra="metrics")
@@ -157,7 +292,7 @@ def _mask(region: Any, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
         # The package's arrays are of numpy 1's time.
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         mask: npt.NDArray[np.bool_] = codec.decode(
-            codec.merge(codec.frPyObjects(region, *size))
+            codec.merge(codec.frPyObjects(polygons, *size))
         ).astype(bool)
     return mask
 

@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 from edgevision._optional import require
 
+Image = npt.NDArray[np.uint8]
+
 # Of the diagonal, as Csurka et al. 2013 choose it.
 _TOLERANCE_SHARE = 0.0075
 
@@ -136,3 +138,13 @@ def _outline(labels: npt.NDArray[np.integer], void: npt.NDArray[np.bool_]) -> np
         outline[before] |= edge
         outline[after] |= edge
     return outline
+
+
+def resize_nearest(mask: Image, shape: tuple[int, ...]) -> Image:
+    """Return a class map at another (H, W), by nearest neighbour."""
+    if mask.shape == shape:
+        return mask
+    rows = (np.arange(shape[0]) * mask.shape[0]) // shape[0]
+    columns = (np.arange(shape[1]) * mask.shape[1]) // shape[1]
+    scaled: Image = mask[rows[:, None], columns]
+    return scaled

@@ -1,0 +1,1 @@
+"""Reference nets in plain PyTorch; they know nothing of edgevision."""

@@ -1,0 +1,1 @@
+"""From frames to answers with nothing but a bundle; numpy and one backend."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from typing import Any
 
 from edgevision.bundle.directory import Bundle
 from edgevision.bundle.manifest import Stage
@@ -12,13 +13,15 @@ from edgevision.bundle.signature import check_signature
 from edgevision.errors import EngineLoadError
 from edgevision.machine.identity import machine_name
 from edgevision.runtime.backends.program import Program, program_of
-from edgevision.runtime.device.cuda.device import cuda_device
+from edgevision.runtime.device.cuda.device import check_binding, cuda_device
 from edgevision.runtime.device.device import Device
-from edgevision.runtime.model import Model, task_of, words_of
+from edgevision.runtime.model import Model
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.select import Selection, select
 from edgevision.runtime.session import Session
 from edgevision.runtime.words import WordModel
+from edgevision.tasks.caption import TASK as CAPTION
+from edgevision.tasks.task import decoder_of
 
 _log = logging.getLogger(__name__)
 _DEFAULTS = RunOptions()
@@ -35,8 +38,10 @@ def load(
     engines: str | os.PathLike[str] | None = None,
     allow_unverified: bool = False,
     target: str | None = None,
-) -> Model:
+) -> Model[Any]:
     """Open a bundle, make its model ready and run it once; never builds or falls back silently.
+
+    ONNX Runtime's telemetry is off, unless it was imported before or ORT_DISABLE_TELEMETRY is set.
 
     Args:
         bundle: the bundle's directory, or an open bundle.
@@ -59,19 +64,22 @@ def load(
         EngineLoadError: the artifact that fits does not load.
         MissingDependencyError: the artifact that fits needs a package that is not installed.
         CudaError: the GPU cannot be used, or its memory is full.
+        ValueError: the device or binding is unknown.
+        TypeError: `options` is of another type.
 
     Example:
         >>> with edgevision.load("road.ev") as model:  # doctest: +SKIP
         ...     mask = model(frame).mask
     """
+    _check(binding, options)
     opened = _open(bundle, require_signature, minimum_version)
     manifest = opened.manifest
     if len(manifest.stages) != 1:
-        how = "Open it with edgevision.load_words." if manifest.task == "caption" else ""
         raise EngineLoadError(
-            f"'{manifest.name}' has {len(manifest.stages)} stages, load() runs one. {how}".strip()
+            f"'{manifest.name}' has {len(manifest.stages)} stages, load() runs one. A captioner "
+            "built with form='step' opens with edgevision.load_words."
         )
-    task = task_of(manifest, opened.read)
+    decoder = decoder_of(manifest, opened.read)
     stage = manifest.stages[0]
     beside = engines_beside(opened, engines)
     selection = select(
@@ -81,7 +89,7 @@ def load(
     session = open_session(opened, stage, selection, binding=binding, options=options)
     try:
         session.warm_up()
-        return Model(manifest, session, selection, task)
+        return Model(manifest, session, selection, decoder)
     except BaseException:
         session.close()
         raise
@@ -107,9 +115,10 @@ def load_words(
         MissingDependencyError: an artifact that fits needs a package that is not installed.
         CudaError: the GPU cannot be used, or its memory is full.
     """
+    _check(binding, options)
     opened = _open(bundle, require_signature, minimum_version)
     manifest = opened.manifest
-    task, end, max_length = words_of(manifest, opened.read)
+    decoder, end, max_length = CAPTION.streaming(manifest, opened.read)
     beside = engines_beside(opened, engines)
     chosen = [
         select(
@@ -133,7 +142,7 @@ def load_words(
         raise
     return WordModel(
         (programs[0], programs[1]),
-        task,
+        decoder,
         end=end,
         max_length=max_length,
         explained="\n".join(map(str, chosen)),
@@ -144,6 +153,13 @@ def load_words(
 def engines_beside(bundle: Bundle, engines: str | os.PathLike[str] | None = None) -> list[Finished]:
     """Return the engines that were finished on a device, with what speaks against each."""
     return finished(bundle, engines_folder(bundle.root, engines), machine_name)
+
+
+def _check(binding: str, options: RunOptions) -> None:
+    """Refuse wrong arguments also where this machine would not get as far as using them."""
+    check_binding(binding)
+    if not isinstance(options, RunOptions):
+        raise TypeError(f"options: got {type(options).__name__}, expected edgevision.RunOptions")
 
 
 def _open(

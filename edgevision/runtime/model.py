@@ -4,71 +4,64 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from edgevision.bundle.manifest import Manifest
-from edgevision.errors import BundleFormatError, RunError
+from edgevision.errors import RunError, WrongTaskError
 from edgevision.runtime.select import Selection
 from edgevision.runtime.session import Session
 from edgevision.runtime.stream.pipeline import Pipeline
 from edgevision.runtime.stream.schedule import Policy, StreamOptions
 from edgevision.runtime.stream.ticket import Ticket
-from edgevision.tasks.caption import ENCODE, STEP, CaptionResult, CaptionTask
-from edgevision.tasks.generated import (
-    GeneratedResult,
-    GeneratorTask,
-    generator_of,
-    joined,
-)
-from edgevision.tasks.instance import InstanceResult, InstanceTask
+from edgevision.tasks.generated import GeneratedDecoder, GeneratedResult
 from edgevision.tasks.seeds import checked_seeds
-from edgevision.tasks.semantic import SemanticResult, SemanticTask
-from edgevision.tasks.tensors import TensorsResult, TensorsTask
-from edgevision.tasks.vocabulary import MAX_BYTES
+from edgevision.tasks.task import Decoder, Result
 
 Array = npt.NDArray[np.generic]
 Frame = npt.NDArray[np.uint8] | Mapping[str, Array]
-Result = SemanticResult | InstanceResult | CaptionResult | TensorsResult | GeneratedResult
-Task = SemanticTask | InstanceTask | CaptionTask | TensorsTask | GeneratorTask
+R = TypeVar("R", bound=Result)
 
 
-class Model:
+class Model(Generic[R]):
     """A model ready to run; made by `edgevision.load`, safe to share between threads.
 
     Attributes:
         manifest: what the bundle says of itself.
-        task: how answers are decoded.
+        decoder: from frames to feeds and from outputs to results.
         session: the session beneath, for arrays in and arrays out.
         selection: which artifact runs, and why.
     """
 
     def __init__(
-        self, manifest: Manifest, session: Session, selection: Selection, task: Task
+        self, manifest: Manifest, session: Session, selection: Selection, decoder: Decoder[R]
     ) -> None:
         self.manifest = manifest
         self.session = session
         self.selection = selection
         self._pipelines: list[Pipeline[Any, Any]] = []
-        self.task = task
+        self.decoder = decoder
 
-    def __call__(self, frame: Frame) -> Result:
+    def __call__(self, frame: Frame) -> R:
         """Run the model once.
 
         Args:
-            frame: uint8[H, W, 3], host, of the size and channel order of `task`; for a model with
-                plain tensors, its inputs by name. An array of another library, on the host or the
-                GPU, is taken with its batch axis: uint8[1, H, W, 3].
+            frame: uint8[H, W, 3] or uint8[1, H, W, 3], host, of the size and channel order of
+                `decoder.camera`; for a model with plain tensors, its inputs by name. Arrays of
+                other
+                libraries, on the host or the GPU, are taken by DLPack, and by the CUDA array
+                interface where they have no DLPack. One of its version 2, which names no stream,
+                counts as ready in the legacy default stream: synchronise any other before.
 
         Raises:
             FrameError: the input has the wrong dtype or shape.
             ClosedError: the model is closed.
             CudaError: the device failed.
         """
-        feeds = self.task.feeds(frame)  # type: ignore[arg-type]
-        return self.task.decode(*self.session.run_timed(feeds))
+        feeds = self.decoder.feeds(frame)
+        return self.decoder.decode(*self.session.run_timed(feeds))
 
     def generate(self, seeds: int | Iterable[int], **given: object) -> GeneratedResult:
         """Make one picture of each seed, however many seeds there are.
@@ -83,19 +76,35 @@ class Model:
 
         Raises:
             ValueError: there is no seed, or one is out of range.
-            FrameError: the model is no generator, or a given value does not fit its input.
+            WrongTaskError: the model is not a generator.
+            FrameError: a given value does not fit its input.
             ClosedError: the model is closed.
             CudaError: the device failed.
 
         Example:
             >>> model.generate(range(64), label=3).save("threes.png")  # doctest: +SKIP
         """
-        task = generator_of(self.task, self.manifest)
+        decoder = self.generator()
         checked = checked_seeds(seeds)
         parts = [
-            task.decode(*self.session.run_timed(feeds)) for feeds in task.batches(checked, given)
+            decoder.decode(*self.session.run_timed(feeds))
+            for feeds in decoder.batches(checked, given)
         ]
-        return joined(parts, checked)
+        return decoder.join(parts, checked)
+
+    def generator(self) -> GeneratedDecoder:
+        """Return the decoder of a model that makes pictures of seeds.
+
+        Raises:
+            WrongTaskError: the model is not a generator.
+        """
+        decoder: object = self.decoder
+        if not isinstance(decoder, GeneratedDecoder):
+            raise WrongTaskError(
+                f"'{self.manifest.name}' is not a generator (task {self.manifest.task}): call the "
+                "model with a frame"
+            )
+        return decoder
 
     def stream(
         self,
@@ -105,8 +114,8 @@ class Model:
         deadline_ms: float | None = None,
         on_late: Literal["deliver", "drop"] = "deliver",
         stall_ms: float = 10_000.0,
-        on_result: Callable[[Ticket[Any]], None] | None = None,
-    ) -> Pipeline[Frame, Any]:
+        on_result: Callable[[Ticket[R]], None] | None = None,
+    ) -> Pipeline[Frame, R]:
         """Open a pipeline for frames that come at camera rate; see `StreamOptions`.
 
         The pipeline has its own slots beside the session's, and is closed with the model at the
@@ -125,10 +134,10 @@ class Model:
         session = self.session
         session.check_open()
         self._pipelines = [pipeline for pipeline in self._pipelines if pipeline.is_open]
-        pipeline: Pipeline[Frame, Any] = Pipeline(
+        pipeline: Pipeline[Frame, R] = Pipeline(
             session.program,
             session.profiles,
-            self.task,  # type: ignore[arg-type]
+            self.decoder,
             options,
             run_options=session.options,
             on_result=on_result,
@@ -153,7 +162,7 @@ class Model:
         self._pipelines = []
         self.session.close()
 
-    def __enter__(self) -> Model:
+    def __enter__(self) -> Model[R]:
         return self
 
     def __exit__(
@@ -167,55 +176,3 @@ class Model:
         except RunError:
             if error is None:  # never mask what the user's block raised
                 raise
-
-
-def task_of(manifest: Manifest, read: Callable[[str], bytes]) -> Task:
-    """Return the decoder that the manifest asks for; `read` gives the bundle's files.
-
-    Raises:
-        BundleFormatError: this version does not know the task, or its settings are wrong.
-        MissingDependencyError: the task needs a library that is not installed.
-    """
-    if manifest.task == "semantic":
-        return SemanticTask.from_manifest(manifest.settings, manifest.stages)
-    if manifest.task == "instance":
-        return InstanceTask.from_manifest(manifest.settings, manifest.stages)
-    if manifest.task == "caption":
-        sizes = {entry.path: entry.size_bytes for entry in manifest.files}
-        return CaptionTask.from_manifest(
-            manifest.settings, manifest.stages, lambda path: _small(path, sizes, read)
-        )
-    if manifest.task == "generated":
-        return GeneratorTask.from_manifest(manifest.settings, manifest.stages)
-    if manifest.task == "tensors":
-        return TensorsTask(manifest.stages[0].inputs)
-    raise BundleFormatError(
-        f"the bundle's task is '{manifest.task}', this edgevision knows semantic, instance, "
-        "caption, generated and tensors. Install a newer edgevision."
-    )
-
-
-def words_of(manifest: Manifest, read: Callable[[str], bytes]) -> tuple[CaptionTask, int, int]:
-    """Return the decoder of a bundle that speaks word by word, its end token and longest caption.
-
-    Raises:
-        BundleFormatError: the bundle is no such one.
-        MissingDependencyError: the vocabulary needs a library that is not installed.
-    """
-    names = [stage.name for stage in manifest.stages]
-    if manifest.task != "caption" or names != [ENCODE, STEP]:
-        raise BundleFormatError(
-            f"'{manifest.name}' (task {manifest.task}, stages {', '.join(names)}) does not speak "
-            "word by word: open it with edgevision.load, or build a captioner with form='step'"
-        )
-    sizes = {entry.path: entry.size_bytes for entry in manifest.files}
-    return CaptionTask.by_words(
-        manifest.settings, manifest.stages[0], lambda path: _small(path, sizes, read)
-    )
-
-
-def _small(path: str, sizes: Mapping[str, int], read: Callable[[str], bytes]) -> bytes:
-    """Read a vocabulary, unless it is too large to be one."""
-    if sizes.get(path, 0) > MAX_BYTES:
-        raise BundleFormatError(f"'{path}' has {sizes[path]} bytes, at most {MAX_BYTES} are read")
-    return read(path)

@@ -16,7 +16,7 @@ from edgevision.runtime.device.memory import Array
 from edgevision.runtime.lifetime import Lifetime
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.slots.feeds import FeedCheck
-from edgevision.runtime.slots.lending import SessionInput
+from edgevision.runtime.slots.lending import LentOutputs, SessionInput
 from edgevision.runtime.slots.slot import OutputView, Slot
 from edgevision.runtime.slots.slots import Slots
 from edgevision.tasks.timings import Timings, timings
@@ -44,11 +44,7 @@ class Session:
         self.options = options
         self.inputs: tuple[TensorSpec, ...] = program.inputs
         self.outputs: tuple[TensorSpec, ...] = program.outputs
-        self.check = FeedCheck(
-            program.inputs,
-            self.profiles,
-            on_device=program.device.capabilities.async_copies,
-        )
+        self.check = FeedCheck(program.inputs, self.profiles, program.device)
         self._active = program.device.active()
         self._lenders: set[int] = set()
         try:
@@ -115,18 +111,30 @@ class Session:
         finally:
             self._free.put(slot)
 
-    def run_view(self, feeds: Mapping[str, object]) -> OutputView:
-        """Run once and return the outputs without a copy; see `run`.
+    def run_view(self, feeds: Mapping[str, object]) -> LentOutputs:
+        """Run once and lend the outputs without a copy, inside a `with` block; see `run`.
 
-        Returns:
-            A view of the slot's memory, valid until the session's next frame takes that slot:
-            with one slot, until the next call. After that reading it is a StaleViewError.
+        The block runs the model when it begins, and keeps the slot until it ends: other threads
+        take other slots or wait. Reading outside of it is a StaleViewError.
+
+        Example:
+            >>> with session.run_view({"frame": frame}) as view:  # doctest: +SKIP
+            ...     area = view["mask"].sum()
         """
+        return LentOutputs(self._viewed(feeds))
+
+    @contextmanager
+    def _viewed(self, feeds: Mapping[str, object]) -> Iterator[OutputView]:
         slot = self._take()
         try:
             slot.fill(self.check(feeds))
             slot.run()
-            return OutputView(slot)
+            self._lenders.add(threading.get_ident())
+            try:
+                yield OutputView(slot)
+            finally:
+                self._lenders.discard(threading.get_ident())
+                slot.generation += 1
         finally:
             self._free.put(slot)
 
@@ -195,12 +203,13 @@ class Session:
         """Wait for running frames, then free everything; safe to call twice and on any thread.
 
         Raises:
-            RunError: called inside this thread's own `with session.input()`, which never ends then.
+            RunError: called inside this thread's own `with session.input()` or
+                `with session.run_view()`, which never ends then.
         """
         if threading.get_ident() in self._lenders:
             raise RunError(
-                "close() was called inside `with session.input()` on the same thread, which holds "
-                "what close() waits for. Leave the block first."
+                "close() was called inside `with session.input()` or `with session.run_view()` on "
+                "the same thread, which holds what close() waits for. Leave the block first."
             )
         if self._lifetime.end():
             self._close()

@@ -14,7 +14,8 @@ from edgevision.bundle.parity import ParityReport
 from edgevision.runtime.load import engines_beside, open_session
 from edgevision.runtime.select import select
 from edgevision.runtime.session import Session
-from edgevision.tasks.task import compare_outputs
+from edgevision.tasks.proof import Proof
+from edgevision.tasks.task import proof_of
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 
@@ -38,14 +39,13 @@ def verify(
     """
     reports = []
     beside = engines_beside(bundle, engines)
+    proof = proof_of(bundle.manifest)
     for stage in bundle.manifest.stages:
         inputs, outputs = bundle.golden(stage.name)
         selection = select(stage, device=device, beside=beside)
         with open_session(bundle, stage, selection) as session:
             name = f"{stage.name}/{selection.artifact.target}"
-            reports += check_golden(
-                session, stage, inputs, outputs, task=bundle.manifest.proof, name=name
-            )
+            reports += check_golden(session, stage, inputs, outputs, proof=proof, name=name)
     return reports
 
 
@@ -55,11 +55,11 @@ def check_golden(
     inputs: Arrays,
     outputs: Arrays,
     *,
-    task: str,
+    proof: Proof,
     name: str,
 ) -> list[ParityReport]:
     """Run golden `inputs` (samples first) and compare with `outputs` as the task asks for."""
     samples = len(next(iter(inputs.values())))
     answers = [session.run({k: v[i] for k, v in inputs.items()}) for i in range(samples)]
     found = {spec.name: np.stack([a[spec.name] for a in answers]) for spec in stage.outputs}
-    return compare_outputs(outputs, found, stage.tolerances, task=task, name=name)
+    return proof.compare(outputs, found, stage.tolerances, name=name)

@@ -26,9 +26,9 @@ from edgevision.runtime.device.memory import Array, Buffer
 from edgevision.runtime.lifetime import Lifetime
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.slots.feeds import FeedCheck
-from edgevision.runtime.slots.interop import DeviceArray
 from edgevision.tasks.camera import Image
-from edgevision.tasks.caption import NEXT, CaptionResult, CaptionTask, gathered
+from edgevision.tasks.caption import NEXT, CaptionDecoder, CaptionResult, gathered
+from edgevision.tasks.interop import DeviceArray
 from edgevision.tasks.timings import Timings
 
 _TOKEN, _GAINED, _PLACES = "token", "gained", "places"
@@ -239,7 +239,7 @@ class WordModel:
     def __init__(
         self,
         programs: tuple[Program, Program],
-        task: CaptionTask,
+        decoder: CaptionDecoder,
         *,
         end: int,
         max_length: int,
@@ -249,13 +249,13 @@ class WordModel:
         """Take over the programs of the two stages, which are closed with the model."""
         self._lifetime = Lifetime("the model")
         self._programs = programs
-        self.task = task
+        self.decoder = decoder
         self._end, self._max_length, self._explained = end, max_length, explained
         self._whole, self._lock = threading.Lock(), threading.Lock()
         self._generation = 0
         encode, step = programs
         try:
-            self._check = FeedCheck(encode.inputs, {}, on_device=False)
+            self._check = FeedCheck(encode.inputs, {}, None)
             self._search = WordSearch(encode, step, options)
         except BaseException:
             self._lifetime.end()
@@ -282,7 +282,7 @@ class WordModel:
             steps = self._steps(self._begin(frame))
             outputs = gathered(steps, end=self._end, steps=self._max_length)
         took_ms = (perf_counter_ns() - start_ns) / 1e6
-        return self.task.decode(outputs, Timings(0.0, took_ms, 0.0))
+        return self.decoder.decode(outputs, Timings(0.0, took_ms, 0.0))
 
     def explain(self) -> str:
         """Say which artifacts run, and why."""
@@ -299,7 +299,7 @@ class WordModel:
                         program.close()
 
     def _begin(self, frame: Image) -> int:
-        feeds = self._check(self.task.feeds(frame))
+        feeds = self._check(self.decoder.feeds(frame))
         (pixels,) = feeds.values()
         assert not isinstance(pixels, DeviceArray)  # the check takes none
         with self._lock:
@@ -313,7 +313,7 @@ class WordModel:
             token = int(step[_TOKEN][0])
             if token == self._end:
                 return
-            (text,) = self.task.vocabulary.words([token])
+            (text,) = self.decoder.vocabulary.words([token])
             places = step[_PLACES][0] if _PLACES in step else None
             yield Word(text, token, float(step[_GAINED][0]), places)
 

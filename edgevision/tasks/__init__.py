@@ -1,0 +1,1 @@
+"""What an answer is, a file for each task."""

@@ -1,20 +1,24 @@
-"""What tasks that take a camera's frame share: class labels, channel order, the frame as a feed."""
+"""The camera's frame as a graph takes it, and the class labels that name what is in it."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgevision.bundle.manifest import Settings
+from edgevision.bundle.tensors import DType, TensorSpec
 from edgevision.errors import BundleFormatError, FrameError
+from edgevision.tasks.frames import resize
+from edgevision.tasks.interop import DeviceArray, import_array
 
 Image = npt.NDArray[np.uint8]
 
+_UINT8 = np.dtype(np.uint8)
 _COLOR = re.compile(r"#[0-9a-f]{6}")
 
 
@@ -26,37 +30,81 @@ class ClassLabel:
     color: str
 
 
+@dataclass(frozen=True, slots=True)
+class CameraFrame:
+    """The frame that a graph takes: `uint8[1, H, W, 3]`, whatever the net behind it takes.
+
+    Attributes:
+        name: the graph's name for it.
+        size: (H, W).
+        channel_order: "rgb" or "bgr".
+    """
+
+    name: str
+    size: tuple[int, int]
+    channel_order: str
+
+    @staticmethod
+    def from_manifest(spec: TensorSpec, settings: Settings, task: str) -> CameraFrame:
+        """Read it from a graph's input and the task's settings.
+
+        Raises:
+            BundleFormatError: the input is not a frame, or the channel order is unknown.
+        """
+        shape = spec.shape
+        if len(shape) != 4 or (shape[0], shape[3]) != (1, 3) or spec.dtype is not DType.UINT8:
+            raise BundleFormatError(f"task {task}: expected uint8[1, H, W, 3], got {spec}")
+        order = settings.get("channel_order")
+        if order not in ("rgb", "bgr"):
+            raise BundleFormatError(
+                f"task {task}: channel_order is {order!r:.40}, expected rgb or bgr"
+            )
+        return CameraFrame(spec.name, (shape[1], shape[2]), str(order))
+
+    def feeds(self, frame: Any) -> dict[str, object]:
+        """Return `frame: uint8[H, W, 3]` as the graph takes it, a view with a batch axis.
+
+        A frame that has that axis, uint8[1, H, W, 3], is taken as it is; so are arrays of other
+        libraries, on the host or the GPU, with and without it.
+
+        Raises:
+            FrameError: it is not a frame of `size`.
+        """
+        expected = (*self.size, 3)
+        if type(frame) is np.ndarray and frame.dtype == _UINT8 and frame.shape == expected:
+            return {self.name: frame[np.newaxis]}  # what nearly every frame is
+        if isinstance(frame, Mapping):
+            raise FrameError("got a dict, expected one frame as a numpy array uint8[H, W, 3]")
+        # Arrays of other libraries that have axes are imported, and their dtype is checked, later.
+        if not hasattr(frame, "__dlpack_device__") or not hasattr(frame, "ndim"):
+            frame = import_array(frame, TensorSpec(self.name, DType.UINT8, expected))
+        is_ours = isinstance(frame, np.ndarray | DeviceArray)
+        shape = tuple(frame.shape)
+        if shape not in (expected, (1, *expected)) or (is_ours and frame.dtype != _UINT8):
+            raise FrameError(
+                f"frame: got {frame.dtype}{list(shape)}, expected a numpy array "
+                f"uint8{list(expected)} ({self.channel_order.upper()}). Convert or resize it."
+            )
+        if len(shape) == 4:
+            return {self.name: frame}
+        if isinstance(frame, DeviceArray):
+            return {self.name: replace(frame, shape=(1, *expected))}
+        return {self.name: frame[np.newaxis]}
+
+    def fit(self, pixels: Image) -> Image:
+        """Return a picture, uint8[h, w, 3] RGB, resized and in the graph's channel order."""
+        resized = resize(pixels, self.size)
+        if self.channel_order == "bgr":
+            resized = resized[..., ::-1]
+        return np.ascontiguousarray(resized)
+
+
 def classes_of(settings: Settings, task: str) -> tuple[ClassLabel, ...]:
     """Read the class labels out of a manifest; BundleFormatError if they are none."""
     classes = settings.get("classes")
     if not isinstance(classes, list) or not 1 <= len(classes) <= 256:
         raise BundleFormatError(f"task {task}: expected a list of 1 to 256 classes")
     return tuple(_label(item, task) for item in classes)
-
-
-def order_of(settings: Settings, task: str) -> str:
-    """Read the channel order out of a manifest; BundleFormatError if it is none."""
-    order = settings.get("channel_order")
-    if order not in ("rgb", "bgr"):
-        raise BundleFormatError(f"task {task}: channel_order is {order!r:.40}, not rgb or bgr")
-    return str(order)
-
-
-def feed_of(frame: Any, name: str, size: tuple[int, int], order: str) -> dict[str, object]:
-    """Return `frame: uint8[H, W, 3]` as the graph takes it, a view with a batch axis.
-
-    Raises:
-        FrameError: it is no frame.
-    """
-    if isinstance(frame, Mapping):
-        raise FrameError("got a dict, expected one frame as a numpy array uint8[H, W, 3]")
-    if not hasattr(frame, "ndim"):
-        return {name: frame}  # another library's array, with its batch axis
-    if frame.ndim != 3:
-        raise FrameError(
-            f"frame: got {frame.shape}, expected a numpy array uint8{[*size, 3]} ({order.upper()})"
-        )
-    return {name: frame[np.newaxis]}
 
 
 def check_same_frame(frame: Image, size: tuple[int, int], *, was: str = "run") -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,9 @@ Image = npt.NDArray[np.uint8]
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"})
 VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".ts", ".mjpeg"})
 _MAX_PIXELS = 64_000_000
+_FEW_LEVELS = 20
+_PNG_BITS_AT = 24
+_TIFF_BITS, _TIFF_PHOTOMETRIC = 258, 262
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,26 +38,24 @@ class Frame:
 def read_image(path: str | os.PathLike[str]) -> Image:
     """Read an image as uint8[H, W, 3] RGB, turned as its EXIF orientation says.
 
+    Grey of 16 bits is scaled to 8. What has no one meaning as a camera's frame is refused: values
+    without a known range (float, 32-bit integers), pixels that are seen through, and files that
+    hold several pictures.
+
     Raises:
-        FileReadError: the file is missing, empty, corrupt, too large or no image.
+        FileReadError: the file is missing, empty, corrupt, too large, no image, or one of those.
         MissingDependencyError: Pillow is not installed.
     """
-    ops = require("PIL.ImageOps", extra="media")
-    return np.asarray(ops.exif_transpose(_open(path)).convert("RGB"), np.uint8)
+    return _read(path, _frame_pixels)
 
 
 def read_labels(path: str | os.PathLike[str]) -> Image:
-    """Read a label map, one byte a pixel, as uint8[H, W] class indices.
+    """Read a label map, a PNG of one channel, as uint8[H, W] class indices.
 
     Raises:
-        FileReadError: the file cannot be read, or is not a one-channel 8-bit image.
+        FileReadError: the file cannot be read, or is not such a PNG.
     """
-    image = _open(path)
-    if image.mode not in ("L", "P"):
-        raise FileReadError(
-            f"{path}: mode {image.mode}, expected one byte a pixel (L or P) holding class indices"
-        )
-    return np.asarray(image, np.uint8)
+    return _read(path, _class_indices)
 
 
 def resize(frame: Image, size: tuple[int, int]) -> Image:
@@ -81,6 +85,61 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     return found
 
 
+def pictures_in(folder: str | os.PathLike[str]) -> list[Path]:
+    """List the images of `folder`, or of its `images/`.
+
+    Raises:
+        FileReadError: the folder is missing or empty.
+    """
+    path = Path(folder)
+    return list_images(path / "images" if (path / "images").is_dir() else path)
+
+
+def labelled_images(
+    folder: str | os.PathLike[str], *, suffixes: Sequence[str] = (".png",)
+) -> list[tuple[Path, Path | None]]:
+    """List a folder's images with the label of each: `images/NAME` and `labels/NAME.png`.
+
+    Without `images/` the folder holds images alone, and no label.
+
+    Args:
+        folder: the folder.
+        suffixes: what labels end in, the first that is there is taken.
+
+    Raises:
+        FileReadError: the folder is missing or empty, or an image has no label of its own.
+    """
+    path = Path(folder)
+    if not (path / "images").is_dir():
+        return [(image, None) for image in list_images(path)]
+    images, labels = list_images(path / "images"), path / "labels"
+    counted = Counter(image.stem for image in images)
+    if shared := [stem for stem, count in counted.items() if count > 1]:
+        raise FileReadError(
+            f"{path / 'images'}: {len(shared)} names stand for several pictures, the first "
+            f"'{shared[0]}'. Each images/NAME needs a label of its own."
+        )
+    found: list[tuple[Path, Path | None]] = []
+    for image in images:
+        named = (labels / f"{image.stem}{suffix}" for suffix in suffixes)
+        found.append((image, next((label for label in named if label.is_file()), None)))
+    missing = [image.stem for image, label in found if label is None]
+    if missing:
+        raise FileReadError(
+            f"{labels}: {len(missing)} of {len(images)} images have no label, the first "
+            f"'{missing[0]}{suffixes[0]}'. Each images/NAME needs labels/NAME"
+            f"{' or '.join(suffixes)}."
+        )
+    return found
+
+
+def spread(paths: Sequence[Path], count: int) -> list[Path]:
+    """Return at most `count` of the paths, evenly spread over them."""
+    if len(paths) <= count:
+        return list(paths)
+    return [paths[i * len(paths) // count] for i in range(count)]
+
+
 def count_frames(source: str | os.PathLike[str]) -> int:
     """Return how many frames `iterate_frames` will give; 0 if a video does not say."""
     path = Path(source)
@@ -101,34 +160,141 @@ def iterate_frames(source: str | os.PathLike[str]) -> Iterator[Frame]:
     """
     path = Path(source)
     if path.is_dir():
-        for image in list_images(path):
-            yield Frame(image.stem, read_image(image))
+        images = list_images(path)
+        for name, image in zip(_names(images), images, strict=True):
+            yield Frame(name, read_image(image))
     elif path.suffix.lower() in VIDEO_SUFFIXES:
         yield from _video_frames(path)
     else:
         yield Frame(path.stem, read_image(path))
 
 
-def _open(path: str | os.PathLike[str]) -> Any:
+def frames_named(source: str | os.PathLike[str]) -> Callable[[str], bool]:
+    """Return what tells the names of the frames that `iterate_frames` may give from other names.
+
+    Raises:
+        FileReadError: the source is a folder that cannot be read, or holds no image.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return set(_names(list_images(path))).__contains__
+    if path.suffix.lower() not in VIDEO_SUFFIXES:
+        return path.stem.__eq__
+    numbered = re.compile(re.escape(path.stem) + r"-\d{6,}")
+    return lambda name: numbered.fullmatch(name) is not None
+
+
+def _names(images: Sequence[Path]) -> list[str]:
+    """Return a name for each file of a folder: its stem, and its whole name where stems meet."""
+    # A file system may take "A" and "a" for the same name.
+    stems = Counter(image.stem.casefold() for image in images)
+    names = [image.stem if stems[image.stem.casefold()] == 1 else image.name for image in images]
+    if len({name.casefold() for name in names}) == len(names):
+        return names
+    return [image.name for image in images]  # of a.png, a.jpg and a.png.jpg
+
+
+def _read(path: str | os.PathLike[str], decode: Callable[[Any, bytes], Image]) -> Image:
+    """Return what `decode` makes of a file that holds one picture, and of the file's first bytes.
+
+    Raises:
+        FileReadError: it is no such file.
+    """
     image = require("PIL.Image", extra="media")
     try:
         with open(path, "rb") as file:
+            start = file.read(_PNG_BITS_AT + 1)
+            file.seek(0)
             opened = image.open(file)
             if opened.width * opened.height > _MAX_PIXELS:
                 raise FileReadError(
                     f"{path}: {opened.width}x{opened.height} pixels, at most {_MAX_PIXELS} are read"
                 )
+            count = getattr(opened, "n_frames", 1)
+            # Of a phone's or drone's MPO the first is the photo, the others are previews of it.
+            if count > 1 and opened.format != "MPO":
+                raise FileReadError(
+                    f"{path}: holds {count} pictures (pages, or an animation), expected one. Save "
+                    "each as a file of its own, or an animation as a video"
+                )
             opened.load()
+            return decode(opened, start)
     except FileReadError:
         raise
     except FileNotFoundError as error:
         raise FileReadError(f"{path}: no such file") from error
     except image.UnidentifiedImageError as error:
         raise FileReadError(f"{path}: not an image that Pillow can read") from error
+    except _UnfitError as error:
+        raise FileReadError(f"{path}: {error}") from None
     # Pillow's decoders raise whatever their format's parser hits on corrupt bytes.
     except Exception as error:
         raise FileReadError(f"{path}: cannot be read as an image: {error}") from error
-    return opened
+
+
+class _UnfitError(Exception):
+    """A sound picture that is not what it was given as."""
+
+
+def _frame_pixels(image: Any, _: bytes) -> Image:
+    upright = require("PIL.ImageOps", extra="media").exif_transpose(image)
+    if image.mode == "F" or image.mode.startswith("I"):
+        grey = _eight_bits(np.asarray(upright), _white(image))
+        # Pillow turns a TIFF's "0 is white" round in 8 bits alone.
+        if image.format == "TIFF" and image.tag_v2.get(_TIFF_PHOTOMETRIC) == 0:
+            grey = 255 - grey
+        return np.repeat(grey[..., np.newaxis], 3, axis=2)
+    if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
+        upright = upright.convert("RGBA")
+        if upright.getchannel("A").getextrema()[0] < 255:
+            raise _UnfitError(
+                "some of its pixels are transparent, and what is behind them is not said. Flatten "
+                "it, e.g. with Pillow: "
+                "Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)"
+            )
+    return np.asarray(upright.convert("RGB"), np.uint8)
+
+
+def _white(image: Any) -> int:
+    """Return which value is white in a picture of one wide channel."""
+    if image.format == "TIFF" and image.tag_v2.get(_TIFF_BITS) == (12,):
+        return 4095
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        return 65535
+    kind = "float" if image.mode == "F" else "integer"
+    raise _UnfitError(
+        f"holds {kind}s of more than 16 bits or with a sign (Pillow's mode {image.mode}), and "
+        "which of them is white is not said. Scale it to 8 or 16 bits, e.g. with numpy: "
+        "Image.fromarray(((values - low) * (255 / (high - low))).clip(0, 255).astype(np.uint8))"
+    )
+
+
+def _eight_bits(values: npt.NDArray[Any], white: int) -> Image:
+    wide = values.astype(np.uint32)
+    grey = ((wide * 255 + white // 2) // white).astype(np.uint8)
+    if wide.min() < wide.max() and int(grey.max()) - int(grey.min()) < _FEW_LEVELS:
+        warnings.warn(
+            f"a 16-bit picture has fewer than {_FEW_LEVELS} of 256 levels left in 8 bits: where "
+            "its values are of 10, 12 or 14 bits, scale them to 16 first",
+            stacklevel=2,
+        )
+    return grey
+
+
+def _class_indices(image: Any, start: bytes) -> Image:
+    if image.format != "PNG":
+        raise _UnfitError(f"is a {image.format} file, expected a PNG, which keeps class indices")
+    values = np.asarray(image)
+    if image.mode == "L":
+        # Pillow spreads the values of 2 and 4 bits over 0 to 255.
+        return values // np.uint8(255 // (2 ** start[_PNG_BITS_AT] - 1))
+    if image.mode in ("P", "1") or (image.mode.startswith("I") and values.max() < 256):
+        return values.astype(np.uint8)
+    raise _UnfitError(
+        f"mode {image.mode}, expected one byte a pixel (L or P) holding class indices: colours and "
+        "wider values are no classes. Write each pixel's class, e.g. with Pillow: "
+        "Image.fromarray(indices.astype(np.uint8)).save(NAME)"
+    )
 
 
 def _open_video(path: Path) -> Any:
@@ -147,6 +313,29 @@ def _video_frames(path: Path) -> Iterator[Frame]:
     with _open_video(path) as container:
         try:
             for i, frame in enumerate(container.decode(video=0)):
-                yield Frame(f"{path.stem}-{i:06d}", frame.to_ndarray(format="rgb24"))
+                matrix = frame.side_data.get("DISPLAYMATRIX")
+                pixels = frame.to_ndarray(format="rgb24")
+                if matrix is not None:
+                    pixels = _as_shown(pixels, np.frombuffer(bytes(matrix), np.int32), path)
+                yield Frame(f"{path.stem}-{i:06d}", pixels)
         except (OSError, ValueError) as error:
             raise FileReadError(f"{path}: the video is damaged: {error}") from error
+
+
+def _as_shown(pixels: Image, matrix: npt.NDArray[np.int32], path: Path) -> Image:
+    """Return a frame turned and mirrored as a player shows it.
+
+    Source: a pixel at (x, y) is shown at (a x + c y, b x + d y) but for a shift, where the matrix
+    starts with a, b, u, c, d: ISO/IEC 14496-12, section 6.2.2.
+    """
+    a, b, _, c, d = matrix[:5].tolist()
+    if b == c == 0 and a and d:
+        turned, x, y = pixels, a, d
+    elif a == d == 0 and b and c:
+        turned, x, y = pixels.swapaxes(0, 1), c, b
+    else:
+        raise FileReadError(
+            f"{path}: is shown turned by an angle that is no multiple of 90 degrees. Turn it for "
+            "good first, e.g.: ffmpeg -i IN.mp4 OUT.mp4"
+        )
+    return np.ascontiguousarray(turned[:: -1 if y < 0 else 1, :: -1 if x < 0 else 1])

@@ -12,15 +12,26 @@ import numpy as np
 import numpy.typing as npt
 
 from edgevision._optional import require
-from edgevision.bundle.manifest import Manifest, Settings, Stage
-from edgevision.bundle.tensors import DType
+from edgevision.bundle.forms import Form
+from edgevision.bundle.manifest import Settings, Stage
+from edgevision.bundle.parity import Tolerance
+from edgevision.bundle.tensors import DType, Profiles, TensorSpec
 from edgevision.errors import BundleFormatError, FrameError
 from edgevision.tasks.frames import IMAGE_SUFFIXES
+from edgevision.tasks.outputs import picture_mark, refuse_foreign
+from edgevision.tasks.proof import Arrays, Bars
 from edgevision.tasks.seeds import GeneratorInput, Label, generator_input
+from edgevision.tasks.task import Feeds, Read, Summary, Task
 from edgevision.tasks.timings import Timings
 
 Image = npt.NDArray[np.uint8]
 Array = npt.NDArray[np.generic]
+
+# Levels of 255 that pixels of a made picture may be off, and the share that may be further off.
+_LEVELS = Bars(1.0, 2.0, 16.0)
+_SHARES = Bars(0.0, 2e-3, 0.02)
+# Far from the small seeds that people ask for and that the golden samples are.
+_CALIBRATION_SEED = 2**32
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +67,22 @@ class GeneratedResult:
         grid = cells.reshape(rows, columns, height, width, channels).swapaxes(1, 2)
         return grid.reshape(rows * height, columns * width, channels)
 
-    def save(self, path: str | os.PathLike[str], *, columns: int | None = None) -> Path:
+    def summary(self) -> Summary:
+        """Return how many pictures there are."""
+        count = len(self.images)
+        return Summary(f"{count} pictures", {"count": count, "seeds": list(self.seeds)})
+
+    def pictures(self, frame: Image) -> dict[str, Image]:
+        """Return the grid; there was no frame."""
+        return {".grid.png": self.grid()}
+
+    def save(
+        self, path: str | os.PathLike[str], *, columns: int | None = None, force: bool = False
+    ) -> Path:
         """Write the grid as one picture, in the format of the path's ending.
 
         Raises:
+            FileReadError: there is a file that edgevision did not make; `force` replaces it.
             ValueError: the ending is no picture's.
             OSError: the file cannot be written.
             MissingDependencyError: Pillow is not installed.
@@ -68,14 +91,16 @@ class GeneratedResult:
         path = Path(path)
         if path.suffix not in IMAGE_SUFFIXES:
             raise ValueError(f"{path}: got '{path.suffix}', expected an ending such as .png")
+        refuse_foreign([path], force=force)
         grid = self.grid(columns=columns)
         path.parent.mkdir(parents=True, exist_ok=True)
-        image.fromarray(grid[..., 0] if grid.shape[-1] == 1 else grid).save(path)
+        picture = image.fromarray(grid[..., 0] if grid.shape[-1] == 1 else grid)
+        picture.save(path, **picture_mark(path))
         return path
 
 
 @dataclass(frozen=True, slots=True)
-class GeneratorTask:
+class GeneratedDecoder:
     """Turns seeds and arrays into feeds, and outputs into `GeneratedResult`.
 
     Attributes:
@@ -86,40 +111,9 @@ class GeneratorTask:
     inputs: tuple[GeneratorInput, ...]
     max_batch: int
 
-    @staticmethod
-    def from_manifest(settings: Settings, stages: tuple[Stage, ...]) -> GeneratorTask:
-        """Read the task's settings.
-
-        Raises:
-            BundleFormatError: they are not those of this task, or do not fit the graph.
-        """
-        if len(stages) != 1 or len(stages[0].outputs) != 1:
-            raise BundleFormatError("task generated: expected one stage with one output")
-        (stage,), listed = stages, settings.get("inputs")
-        if not isinstance(listed, list):
-            raise BundleFormatError("task generated: expected a list of inputs")
-        try:
-            inputs = tuple(generator_input(item) for item in listed)
-        except ValueError as error:
-            raise BundleFormatError(f"task generated: {error}") from error
-        described = tuple(item.spec for item in inputs)
-        if (
-            not inputs
-            or described != stage.inputs
-            or set(stage.profiles) != {spec.name for spec in described}
-        ):
-            raise BundleFormatError(
-                f"task generated: the settings name {', '.join(map(str, described))}; the graph "
-                f"takes {', '.join(map(str, stage.inputs))}, each with a profile"
-            )
-        images = stage.outputs[0]
-        if images.dtype is not DType.UINT8 or len(images.shape) != 4 or images.shape[-1] not in (
-            1, 3,
-        ):  # fmt: skip
-            raise BundleFormatError(
-                f"task generated: expected uint8[?, H, W, 1 or 3], got {images}"
-            )
-        return GeneratorTask(inputs, min(p.maximum[0] for p in stage.profiles.values()))
+    @property
+    def camera(self) -> None:
+        """Return None: seeds go in, not frames."""
 
     def feeds(self, frame: object) -> Mapping[str, object]:
         """Return a dict of arrays as it is; numpy arrays have their values checked.
@@ -169,38 +163,95 @@ class GeneratorTask:
                 for stream, item in enumerate(self.inputs)
             }
 
+    def join(self, parts: Sequence[GeneratedResult], seeds: tuple[int, ...]) -> GeneratedResult:
+        """Return the batches of one call as one result, their times added up."""
+        times = [part.timings for part in parts]
+        return GeneratedResult(
+            np.concatenate([part.images for part in parts]),
+            seeds,
+            Timings(
+                sum(t.copy_in_ms for t in times),
+                sum(t.compute_ms for t in times),
+                sum(t.copy_out_ms for t in times),
+                sum(t.wait_ms for t in times),
+            ),
+        )
+
     def decode(self, outputs: Mapping[str, Array], timings: Timings) -> GeneratedResult:
         """Return the result of one inference."""
         (images,) = outputs.values()
         return GeneratedResult(images.astype(np.uint8, copy=False), (), timings)
 
 
-def generator_of(task: object, manifest: Manifest) -> GeneratorTask:
-    """Return the task if it is a generator's.
+class GeneratedTask(Task[GeneratedResult]):
+    """Pictures made of random numbers; held against their reference in levels of 255."""
 
-    Raises:
-        FrameError: it is another.
-    """
-    if not isinstance(task, GeneratorTask):
-        raise FrameError(
-            f"'{manifest.name}' is no generator (task {manifest.task}): call the model with a frame"
-        )
-    return task
+    name = "generated"
+    takes_folder = False
+
+    def decoder(
+        self, settings: Settings, stages: tuple[Stage, ...], read: Read
+    ) -> GeneratedDecoder:
+        """Return the decoder of one bundle; see `Task`."""
+        if len(stages) != 1 or len(stages[0].outputs) != 1:
+            raise BundleFormatError("task generated: expected one stage with one output")
+        (stage,), inputs = stages, _inputs(settings)
+        described = tuple(item.spec for item in inputs)
+        if (
+            not inputs
+            or described != stage.inputs
+            or set(stage.profiles) != {spec.name for spec in described}
+        ):
+            raise BundleFormatError(
+                f"task generated: the settings name {', '.join(map(str, described))}; the graph "
+                f"takes {', '.join(map(str, stage.inputs))}, each with a profile"
+            )
+        images = stage.outputs[0]
+        if images.dtype is not DType.UINT8 or len(images.shape) != 4 or images.shape[-1] not in (
+            1, 3,
+        ):  # fmt: skip
+            raise BundleFormatError(
+                f"task generated: expected uint8[?, H, W, 1 or 3], got {images}"
+            )
+        return GeneratedDecoder(inputs, min(p.maximum[0] for p in stage.profiles.values()))
+
+    def draw(
+        self,
+        inputs: Sequence[TensorSpec],
+        settings: Settings,
+        profiles: Profiles,
+        count: int,
+        *,
+        purpose: str,
+    ) -> tuple[list[Feeds], str]:
+        """Return the numbers of seeds, a usual batch each."""
+        taken = _inputs(settings)
+        batch = min(profile.optimum[0] for profile in profiles.values())
+        first = _CALIBRATION_SEED if purpose == "calibration" else 0
+        return [
+            draw_inputs(taken, range(start, start + batch))
+            for start in range(first, first + count * batch, batch)
+        ], "seeds"
+
+    def tolerances(self, form: Form, golden: Arrays) -> dict[str, Tolerance]:
+        """Return how many levels pixels may be off, and the share that may be further off."""
+        return {name: Tolerance(_LEVELS[form], _SHARES[form]) for name in golden}
 
 
-def joined(parts: Sequence[GeneratedResult], seeds: tuple[int, ...]) -> GeneratedResult:
-    """Return the batches of one call as one result, their times added up."""
-    times = [part.timings for part in parts]
-    return GeneratedResult(
-        np.concatenate([part.images for part in parts]),
-        seeds,
-        Timings(
-            sum(t.copy_in_ms for t in times),
-            sum(t.compute_ms for t in times),
-            sum(t.copy_out_ms for t in times),
-            sum(t.wait_ms for t in times),
-        ),
-    )
+def draw_inputs(inputs: Sequence[GeneratorInput], seeds: Sequence[int]) -> dict[str, Array]:
+    """Return the feeds that seeds stand for."""
+    return {item.name: item.drawn(tuple(seeds), stream) for stream, item in enumerate(inputs)}
+
+
+def _inputs(settings: Settings) -> tuple[GeneratorInput, ...]:
+    """Read what a generator takes out of a manifest; BundleFormatError if it says no such thing."""
+    listed = settings.get("inputs")
+    if not isinstance(listed, list):
+        raise BundleFormatError("task generated: expected a list of inputs")
+    try:
+        return tuple(generator_input(item) for item in listed)
+    except ValueError as error:
+        raise BundleFormatError(f"task generated: {error}") from error
 
 
 def _fitted(item: GeneratorInput, value: object, count: int) -> Array:
@@ -225,3 +276,6 @@ def _fitted(item: GeneratorInput, value: object, count: int) -> Array:
 
 def _is_of_kind(item: GeneratorInput, values: Array) -> bool:
     return values.dtype.kind in ("iu" if isinstance(item, Label) else "iuf")
+
+
+TASK = GeneratedTask()

@@ -9,17 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from edgevision._optional import require
+from edgevision.bundle.forms import Form
 from edgevision.bundle.manifest import Settings, Stage
-from edgevision.bundle.tensors import DType
+from edgevision.bundle.parity import ParityReport, Tolerance
 from edgevision.errors import BundleFormatError, FrameError
-from edgevision.tasks.camera import (
-    ClassLabel,
-    Image,
-    check_same_frame,
-    classes_of,
-    feed_of,
-    order_of,
-)
+from edgevision.tasks.camera import CameraFrame, ClassLabel, Image, check_same_frame, classes_of
+from edgevision.tasks.camera_task import CameraTask
+from edgevision.tasks.matching import MATCHED, distances
+from edgevision.tasks.proof import Arrays, Bars, held_at_zero
+from edgevision.tasks.task import Headline, Read, Summary
 from edgevision.tasks.timings import Timings
 
 Array = npt.NDArray[np.generic]
@@ -27,6 +25,14 @@ Floats = npt.NDArray[np.float32]
 
 _OUTPUTS = ("boxes", "labels", "scores", "masks", "count", "overflow", "converged")
 _MOST_CANDIDATES = 1000
+# Paired by `matching`: how far two objects may be apart, and the share that may be further.
+_DISTANCES = {
+    "labels": Bars(0.0, 0.0, 0.0),
+    "boxes": Bars(0.01, 0.1, 0.3),
+    "scores": Bars(1e-3, 0.05, 0.3),
+    "masks": Bars(1e-2, 0.05, 0.2),
+}
+_SHARES = Bars(0.02, 0.05, 0.2)
 _LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
@@ -123,6 +129,20 @@ class InstanceResult:
             draw.text((x + 1, y + 1), text, ink, font)
         return np.array(image)
 
+    def summary(self) -> Summary:
+        """Return the first six objects, and all of them with their boxes."""
+        found = [
+            {"label": self.classes[label].name, "score": score, "box": box}
+            for label, score, box in zip(
+                self.labels.tolist(), self.scores.tolist(), self.boxes.tolist(), strict=True
+            )
+        ]
+        return Summary(", ".join(self.captions()[:6]) or "nothing", {"objects": found})
+
+    def pictures(self, frame: Image) -> dict[str, Image]:
+        """Return the overlay."""
+        return {".overlay.jpg": self.overlay(frame)}
+
     def captions(self) -> list[str]:
         """Return "car 0.93" for each object."""
         return [
@@ -136,43 +156,20 @@ class InstanceResult:
 
 
 @dataclass(frozen=True, slots=True)
-class InstanceTask:
+class InstanceDecoder:
     """Turns frames into feeds and outputs into `InstanceResult`.
 
     Attributes:
         classes: the label of each index.
-        frame_size: (H, W) of the frame that the graph takes.
-        channel_order: "rgb" or "bgr", the order in which the graph takes the frame's channels.
+        camera: the frame that the graph takes.
     """
 
     classes: tuple[ClassLabel, ...]
-    frame_size: tuple[int, int]
-    channel_order: str
-
-    @staticmethod
-    def from_manifest(settings: Settings, stages: tuple[Stage, ...]) -> InstanceTask:
-        """Read the task's settings.
-
-        Raises:
-            BundleFormatError: they are not those of this task, or do not fit the graph.
-        """
-        if len(stages) != 1 or len(stages[0].inputs) != 1:
-            raise BundleFormatError("task instance: expected one stage with one input")
-        (frame,), outputs = stages[0].inputs, stages[0].outputs
-        found = tuple(spec.name for spec in outputs)
-        if found != _OUTPUTS or frame.dtype is not DType.UINT8 or len(frame.shape) != 4:
-            raise BundleFormatError(
-                f"task instance: expected uint8[1, H, W, 3] -> {', '.join(_OUTPUTS)}; got {frame} "
-                f"-> {', '.join(map(str, outputs))}"
-            )
-        if frame.shape[0] != 1 or frame.shape[3] != 3:
-            raise BundleFormatError(f"task instance: expected one frame a call, got {frame}")
-        order, classes = order_of(settings, "instance"), classes_of(settings, "instance")
-        return InstanceTask(classes, (frame.shape[1], frame.shape[2]), order)
+    camera: CameraFrame
 
     def feeds(self, frame: Image) -> dict[str, object]:
         """Return `frame: uint8[H, W, 3]` as the graph takes it (a view)."""
-        return feed_of(frame, "frame", self.frame_size, self.channel_order)
+        return self.camera.feeds(frame)
 
     def decode(self, outputs: Mapping[str, Array], timings: Timings) -> InstanceResult:
         """Return the result of one inference.
@@ -197,11 +194,77 @@ class InstanceTask:
             outputs["scores"][0, :count].astype(np.float32),
             masks.astype(np.uint8) if cells is None else cells,
             self.classes,
-            self.frame_size,
+            self.camera.size,
             bool(outputs["converged"][0]),
             int(outputs["overflow"][0]) <= _MOST_CANDIDATES,
             timings,
         )
+
+
+class InstanceTask(CameraTask[InstanceResult]):
+    """Objects with masks; those of both sides are paired before they are compared."""
+
+    name = "instance"
+    headline = Headline("mask AP", max_loss=0.01)
+
+    def decoder(self, settings: Settings, stages: tuple[Stage, ...], read: Read) -> InstanceDecoder:
+        """Return the decoder of one bundle; see `Task`."""
+        if len(stages) != 1 or len(stages[0].inputs) != 1:
+            raise BundleFormatError("task instance: expected one stage with one input")
+        (frame,), outputs = stages[0].inputs, stages[0].outputs
+        if tuple(spec.name for spec in outputs) != _OUTPUTS:
+            raise BundleFormatError(
+                f"task instance: expected uint8[1, H, W, 3] -> {', '.join(_OUTPUTS)}; got {frame} "
+                f"-> {', '.join(map(str, outputs))}"
+            )
+        camera = CameraFrame.from_manifest(frame, settings, self.name)
+        return InstanceDecoder(classes_of(settings, self.name), camera)
+
+    def tolerances(self, form: Form, golden: Arrays) -> dict[str, Tolerance]:
+        """Return how far paired objects may be apart."""
+        share = _SHARES[form]
+        return {name: Tolerance(bars[form], share) for name, bars in _DISTANCES.items()}
+
+    def compare(
+        self,
+        reference: Arrays,
+        candidate: Arrays,
+        tolerances: Mapping[str, Tolerance],
+        *,
+        name: str,
+    ) -> list[ParityReport]:
+        """Pair the objects of both sides and hold their distances; see `matching`.
+
+        Raises:
+            ValueError: nothing was detected that could be compared.
+        """
+        found = distances(reference, candidate)
+        if not found["labels"].size:
+            raise ValueError(f"{name}: neither side detects anything on the golden samples")
+        return held_at_zero(found, {k: tolerances[k] for k in MATCHED}, name=name)
+
+    def golden_fault(self, golden: Arrays) -> str | None:
+        """Return why these answers prove nothing: there is no object in any."""
+        if distances(golden, golden)["labels"].size:
+            return None
+        return (
+            "the model finds no object in any sample, which proves nothing about a graph. Give "
+            "frames that show its classes: --calibration DIR or --evaluate DIR."
+        )
+
+    def differs(self, before: InstanceResult, after: InstanceResult) -> npt.NDArray[np.bool_]:
+        """Return bool[H, W]: where the class of the surest object is not the same."""
+        found: npt.NDArray[np.bool_] = _class_map(before) != _class_map(after)
+        return found
+
+
+def _class_map(result: InstanceResult) -> npt.NDArray[np.int32]:
+    """Return what each pixel is: the class of its surest object and 1, 0 where there is none."""
+    sure = result.above(0.5)
+    classes = np.zeros(sure.frame_size, np.int32)
+    for mask, label in zip(sure.pasted()[::-1], sure.labels[::-1], strict=True):
+        classes[mask] = label + 1
+    return classes
 
 
 def _paste(place: npt.NDArray[np.bool_], box: Floats, cells: Floats, threshold: float) -> None:
@@ -244,3 +307,6 @@ def _frame_box(picture: Image, box: Floats, color: Image) -> None:
     y1, y2 = (int(np.clip(y, 0, height - 1)) for y in box[1::2])
     picture[[y1, y2], x1 : x2 + 1] = color
     picture[y1 : y2 + 1, [x1, x2]] = color
+
+
+TASK = InstanceTask()

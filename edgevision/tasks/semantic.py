@@ -11,14 +11,9 @@ import numpy.typing as npt
 from edgevision.bundle.manifest import Settings, Stage
 from edgevision.bundle.tensors import DType
 from edgevision.errors import BundleFormatError, FrameError
-from edgevision.tasks.camera import (
-    ClassLabel,
-    Image,
-    check_same_frame,
-    classes_of,
-    feed_of,
-    order_of,
-)
+from edgevision.tasks.camera import CameraFrame, ClassLabel, Image, check_same_frame, classes_of
+from edgevision.tasks.camera_task import CameraTask
+from edgevision.tasks.task import Headline, Read, Summary
 from edgevision.tasks.timings import Timings
 
 Array = npt.NDArray[np.generic]
@@ -57,6 +52,16 @@ class SemanticResult:
         blend = frame.astype(np.uint16) * (256 - weight) + self.colored() * np.uint16(weight)
         return (blend >> 8).astype(np.uint8)
 
+    def summary(self) -> Summary:
+        """Return the four largest classes, and the share of every class."""
+        shares = self.shares()
+        text = ", ".join(f"{name} {share:.0%}" for name, share in list(shares.items())[:4])
+        return Summary(text, {"shares": shares})
+
+    def pictures(self, frame: Image) -> dict[str, Image]:
+        """Return the overlay, and the class map itself."""
+        return {".overlay.jpg": self.overlay(frame), ".classes.png": self.mask}
+
     def shares(self) -> dict[str, float]:
         """Return each class's share of the frame, largest first."""
         counts = np.bincount(self.mask.ravel(), minlength=len(self.classes))
@@ -67,44 +72,20 @@ class SemanticResult:
 
 
 @dataclass(frozen=True, slots=True)
-class SemanticTask:
+class SemanticDecoder:
     """Turns frames into feeds and outputs into `SemanticResult`.
 
     Attributes:
         classes: the label of each index.
-        frame_size: (H, W) of the frame that the graph takes.
-        channel_order: "rgb" or "bgr", the order in which the graph takes the frame's channels.
-        input_name: the graph's name for the frame.
+        camera: the frame that the graph takes.
     """
 
     classes: tuple[ClassLabel, ...]
-    frame_size: tuple[int, int]
-    channel_order: str
-    input_name: str
-
-    @staticmethod
-    def from_manifest(settings: Settings, stages: tuple[Stage, ...]) -> SemanticTask:
-        """Read the task's settings.
-
-        Raises:
-            BundleFormatError: they are not those of this task, or do not fit the graph.
-        """
-        if len(stages) != 1 or len(stages[0].inputs) != 1 or len(stages[0].outputs) != 1:
-            raise BundleFormatError("task semantic: expected one stage with one input, one output")
-        frame, mask = stages[0].inputs[0], stages[0].outputs[0]
-        height, width = frame.shape[1:3] if len(frame.shape) == 4 else (0, 0)
-        fits = frame.shape == (1, height, width, 3) and mask.shape == (1, height, width)
-        if not fits or frame.dtype is not DType.UINT8 or mask.dtype is not DType.UINT8:
-            raise BundleFormatError(
-                "task semantic: expected uint8[1, H, W, 3] -> uint8[1, H, W], "
-                f"got {frame} -> {mask}"
-            )
-        order, classes = order_of(settings, "semantic"), classes_of(settings, "semantic")
-        return SemanticTask(classes, (height, width), order, frame.name)
+    camera: CameraFrame
 
     def feeds(self, frame: Image) -> dict[str, object]:
         """Return `frame: uint8[H, W, 3]` as the graph takes it (a view)."""
-        return feed_of(frame, self.input_name, self.frame_size, self.channel_order)
+        return self.camera.feeds(frame)
 
     def decode(self, outputs: Mapping[str, Array], timings: Timings) -> SemanticResult:
         """Return the result of one inference.
@@ -122,5 +103,34 @@ class SemanticTask:
         return SemanticResult(mask, self.classes, timings)
 
 
+class SemanticTask(CameraTask[SemanticResult]):
+    """A class for each pixel; held against its reference label by label."""
+
+    name = "semantic"
+    headline = Headline("mIoU", max_loss=0.01)
+    picture_endings = (".overlay.jpg", ".classes.png")
+
+    def decoder(self, settings: Settings, stages: tuple[Stage, ...], read: Read) -> SemanticDecoder:
+        """Return the decoder of one bundle; see `Task`."""
+        if len(stages) != 1 or len(stages[0].inputs) != 1 or len(stages[0].outputs) != 1:
+            raise BundleFormatError("task semantic: expected one stage with one input, one output")
+        frame, mask = stages[0].inputs[0], stages[0].outputs[0]
+        camera = CameraFrame.from_manifest(frame, settings, self.name)
+        if mask.shape != (1, *camera.size) or mask.dtype is not DType.UINT8:
+            raise BundleFormatError(
+                "task semantic: expected uint8[1, H, W, 3] -> uint8[1, H, W], "
+                f"got {frame} -> {mask}"
+            )
+        return SemanticDecoder(classes_of(settings, self.name), camera)
+
+    def differs(self, before: SemanticResult, after: SemanticResult) -> npt.NDArray[np.bool_]:
+        """Return bool[H, W]: where the classes are not the same."""
+        found: npt.NDArray[np.bool_] = before.mask != after.mask
+        return found
+
+
 def _palette(classes: tuple[ClassLabel, ...]) -> Image:
     return np.array([list(bytes.fromhex(c.color[1:])) for c in classes], np.uint8)
+
+
+TASK = SemanticTask()

@@ -37,6 +37,7 @@ _FIRST_ADDRESS = 0x7000_0000_0000
 _ILLEGAL_ADDRESS = 700
 _NO_CONTEXT = 201
 _OUT_OF_MEMORY = 2
+_LEGACY_STREAM = 1
 
 
 class SimulatedDevice:
@@ -65,6 +66,7 @@ class SimulatedDevice:
 
     name = "simulated device"
     binding = "edgevision.testing"
+    ordinal = 0
 
     def __init__(
         self,
@@ -93,6 +95,7 @@ class SimulatedDevice:
         self._order = order
         self._random = random.Random(order if isinstance(order, int) else 0)
         self._streams: list[SimulatedStream] = []
+        self._legacy: SimulatedStream | None = None
         self._buffers: dict[int, _Memory] = {}
         self._memory_bytes = memory_bytes
         self._next_address = _FIRST_ADDRESS
@@ -118,8 +121,17 @@ class SimulatedDevice:
             return stream
 
     def foreign_stream(self, handle: int) -> SimulatedStream:
-        """Return the stream with that handle; closing what is returned closes the stream."""
+        """Return the stream with that handle, 1 for the legacy default stream, which is there.
+
+        Closing what is returned closes the stream.
+        """
         with self.lock:
+            if handle == _LEGACY_STREAM:
+                if self._legacy is None:
+                    self._legacy = SimulatedStream(self, 0)
+                    self._legacy.handle = _LEGACY_STREAM
+                    self._streams.append(self._legacy)
+                return self._legacy
             for stream in self._streams:
                 if stream.handle == handle:
                     return stream

@@ -14,9 +14,13 @@ from typing import Any
 
 import pytest
 
+from edgevision.bench.gate.compare import Comparison
+from edgevision.bench.gate.counts import Counted
+from edgevision.bench.gate.verdict import as_junit
 from edgevision.bundle.flavours import TRT
 from edgevision.bundle.manifest import Artifact
 from edgevision.cli import main
+from edgevision.tasks.outputs import refuse_foreign
 from tests.runtime.conftest import semantic_bundle
 
 Capture = pytest.CaptureFixture[str]
@@ -187,6 +191,36 @@ def test_a_page_is_refused_where_there_is_none(
         assert main(["bench", *arguments, "--report", str(page)]) == 2
         assert "have no page" in capsys.readouterr().err
     assert not page.exists()
+
+
+@pytest.mark.parametrize("option", ["--json", "--report", "--markdown", "--junit"])
+def test_a_file_of_the_user_s_is_refused_before_the_measurement(
+    bundle: Path, tmp_path: Path, capsys: Capture, option: str
+) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.write_text("my notes")
+    sides = ["compare", str(bundle)] if option in ("--markdown", "--junit") else []
+    arguments = ["bench", *sides, str(bundle), "--duration", "600", option, str(theirs)]
+    assert main(arguments) == 2
+    assert "not known to be made by edgevision" in capsys.readouterr().err
+    assert theirs.read_text() == "my notes"
+
+
+def test_files_of_an_earlier_run_are_replaced(bundle: Path, tmp_path: Path) -> None:
+    page, kept = tmp_path / "page.html", tmp_path / "kept.json"
+    kept.write_text("[1]")
+    arguments = ["bench", str(bundle), "--duration", "0.2", "--quick", "--report", str(page)]
+    assert main([*arguments, "--json", str(kept), "--force"]) == 0
+    assert main([*arguments, "--json", str(kept)]) == 0
+    assert main([*arguments, "--json", str(page)]) == 2, "one file for two outputs"
+
+
+def test_texts_of_a_comparison_are_known_as_ours(tmp_path: Path) -> None:
+    found = Comparison("same", 1.0, 0.99, 1.01, 1.0, 0.05, 9, 7, 100.0)
+    counted = Counted({}, {}, ())
+    junit = tmp_path / "speed.xml"
+    junit.write_text(as_junit(found, counted, "a", "b"))
+    refuse_foreign([junit])
 
 
 @pytest.fixture

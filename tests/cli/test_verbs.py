@@ -17,7 +17,11 @@ from PIL import Image
 
 from edgevision.cli import exit_code
 from edgevision.errors import MissingDependencyError
+from edgevision.tasks.frames import list_images
 from tests.cli.conftest import Call, Outcome, Shell
+from tests.runtime.conftest import semantic_bundle
+
+PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 
 
 def test_build_reports_every_form_and_target(int8_bundle: Outcome, project: Path) -> None:
@@ -71,8 +75,8 @@ def test_verify_inspect_and_run(int8_bundle: Outcome, shell: Shell, tmp_path: Pa
     assert shell("inspect", "int8.ev", "--json").json["precision"] == "int8"
     done = shell("run", "int8.ev", "frames", "--out", tmp_path / "o", "--json").json
     assert len(done["frames"]) == 20
-    assert len(list((tmp_path / "o").glob("*.jpg"))) == 20
-    mask = np.asarray(Image.open(tmp_path / "o" / "00-classes.png"))
+    assert len(list((tmp_path / "o").glob("*.overlay.jpg"))) == 20
+    mask = np.asarray(Image.open(tmp_path / "o" / "00.classes.png"))
     assert mask.shape == (32, 48)
     assert mask.max() <= 2
 
@@ -294,6 +298,22 @@ def test_the_demo_writes_its_report(shell: Shell, project: Path) -> None:
     assert "0.7205" in page, "what the model card states"
     assert page.count("<img") >= 3
     assert str(Path("demo") / "report.html") in told
+
+
+@pytest.mark.parametrize("name", ["report.html", "a picture", "int8.ev"])
+def test_the_demo_replaces_nothing_of_the_user_s(call: Call, tmp_path: Path, name: str) -> None:
+    photo = list_images(PHOTOS)[0].stem
+    theirs = tmp_path / (f"pictures/{photo}.overlay.jpg" if name == "a picture" else name)
+    if name == "int8.ev":
+        semantic_bundle(theirs)
+    else:
+        theirs.parent.mkdir(exist_ok=True)
+        theirs.write_text("mine")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    told = call("demo", "--out", tmp_path, code=2).err
+    assert str(theirs) in told
+    assert "Give another" in told
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_an_interrupted_import_is_an_interrupt() -> None:

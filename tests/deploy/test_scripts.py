@@ -119,11 +119,17 @@ def test_a_form_that_lost_too_much_ends_it(checkout: Checkout, x86: Done) -> Non
     report = checkout.report("dist/model-int8.json")
     for row in report["accuracy"]:
         if row["form"] == "int8":
-            row["miou"] -= 0.03
+            row["figures"]["mIoU"] -= 0.03
     (checkout.folder / "worse.json").write_text(json.dumps(report))
     done = checkout.run(*gate)
     assert done.code == 1
     assert "MORE THAN" in done.out
+    # Without a number the task's own allowance holds, and an undefined figure is no pass.
+    assert checkout.run(*gate[:-1]).code == 1
+    for row in report["accuracy"]:
+        row["figures"]["mIoU"] = None
+    (checkout.folder / "worse.json").write_text(json.dumps(report))
+    assert checkout.run(*gate).code == 2
 
 
 def test_a_form_that_the_board_does_not_take_ends_it(checkout: Checkout, x86: Done) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
+import struct
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -76,16 +78,37 @@ def test_times_are_measured(program: ScriptedProgram) -> None:
         assert session.run_timed({"frame": frame(1)})[1].total_ms > 0
 
 
-def test_a_view_is_the_answer_until_the_next_frame(program: ScriptedProgram) -> None:
+def test_a_view_is_the_answer_until_its_block_ends(program: ScriptedProgram) -> None:
     with session_of(program) as session:
-        view = session.run_view({"frame": frame(3)})
-        np.testing.assert_array_equal(view["echo"], frame(3))
-        session.run({"frame": frame(4)})
+        with session.run_view({"frame": frame(3)}) as view:
+            np.testing.assert_array_equal(view["echo"], frame(3))
+            with pytest.raises(RunError, match="Leave the block first"):
+                session.close()
         with pytest.raises(StaleViewError, match="holds a newer frame"):
             view["echo"]
-        view = session.run_view({"frame": frame(5)})
+        with pytest.raises(StaleViewError, match="inside a block only"):
+            session.run_view({"frame": frame(4)})["echo"]
+        with (
+            pytest.raises(FrameError),
+            session.run_view({"frame": frame(4)[0]}),
+        ):
+            pass
+        np.testing.assert_array_equal(echoed(session, 5), frame(5))
     with pytest.raises(StaleViewError):
         view["echo"]
+
+
+def test_no_other_thread_gets_the_memory_of_a_view(program: ScriptedProgram) -> None:
+    with session_of(program) as session:
+        other = threading.Thread(target=echoed, args=(session, 7))
+        with session.run_view({"frame": frame(3)}) as view:
+            output = view["echo"]
+            other.start()
+            # It waits for the slot, or it would have run by now; slow is no failure here.
+            other.join(0.05)
+            np.testing.assert_array_equal(output, frame(3))
+        other.join(20)
+        assert not other.is_alive()
 
 
 def test_frames_are_written_in_place(program: ScriptedProgram) -> None:
@@ -318,7 +341,8 @@ def test_arrays_on_the_device_are_ordered_after_their_stream(program: ScriptedPr
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"version": 2}, "names no stream"),
+        ({"version": 1}, "has version 1, expected 2 or 3"),
+        ({"mask": object()}, "no use for the mask"),
         ({"stream": 0}, "leaves undefined"),
         ({"strides": (1, 1, 1, 1)}, "gaps or another order"),
         ({"typestr": "<f4"}, "got float32"),
@@ -328,9 +352,122 @@ def test_device_arrays_that_cannot_be_trusted_are_refused(
     program: ScriptedProgram, changes: dict[str, object], message: str
 ) -> None:
     if not program.device.capabilities.async_copies:
-        message = "names no stream|leaves undefined|gaps or another order|runs on the CPU"
+        message = f"{message}|runs on the CPU"
     with session_of(program) as session, pytest.raises(FrameError, match=message):
         session.run({"frame": CudaArray(4096, **changes)})
+
+
+NEW_CAPSULE = ctypes.PYFUNCTYPE(
+    ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p
+)(("PyCapsule_New", ctypes.pythonapi))
+
+
+class Dlpack:
+    """An array of another library, on GPU `ordinal`, given by DLPack as torch does."""
+
+    def __init__(self, address: int, *, ordinal: int = 0, strides: tuple[int, ...] = ()) -> None:
+        # torch's version 2, without a stream: DLPack must be asked first.
+        self.__cuda_array_interface__ = {"version": 2, "shape": (), "data": (0, False)}
+        self._where = (2, ordinal)
+        shape, given = ((ctypes.c_int64 * 4)(*extents) for extents in (FRAME.shape, strides))
+        at = [ctypes.addressof(shape), ctypes.addressof(given) if strides else 0]
+        tensor = struct.pack("PiiiBBHPPQ", address, *self._where, 4, 1, 8, 1, *at, 0)
+        self._tensor = ctypes.create_string_buffer(tensor, len(tensor))
+        self._kept = (shape, given)
+        self.asked: list[object] = []
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self._where
+
+    def __dlpack__(self, *, stream: int) -> object:
+        self.asked.append(stream)
+        return NEW_CAPSULE(ctypes.addressof(self._tensor), b"dltensor", None)
+
+
+GIVEN = {
+    "a stream that is named": lambda at, handle: CudaArray(at, stream=handle),
+    "ready, no stream": lambda at, handle: CudaArray(at, stream=None),
+    "version 2": lambda at, handle: CudaArray(at, version=2),
+    "dlpack": lambda at, handle: Dlpack(at),
+}
+
+
+@pytest.mark.parametrize("given", GIVEN)
+@pytest.mark.parametrize("policy", ["latest", "block", "drop_oldest"])
+def test_a_device_array_may_be_written_again_once_submit_returns(
+    program: ScriptedProgram, given: str, policy: str
+) -> None:
+    """The camera uses one buffer for every frame, and says on its stream what it may say there."""
+    device = program.device
+    if not device.capabilities.async_copies:
+        return  # see the test above: the host takes none
+    there = device.allocate(FRAME.size_bytes, label="camera")
+    source = device.allocate_host(FRAME.size_bytes, label="source")
+    made = None
+    if given in ("version 2", "dlpack") or "foreign_streams" in device.capabilities.reasons:
+        stream = device.foreign_stream(1)
+    else:
+        stream = made = device.stream()
+
+    def write(number: int) -> None:
+        stream.synchronize()  # for `source`; nobody waits for what is queued now
+        source.view(FRAME)[:] = frame(number)
+        stream.copy(there, source, FRAME.size_bytes)
+        if given == "ready, no stream":
+            stream.synchronize()
+
+    answered = 0
+    with pipeline_of(program, policy=policy, slots=3) as pipeline:
+        for number in range(0, 20, 2):
+            write(number)
+            pipeline.submit(frame(200 + number))
+            ticket = pipeline.submit(GIVEN[given](there.address, stream.handle))  # type: ignore[arg-type]
+            write(number + 1)
+            try:
+                np.testing.assert_array_equal(ticket.result(timeout_s=20), frame(number))
+                answered += 1
+            except FrameDroppedError:  # it was the newest: only a frame of no slot
+                assert policy == "latest"
+    assert answered
+    stream.synchronize()
+    for resource in filter(None, (source, there, made)):
+        resource.close()
+
+
+def test_a_slot_whose_device_frame_was_dropped_takes_a_host_frame(program: ScriptedProgram) -> None:
+    device = program.device
+    if not device.capabilities.async_copies:
+        return
+    there = device.allocate(FRAME.size_bytes, label="camera")
+    stream = device.foreign_stream(1)
+    with pipeline_of(program, policy="latest", slots=2) as pipeline:
+        for number in range(20):
+            stream.fill(there, number, FRAME.size_bytes)
+            pipeline.submit(CudaArray(there.address, stream=1))  # type: ignore[arg-type]
+            ticket = pipeline.submit(frame(number))
+        np.testing.assert_array_equal(ticket.result(timeout_s=20), frame(number))
+    stream.synchronize()
+    there.close()
+
+
+def test_dlpack_is_given_the_legacy_stream_and_both_copies_are_checked(
+    program: ScriptedProgram,
+) -> None:
+    device = program.device
+    if not device.capabilities.async_copies:
+        return
+    there = device.allocate(FRAME.size_bytes, label="theirs")
+    with session_of(program) as session:
+        # torch writes 1 for the stride of an axis that has one element.
+        for strides in ((), (288, 36, 3, 1), (1, 36, 3, 1)):
+            given = Dlpack(there.address, strides=strides)
+            session.run({"frame": given})
+            assert given.asked == [1]
+        with pytest.raises(FrameError, match="on GPU 1, this model runs on GPU 0"):
+            session.run({"frame": Dlpack(there.address, ordinal=1)})
+        with pytest.raises(FrameError, match="gaps or another order"):
+            session.run({"frame": Dlpack(there.address, strides=(1, 1, 8, 96))})
+    there.close()
 
 
 def test_host_arrays_of_other_libraries_come_by_dlpack(program: ScriptedProgram) -> None:

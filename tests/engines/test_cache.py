@@ -37,6 +37,17 @@ def request_(tmp_path: Path) -> BuildRequest:
     return BuildRequest(graph, HOST, tmp_path / "engine.onnx")
 
 
+def test_who_has_no_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(uid: int) -> object:
+        raise KeyError(f"uid not found: {uid}")
+
+    for name in ("HOME", "XDG_CACHE_HOME", "EDGEVISION_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    with pytest.raises(FileNotFoundError, match="Set EDGEVISION_CACHE to a folder"):
+        EngineCache()
+
+
 def folder(cache: EngineCache) -> Path:
     (entry,) = cache.entries()
     return cache.root / "engines" / entry.key
@@ -182,6 +193,22 @@ def rename(member: tarfile.TarInfo) -> None:
 
 def link(member: tarfile.TarInfo) -> None:
     member.type, member.linkname, member.size = tarfile.SYMTYPE, "/etc/passwd", 0
+
+
+def test_an_export_replaces_an_export_alone(
+    cache: EngineCache, request_: BuildRequest, tmp_path: Path
+) -> None:
+    file = tmp_path / "engines.tar"
+    assert export_cache(cache, file) == 0
+    cached_build(request_, cache=cache)
+    assert export_cache(cache, file) == 1
+    with tarfile.open(file, "w") as theirs:
+        theirs.add(__file__, "photos/0.jpg")
+    before = file.read_bytes()
+    with pytest.raises(FileReadError, match="not known to be made by edgevision"):
+        export_cache(cache, file)
+    assert file.read_bytes() == before
+    assert export_cache(cache, file, force=True) == 1
 
 
 def other_key(member: tarfile.TarInfo) -> None:

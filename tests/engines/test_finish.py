@@ -14,6 +14,8 @@ from PIL import Image
 
 import edgevision
 from edgevision.bundle.directory import Bundle
+from edgevision.bundle.flavours import TRT_RTX
+from edgevision.bundle.manifest import Artifact
 from edgevision.bundle.record import Record
 from edgevision.bundle.targets import get_target
 from edgevision.cli import main
@@ -161,6 +163,31 @@ def picture(folder: Path) -> Path:
     return folder / "frame.png"
 
 
+def labelled(folder: Path, label: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> Path:
+    for name, pixels in (("images", FRAME), ("labels", label)):
+        (folder / name).mkdir(parents=True)
+        Image.fromarray(pixels).save(folder / name / "frame.png")
+    return folder
+
+
+def test_the_engine_is_scored_beside_the_graph_also_without_a_cpu_artifact(
+    tmp_path: Path, bundle: Bundle
+) -> None:
+    rtx = Artifact("rtx", TRT_RTX, None, reason="later", command="edgevision build")
+    bare = semantic_bundle(tmp_path / "bare.ev", artifacts=(rtx,))
+    folder = labelled(tmp_path / "val", FRAME.argmax(-1).astype(np.uint8))
+    done = finish(bare, LOCAL, evaluate=folder)
+    assert done.record.score["mIoU"] == 1.0
+    assert done.record.score["agrees with torch"] == 1.0
+
+
+def test_a_score_without_labels_proves_nothing(tmp_path: Path, bundle: Bundle) -> None:
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(FRAME).save(tmp_path / "photos" / "frame.png")
+    with pytest.raises(ParityError, match=r"mIoU is undefined there.*Give a labelled folder"):
+        finish(bundle, LOCAL, evaluate=tmp_path / "photos")
+
+
 def test_another_folder_for_a_bundle_that_cannot_be_written_beside(
     bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -177,6 +204,23 @@ def test_another_folder_for_a_bundle_that_cannot_be_written_beside(
         assert "local-cpu" in capsys.readouterr().out
     with edgevision.load(bundle.root, engines=tmp_path / "none") as model:
         assert "runs 'host-cpu'" in model.explain()
+
+
+def test_a_folder_of_somebody_else_s_is_left_alone(bundle: Bundle, tmp_path: Path) -> None:
+    theirs = tmp_path / "nets" / "local-cpu" / "main.onnx"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_bytes(b"trained for weeks")
+    with pytest.raises(BundleError, match=r"local-cpu' is no folder of finished engines"):
+        finish(bundle, LOCAL, engines=tmp_path / "nets")
+    assert theirs.read_bytes() == b"trained for weeks"
+    assert os.listdir(theirs.parent) == ["main.onnx"]
+
+
+def test_hidden_files_that_no_build_made_stay(bundle: Bundle) -> None:
+    folder_of(bundle).mkdir(parents=True)
+    (folder_of(bundle) / ".gitignore").write_text("*.plan")
+    finish(bundle, LOCAL)
+    assert (folder_of(bundle) / ".gitignore").read_text() == "*.plan"
 
 
 def test_what_cannot_be_finished_says_why(bundle: Bundle) -> None:

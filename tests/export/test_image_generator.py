@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import edgevision
 from edgevision.bundle.flavours import ORT
+from edgevision.bundle.forms import form_for
 from edgevision.bundle.parity import compare
 from edgevision.bundle.targets import get_target
 from edgevision.bundle.tensors import DYNAMIC, ShapeProfile
@@ -23,12 +24,13 @@ from edgevision.errors import ExportError, ParityError
 from edgevision.export import ImageGenerator, Label, Level, Normal
 from edgevision.export.adapters.adapter import Array, Feeds
 from edgevision.export.graph.capture import serialized
-from edgevision.export.recipe import ExportedStage, export_stage, picture_tolerance
+from edgevision.export.recipe import ExportedStage, export_stage
 from edgevision.export.source import resolve
 from edgevision.metrics.images import psnr
 from edgevision.models.gan import Generator, digit_generator
 from edgevision.models.stylegan import StyleGenerator
 from edgevision.runtime.session import Session
+from edgevision.tasks.task import get_task
 from tests.export.test_generators import GENERATORS, Factory, trained
 
 FACTORIES = [case[0] for case in GENERATORS]
@@ -158,9 +160,9 @@ def test_a_graph_that_makes_other_pictures_is_refused(precision: str) -> None:
     adapter = Brighter(trained(digit_generator), inputs=[Normal("latent", (100,))])
     feeds = adapter.drawn(range(2))
     right = super(Brighter, adapter).reference(feeds)["images"]
-    report = compare(
-        adapter.reference(feeds)["images"], right, picture_tolerance(precision), name=precision
-    )
+    form = form_for(precision, on_gpu=True)
+    bar = get_task("generated").tolerances(form, {"images": right})["images"]
+    report = compare(adapter.reference(feeds)["images"], right, bar, name=precision)
     assert not report.passed
     with pytest.raises(ParityError, match="fp32 graph does not do what the model does"):
         export_stage(adapter, precision="fp32", samples=[feeds])
@@ -227,7 +229,7 @@ def test_folders_are_nothing_for_a_generator(option: str, tmp_path: Path) -> Non
 
 
 def test_the_shipped_generator_has_no_size() -> None:
-    with pytest.raises(ValueError, match="size: not used with the generator 'gan-digits'"):
+    with pytest.raises(ValueError, match="size: not used with a shipped generator"):
         resolve("gan-digits", size=(28, 28))
 
 

@@ -55,7 +55,7 @@ def test_it_becomes_a_scored_bundle_that_says_what_is_there(tmp_path: Path) -> N
         done = run_files(model, scenes / "images", tmp_path / "said")
     assert len(done.frames) == len(pictures)
     assert done.frames[0].text == done.frames[0].answer["caption"]
-    assert (tmp_path / "said" / f"{done.frames[0].name}.jpg").is_file()
+    assert (tmp_path / "said" / f"{done.frames[0].name}.overlay.jpg").is_file()
 
 
 def test_its_own_scenes_prove_it_where_no_folder_is_given() -> None:

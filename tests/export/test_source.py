@@ -59,11 +59,14 @@ def test_a_module_object() -> None:
     ("options", "message"),
     [
         ({"source": "unet-camvid", "task": "tensors"}, "is a net for task .semantic."),
-        ({"source": "unet-camvid", "task": "poetry"}, "expected semantic, instance or tensors"),
+        (
+            {"source": "unet-camvid", "task": "poetry"},
+            "expected one of semantic, instance, caption",
+        ),
         ({"source": "a.onnx", "task": "semantic"}, "its own tensors"),
         ({"source": "a.onnx", "size": (1, 2)}, "size: not used with an ONNX file"),
         ({"source": nn.Identity(), "task": "tensors"}, "let the factory return"),
-        ({"source": nn.Identity()}, "needs its input size and classes"),
+        ({"source": nn.Identity()}, "input size and classes are needed"),
         ({"source": "nothing"}, "unknown source 'nothing'"),
     ],
 )

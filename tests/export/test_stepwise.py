@@ -20,8 +20,8 @@ from edgevision.errors import (
     StaleViewError,
 )
 from edgevision.export import Captioner
-from edgevision.runtime.model import words_of
 from edgevision.runtime.verify import verify
+from edgevision.tasks.caption import TASK
 from tests.export.captions import MAX_LENGTH, SIZE, WORDS, greedy, squares, trained
 
 
@@ -133,7 +133,7 @@ def test_each_kind_of_bundle_says_how_it_is_opened(summary: Any, tmp_path: Path)
         edgevision.load(summary.bundle)
     whole = Captioner(trained("gru", attention=False), WORDS, size=SIZE, max_length=MAX_LENGTH)
     edgevision.build(whole, tmp_path / "whole.ev")
-    with pytest.raises(BundleFormatError, match=r"does not speak word by word: .*edgevision\.load"):
+    with pytest.raises(BundleFormatError, match=r"does not stream tokens: .*edgevision\.load"):
         edgevision.load_words(tmp_path / "whole.ev")
 
 
@@ -154,7 +154,7 @@ def test_settings_of_a_changed_bundle(summary: Any, settings: dict[str, Any], me
     manifest = summary.bundle.manifest
     changed = replace(manifest, settings={**manifest.settings, **settings})
     with pytest.raises(BundleFormatError, match=message):
-        words_of(changed, summary.bundle.read)
+        TASK.streaming(changed, summary.bundle.read)
 
 
 def test_beams_and_batches_are_for_whole_graphs() -> None:

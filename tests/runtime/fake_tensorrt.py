@@ -3,11 +3,16 @@
 A plan is a line of JSON that names tensors; running it copies each input through working memory to
 the output of the same place, as queued work on the stream whose handle it is given. What NVIDIA's
 own module has by these names is the contract tests' business; here it is our control flow.
+
+How it logs and refuses was seen on TensorRT-RTX 1.7.1: a second logger is ignored with a warning as
+long as anything of the first one lives, exceptions of `log` are swallowed, and a CUDA that fails is
+told when a plan is deserialised, with a line of noise behind every other reason.
 """
 
 from __future__ import annotations
 
 import json
+import weakref
 from enum import Enum
 from typing import Any
 
@@ -37,14 +42,27 @@ class CudaGraphStrategy(Enum):
 
 class ILogger:
     class Severity(Enum):
-        INTERNAL_ERROR, ERROR, WARNING, INFO = range(4)
+        INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = range(5)
 
     def __init__(self) -> None:
         pass
 
 
+NO_CUDA = "(cudaError 35: CUDA driver version is insufficient for CUDA runtime version)"
+NOISE = f"[checkMacros.cpp::catchCudaError::250] Error Code 1: Cuda Runtime (In it {NO_CUDA})"
+DIFFERS = (
+    "The logger passed into createInferRuntime differs from one already registered for an existing "
+    "builder, runtime, or refitter. So the current new logger is ignored."
+)
+
+
 class FakeTensorRT:
-    """The module; each object says what it was asked, and refuses what `refuses` names."""
+    """The module; each object says what it was asked, and refuses what `refuses` names.
+
+    Attributes:
+        swallowed: what `log` raised, which no caller ever saw.
+        runtimes: those that are alive.
+    """
 
     __version__ = __version__
     DataType = DataType
@@ -59,24 +77,54 @@ class FakeTensorRT:
         self.contexts: list[str] = []
         self.runtime_caches: list[RuntimeCache] = []
         self.graph_strategy: CudaGraphStrategy | None = None
+        self.runtimes: weakref.WeakSet[Runtime] = weakref.WeakSet()
+        self.swallowed: list[BaseException] = []
+        self._logger: Any = None
 
     def Runtime(self, logger: Any) -> Runtime:  # noqa: N802 - TensorRT's name
-        if "runtime" in self.refuses:
-            logger.log(ILogger.Severity.ERROR, "CUDA initialization failure with error: 35")
+        if not self.runtimes:
+            self._logger = logger
+        elif logger is not self._logger:
+            self.say("WARNING", DIFFERS)
+        if "runtime" in self.refuses:  # full TensorRT; TensorRT-RTX always gives one
+            self.say("ERROR", "CUDA initialization failure with error: 35")
             raise TypeError("pybind11::init(): factory function returned nullptr")
-        return Runtime(self, logger)
+        runtime = Runtime(self)
+        self.runtimes.add(runtime)
+        return runtime
+
+    def say(self, severity: str, *messages: str) -> None:
+        for message in messages:
+            try:
+                self._logger.log(ILogger.Severity[severity], message)
+            except BaseException as error:  # the binding prints it and goes on
+                self.swallowed.append(error)
+
+    def refuse(self, *messages: str) -> None:
+        self.say("ERROR", *messages, *([NOISE] if "cuda" in self.refuses else []))
 
 
 class Runtime:
-    def __init__(self, module: FakeTensorRT, logger: Any) -> None:
-        self.module, self.logger = module, logger
+    def __init__(self, module: FakeTensorRT) -> None:
+        self.module = module
 
     def deserialize_cuda_engine(self, plan: bytes) -> Engine | None:
+        self.module.say("INFO", "Loaded engine size: 0 MiB")
         try:
             tensors = json.loads(plan)
         except ValueError:
-            self.logger.log(ILogger.Severity.WARNING, "a warning is no reason")
-            self.logger.log(ILogger.Severity.ERROR, "Serialization assertion magicTag failed")
+            self.module.say("WARNING", "a warning is no reason")
+            self.module.refuse(
+                "[runtime.cpp::readHeader::765] Error Code 2: Internal Error (Assertion bufferSize "
+                ">= minBufferSize failed.  In readHeader at runtime.cpp:765)"
+            )
+            return None
+        if "cuda" in self.module.refuses:
+            self.module.say("VERBOSE", f"Skipping the engine compute capability check: {NO_CUDA}")
+            self.module.refuse(
+                "IRuntime::deserializeCudaEngine: Error Code 1: Cuda Runtime (In ScopedCudaStream "
+                f"at cudaResources.cpp:25 {NO_CUDA})"
+            )
             return None
         return Engine(self, tensors)
 
@@ -102,7 +150,7 @@ class Engine:
     def create_execution_context(self, how: Any) -> Context | None:
         module = self.runtime.module
         if "context" in module.refuses:
-            self.runtime.logger.log(ILogger.Severity.INTERNAL_ERROR, "Out of memory")
+            module.say("INTERNAL_ERROR", "Out of memory")
             return None
         module.contexts.append(how.name if isinstance(how, Enum) else "by config")
         return Context(self, owns=how is not ExecutionContextAllocationStrategy.USER_MANAGED)
@@ -121,7 +169,7 @@ class RuntimeConfig:
         return cache
 
     def set_runtime_cache(self, cache: RuntimeCache) -> bool:
-        return True
+        return "runtime cache" not in self.module.refuses
 
     @property
     def cuda_graph_strategy(self) -> CudaGraphStrategy | None:
@@ -129,7 +177,8 @@ class RuntimeConfig:
 
     @cuda_graph_strategy.setter
     def cuda_graph_strategy(self, strategy: CudaGraphStrategy) -> None:
-        self.module.graph_strategy = strategy
+        if "strategy" not in self.module.refuses:
+            self.module.graph_strategy = strategy
 
 
 class RuntimeCache:
@@ -145,7 +194,12 @@ class RuntimeCache:
         self.found = data
         return True
 
-    def serialize(self) -> memoryview:
+    def serialize(self) -> memoryview | None:
+        if "serialize" in self.module.refuses:
+            self.module.refuse("no room for the cache")
+            return None
+        if "serialize, raising" in self.module.refuses:
+            raise RuntimeError("a native error")
         return memoryview(self.found or b"compiled kernels")
 
 
@@ -171,7 +225,7 @@ class Context:
         promised = self.engine.get_tensor_shape(name)
         fits = all(p in (-1, s) for p, s in zip(promised, shape, strict=True))
         if not fits or "shape" in self.module.refuses:
-            self.engine.runtime.logger.log(ILogger.Severity.ERROR, "Static dimension mismatch")
+            self.module.refuse("Static dimension mismatch")
             return False
         self.shapes[name] = tuple(shape)
         return True
@@ -190,7 +244,7 @@ class Context:
 
     def execute_async_v3(self, stream_handle: int) -> bool:
         if "run" in self.module.refuses:
-            self.engine.runtime.logger.log(ILogger.Severity.ERROR, "Cuda Runtime (an error)")
+            self.module.refuse("Cuda Runtime (an error)")
             return False
         stream = self.module.device.foreign_stream(stream_handle)
         names = {mode: self._names(mode) for mode in TensorIOMode}

@@ -20,10 +20,11 @@ from edgevision.bundle.directory import Bundle
 from edgevision.runtime.backends.ort import OrtExecution, OrtProgram
 from edgevision.runtime.device.device import Stream
 from edgevision.runtime.device.memory import Buffer
-from edgevision.runtime.model import Model, task_of
+from edgevision.runtime.model import Model
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.select import select
 from edgevision.runtime.session import Session
+from edgevision.tasks.task import decoder_of
 from tests.runtime.conftest import HEIGHT, WIDTH
 
 FPS = 30
@@ -111,7 +112,7 @@ def test_a_stall_is_told_by_every_frame_that_was_due_meanwhile(
     (stage,) = bundle.manifest.stages
     program = StallingProgram(bundle.read(stage.graph), stall_ms / 1e3, every_s)
     session = Session(program, stage.profiles, RunOptions())
-    task = task_of(bundle.manifest, bundle.read)
+    task = decoder_of(bundle.manifest, bundle.read)
     frames = numbered(round(FPS * seconds))
     with Model(bundle.manifest, session, select(stage, device="cpu"), task) as model:
         scenarios.warm_up(model, frames[:3])

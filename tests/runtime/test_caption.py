@@ -15,16 +15,17 @@ from edgevision.bundle.manifest import FileEntry, Manifest, Stage
 from edgevision.bundle.parity import Tolerance
 from edgevision.bundle.tensors import DType, TensorSpec
 from edgevision.errors import BundleFormatError, FileReadError, FrameError
+from edgevision.metrics.caption import evaluate_captions
 from edgevision.metrics.coco import read_captions
-from edgevision.metrics.evaluate import evaluate_captions
-from edgevision.runtime.model import task_of
-from edgevision.tasks.caption import CaptionResult, CaptionTask
+from edgevision.tasks.camera import CameraFrame
+from edgevision.tasks.caption import TASK, CaptionDecoder, CaptionResult
+from edgevision.tasks.task import decoder_of
 from edgevision.tasks.timings import Timings
 from edgevision.tasks.vocabulary import MAX_BYTES, WordList
 
 WORDS = WordList(("<start>", "<end>", "a", "dog", "cat", ","))
 SIZE = (30, 40)
-TASK = CaptionTask(WORDS, SIZE, "rgb", "frame")
+DECODER = CaptionDecoder(WORDS, CameraFrame("frame", SIZE, "rgb"))
 TIMES = Timings(0.1, 2.0, 0.3)
 SETTINGS: dict[str, Any] = {
     "channel_order": "rgb",
@@ -56,7 +57,7 @@ def stage(outputs: tuple[TensorSpec, ...] = OUTPUTS, frame: TensorSpec = FRAME) 
 
 
 def test_the_best_caption_comes_with_its_rivals() -> None:
-    found = TASK.decode(outputs(), TIMES)
+    found = DECODER.decode(outputs(), TIMES)
     assert (found.text, str(found)) == ("a dog", "a dog")
     assert found.hypotheses == ("a dog", "a cat,")
     assert found.tokens.tolist() == [2, 3]
@@ -69,7 +70,7 @@ def test_the_best_caption_comes_with_its_rivals() -> None:
 def test_a_net_may_say_nothing_and_not_attend() -> None:
     silent = outputs(lengths=np.zeros((1, 2), np.int32))
     del silent["attention"]
-    found = TASK.decode(silent, TIMES)
+    found = DECODER.decode(silent, TIMES)
     assert (found.text, found.words, found.attention) == ("", (), None)
     assert found.overlay(np.zeros((*SIZE, 3), np.uint8)).shape[2] == 3
 
@@ -78,7 +79,7 @@ def test_the_picture_is_lit_where_the_net_looked() -> None:
     attention = np.zeros((1, 2, 4, 3, 4), np.float32)
     attention[0, 0, 0, 0, 0] = 1  # the first word: up left
     attention[0, 0, 1, 2, 3] = 1  # the second: down right
-    picture = TASK.decode(outputs(attention=attention), TIMES).overlay(
+    picture = DECODER.decode(outputs(attention=attention), TIMES).overlay(
         np.full((*SIZE, 3), 200, np.uint8)
     )
     height, width = 180, 240
@@ -93,7 +94,7 @@ def test_the_picture_is_lit_where_the_net_looked() -> None:
 @pytest.mark.parametrize("shape", [(30, 41, 3), (30, 40), (30, 40, 4)])
 def test_pictures_need_the_frame_that_was_run(shape: tuple[int, ...]) -> None:
     with pytest.raises(FrameError, match=r"expected the frame that was run, uint8\[30, 40, 3\]"):
-        TASK.decode(outputs(), TIMES).overlay(np.zeros(shape, np.uint8))
+        DECODER.decode(outputs(), TIMES).overlay(np.zeros(shape, np.uint8))
 
 
 @pytest.mark.parametrize(
@@ -107,7 +108,7 @@ def test_pictures_need_the_frame_that_was_run(shape: tuple[int, ...]) -> None:
 )
 def test_what_no_vocabulary_has_is_the_engines_fault(changes: dict[str, Any]) -> None:
     with pytest.raises(FrameError, match="Run `edgevision verify` on the bundle"):
-        TASK.decode(outputs(**changes), TIMES)
+        DECODER.decode(outputs(**changes), TIMES)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +125,7 @@ def test_what_no_vocabulary_has_is_the_engines_fault(changes: dict[str, Any]) ->
 def test_settings_that_are_not_the_tasks(settings: dict[str, Any], message: str) -> None:
     files = {"task/vocabulary.json": WORDS.to_bytes()}
     with pytest.raises(BundleFormatError, match=message):
-        CaptionTask.from_manifest(SETTINGS | settings, (stage(),), files.__getitem__)
+        TASK.decoder(SETTINGS | settings, (stage(),), files.__getitem__)
 
 
 @pytest.mark.parametrize(
@@ -141,14 +142,14 @@ def test_settings_that_are_not_the_tasks(settings: dict[str, Any], message: str)
 )
 def test_graphs_that_are_not_the_tasks(wrong: Stage) -> None:
     with pytest.raises(BundleFormatError, match="task caption: expected uint8"):
-        CaptionTask.from_manifest(SETTINGS, (wrong,), lambda _: WORDS.to_bytes())
+        TASK.decoder(SETTINGS, (wrong,), lambda _: WORDS.to_bytes())
 
 
 def test_a_huge_vocabulary_is_not_even_read() -> None:
     entry = FileEntry("task/vocabulary.json", MAX_BYTES + 1, "0" * 64)
     manifest = Manifest("m", "caption", "fp32", SETTINGS, (stage(),), (entry,))
     with pytest.raises(BundleFormatError, match=f"at most {MAX_BYTES} are read"):
-        task_of(manifest, never)
+        decoder_of(manifest, never)
 
 
 def never(path: str) -> bytes:
@@ -175,7 +176,7 @@ def test_pictures_nobody_speaks_of_are_left_out(tmp_path: Path) -> None:
 
 def test_captions_are_scored_against_what_people_said(tmp_path: Path) -> None:
     data = folder(tmp_path, [*SAID, {"image_id": 2, "caption": "a cat"}])
-    right, wrong = (TASK.decode(outputs(tokens=t), TIMES) for t in (
+    right, wrong = (DECODER.decode(outputs(tokens=t), TIMES) for t in (
         np.array([[[2, 3, 1, 1]] * 2], np.int32), np.array([[[2, 4, 1, 1]] * 2], np.int32)
     ))  # fmt: skip
     scores = evaluate_captions(
@@ -215,7 +216,7 @@ def test_a_missing_file_says_what_belongs_there(tmp_path: Path) -> None:
 def test_results_can_be_kept(tmp_path: Path) -> None:
     """What a caller keeps is the caller's own, whatever the engine writes next."""
     given = outputs()
-    found = TASK.decode(given, TIMES)
+    found = DECODER.decode(given, TIMES)
     kept = replace(found)
     given["tokens"][:] = 0
     assert isinstance(kept, CaptionResult)

@@ -12,15 +12,15 @@ import pytest
 from PIL import Image
 
 from edgevision.errors import FileReadError
-from edgevision.metrics.coco import read_objects
-from edgevision.metrics.evaluate import evaluate_instances
+from edgevision.metrics.coco import read_captions, read_objects
+from edgevision.metrics.instance import evaluate_instances
 from edgevision.tasks.camera import ClassLabel
 from edgevision.tasks.instance import InstanceResult
 from edgevision.tasks.timings import Timings
 
 CLASSES = ("dog", "cat")
 LABELS = tuple(ClassLabel(name, "#102030") for name in CLASSES)
-SQUARE = {"image_id": 7, "category_id": 3, "bbox": [10, 5, 20, 10],
+SQUARE = {"id": 41, "image_id": 7, "category_id": 3, "bbox": [10, 5, 20, 10],
           "segmentation": [[10, 5, 30, 5, 30, 15, 10, 15]], "iscrowd": 0}  # fmt: skip
 CROWD = {"image_id": 7, "category_id": 5, "bbox": [0, 0, 60, 20], "iscrowd": 1,
          "segmentation": {"size": [40, 60], "counts": [0, 40 * 60]}}  # fmt: skip
@@ -87,13 +87,36 @@ def test_what_is_found_is_scored_in_the_picture_s_own_pixels(tmp_path: Path) -> 
     [
         ({"categories": [{"id": 3, "name": "bird"}]}, "none of the classes dog, cat"),
         ({"images": [{"id": 7, "file_name": "b.png"}]}, "1 of 1 pictures are missing"),
-        ({"images": [{"id": 8, "file_name": "a.png"}]}, "not in COCO's format"),
-        ({"licenses": 3, "categories": 3}, "not in COCO's format"),
+        (
+            {"images": [{"id": 8, "file_name": "a.png"}]},
+            "is left: 1 annotation of pictures that are not listed, the first is annotation 41",
+        ),
+        (
+            {"annotations": []},
+            "no annotation of the classes dog, cat is left: there is none of them",
+        ),
+        (
+            {"annotations": [SQUARE | {"segmentation": []}]},
+            "is left: 1 annotation without an outline",
+        ),
+        ({"annotations": [OTHER]}, "there is none of them"),
+        ({"licenses": 3, "categories": 3}, "not in COCO's format: categories: a value in it"),
+        ({"annotations": 3}, "not in COCO's format: a value in it is not of the kind"),
+        ({"annotations": [None]}, "one annotation has image_id None, expected a whole number"),
+        ({"annotations": [SQUARE | {"image_id": "x"}]}, "annotation 41 has image_id 'x'"),
+        ({"annotations": [SQUARE | {"category_id": None}]}, "41 has category_id None"),
+        ({"images": [3]}, "one picture has id None"),
+        ({"images": [{"id": 7}]}, "picture 7 has no file_name"),
+        ({"images": [{"id": 7, "file_name": "a.png"}] * 2}, "two pictures have the id 7"),
+        (
+            {"images": [{"id": k, "file_name": "a.png"} for k in (6, 7)]},
+            "two pictures are of 'images/a.png'",
+        ),
     ],
 )
 def test_other_files_are_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(FileReadError, match=message):
-        read_objects(folder(tmp_path, [SQUARE], **changes), CLASSES)
+        read_objects(folder(tmp_path, **{"annotations": [SQUARE], **changes}), CLASSES)
 
 
 def test_a_folder_without_truth_says_what_is_needed(tmp_path: Path) -> None:
@@ -103,16 +126,19 @@ def test_a_folder_without_truth_says_what_is_needed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"bbox": [1, 2]}, {"segmentation": [[1, 2]]}, {"segmentation": "x"}, {"bbox": None},
+    [{"bbox": [1, 2]}, {"bbox": [1, 2, float("nan"), 4]}, {"bbox": [1, 2, -3, 4]},
+     {"segmentation": [[1, 2, 3, 4, 5]]}, {"segmentation": "x"}, {"bbox": None},
      {"segmentation": {"size": [4, 6], "counts": [0, 24]}},
      {"segmentation": {"size": [40, 60], "counts": [0, 24]}},
      {"segmentation": {"size": [40, 60], "counts": "P~~~~~~"}},
+     {"segmentation": {"size": [40, 60], "counts": [10**30]}}, {"segmentation": {}},
      {"segmentation": [[0, 0, 9e9, 1, 0, 1]]}, {"segmentation": [[0, 0, "a", 1, 0, 1]]}],
 )  # fmt: skip
 def test_damaged_regions_are_refused(changes: dict[str, Any], tmp_path: Path) -> None:
     truth = read_objects(folder(tmp_path, [SQUARE | changes]), CLASSES)
-    with pytest.raises(FileReadError, match=r"a\.png: "):
+    with pytest.raises(FileReadError, match=r"a\.png: annotation 41 is damaged: ") as told:
         truth.objects(0, (40, 60))
+    assert "Error" not in str(told.value)
 
 
 def test_compressed_runs_are_the_mask_that_the_package_encoded(tmp_path: Path) -> None:
@@ -129,7 +155,79 @@ def test_compressed_runs_are_the_mask_that_the_package_encoded(tmp_path: Path) -
         np.testing.assert_array_equal(found[0], mask)
 
 
-def test_a_picture_outside_the_folder_is_not_reached(tmp_path: Path) -> None:
-    outside = [{"id": 7, "file_name": "../../a.png"}]
-    truth = read_objects(folder(tmp_path, [SQUARE], images=outside), CLASSES)
-    assert truth.images == (tmp_path / "images" / "a.png",)
+@pytest.mark.parametrize("name", ["../../a.png", "/a.png", "C:\\a.png", "https://a.org/a.png", "."])
+def test_a_picture_outside_the_folder_is_not_reached(name: str, tmp_path: Path) -> None:
+    outside = [{"id": 7, "file_name": name}]
+    with pytest.raises(FileReadError, match=r"picture 7: file_name '.*' leads out of the folder"):
+        read_objects(folder(tmp_path, [SQUARE], images=outside), CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("cam0/a.png", "images/cam0/a.png"),
+        ("cam0\\a.png", "images/cam0/a.png"),
+        ("images/cam0/a.png", "images/cam0/a.png"),
+        ("12:30.png", "images/12:30.png"),
+    ],
+)
+def test_a_picture_is_found_where_its_name_says(name: str, place: str, tmp_path: Path) -> None:
+    path = folder(tmp_path, [SQUARE], images=[{"id": 7, "file_name": name}])
+    with pytest.raises(FileReadError, match="1 of 1 pictures are missing"):
+        read_objects(path, CLASSES)  # images/a.png is a namesake
+    (path / place).parent.mkdir(exist_ok=True)
+    Image.new("RGB", (60, 40)).save(path / place)
+    assert read_objects(path, CLASSES).images == (path / place,)
+
+
+@pytest.mark.parametrize(
+    ("entry", "why"),
+    [
+        ({"segmentation": []}, "without an outline"),
+        ({"segmentation": None}, "without an outline"),
+        ({"segmentation": [[1, 2]]}, "without an outline"),
+        ({"segmentation": [[1, 2, 3, 4]]}, "without an outline"),
+        ({"image_id": 99}, "of pictures that are not listed"),
+    ],
+)
+def test_what_cannot_be_scored_is_left_out_and_counted(
+    entry: dict[str, Any], why: str, tmp_path: Path
+) -> None:
+    path = folder(tmp_path, [SQUARE, SQUARE | {"id": 42} | entry, SQUARE | {"id": 43} | entry])
+    with pytest.warns(UserWarning, match=rf"2 annotations {why}.* the first is annotation 42"):
+        truth = read_objects(path, CLASSES)
+    assert len(truth.objects(0, (40, 60)).boxes) == 1
+
+
+def test_polygons_that_tools_write_are_read(tmp_path: Path) -> None:
+    (polygon,) = SQUARE["segmentation"]  # type: ignore[misc]
+    with_click = SQUARE | {"segmentation": [[3, 3, 3, 3], polygon]}
+    without_list = SQUARE | {"segmentation": polygon, "category_id": "3"}
+    truth = read_objects(folder(tmp_path, [with_click, without_list]), CLASSES)
+    masks = truth.objects(0, (40, 60)).masks
+    assert masks is not None
+    assert [int(mask.sum()) for mask in masks] == [200, 200]
+
+
+def captions(path: Path, annotations: list[Any]) -> Path:
+    folder(path, [])
+    images = [{"id": 7, "file_name": "a.png"}, {"id": 8, "file_name": "gone.png"}]
+    content = {"images": images, "annotations": annotations}
+    (path / "captions.json").write_text(json.dumps(content))
+    return path
+
+
+def test_captions_are_read_and_odd_ones_told(tmp_path: Path) -> None:
+    said = {"id": 1, "image_id": 7, "caption": "a dog"}
+    path = captions(tmp_path, [said, said | {"id": 2, "image_id": 99}])
+    with pytest.warns(UserWarning, match="left out: 1 annotation of pictures that are not listed"):
+        assert read_captions(path) == [(tmp_path / "images" / "a.png", ["a dog"])]
+    for odd, message in (
+        ([said | {"caption": None}], "annotation 1 has no text 'caption'"),
+        ([], "2 pictures and no caption"),
+        ([said | {"image_id": 8}], r"1 of 1 pictures are missing, the first 'images/gone\.png'"),
+    ):
+        content = json.loads((path / "captions.json").read_text()) | {"annotations": odd}
+        (path / "captions.json").write_text(json.dumps(content))
+        with pytest.raises(FileReadError, match=message):
+            read_captions(path)

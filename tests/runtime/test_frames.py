@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import av
@@ -10,10 +12,11 @@ import pytest
 from PIL import Image
 
 from edgevision.errors import FileReadError
-from edgevision.metrics.evaluate import evaluate_semantic, labelled_images
+from edgevision.metrics.semantic import evaluate_semantic
 from edgevision.tasks.frames import (
     count_frames,
     iterate_frames,
+    labelled_images,
     list_images,
     read_image,
     read_labels,
@@ -33,11 +36,106 @@ def test_image_comes_as_rgb(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(save(tmp_path / "a.png", PIXELS)), PIXELS)
 
 
-@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "CMYK", "I;16"])
-def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
+@pytest.mark.parametrize(
+    ("mode", "color", "rgb"),
+    [
+        ("L", 77, (77, 77, 77)),
+        ("RGBA", (9, 8, 7, 255), (9, 8, 7)),
+        ("LA", (77, 255), (77, 77, 77)),
+        ("1", 1, (255, 255, 255)),
+        ("CMYK", (255, 0, 0, 51), (0, 204, 204)),
+        ("I;16", 257 * 90, (90, 90, 90)),
+    ],
+)
+def test_every_mode_becomes_rgb(tmp_path: Path, mode: str, color: object, rgb: object) -> None:
     path = tmp_path / "a.tif"
-    Image.new(mode, (16, 12)).save(path)
-    assert read_image(path).shape == (12, 16, 3)
+    Image.new(mode, (16, 12), color).save(path)
+    read = read_image(path)
+    assert read.shape == (12, 16, 3)
+    assert tuple(read[5, 5].tolist()) == rgb
+
+
+def test_a_palette_is_followed(tmp_path: Path) -> None:
+    colors = Image.fromarray(PIXELS // 128 * 255).quantize(8)
+    colors.save(tmp_path / "p.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "p.png"), np.asarray(colors.convert("RGB")))
+
+
+RAMP = np.arange(65536, dtype=np.uint32).reshape(256, 256)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "big.tif", "a.pgm", "white-is-0.tif"])
+def test_16_bits_of_grey_become_8(tmp_path: Path, name: str) -> None:
+    wide = RAMP.astype(np.uint16)
+    if name == "a.pgm":
+        (tmp_path / name).write_bytes(b"P5 256 256 65535\n" + wide.astype(">u2").tobytes())
+    elif name == "big.tif":
+        picture = Image.frombytes("I;16B", (256, 256), wide.astype(">u2").tobytes())
+        picture.save(tmp_path / name)
+    elif name == "white-is-0.tif":
+        Image.fromarray(65535 - wide).save(tmp_path / name, tiffinfo={262: 0})
+    else:
+        save(tmp_path / name, wide)
+    read = read_image(tmp_path / name)
+    np.testing.assert_array_equal(read[..., 0], np.rint(RAMP / 257))
+    np.testing.assert_array_equal(read[..., 1], read[..., 2])
+
+
+def test_16_bits_of_grey_are_turned_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    wide = (PIXELS[..., 0].astype(np.uint16)) * 257
+    read = read_image(save(tmp_path / "a.png", wide, exif=exif))
+    np.testing.assert_array_equal(read[..., 0], np.rot90(PIXELS[..., 0], -1))
+
+
+def test_16_bits_that_hold_fewer_are_warned_of(tmp_path: Path) -> None:
+    path = save(tmp_path / "thermal.png", (RAMP % 4096).astype(np.uint16))
+    with pytest.warns(UserWarning, match="of 10, 12 or 14 bits, scale them to 16 first"):
+        assert read_image(path).max() == 16
+
+
+@pytest.mark.parametrize(
+    ("name", "values"), [("f.tif", np.linspace(0, 1, 12)), ("i.tif", np.arange(12) - 6)]
+)
+def test_values_without_a_known_white_are_refused(
+    tmp_path: Path, name: str, values: np.ndarray
+) -> None:
+    dtype = np.float32 if name == "f.tif" else np.int32
+    path = save(tmp_path / name, values.reshape(3, 4).astype(dtype))
+    with pytest.raises(FileReadError, match=r"which of them is white is not said. Scale it"):
+        read_image(path)
+
+
+def test_pixels_that_are_seen_through_are_refused(tmp_path: Path) -> None:
+    clear = np.full((12, 16, 4), 255, np.uint8)
+    clear[3, 4, 3] = 254
+    palette = Image.fromarray(PIXELS).quantize(8)
+    palette.save(tmp_path / "palette.png", transparency=0)
+    for path in (save(tmp_path / "clear.png", clear), tmp_path / "palette.png"):
+        with pytest.raises(FileReadError, match=r"are transparent.*Flatten it"):
+            read_image(path)
+    picture = Image.fromarray(clear)
+    advised = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    advised.save(tmp_path / "flat.png")
+    assert read_image(tmp_path / "flat.png").min() == 255
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.gif", "a.webp", "a.png"])
+def test_a_file_of_several_pictures_is_refused(tmp_path: Path, name: str) -> None:
+    first, second = (Image.fromarray(PIXELS), Image.fromarray(255 - PIXELS))
+    first.save(tmp_path / name, save_all=True, append_images=[second])
+    with pytest.raises(FileReadError, match=r"holds 2 pictures .* Save each as a file of its own"):
+        read_image(tmp_path / name)
+
+
+def test_a_photo_with_its_preview_is_the_photo(tmp_path: Path) -> None:
+    preview = Image.new("RGB", (4, 3))
+    Image.new("RGB", (16, 12), "white").save(
+        tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[preview]
+    )
+    assert read_image(tmp_path / "a.jpg").shape == (12, 16, 3)
+    assert read_image(tmp_path / "a.jpg").min() > 250
 
 
 def test_exif_orientation_is_applied(tmp_path: Path) -> None:
@@ -86,6 +184,40 @@ def test_labels_keep_their_indices(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_labels(save(tmp_path / "l.png", labels)), labels)
     with pytest.raises(FileReadError, match="mode RGB, expected one byte a pixel"):
         read_labels(save(tmp_path / "rgb.png", PIXELS))
+    Image.fromarray(labels).save(tmp_path / "jpeg.png", format="JPEG")
+    with pytest.raises(FileReadError, match="is a JPEG file, expected a PNG"):
+        read_labels(tmp_path / "jpeg.png")
+    wide = labels.astype(np.uint16)
+    np.testing.assert_array_equal(read_labels(save(tmp_path / "16.png", wide)), labels)
+    with pytest.raises(FileReadError, match=r"mode I;?1?6?, expected one byte a pixel"):
+        read_labels(save(tmp_path / "instances.png", wide + 1000))
+
+
+def small_png(path: Path, values: np.ndarray, bits: int) -> Path:
+    """Write a grey PNG of 1, 2 or 4 bits a pixel."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        told = kind + data
+        return struct.pack(">I", len(data)) + told + struct.pack(">I", zlib.crc32(told))
+
+    height, width = values.shape
+    spread = (values[..., np.newaxis] >> np.arange(bits - 1, -1, -1)) & 1
+    rows = np.packbits(spread.reshape(height, -1).astype(np.uint8), axis=1)
+    lines = b"".join(b"\0" + row.tobytes() for row in rows)
+    header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
+    parts = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(lines)), chunk(b"IEND", b"")]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    return path
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_labels_of_few_bits_keep_their_indices(tmp_path: Path, bits: int) -> None:
+    labels = PIXELS[..., 0] % 2**bits
+    np.testing.assert_array_equal(read_labels(small_png(tmp_path / "l.png", labels, bits)), labels)
+    palette = Image.fromarray(labels)
+    palette.putpalette(range(3 * 2**bits))
+    palette.save(tmp_path / "p.png", bits=bits)
+    np.testing.assert_array_equal(read_labels(tmp_path / "p.png"), labels)
 
 
 def test_folder_is_sorted_and_ignores_other_files(tmp_path: Path) -> None:
@@ -131,6 +263,61 @@ def test_video_gives_every_frame_in_order(tmp_path: Path) -> None:
     assert count_frames(path) == 7
 
 
+QUARTERS = [[40, 90], [150, 220]]
+"""Grey of a frame's quarters as they are coded."""
+
+
+@pytest.mark.parametrize(
+    ("matrix", "shown"),
+    [
+        ((1, 0, 0, 1), QUARTERS),
+        ((0, 1, -1, 0), [[150, 40], [220, 90]]),  # a quarter clockwise
+        ((-1, 0, 0, -1), [[220, 150], [90, 40]]),
+        ((0, -1, 1, 0), [[90, 220], [40, 150]]),
+        ((-1, 0, 0, 1), [[90, 40], [220, 150]]),  # mirrored
+        ((1, 0, 0, -1), [[150, 220], [40, 90]]),
+        ((0, 1, 1, 0), [[40, 150], [90, 220]]),
+    ],
+)
+def test_video_frames_are_as_a_player_shows_them(
+    tmp_path: Path, matrix: tuple[float, ...], shown: list[list[int]]
+) -> None:
+    path = turned_video(tmp_path / "clip.mp4", matrix)
+    frames = [frame.pixels for frame in iterate_frames(path)]
+    assert len(frames) == 3
+    for pixels in frames:
+        assert pixels.flags.c_contiguous
+        height, width = pixels.shape[:2]
+        assert (height, width) == ((48, 64) if matrix[0] else (64, 48))
+        rows, columns = (height // 4, -height // 4), (width // 4, -width // 4)
+        found = [[int(pixels[y, x, 0]) for x in columns] for y in rows]
+        assert np.abs(np.array(found) - shown).max() < 12
+
+
+def test_a_video_turned_by_another_angle_is_refused(tmp_path: Path) -> None:
+    path = turned_video(tmp_path / "clip.mp4", (0.7, 0.7, -0.7, 0.7))
+    with pytest.raises(FileReadError, match=r"no multiple of 90 degrees\. Turn it for good first"):
+        list(iterate_frames(path))
+
+
+def turned_video(path: Path, matrix: tuple[float, ...]) -> Path:
+    """Write a video whose container asks players to apply `matrix` (a, b, c, d)."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        pixels = np.kron(np.array(QUARTERS, np.uint8), np.ones((24, 32), np.uint8))
+        grey = np.repeat(pixels[..., np.newaxis], 3, axis=2)
+        for _ in range(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")))
+        container.mux(stream.encode())
+    content = bytearray(path.read_bytes())
+    at = content.index(b"tkhd") + 44
+    a, b, c, d = (int(value * 65536) for value in matrix)
+    content[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(content)
+    return path
+
+
 def test_damaged_video(tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
     path.write_bytes(b"not a video at all" * 10)
@@ -138,12 +325,18 @@ def test_damaged_video(tmp_path: Path) -> None:
         list(iterate_frames(path))
 
 
-def make_labelled(folder: Path, count: int) -> None:
+def make_labelled(folder: Path, count: int, *, of: tuple[int, int] = (0, 1)) -> None:
+    """Write pictures with labels of `of`, their first row void."""
     for i in range(count):
         save(folder / "images" / f"{i}.png", np.full((4, 4, 3), i * 40, np.uint8))
-        label = np.full((8, 8), i % 2, np.uint8)
+        label = np.full((8, 8), of[i % 2], np.uint8)
         label[0] = 11
         save(folder / "labels" / f"{i}.png", label)
+
+
+def background(frame: np.ndarray) -> np.ndarray:
+    """Be a net that finds nothing."""
+    return np.zeros((4, 4), np.uint8)
 
 
 def test_evaluation_scores_each_form(tmp_path: Path) -> None:
@@ -172,4 +365,47 @@ def test_an_image_without_its_label_is_named(tmp_path: Path) -> None:
     make_labelled(tmp_path, 3)
     (tmp_path / "labels" / "1.png").unlink()
     with pytest.raises(FileReadError, match=r"1 of 3 images have no label, the first '1\.png'"):
+        labelled_images(tmp_path)
+
+
+def test_labels_that_hide_the_object_are_refused_before_a_net_runs(tmp_path: Path) -> None:
+    make_labelled(tmp_path, 4, of=(0, 255))
+
+    def never(frame: np.ndarray) -> np.ndarray:
+        raise AssertionError("a net ran")
+
+    with pytest.raises(FileReadError, match=r"labels: .* only 0 occurs, .* 255 \(43\.75%\)"):
+        evaluate_semantic({"net": never}, tmp_path, class_count=2, frame_size=(4, 4))
+
+
+def test_labels_without_an_object_are_warned_of(tmp_path: Path) -> None:
+    make_labelled(tmp_path, 4, of=(0, 0))
+    for i in range(4):
+        save(tmp_path / "labels" / f"{i}.png", np.zeros((8, 8), np.uint8))
+    with pytest.warns(UserWarning, match=r"labels may .* of 3 classes 1, 2 never occur"):
+        (score,) = evaluate_semantic(
+            {"net": background}, tmp_path, class_count=3, frame_size=(4, 4)
+        )
+    assert score.miou == 1.0
+
+
+def test_a_label_that_is_turned_beside_its_picture_is_refused(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    labels = (PIXELS[..., 0] > 99).astype(np.uint8)
+    save(tmp_path / "images" / "a.png", PIXELS, exif=exif)
+    save(tmp_path / "labels" / "a.png", labels)
+    forms = {"net": background}
+    with pytest.raises(
+        FileReadError, match=r"a\.png: \[12, 16\] pixels, and its picture \[16, 12\]"
+    ):
+        evaluate_semantic(forms, tmp_path, class_count=2, frame_size=(4, 4))
+    save(tmp_path / "labels" / "a.png", np.rot90(labels, -1))
+    evaluate_semantic(forms, tmp_path, class_count=2, frame_size=(4, 4))
+
+
+def test_pictures_that_share_a_label_are_named(tmp_path: Path) -> None:
+    make_labelled(tmp_path, 2)
+    save(tmp_path / "images" / "1.jpg", PIXELS)
+    with pytest.raises(FileReadError, match="1 names stand for several pictures, the first '1'"):
         labelled_images(tmp_path)

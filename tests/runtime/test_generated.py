@@ -20,12 +20,12 @@ from edgevision.bundle.flavours import ORT
 from edgevision.bundle.manifest import Artifact, Manifest, Stage
 from edgevision.bundle.parity import Tolerance
 from edgevision.bundle.tensors import DYNAMIC, DType, ShapeProfile, TensorSpec
-from edgevision.errors import BundleFormatError, FrameError
-from edgevision.runtime.files.generate import latent_walk, save_animation
-from edgevision.runtime.files.pictures import make_pictures
-from edgevision.runtime.model import Model, task_of
+from edgevision.errors import BundleFormatError, FileReadError, FrameError, WrongTaskError
+from edgevision.runtime.files.generate import latent_walk, make_pictures, save_animation
+from edgevision.runtime.model import Model
 from edgevision.tasks.generated import GeneratedResult
 from edgevision.tasks.seeds import SEED_LIMIT, normal_numbers
+from edgevision.tasks.task import decoder_of
 from edgevision.tasks.timings import Timings
 from tests.runtime.conftest import bundle as segmenter_bundle  # noqa: F401
 from tests.runtime.conftest import serialized
@@ -230,9 +230,9 @@ def test_bad_seeds(model: Model, seeds: Any, message: str) -> None:
 
 def test_a_segmenter_generates_nothing(segmenter_bundle: Bundle) -> None:  # noqa: F811
     with edgevision.load(segmenter_bundle) as net:
-        with pytest.raises(FrameError, match=r"'tiny' is no generator \(task semantic\)"):
+        with pytest.raises(WrongTaskError, match=r"'tiny' is not a generator \(task semantic\)"):
             net.generate(0)
-        with pytest.raises(FrameError, match="is no generator"):
+        with pytest.raises(WrongTaskError, match="is not a generator"):
             latent_walk(net, 0)
 
 
@@ -309,6 +309,23 @@ def test_made_pictures_are_counted_and_saved(model: Model, tmp_path: Path) -> No
         assert picture.n_frames > 16  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("name", ["grid.png", "grid.jpg", "grid.tif", "walk.gif", "walk.mp4"])
+def test_made_pictures_replace_their_like_alone(model: Model, tmp_path: Path, name: str) -> None:
+    out = tmp_path / name
+    for count in (2, 3):
+        make_pictures(model, 7, count, out)
+    Image.new("RGB", (8, 8)).save(out, format="PNG")
+    theirs = out.read_bytes()
+    made = GeneratedResult(np.zeros((2, 3, 4, 1), np.uint8), (), Timings(0, 0, 0))
+    with pytest.raises(FileReadError, match="not known to be made by edgevision"):
+        make_pictures(model, 7, 2, out)
+    with pytest.raises(FileReadError, match="not known to be made by edgevision"):
+        save_animation(made.images, out) if "walk" in name else made.save(out)
+    assert out.read_bytes() == theirs
+    make_pictures(model, 7, 2, out, force=True)
+    make_pictures(model, 7, 2, out)
+
+
 @pytest.mark.parametrize(
     ("seed", "count", "message"),
     [
@@ -341,7 +358,7 @@ def test_a_bundle_with_other_settings(
 ) -> None:
     manifest = generator_bundle(tmp_path / "tiny.ev").manifest
     with pytest.raises(BundleFormatError, match=message):
-        task_of(replace(manifest, settings=settings), no_files)
+        decoder_of(replace(manifest, settings=settings), no_files)
 
 
 @pytest.mark.parametrize(
@@ -357,7 +374,7 @@ def test_a_bundle_with_other_outputs(tmp_path: Path, images: TensorSpec) -> None
     (stage,) = manifest.stages
     changed = replace(manifest, stages=(replace(stage, outputs=(images,)),))
     with pytest.raises(BundleFormatError, match=r"expected uint8\[\?, H, W, 1 or 3\], got images"):
-        task_of(changed, no_files)
+        decoder_of(changed, no_files)
 
 
 def no_files(path: str) -> bytes:

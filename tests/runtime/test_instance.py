@@ -12,13 +12,14 @@ from edgevision.bundle.manifest import Stage
 from edgevision.bundle.parity import Tolerance
 from edgevision.bundle.tensors import DType, TensorSpec
 from edgevision.errors import BundleFormatError, FrameError
-from edgevision.tasks.camera import ClassLabel
-from edgevision.tasks.instance import InstanceResult, InstanceTask
+from edgevision.tasks.camera import CameraFrame, ClassLabel
+from edgevision.tasks.instance import TASK, InstanceDecoder, InstanceResult
 from edgevision.tasks.timings import Timings
 
 SIZE = (40, 60)
 LABELS = (ClassLabel("car", "#2020d0"), ClassLabel("person", "#dc143c"))
-TASK = InstanceTask(LABELS, SIZE, "rgb")
+NO_FILES = dict[str, bytes]().__getitem__
+DECODER = InstanceDecoder(LABELS, CameraFrame("frame", SIZE, "rgb"))
 TIMES = Timings(0.1, 2.0, 0.3)
 
 
@@ -40,7 +41,7 @@ def outputs(count: int, **changes: Any) -> dict[str, Any]:
 
 
 def test_what_was_found_is_told_best_first() -> None:
-    found = TASK.decode(outputs(3), TIMES)
+    found = DECODER.decode(outputs(3), TIMES)
     assert len(found) == 3
     assert found.boxes.shape == (3, 4)
     assert set(found.labels.tolist()) <= {0, 1}
@@ -54,7 +55,7 @@ def test_what_was_found_is_told_best_first() -> None:
 
 
 def test_an_empty_scene_is_an_answer() -> None:
-    found = TASK.decode(outputs(0), TIMES)
+    found = DECODER.decode(outputs(0), TIMES)
     assert len(found) == 0
     assert found.pasted().shape == (0, *SIZE)
     frame = np.full((*SIZE, 3), 9, np.uint8)
@@ -63,7 +64,7 @@ def test_an_empty_scene_is_an_answer() -> None:
 
 def test_doubts_are_told() -> None:
     told = outputs(2, overflow=np.array([1001], np.int32), converged=np.array([0], np.int32))
-    found = TASK.decode(told, TIMES)
+    found = DECODER.decode(told, TIMES)
     assert not found.is_complete
     assert not found.is_exact
 
@@ -73,7 +74,7 @@ def test_doubts_are_told() -> None:
 )
 def test_an_engine_that_says_what_cannot_be_is_refused(count: int, changes: dict[str, Any]) -> None:
     with pytest.raises(FrameError, match="edgevision verify"):
-        TASK.decode(outputs(count, **changes), TIMES)
+        DECODER.decode(outputs(count, **changes), TIMES)
 
 
 def result(box: list[float], cells: np.ndarray) -> InstanceResult:
@@ -147,8 +148,10 @@ SETTINGS = {"channel_order": "bgr", "classes": [{"name": "car", "color": "#2020d
 
 
 def test_the_task_is_read_from_a_manifest() -> None:
-    task = InstanceTask.from_manifest(SETTINGS, (stage(),))
-    assert task == InstanceTask((ClassLabel("car", "#2020d0"),), SIZE, "bgr")
+    task = TASK.decoder(SETTINGS, (stage(),), NO_FILES)
+    assert task == InstanceDecoder(
+        (ClassLabel("car", "#2020d0"),), CameraFrame("frame", SIZE, "bgr")
+    )
     frame = np.zeros((*SIZE, 3), np.uint8)
     fed: Any = task.feeds(frame)["frame"]
     assert np.shares_memory(fed, frame)
@@ -166,7 +169,11 @@ def test_the_task_is_read_from_a_manifest() -> None:
             "expected uint8",
         ),
         ({}, {"inputs": (TensorSpec("frame", DType.FLOAT32, (1, 4, 4, 3)),)}, "expected uint8"),
-        ({}, {"inputs": (TensorSpec("frame", DType.UINT8, (2, 4, 4, 3)),)}, "one frame a call"),
+        (
+            {},
+            {"inputs": (TensorSpec("frame", DType.UINT8, (2, 4, 4, 3)),)},
+            r"expected uint8\[1, H, W, 3\], got",
+        ),
     ],
 )
 def test_a_manifest_of_another_task_is_refused(
@@ -174,4 +181,4 @@ def test_a_manifest_of_another_task_is_refused(
 ) -> None:
     made = dataclasses.replace(stage(), **changes)
     with pytest.raises(BundleFormatError, match=message):
-        InstanceTask.from_manifest({**SETTINGS, **settings}, (made,))
+        TASK.decoder({**SETTINGS, **settings}, (made,), NO_FILES)

@@ -54,14 +54,20 @@ def submits_to_a_closed_pipeline() -> None:
 
 def reads_a_view_after_the_next_frame() -> None:
     with on_device() as session:
-        view = session.run_view(FEEDS)
+        with session.run_view(FEEDS) as view:
+            pass
         session.run(FEEDS)
         view["echo"]
 
 
-def reads_a_view_after_close() -> None:
+def reads_a_view_without_its_block() -> None:
     with on_device() as session:
-        view = session.run_view(FEEDS)
+        session.run_view(FEEDS)["echo"]
+
+
+def reads_a_view_after_close() -> None:
+    with on_device() as session, session.run_view(FEEDS) as view:
+        pass
     view["echo"]
 
 
@@ -94,9 +100,34 @@ def feeds_a_gpu_array_to_the_host() -> None:
         session.run({"frame": OnGpu()})
 
 
-def feeds_a_gpu_array_that_names_no_stream() -> None:
+def feeds_a_gpu_array_of_an_old_protocol() -> None:
     with on_device() as session:
-        session.run({"frame": OnGpu(version=2)})
+        session.run({"frame": OnGpu(version=1)})
+
+
+class NeedsDetach:
+    """A torch tensor that requires a gradient, as far as DLPack sees it."""
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (1, 0)
+
+    def __dlpack__(self, **_: object) -> object:
+        raise BufferError("Can't export tensors that require gradient, use tensor.detach()")
+
+
+def feeds_a_tensor_with_a_gradient() -> None:
+    with on_host() as session:
+        session.run({"frame": NeedsDetach()})
+
+
+def feeds_a_masked_array() -> None:
+    with on_host() as session:
+        session.run({"frame": np.ma.masked_array(frame(1), mask=True)})
+
+
+def feeds_a_memoryview() -> None:
+    with on_host() as session:
+        session.run({"frame": memoryview(frame(1))})
 
 
 def feeds_a_gpu_array_of_an_unknown_stream() -> None:
@@ -175,13 +206,21 @@ WRONG = [
     (runs_a_closed_session, ClosedError, "the session is closed. It was opened at .*py"),
     (submits_to_a_closed_pipeline, ClosedError, "the pipeline is closed. It was opened at .*py"),
     (reads_a_view_after_the_next_frame, StaleViewError, "take copies with `run`"),
+    (reads_a_view_without_its_block, StaleViewError, "with session.run_view"),
     (reads_a_view_after_close, StaleViewError, "was freed"),
     (feeds_the_wrong_dtype, FrameError, r"got float32\[1, 8, 12, 3\], expected .*uint8.*Convert"),
     (feeds_the_wrong_shape, FrameError, r"got uint8\[8, 12, 3\], expected .*\[1, 8, 12, 3\]"),
     (feeds_an_unknown_input, FrameError, r"got \['image'\], this model takes \['frame'\]"),
     (feeds_a_gpu_array_to_the_host, FrameError, "this model runs on the CPU. Copy it"),
-    (feeds_a_gpu_array_that_names_no_stream, FrameError, "names no stream"),
-    (feeds_a_gpu_array_of_an_unknown_stream, RunError, "there is no stream 77"),
+    (feeds_a_gpu_array_of_an_old_protocol, FrameError, "version 1, expected 2 or 3"),
+    (feeds_a_tensor_with_a_gradient, FrameError, r"require gradient.*Give tensor.detach\(\)"),
+    (feeds_a_masked_array, FrameError, r"Give array.filled\(value\) instead"),
+    (feeds_a_memoryview, FrameError, r"got memoryview, expected .*Try numpy.asarray\(it\)"),
+    (
+        feeds_a_gpu_array_of_an_unknown_stream,
+        FrameError,
+        "'frame': the stream 0x4d .* no stream 77",
+    ),
     (reads_pinned_memory_before_the_device_is_done, HazardError, "read by the host at .*py"),
     (uses_a_lent_buffer_after_its_block, ClosedError, "Take a new one for each frame"),
     (submits_a_lent_buffer_twice, ClosedError, "after it was submitted"),
@@ -204,6 +243,15 @@ def test_a_wrong_use_says_what_to_do(
         use()
     assert re.search(message, str(raised.value)), raised.value
     assert threading.active_count() < 20
+
+
+async def nobody_awaits(ticket: object) -> None: ...
+
+
+@pytest.mark.parametrize("on_result", [nobody_awaits, "print"])
+def test_what_a_pipeline_cannot_call_is_refused(on_result: object) -> None:
+    with pytest.raises(TypeError, match=r"on_result: got .*, expected a"):
+        pipeline_of(program_on(HostDevice()), on_result=on_result)
 
 
 def test_a_program_may_end_without_closing_anything() -> None:

@@ -135,3 +135,57 @@ def test_an_interrupted_write_leaves_the_old_kernels(
 def test_no_runtime_config_is_an_error_in_its_own_words() -> None:
     with pytest.raises(EngineLoadError, match="makes no runtime config"):
         run_once("config")
+
+
+def explained(*refuses: str) -> str:
+    trt = FakeTensorRT(SimulatedDevice(), *refuses)
+    program = TensorRTRTXProgram(trt, PLAN, trt.device, graph=True)  # type: ignore[arg-type]
+    with Session(program, {}) as session:
+        session.warm_up()
+        return session.explain()
+
+
+def test_a_graph_that_it_refuses_to_capture_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    assert "TensorRT-RTX captures its own graph" in explained()
+    assert not caplog.records
+    assert "TensorRT-RTX refuses to capture its own graph" in explained("strategy")
+    assert "refuses to capture its own graph" in caplog.text
+
+
+def test_a_cache_of_kernels_that_it_refuses_is_told(
+    cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run_once("runtime cache")
+    assert "compiles them at each load" in caplog.text
+    assert not cache.exists()
+
+
+@pytest.mark.parametrize(
+    ("refused", "why"),
+    [("serialize", "no room for the cache"), ("serialize, raising", "a native error")],
+)
+def test_the_engine_is_freed_whatever_becomes_of_its_kernels(
+    refused: str, why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    trt = FakeTensorRT(SimulatedDevice(), refused)
+    program = TensorRTRTXProgram(trt, PLAN, trt.device, graph=True)  # type: ignore[arg-type]
+    with Session(program, {}) as session:
+        session.run({"frame": frame(1)})
+    assert program.engine is None
+    assert f"compiled kernels are not kept: {why}" in caplog.text
+
+
+def test_who_has_no_home_has_no_cache_and_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def unknown(uid: int) -> object:
+        raise KeyError(f"uid not found: {uid}")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    trt = FakeTensorRT(SimulatedDevice())
+    program = TensorRTRTXProgram(trt, PLAN, trt.device, graph=True)  # type: ignore[arg-type]
+    program.close()
+    assert "Set EDGEVISION_CACHE" in caplog.text
+    assert not trt.runtime_caches

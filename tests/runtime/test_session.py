@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import gc
 import importlib.util
+import os
+import subprocess
+import sys
 import threading
+import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edgevision.bundle.flavours import TRT, Flavour, flavours
+from edgevision.bundle.flavours import ORT, TRT, Flavour, flavours
 from edgevision.bundle.tensors import ShapeProfile
 from edgevision.errors import ClosedError, EngineLoadError, FrameError
+from edgevision.runtime.backends.ort import OrtProgram
 from edgevision.runtime.session import Session
 from tests.runtime.conftest import CLASSES, FRAME, doubled, strongest_channel
 
@@ -44,6 +50,29 @@ def test_answers_belong_to_the_caller(flavour: Flavour) -> None:
         kept = first.copy()
         session.run({"frame": frame(1)})
     np.testing.assert_array_equal(first, kept)
+
+
+def test_a_closed_session_keeps_no_weights() -> None:
+    session = Session.open(strongest_channel(), flavour=ORT)
+    program = session.program
+    assert isinstance(program, OrtProgram)
+    graph = weakref.ref(program.session)
+    with session.run_view({"frame": frame(0)}) as view:
+        pass
+    session.close()
+    gc.collect()
+    assert graph() is None, "the session, the program and an old view are still there"
+    assert view is not None
+    with pytest.raises(ClosedError, match="the engine is closed"):
+        program.execution(None)
+
+
+def test_the_telemetry_of_onnx_runtime_writes_nothing(tmp_path: Path) -> None:
+    script = "from edgevision._optional import require; require('onnxruntime', extra='ort')"
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "HOME": str(tmp_path)}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True)
+    assert not list(tmp_path.iterdir())
 
 
 def test_input_arrays_are_not_kept(flavour: Flavour) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
 from edgevision.bundle.tensors import ShapeProfile
-from edgevision.errors import CudaError, EngineLoadError, FrameError, RunError
-from edgevision.runtime.backends.tensorrt_program import TensorRTProgram
+from edgevision.errors import ClosedError, CudaError, EngineLoadError, FrameError, RunError
+from edgevision.runtime.backends.tensorrt_program import TensorRTProgram, start_fault
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.session import Session
 from edgevision.runtime.stream.pipeline import Pipeline
@@ -83,7 +86,14 @@ def test_dynamic_shapes_follow_each_feed(device: SimulatedDevice) -> None:
 @pytest.mark.parametrize(
     ("plan", "refuses", "message"),
     [
-        (b"no plan", (), "refuses the plan: Serialization assertion magicTag failed.*build"),
+        (b"no plan", (), r"refuses the plan: \[runtime.cpp::readHeader.*cpp:765\)\. Plans.*build"),
+        (b"no plan", ("cuda",), r"refuses the plan: \[runtime.cpp::readHeader.*cpp:765\)\. Plans"),
+        (
+            plan_of(*SHAPE),
+            ("cuda",),
+            r"cannot use the GPU: IRuntime::[^;]*cudaError 35[^;]*\)\)\. The NVIDIA driver is "
+            "missing, or older than this library's CUDA: update it. .*edgevision doctor",
+        ),
         (b"", (), "refuses the plan"),
         (plan_of(*SHAPE), ("runtime",), "does not start: CUDA initialization failure"),
         (plan_of(*SHAPE), ("context",), "makes no execution context: Out of memory"),
@@ -145,3 +155,98 @@ def test_a_dead_device_is_an_error_everywhere_and_closes_quietly() -> None:
         with pytest.raises(CudaError, match="illegal memory access"):
             session.run({"frame": frame(1)})
     session.close()
+
+
+def test_programs_of_a_module_share_its_logger_and_its_runtime(
+    device: SimulatedDevice, caplog: pytest.LogCaptureFixture
+) -> None:
+    trt = FakeTensorRT(device)
+    first, second = program_of(trt), program_of(trt)
+    assert not [r for r in caplog.records if r.levelname == "WARNING"]
+    assert len(trt.runtimes) == 1
+    first.close()
+    with Session(second, {}) as session:
+        np.testing.assert_array_equal(session.run({"frame": frame(2)})["echo"], frame(2))
+    gc.collect()
+    assert not trt.runtimes, "the last program frees it"
+    with pytest.raises(ClosedError, match="the engine is closed"):
+        first.execution(None)
+    program_of(trt).close()
+
+
+def test_errors_belong_to_the_thread_that_made_them(device: SimulatedDevice) -> None:
+    trt = FakeTensorRT(device)
+    program = program_of(trt)
+    told: list[str] = []
+
+    def other() -> None:
+        trt.refuse("of the other thread")
+        told.append(program.pop_reason())
+
+    trt.refuse("of this one")
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join()
+    assert (program.pop_reason(), told) == ("of this one.", ["of the other thread."])
+    assert program.pop_reason() == "it gave no reason."
+    program.close()
+
+
+class Raising(logging.Handler):
+    """Raises at the first line that comes from TensorRT: what a user's handler may do."""
+
+    def __init__(self, how: Callable[[], object]) -> None:
+        super().__init__()
+        self._how: Callable[[], object] | None = how
+
+    def emit(self, record: logging.LogRecord) -> None:
+        how, self._how = self._how, None
+        if how is not None:
+            how()
+
+
+def interrupt() -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+def fail() -> None:
+    raise SystemExit(7)
+
+
+@pytest.mark.parametrize(
+    ("how", "raised"), [(interrupt, KeyboardInterrupt), (fail, SystemExit)], ids=["sigint", "exit"]
+)
+def test_what_is_raised_while_tensorrt_logs_is_raised_after_its_call(
+    how: Callable[[], object], raised: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    trt = FakeTensorRT(SimulatedDevice())
+    handler = Raising(how)
+    caplog.set_level(logging.DEBUG, logger="edgevision")
+    logging.getLogger("edgevision").addHandler(handler)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(raised):
+            program_of(trt)
+    finally:
+        logging.getLogger("edgevision").removeHandler(handler)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert not trt.swallowed
+    program_of(trt).close()
+
+
+@pytest.mark.parametrize(
+    ("refuses", "fault", "advice"),
+    [
+        ((), "", ""),
+        (("cuda",), "cudaError 35: CUDA driver version is insufficient", "older than this"),
+        (("runtime",), "CUDA initialization failure with error: 35.", ""),
+    ],
+)
+def test_whether_a_tensorrt_starts_is_asked_without_a_plan_and_without_a_word(
+    refuses: tuple[str, ...], fault: str, advice: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    trt = FakeTensorRT(SimulatedDevice(), *refuses)
+    found = start_fault(trt, trt.device)  # type: ignore[arg-type]
+    assert (found[0][: len(fault)], bool(found[0])) == (fault, bool(fault))
+    assert advice in found[1]
+    assert not [record for record in caplog.records if record.levelno > logging.DEBUG]

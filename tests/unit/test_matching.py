@@ -9,7 +9,7 @@ import pytest
 
 from edgevision.bundle.parity import Tolerance
 from edgevision.tasks.matching import caption_distances, distances
-from edgevision.tasks.task import compare_outputs
+from edgevision.tasks.task import get_task
 
 LOOSE = dict.fromkeys(("labels", "boxes", "scores", "masks"), Tolerance(0.05, 0.0))
 
@@ -60,7 +60,7 @@ def test_an_object_that_one_side_lacks_is_a_mismatch(side: int) -> None:
     apart = distances(*pair)
     assert apart["labels"].sum() == 1
     assert apart["scores"].max() == pytest.approx(0.9)
-    reports = compare_outputs(*pair, LOOSE, task="instance", name="x")
+    reports = get_task("instance").compare(*pair, LOOSE, name="x")
     assert [report.passed for report in reports] == [False] * 4
 
 
@@ -73,7 +73,7 @@ def test_another_class_is_another_object() -> None:
 def test_nothing_to_compare_is_no_proof() -> None:
     empty = found() | {"scores": np.zeros((2, 6), np.float32)}
     with pytest.raises(ValueError, match="neither side detects anything"):
-        compare_outputs(empty, empty, LOOSE, task="instance", name="x")
+        get_task("instance").compare(empty, empty, LOOSE, name="x")
 
 
 def captions(**changes: Any) -> dict[str, Any]:
@@ -101,8 +101,9 @@ def test_a_caption_is_the_same_or_another() -> None:
 def test_captions_without_attention_are_compared_by_what_they_have() -> None:
     bars = {"tokens": Tolerance(0, 0.5), "scores": Tolerance(0.1, 0.0)}
     other = captions(tokens=captions()["tokens"] * [[[[1]]], [[[2]]]])
-    reports = compare_outputs(captions(), other, bars, task="caption", name="fp16")
+    reports = get_task("caption").compare(captions(), other, bars, name="fp16")
     assert [(r.name, r.passed) for r in reports] == [("fp16/tokens", True), ("fp16/scores", True)]
-    reports = compare_outputs(captions(), captions(scores=captions()["scores"] - 1), bars,
-                              task="caption", name="x")  # fmt: skip
+    reports = get_task("caption").compare(
+        captions(), captions(scores=captions()["scores"] - 1), bars, name="x"
+    )
     assert [r.passed for r in reports] == [True, False]

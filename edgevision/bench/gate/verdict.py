@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 from edgevision.bench.gate import counts
 from edgevision.bench.gate.compare import Comparison
 from edgevision.bench.gate.counts import Counted
+from edgevision.tasks.outputs import MARK
 
 _MEANING = {
     "same": "a slow-down of {gate:.1%} can be ruled out",
@@ -62,4 +63,5 @@ def as_junit(found: Comparison, counted: Counted, first: str, second: str) -> st
     for kind, attribute in (("failure", "failures"), ("skipped", "skipped")):
         suite.set(attribute, str(sum(mark == kind for _, mark in marks)))
     ElementTree.SubElement(timed, "system-out").text = as_markdown(found, counted, first, second)
+    suite.append(ElementTree.Comment(f" {MARK} "))
     return ElementTree.tostring(suite, "unicode", xml_declaration=True) + "\n"

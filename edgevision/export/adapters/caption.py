@@ -15,6 +15,7 @@ from edgevision.bundle.manifest import Settings
 from edgevision.bundle.tensors import DType, ShapeProfile, TensorSpec
 from edgevision.errors import ExportError
 from edgevision.export.adapters.adapter import Array, Feeds, ModelAdapter, Run
+from edgevision.export.adapters.registry import ClassNames, Size, refuse_options
 from edgevision.export.adapters.resize import ResizeCrop
 from edgevision.export.adapters.search import (
     After,
@@ -31,7 +32,8 @@ from edgevision.export.adapters.stepwise import Part, joined, stage_feeds
 from edgevision.export.graph.capture import capture, evaluating
 from edgevision.export.graph.loops import GOING, NUMBER, Search, looped, unrolled
 from edgevision.export.graph.subgraphs import nested
-from edgevision.tasks.caption import ENCODE, MOST_STEPS, NEXT, STEP
+from edgevision.export.zoo import card_size
+from edgevision.tasks.caption import ENCODE, MAX_STEPS, NEXT, STEP
 from edgevision.tasks.vocabulary import Vocabulary, WordList
 
 FORMS = ("loop", "unrolled", "step")
@@ -102,7 +104,7 @@ class Captioner:
         self.vocabulary: Vocabulary = (
             WordList(vocabulary) if isinstance(vocabulary, Sequence) else vocabulary
         )
-        _check_range("max_length", max_length, MOST_STEPS)
+        _check_range("max_length", max_length, MAX_STEPS)
         _check_range("beams", beams, _MOST_BEAMS)
         _check_range("batch", batch, 64)
         if form not in FORMS:
@@ -352,3 +354,23 @@ def _number(name: str, token: str | int, vocabulary: Vocabulary) -> int:
             f"token that the net was trained with: {name}=..."
         )
     return number
+
+
+def from_module(
+    module: nn.Module, source: str, *, size: Size | None, classes: ClassNames | None
+) -> Captioner:
+    """Refuse a user's module; see `registry`."""
+    raise ValueError(
+        f"'{source}': a captioner needs its vocabulary; let the factory return "
+        "edgevision.export.Captioner(module, vocabulary, size=...)"
+    )
+
+
+def from_card(
+    module: nn.Module, card: Mapping[str, Any], *, size: Size | None, classes: ClassNames | None
+) -> Captioner:
+    """Return the adapter of a shipped net; see `registry`."""
+    refuse_options("a shipped captioner", size=size, classes=classes)
+    return Captioner(
+        module, card["vocabulary"], size=card_size(card), max_length=card["max_length"]
+    )

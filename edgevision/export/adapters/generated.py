@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,8 +15,10 @@ from edgevision.bundle.manifest import Settings
 from edgevision.bundle.tensors import ShapeProfile, TensorSpec
 from edgevision.errors import ExportError
 from edgevision.export.adapters.adapter import Array, Feeds
+from edgevision.export.adapters.registry import ClassNames, Size, refuse_options
 from edgevision.export.graph.capture import capture, evaluating
-from edgevision.tasks.seeds import GeneratorInput, Label, Normal
+from edgevision.tasks.generated import draw_inputs
+from edgevision.tasks.seeds import GeneratorInput, Label, Normal, generator_input
 
 BATCHES = (1, 16, 64)
 """Smallest, usual and largest batch that engines are built for."""
@@ -78,10 +81,7 @@ class ImageGenerator:
 
     def drawn(self, seeds: Sequence[int]) -> dict[str, Array]:
         """Return the feeds that the run side makes of `seeds`."""
-        return {
-            item.name: item.drawn(tuple(seeds), stream)
-            for stream, item in enumerate(self.generator_inputs)
-        }
+        return draw_inputs(self.generator_inputs, seeds)
 
     def files(self) -> dict[str, bytes]:
         """Return nothing: the manifest says it all."""
@@ -143,3 +143,23 @@ class _NumbersToPixels(nn.Module):
         x: Tensor = self.module(*numbers) * self.scale + self.offset
         # TensorRT gives uint8 by a Cast alone, so the change of layout comes before it.
         return x.round().clamp(0, 255).permute(0, 2, 3, 1).to(torch.uint8)
+
+
+def from_module(
+    module: nn.Module, source: str, *, size: Size | None, classes: ClassNames | None
+) -> ImageGenerator:
+    """Refuse a user's module; see `registry`."""
+    raise ValueError(
+        f"'{source}': a generator needs what it takes; let the factory return "
+        "edgevision.export.ImageGenerator(module, inputs=[Normal('latent', (100,)), ...])"
+    )
+
+
+def from_card(
+    module: nn.Module, card: Mapping[str, Any], *, size: Size | None, classes: ClassNames | None
+) -> ImageGenerator:
+    """Return the adapter of a shipped net; see `registry`."""
+    refuse_options("a shipped generator", size=size, classes=classes)
+    low, high = card["output_range"]
+    inputs = [generator_input(item) for item in card["inputs"]]
+    return ImageGenerator(module, inputs=inputs, output_range=(low, high))

@@ -15,8 +15,10 @@ from edgevision.bundle.tensors import DType, ShapeProfile, TensorSpec
 from edgevision.errors import ExportError
 from edgevision.export.adapters.adapter import Array, Feeds
 from edgevision.export.adapters.detections import CANDIDATES, MOST_PLACES, Detections, names
+from edgevision.export.adapters.registry import ClassNames, Size, need_size_and_classes
 from edgevision.export.adapters.semantic import labels_of, side_of
 from edgevision.export.graph.capture import capture, evaluating
+from edgevision.export.zoo import card_classes, card_size
 from edgevision.models.mask_rcnn import DetectionSettings, MaskRCNN
 
 _LARGEST_STRIDE = 32
@@ -140,11 +142,6 @@ class InstanceSegmentation:
         return kept
 
 
-def is_detector(module: nn.Module) -> bool:
-    """Return whether `module` is built as torchvision's detectors are."""
-    return hasattr(module, "rpn") and hasattr(module, "roi_heads")
-
-
 def settings_of(module: Any) -> DetectionSettings:
     """Read thresholds, counts and anchors off a module.
 
@@ -205,3 +202,25 @@ def _check(module: Any, settings: DetectionSettings, classes: int) -> None:
         raise ExportError(
             f"the head tells {count - 1} classes and the background apart, {classes} are named"
         )
+
+
+def recognises(module: nn.Module) -> bool:
+    """Return whether `module` is built as torchvision's detectors are."""
+    return hasattr(module, "rpn") and hasattr(module, "roi_heads")
+
+
+def from_module(
+    module: nn.Module, source: str, *, size: Size | None, classes: ClassNames | None
+) -> InstanceSegmentation:
+    """Return the adapter of a user's module; see `registry`."""
+    size, classes = need_size_and_classes(source, size, classes)
+    return InstanceSegmentation(module, size=size, classes=classes)
+
+
+def from_card(
+    module: nn.Module, card: Mapping[str, Any], *, size: Size | None, classes: ClassNames | None
+) -> InstanceSegmentation:
+    """Return the adapter of a shipped net; see `registry`."""
+    return InstanceSegmentation(
+        module, size=size or card_size(card), classes=classes or card_classes(card)
+    )

@@ -6,6 +6,7 @@ import colorsys
 import math
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,7 +18,9 @@ from edgevision.bundle.manifest import Settings
 from edgevision.bundle.tensors import DType, ShapeProfile, TensorSpec
 from edgevision.errors import ExportError
 from edgevision.export.adapters.adapter import Array, Feeds
+from edgevision.export.adapters.registry import ClassNames, Size, need_size_and_classes
 from edgevision.export.graph.capture import capture, evaluating
+from edgevision.export.zoo import card_classes, card_size
 
 _COLOR = re.compile(r"#[0-9a-f]{6}")
 _MAX_SIDE = 16384
@@ -235,3 +238,24 @@ def three_of(name: str, values: Sequence[float]) -> Tensor:
     if not good or (name == "std" and min(values) <= 0):
         raise ValueError(f"{name}: got {values}, expected three numbers on the 0-1 scale")
     return torch.tensor([float(v) for v in values])
+
+
+def from_module(
+    module: nn.Module, source: str, *, size: Size | None, classes: ClassNames | None
+) -> SemanticSegmentation:
+    """Return the adapter of a user's module; see `registry`."""
+    size, classes = need_size_and_classes(source, size, classes)
+    return SemanticSegmentation(module, size=size, classes=classes)
+
+
+def from_card(
+    module: nn.Module, card: Mapping[str, Any], *, size: Size | None, classes: ClassNames | None
+) -> SemanticSegmentation:
+    """Return the adapter of a shipped net; see `registry`."""
+    return SemanticSegmentation(
+        module,
+        size=size or card_size(card),
+        classes=classes or card_classes(card),
+        mean=card["mean"],
+        std=card["std"],
+    )

@@ -15,7 +15,7 @@ from edgevision.bundle.tensors import ShapeProfile, TensorSpec
 from edgevision.export.adapters.adapter import Array, Feeds, ModelAdapter, Run
 from edgevision.export.adapters.search import behind_scores
 from edgevision.export.graph.capture import capture, evaluating
-from edgevision.tasks.caption import ENCODE, NEXT, STEP, gathered
+from edgevision.tasks.caption import ENCODE, NEXT, STEP, TASK, gathered
 
 
 @dataclass
@@ -25,7 +25,7 @@ class Part:
     module: nn.Module
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[str, ...]
-    task: str = "stages"
+    task: str = TASK.name
     profiles: Mapping[str, ShapeProfile] = field(default_factory=dict)
 
     def settings(self) -> Settings:

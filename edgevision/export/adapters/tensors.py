@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,6 +19,7 @@ from edgevision.bundle.manifest import Settings
 from edgevision.bundle.tensors import DYNAMIC, DType, ShapeProfile, TensorSpec
 from edgevision.errors import EdgeVisionError, ExportError, FileReadError
 from edgevision.export.adapters.adapter import Array, Feeds
+from edgevision.export.adapters.registry import ClassNames, Size, refuse_options
 from edgevision.export.graph.capture import (
     OPSET,
     anonymous,
@@ -241,3 +243,22 @@ def _at_opset(model: onnx.ModelProto, source: object) -> onnx.ModelProto:
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n", 1)[0][:300]
+
+
+def from_module(
+    module: nn.Module, source: str, *, size: Size | None, classes: ClassNames | None
+) -> Tensors:
+    """Refuse a user's module; see `registry`."""
+    raise ValueError(
+        f"'{source}': a module with its own tensors needs their shapes; let the factory return "
+        "edgevision.export.Tensors(module, inputs=[TensorSpec(...)])"
+    )
+
+
+def from_card(
+    module: nn.Module, card: Mapping[str, Any], *, size: Size | None, classes: ClassNames | None
+) -> Tensors:
+    """Return the adapter of a shipped net; see `registry`."""
+    refuse_options("a shipped net with its own tensors", size=size, classes=classes)
+    specs = [TensorSpec(i["name"], DType(i["dtype"]), tuple(i["shape"])) for i in card["inputs"]]
+    return Tensors(module, inputs=specs)

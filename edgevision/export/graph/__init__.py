@@ -1,0 +1,1 @@
+"""Graphs as such: capture, observe, rewrite, and what TensorRT says of them."""

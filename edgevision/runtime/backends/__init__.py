@@ -1,0 +1,1 @@
+"""A file for each flavour: a loaded engine, and its executions."""

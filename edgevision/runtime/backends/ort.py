@@ -10,7 +10,7 @@ from typing import Any
 
 from edgevision._optional import require
 from edgevision.bundle.tensors import DType, TensorSpec
-from edgevision.errors import EngineLoadError, RunError
+from edgevision.errors import ClosedError, EngineLoadError, RunError
 from edgevision.machine.identity import products_overflow
 from edgevision.runtime.backends.program import Shape
 from edgevision.runtime.device.device import Device, Stream
@@ -68,6 +68,7 @@ class OrtProgram:
         self.no_graph = "ONNX Runtime synchronises inside a run"
         options = session_options(ort, cpu_threads)
         self._stream: Stream | None = None
+        self.session: Any = None
         providers: list[Any] = ["CPUExecutionProvider"]
         if device is not None and device.capabilities.async_copies:
             if "CUDAExecutionProvider" not in ort.get_available_providers():
@@ -96,13 +97,20 @@ class OrtProgram:
             ) from error
 
     def execution(self, scratch: Buffer | None) -> OrtExecution | OrtCudaExecution:
-        """Return a new execution; ONNX Runtime owns its working memory."""
+        """Return a new execution; ONNX Runtime owns its working memory.
+
+        Raises:
+            ClosedError: the program is closed.
+        """
+        if self.session is None:
+            raise ClosedError("the engine is closed; load its bundle again")
         if self._stream is None:
             return OrtExecution(self)
         return OrtCudaExecution(self, self._stream)
 
     def close(self) -> None:
-        """Free the provider's stream; the graph goes with its last execution."""
+        """Free the graph with its weights, and the provider's stream."""
+        self.session = None
         if self._stream is not None:
             with self.device.active():
                 self._stream.close()
@@ -166,8 +174,9 @@ class OrtExecution:
         return array
 
     def close(self) -> None:
-        """Drop the bindings."""
+        """Drop the bindings, and the graph with them."""
         self._binding, self._values, self._run = None, [], _closed
+        self._session = None
 
 
 class OrtCudaExecution:
@@ -224,8 +233,8 @@ class OrtCudaExecution:
         raise RunError(f"output '{name}' lies in its buffer")
 
     def close(self) -> None:
-        """Drop the bindings."""
-        self._binding = None
+        """Drop the bindings, and the graph with them."""
+        self._session = self._binding = None
         self._before.close()
         self._after.close()
 

@@ -7,22 +7,24 @@ from the module.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from edgevision.bundle.tensors import DYNAMIC, DType, TensorSpec
-from edgevision.errors import EngineLoadError, RunError
+from edgevision.errors import ClosedError, EngineLoadError, RunError
 from edgevision.runtime.backends.program import Shape
+from edgevision.runtime.backends.tensorrt_log import cuda_advice, cuda_failure, join_reasons, log_of
 from edgevision.runtime.device.device import Device, Stream
 from edgevision.runtime.device.memory import Array, Buffer
 
 if TYPE_CHECKING:
     import tensorrt
 
-_log = logging.getLogger(__name__)
-_KEPT_ERRORS = 3
+# Entered once, `Runtime()` cannot meet another thread's logging: see `tensorrt_log`. Programs keep
+# it alive; the last one frees it.
+_runtimes: WeakValueDictionary[tuple[int, int], Any] = WeakValueDictionary()
 
 MakeContext = Callable[["tensorrt.ICudaEngine"], "tensorrt.IExecutionContext"]
 """Makes an execution context in the flavour's own way."""
@@ -37,6 +39,7 @@ class TensorRTProgram:
         device: the GPU.
         title: the flavour's name and version.
         no_graph: why its executions cannot be captured; empty if they can.
+        remedy: the target whose engine would fit, as `edgevision build --target` takes it.
         make_context: how contexts are made; None lets executions share working memory.
     """
 
@@ -48,6 +51,7 @@ class TensorRTProgram:
         *,
         title: str,
         no_graph: str = "",
+        remedy: str = "local",
         make_context: MakeContext | None = None,
     ) -> None:
         self.device = device
@@ -55,50 +59,86 @@ class TensorRTProgram:
         self.no_graph = no_graph
         self._trt = trt
         self._make_context = make_context
-        self.logger = make_logger(trt)
+        self.log = log_of(trt)
         with device.active():
             try:
-                runtime = trt.Runtime(self.logger)
+                with self.log.calling():
+                    runtime = _runtime(trt, device.ordinal)
+                    engine = runtime.deserialize_cuda_engine(plan)
             except TypeError as error:  # how the binding says that the library gave no runtime
-                raise EngineLoadError(f"{title} does not start: {self.told()}") from error
-            engine = runtime.deserialize_cuda_engine(plan)
-            if engine is None:
+                reason = self.pop_reason()
                 raise EngineLoadError(
-                    f"{title} refuses the plan: {self.told()} Plans fit one TensorRT version and "
-                    "one kind of GPU; build it here with: edgevision build BUNDLE --target local"
+                    f"{title} does not start: {reason} {cuda_advice(reason)} What this machine "
+                    "has: edgevision doctor"
+                ) from error
+            if engine is None:
+                reason = self.pop_reason()
+                if advice := cuda_advice(reason):
+                    raise EngineLoadError(
+                        f"{title} cannot use the GPU: {reason} {advice} What this machine has: "
+                        "edgevision doctor"
+                    )
+                raise EngineLoadError(
+                    f"{title} refuses the plan: {reason} Plans fit one TensorRT version and one "
+                    f"kind of GPU; build it here with: edgevision build BUNDLE --target {remedy}"
                 )
             self._runtime, self.engine = runtime, engine
             self.inputs, self.outputs = _tensors(trt, engine)
             self.scratch_bytes = 0 if make_context else int(engine.device_memory_size_v2)
 
     def execution(self, scratch: Buffer | None) -> TensorRTExecution:
-        """Return a new execution; with `scratch`, its activations lie there."""
+        """Return a new execution; with `scratch`, its activations lie there.
+
+        Raises:
+            ClosedError: the program is closed.
+            EngineLoadError: there is no memory for it.
+        """
+        if self.engine is None:
+            raise ClosedError("the engine is closed; load its bundle again")
+        with self.log.calling():
+            context = self._context_for(scratch)
+        if context is None:
+            raise EngineLoadError(f"{self.version} makes no execution context: {self.pop_reason()}")
+        return TensorRTExecution(self, context)
+
+    def _context_for(self, scratch: Buffer | None) -> Any:
         trt = self._trt
         engine: tensorrt.ICudaEngine = self.engine
         if self._make_context is not None:
-            context = self._make_context(engine)
-        elif scratch is None:
-            context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.STATIC)
-        else:
-            strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
-            context = engine.create_execution_context(strategy)
-            if context is not None:
-                _share(context, scratch)
-        if context is None:
-            raise EngineLoadError(f"{self.version} makes no execution context: {self.told()}")
-        return TensorRTExecution(self, context)
+            return self._make_context(engine)
+        if scratch is None:
+            return engine.create_execution_context(trt.ExecutionContextAllocationStrategy.STATIC)
+        context = engine.create_execution_context(
+            trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        )
+        if context is not None:
+            _share(context, scratch)
+        return context
 
-    def told(self) -> str:
-        """Return TensorRT's last errors, and forget them."""
-        errors = list(self.logger.errors[-_KEPT_ERRORS:])
-        self.logger.errors.clear()
-        return "; ".join(errors) + "." if errors else "it gave no reason."
+    def pop_reason(self) -> str:
+        """Return TensorRT's last errors on this thread, and forget them."""
+        self.log.raise_kept()
+        return join_reasons(self.log.pop_errors())
 
     def close(self) -> None:
         """Free the engine, then its runtime."""
-        with self.device.active():
+        with self.device.active(), self.log.calling():
             self.engine = None
             self._runtime = None
+
+
+def start_fault(trt: ModuleType, device: Device) -> tuple[str, str]:
+    """Return why this TensorRT cannot use the GPU, and what to do; twice "" if it can."""
+    log = log_of(trt)
+    try:
+        # What is no plan is refused before CUDA is of any use, and is told of a CUDA that fails.
+        with device.active(), log.asking(), log.calling():
+            _runtime(trt, device.ordinal).deserialize_cuda_engine(b"no plan")
+    except TypeError:  # how the binding says that the library gave no runtime
+        reason = join_reasons(log.pop_errors())
+        return reason, cuda_advice(reason)
+    messages = log.pop_messages()
+    return cuda_failure(messages), cuda_advice(messages)
 
 
 class TensorRTExecution:
@@ -119,7 +159,7 @@ class TensorRTExecution:
         context: tensorrt.IExecutionContext = self._context
         for name, shape in shapes.items():
             if not context.set_input_shape(name, shape):
-                raise RunError(f"TensorRT refuses shape {shape} of '{name}'. {self._told()}")
+                raise RunError(f"TensorRT refuses shape {shape} of '{name}'. {self._pop_reason()}")
         found: dict[str, Shape | None] = {}
         for spec in self._program.outputs:
             extents = tuple(int(extent) for extent in context.get_tensor_shape(spec.name))
@@ -135,12 +175,12 @@ class TensorRTExecution:
         """Let the engine read or write the buffer in place."""
         context: tensorrt.IExecutionContext = self._context
         if not context.set_tensor_address(name, buffer.address):
-            raise RunError(f"TensorRT refuses the address of '{name}'. {self._told()}")
+            raise RunError(f"TensorRT refuses the address of '{name}'. {self._pop_reason()}")
 
     def enqueue(self, stream: Stream) -> None:
         """Queue one run."""
         if not self._execute(stream.handle):
-            raise RunError(f"TensorRT does not run: {self._told()}")
+            raise RunError(f"TensorRT does not run: {self._pop_reason()}")
 
     def fetch(self, name: str) -> Array:
         """Refuse: every output has a buffer."""
@@ -148,33 +188,26 @@ class TensorRTExecution:
 
     def close(self) -> None:
         """Free the context."""
-        self._execute = _closed
-        self._context = None
+        with self._program.log.calling():
+            self._execute = _closed
+            self._context = None
 
-    def _told(self) -> str:
-        return self._program.told()
+    def _pop_reason(self) -> str:
+        return self._program.pop_reason()
 
 
 def make_logger(trt: ModuleType) -> Any:
-    """Return a logger that forwards to `logging` and remembers its `errors`."""
-    levels = {
-        trt.ILogger.Severity.INTERNAL_ERROR: logging.ERROR,
-        trt.ILogger.Severity.ERROR: logging.ERROR,
-        trt.ILogger.Severity.WARNING: logging.WARNING,
-    }
+    """Return the one logger of a module, as TensorRT takes it."""
+    return log_of(trt).logger
 
-    class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.errors: list[str] = []
 
-        def log(self, severity: object, message: str) -> None:
-            level = levels.get(severity, logging.DEBUG)
-            if level == logging.ERROR:
-                self.errors = [*self.errors[-_KEPT_ERRORS:], message.strip()]
-            _log.log(level, "%s", message)
-
-    return Logger()
+def _runtime(trt: ModuleType, ordinal: int) -> Any:
+    """Return the module's runtime for a GPU, made while no program is loaded that uses it."""
+    key = (id(trt), ordinal)
+    runtime = _runtimes.get(key)
+    if runtime is None:
+        runtime = _runtimes[key] = trt.Runtime(make_logger(trt))
+    return runtime
 
 
 def _share(context: tensorrt.IExecutionContext, scratch: Buffer) -> None:

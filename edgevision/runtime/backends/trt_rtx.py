@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from edgevision._optional import require
 from edgevision.bundle.user_cache import cache_root, read_cache, write_cache
-from edgevision.errors import EngineLoadError
+from edgevision.errors import EngineLoadError, RunError
 from edgevision.runtime.backends.tensorrt_program import TensorRTProgram
 from edgevision.runtime.device.device import Device
 from edgevision.runtime.options import RunOptions
@@ -48,6 +47,7 @@ class TensorRTRTXProgram(TensorRTProgram):
             device,
             title=title,
             no_graph="TensorRT-RTX captures its own graph" if graph else "switched off",
+            remedy="rtx",
             make_context=self._context,
         )
 
@@ -60,28 +60,60 @@ class TensorRTRTXProgram(TensorRTProgram):
         trt = self._trt
         config = engine.create_runtime_config()
         if config is None:
-            raise EngineLoadError(f"{self.version} makes no runtime config: {self.told()}")
-        cache: tensorrt_rtx.IRuntimeCache = config.create_runtime_cache()
-        kept = read_cache(self._file)
-        # It checks the version, GPU and driver itself, and takes nothing that does not fit.
-        if kept is not None and not cache.deserialize(kept):
-            _log.info("compiled kernels in %s do not fit any more", self._file)
-        config.set_runtime_cache(cache)
+            raise EngineLoadError(f"{self.version} makes no runtime config: {self.pop_reason()}")
+        if self._file is not None:
+            self._cache = self._kept_kernels(config, self._file)
         if self._graph:
-            config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-        self._config, self._cache = config, cache
+            wanted = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+            config.cuda_graph_strategy = wanted
+            if config.cuda_graph_strategy != wanted:  # the setter cannot say no
+                self.no_graph = "TensorRT-RTX refuses to capture its own graph"
+                _log.warning("%s: %s. %s", self.version, self.no_graph, self.pop_reason())
+        self._config = config
+
+    def _kept_kernels(
+        self, config: tensorrt_rtx.IRuntimeConfig, file: Path
+    ) -> tensorrt_rtx.IRuntimeCache | None:
+        """Return the cache of compiled kernels, in use and with what was kept; None without one."""
+        cache: tensorrt_rtx.IRuntimeCache | None = config.create_runtime_cache()
+        kept = read_cache(file)
+        # It checks the version, GPU and driver itself, and takes nothing that does not fit.
+        if cache is not None and kept is not None and not cache.deserialize(kept):
+            _log.info("compiled kernels in %s do not fit any more", file)
+        if cache is None or not config.set_runtime_cache(cache):
+            _log.warning(
+                "%s refuses a cache of kernels, and compiles them at each load. %s",
+                self.version,
+                self.pop_reason(),
+            )
+            return None
+        return cache
 
     def close(self) -> None:
-        """Keep the compiled kernels for the next load, then free the engine."""
-        cache: tensorrt_rtx.IRuntimeCache | None = self._cache
-        if cache is not None:
-            with self.device.active(), contextlib.suppress(OSError):
-                write_cache(self._file, bytes(cache.serialize()))
-        self._cache = self._config = None
-        super().close()
+        """Keep the compiled kernels for the next load, then free the engine in any case."""
+        cache, self._cache, self._config = self._cache, None, None
+        try:
+            if cache is not None and self._file is not None:
+                with self.device.active(), self.log.calling():
+                    kernels: tensorrt_rtx.IHostMemory | None = cache.serialize()
+                if kernels is None:
+                    raise RunError(self.pop_reason())
+                write_cache(self._file, bytes(kernels))
+        except Exception as error:  # of the library or the disk; the next load compiles again
+            _log.warning("%s: compiled kernels are not kept: %s", self.version, error)
+        finally:
+            super().close()
 
 
-def cache_file(plan: bytes, version: str, gpu: str) -> Path:
-    """Return where the compiled kernels of a plan are kept."""
+def cache_file(plan: bytes, version: str, gpu: str) -> Path | None:
+    """Return where the compiled kernels of a plan are kept; see `cache_root`.
+
+    None, and a line in the log, where this user has no home.
+    """
+    try:
+        root = cache_root()
+    except FileNotFoundError as error:
+        _log.warning("kernels are compiled at each load: %s", error)
+        return None
     key = hashlib.sha256(b"\0".join([plan, version.encode(), gpu.encode()])).hexdigest()
-    return cache_root() / "rtx-kernels" / f"{key}.bin"
+    return root / "rtx-kernels" / f"{key}.bin"

@@ -1,0 +1,1 @@
+"""Memory, streams and events: the seam to CUDA, and the host in its place."""

@@ -116,11 +116,13 @@ class Device(Protocol):
     Attributes:
         name: what the vendor calls it.
         binding: the package through which it is driven.
+        ordinal: which of the machine's GPUs it is, 0 for the first and for the host.
         capabilities: what it can do.
     """
 
     name: str
     binding: str
+    ordinal: int
     capabilities: Capabilities
 
     def active(self) -> AbstractContextManager[object]:

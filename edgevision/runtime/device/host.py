@@ -76,6 +76,7 @@ class HostDevice:
 
     name = "host"
     binding = "numpy"
+    ordinal = 0
     # Host memory is what engines on the host read and write: the same case as an integrated GPU.
     capabilities = Capabilities(
         pinned=False,

@@ -1,0 +1,1 @@
+"""Models over files: images, folders, videos; pictures of the answers."""

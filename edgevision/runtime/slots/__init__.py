@@ -1,0 +1,1 @@
+"""What one frame in flight needs, made once and used again."""

@@ -9,8 +9,9 @@ from numpy import ndarray
 
 from edgevision.bundle.tensors import Profiles, TensorSpec
 from edgevision.errors import FrameError
+from edgevision.runtime.device.device import Device
 from edgevision.runtime.device.memory import Array
-from edgevision.runtime.slots.interop import DeviceArray, imported
+from edgevision.tasks.interop import DeviceArray, import_array
 
 Feed = Array | DeviceArray
 
@@ -19,11 +20,11 @@ class FeedCheck:
     """Whether feeds fit a model's inputs; what it passes needs no further check."""
 
     def __init__(
-        self, inputs: tuple[TensorSpec, ...], profiles: Profiles, *, on_device: bool
+        self, inputs: tuple[TensorSpec, ...], profiles: Profiles, device: Device | None
     ) -> None:
-        """Take the model's inputs; `on_device` says whether arrays on a GPU are of use to it."""
+        """Take the model's inputs; arrays on a GPU must be on `device`, None takes none of them."""
         self._inputs = inputs
-        self._on_device = on_device
+        self._gpu = device if device is not None and device.capabilities.async_copies else None
         self._profiles = profiles
         # What a frame is compared with, looked up once.
         self._expected = [(spec.name, spec.dtype.numpy, spec.shape, spec) for spec in inputs]
@@ -51,11 +52,18 @@ class FeedCheck:
         return {**feeds, **imports} if imports else feeds
 
     def _import(self, feed: object, spec: TensorSpec) -> Feed:
-        array = imported(feed, spec)
-        if isinstance(array, DeviceArray) and not self._on_device:
+        array = import_array(feed, spec)
+        if not isinstance(array, DeviceArray):
+            return array
+        if self._gpu is None:
             raise FrameError(
                 f"input '{spec.name}': got an array on a GPU, this model runs on the CPU. Copy it "
                 "to the host, or load the model with device='cuda'."
+            )
+        if array.ordinal not in (None, self._gpu.ordinal):
+            raise FrameError(
+                f"input '{spec.name}': got an array on GPU {array.ordinal}, this model runs on GPU "
+                f"{self._gpu.ordinal}. Copy it there, or to the host."
             )
         return array
 

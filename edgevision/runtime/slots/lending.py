@@ -1,12 +1,14 @@
-"""A slot's input memory, lent to a camera or decoder that writes the frame in place."""
+"""A slot's memory, lent: its inputs to a camera or decoder, its outputs to whoever reads them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from time import perf_counter_ns
+from types import TracebackType
 from typing import Generic, TypeVar
 
-from edgevision.errors import ClosedError
+from edgevision.errors import ClosedError, StaleViewError
 from edgevision.runtime.device.memory import Array
 from edgevision.runtime.slots.slot import OutputView, Slot
 from edgevision.runtime.stream.ticket import Ticket
@@ -66,6 +68,38 @@ class SessionInput(Lent):
         if slot is not None:
             slot.generation += 1
         return slot
+
+
+class LentOutputs:
+    """Outputs of one run in the slot's own memory; lent by `Session.run_view` for a block."""
+
+    def __init__(self, run: AbstractContextManager[OutputView]) -> None:
+        self._run = run
+
+    def __enter__(self) -> OutputView:
+        """Run, and return the outputs."""
+        return self._run.__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Give the slot back; its memory is the next frame's."""
+        self._run.__exit__(kind, error, trace)
+
+    def __getitem__(self, name: str) -> Array:
+        """Refuse: outside its block the memory is not held.
+
+        Raises:
+            StaleViewError: always.
+        """
+        raise StaleViewError(
+            f"output '{name}' is lent inside a block only, or another thread's frame could take "
+            "its memory: `with session.run_view(feeds) as view: view[...]`. Or take copies with "
+            "`run`."
+        )
 
 
 class PipelineInput(Lent, Generic[T]):

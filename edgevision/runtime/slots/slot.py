@@ -10,16 +10,17 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from edgevision.bundle.tensors import Profiles
-from edgevision.errors import CudaError, RunError, StaleViewError
+from edgevision.errors import CudaError, FrameError, RunError, StaleViewError
 from edgevision.runtime.backends.program import Program, Shape
-from edgevision.runtime.device.device import Event, Graph
+from edgevision.runtime.device.device import Event, Graph, Stream
 from edgevision.runtime.device.memory import Array, Buffer
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.slots.feeds import Feed
-from edgevision.runtime.slots.interop import DeviceArray
 from edgevision.runtime.slots.recycle import LEAST_BYTES, Recycler
+from edgevision.tasks.interop import DeviceArray
 
 _ALIGNMENT_BYTES = 256
+_INVALID_HANDLE = 400
 
 
 class Slot:
@@ -50,7 +51,9 @@ class Slot:
         self._device = program.device
         self._active = program.device.active()
         self._options = options
-        self._asynchronous = self._device.capabilities.async_copies
+        capabilities = self._device.capabilities
+        self._asynchronous = capabilities.async_copies
+        self._in_place = capabilities.integrated and capabilities.mapped
         self._in_flight = False
         self._recorded = False
         self._closers: list[Buffer | Event] = []
@@ -62,7 +65,7 @@ class Slot:
         }
         self._is_dynamic = any(spec.is_dynamic for spec in program.inputs)
         self._graph: Graph | None = None
-        self._foreign: dict[str, DeviceArray] = {}
+        self._foreign: Mapping[str, DeviceArray] = {}
         self._inputs: dict[str, Array] = {}
         self._outputs: dict[str, Array | None] = {}
         self._copies: list[tuple[str, Callable[[], Array]]] = []
@@ -87,7 +90,12 @@ class Slot:
                 raise
 
     def fill(self, feeds: Mapping[str, Feed]) -> None:
-        """Copy host feeds into the slot's memory and note device feeds; they must be checked."""
+        """Copy the feeds into the slot's memory; they must be checked.
+
+        Host memory is copied here and now. Memory on the device is copied on the slot's stream,
+        after what its owner's stream has queued and before what it will queue; without such a
+        stream the copy is waited for. Either way it may be written again after the call.
+        """
         if self._in_flight:
             self._recover()
         self.generation += 1
@@ -98,11 +106,15 @@ class Slot:
                     self._reshape(shapes)
         if self._foreign:
             self._foreign = {}
+        foreign: dict[str, DeviceArray] = {}
         for name, feed in feeds.items():
             if isinstance(feed, DeviceArray):
-                self._foreign[name] = feed
+                foreign[name] = feed
             else:
                 self._inputs[name][...] = feed  # on small arrays faster than np.copyto
+        if foreign:
+            with self._active:
+                self._queue_foreign(foreign)
 
     def lend(self) -> dict[str, Array]:
         """Return the input arrays to be filled in place; valid until the slot's next frame."""
@@ -123,7 +135,7 @@ class Slot:
             return
         # Until the event is recorded it stands for the last frame, not for this one.
         self._in_flight, self._recorded = True, False
-        if self._graph is not None and not self._foreign:
+        if self._graph is not None and (self._in_place or not self._foreign):
             self._graph.launch(self._stream)
         else:
             self._queue()
@@ -165,10 +177,6 @@ class Slot:
         """Return one output in the slot's memory."""
         array = self._outputs[name]
         return self._execution.fetch(name) if array is None else array
-
-    def view(self) -> OutputView:
-        """Return the outputs without a copy, valid until the slot's next frame."""
-        return OutputView(self)
 
     def device_ms(self) -> list[float] | None:
         """Return the last frame's copy in, run and copy out on the device; call it after `wait`.
@@ -276,11 +284,10 @@ class Slot:
 
     def _allocate(self, name: str, size_bytes: int) -> tuple[Buffer, Buffer]:
         """Return a tensor's host buffer, and the buffer that the engine uses."""
-        capabilities = self._device.capabilities
         padded = -(-size_bytes // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
         host = self._device.allocate_host(padded, label=f"{name} (host)")
         self._closers.append(host)
-        if capabilities.integrated and capabilities.mapped:
+        if self._in_place:
             return host, host
         bound = self._device.allocate(padded, label=f"{name} (device)")
         self._closers.append(bound)
@@ -293,10 +300,7 @@ class Slot:
             stream.record(marks[0])
         for spec in self.program.inputs:
             host, bound = self._buffers[spec.name]
-            foreign = self._foreign.get(spec.name)
-            if foreign is not None:
-                self._queue_foreign(foreign, bound)
-            elif bound is not host:
+            if bound is not host and spec.name not in self._foreign:
                 stream.copy(bound, host, self._inputs[spec.name].nbytes)
         if marks:
             stream.record(marks[1])
@@ -308,18 +312,41 @@ class Slot:
             if bound is not host and array is not None:
                 stream.copy(host, bound, array.nbytes)
 
-    def _queue_foreign(self, feed: DeviceArray, target: Buffer) -> None:
-        source = Buffer.borrow(
-            feed.owner,
-            address=feed.address,
-            host=None,
-            size_bytes=feed.size_bytes,
-            label="the caller's array",
-        )
-        if feed.stream is not None:
-            self._device.foreign_stream(feed.stream).record(self._ready)
-            self._stream.wait(self._ready)
-        self._stream.copy(target, source, feed.size_bytes)
+    def _queue_foreign(self, feeds: Mapping[str, DeviceArray]) -> None:
+        """Copy from the caller's memory on the device, ordered with what the caller does to it."""
+        # No event stands for these copies until the frame is launched: see `wait`.
+        self._in_flight, self._recorded = True, False
+        self._foreign = feeds
+        for name, feed in feeds.items():
+            source = Buffer.borrow(
+                feed.owner,
+                address=feed.address,
+                host=None,
+                size_bytes=feed.size_bytes,
+                label="the caller's array",
+            )
+            theirs = None if feed.stream is None else self._wait_for(feed.stream, name)
+            self._stream.copy(self._buffers[name][1], source, feed.size_bytes)
+            self._stream.record(self._ready)
+            if theirs is not None and feed.is_written_on_stream:
+                theirs.wait(self._ready)
+            else:
+                self._ready.synchronize()
+
+    def _wait_for(self, handle: int, name: str) -> Stream:
+        """Let the slot's stream wait for all that the caller's has queued, and return that one."""
+        try:
+            theirs = self._device.foreign_stream(handle)
+            theirs.record(self._ready)
+        except CudaError as error:
+            if error.code not in (0, _INVALID_HANDLE):
+                raise
+            raise FrameError(
+                f"input '{name}': the stream {handle:#x} that it names cannot be waited for: "
+                f"{error} Give a stream that is open, in this process and on this GPU."
+            ) from error
+        self._stream.wait(self._ready)
+        return theirs
 
     def _capture(self) -> str:
         """Capture the frame's work; return why not, empty if it was captured."""

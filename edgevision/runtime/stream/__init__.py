@@ -1,0 +1,1 @@
+"""Frames at camera rate: policies, deadlines, tickets, the worker."""

@@ -9,6 +9,7 @@ waits in a slot, so nothing can grow. See docs/adr/0007.
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -61,6 +62,13 @@ class Pipeline(Generic[F, T]):
         run_options: RunOptions,
         on_result: Callable[[Ticket[T]], None] | None = None,
     ) -> None:
+        if on_result is not None and (
+            not callable(on_result) or inspect.iscoroutinefunction(on_result)
+        ):
+            raise TypeError(
+                f"on_result: got {on_result!r}, expected a plain function of a ticket; it is "
+                "called on the pipeline's own thread, where nothing can be awaited"
+            )
         self._lifetime = Lifetime("the pipeline")
         self.options = options
         self.program = program
@@ -69,7 +77,7 @@ class Pipeline(Generic[F, T]):
         self._run_options = run_options
         self._on_result = on_result
         queues = program.device.capabilities.async_copies
-        self._check = FeedCheck(program.inputs, profiles, on_device=queues)
+        self._check = FeedCheck(program.inputs, profiles, program.device)
         self._lock = threading.Lock()
         self._schedule: Schedule[T] = Schedule(options, depth=options.depth if queues else 1)
         self._lenders: set[int] = set()

@@ -1,0 +1,1 @@
+"""The CUDA seam, through cuda-bindings or pycuda."""

@@ -221,6 +221,8 @@ class BindingsDriver:
 
 _ADVICE = {
     2: ". Close other programs on the GPU, or use fewer slots.",
+    3: ". If this process was forked from one that used the GPU: start it with "
+    "multiprocessing.get_context('spawn').",
     35: ". The driver is older than the CUDA version of cuda-bindings: update it, or install an "
     "older cuda-bindings.",
     201: ". No context is current on this thread; use `with device.active():`.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -13,12 +14,15 @@ from edgevision.runtime.device.cuda.pycuda import PycudaDriver
 from edgevision.runtime.device.device import Capabilities, Capture, Event, Graph, Stream
 from edgevision.runtime.device.memory import Buffer
 
+_NOT_INITIALIZED = 3
 _DRIVERS: dict[str, Callable[[int], Driver]] = {
     "cuda-bindings": BindingsDriver,
     "pycuda": PycudaDriver,
 }
 _devices: dict[tuple[str, int], CudaDevice] = {}
 _lock = threading.Lock()
+# Of the process that this one was forked from; kept, for freeing them here would touch its GPU.
+_parents: list[CudaDevice] = []
 
 
 def cuda_device(ordinal: int = 0, *, binding: str = "auto") -> CudaDevice:
@@ -31,10 +35,16 @@ def cuda_device(ordinal: int = 0, *, binding: str = "auto") -> CudaDevice:
     Raises:
         ValueError: no such binding.
         MissingDependencyError: neither binding is installed.
-        CudaError: no binding finds a GPU; gives every reason.
+        CudaError: no binding finds a GPU; gives every reason. Or this process was forked from one
+            that used it.
     """
-    if binding not in ("auto", *_DRIVERS):
-        raise ValueError(f"binding: got '{binding}', expected auto, {' or '.join(_DRIVERS)}")
+    check_binding(binding)
+    if _parents:
+        raise CudaError(
+            "this process was forked from one that used the GPU, and CUDA does not survive fork(). "
+            "Start it with multiprocessing.get_context('spawn').",
+            code=_NOT_INITIALIZED,
+        )
     names = list(_DRIVERS) if binding == "auto" else [binding]
     reasons: list[tuple[str, EdgeVisionError]] = []
     with _lock:
@@ -43,7 +53,7 @@ def cuda_device(ordinal: int = 0, *, binding: str = "auto") -> CudaDevice:
                 return _devices[name, ordinal]
         for name in names:
             try:
-                device = _devices[name, ordinal] = CudaDevice(_DRIVERS[name](ordinal))
+                device = _devices[name, ordinal] = CudaDevice(_DRIVERS[name](ordinal), ordinal)
             except (CudaError, MissingDependencyError) as error:
                 reasons.append((name, error))
             else:
@@ -54,11 +64,29 @@ def cuda_device(ordinal: int = 0, *, binding: str = "auto") -> CudaDevice:
     raise CudaError(f"no GPU can be used. {told}")
 
 
+def _leave_to_parent() -> None:
+    """In a forked child, give up what the parent opened, and a lock that a thread of it held."""
+    global _lock
+    _lock = threading.Lock()
+    _parents.extend(_devices.values())
+    _devices.clear()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
+
+
+def check_binding(binding: str) -> None:
+    """Raise ValueError unless `binding` is one that `cuda_device` knows."""
+    if binding not in ("auto", *_DRIVERS):
+        raise ValueError(f"binding: got {binding!r}, expected auto, {' or '.join(_DRIVERS)}")
+
+
 class CudaDevice:
     """See `Device`; on the primary context, which torch, CuPy and TensorRT share."""
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, driver: Driver, ordinal: int) -> None:
         self.driver = driver
+        self.ordinal = ordinal
         self.name = driver.name
         self.binding = driver.binding
         self.capabilities = Capabilities(

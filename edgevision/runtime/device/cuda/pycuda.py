@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
+import os
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -53,7 +55,13 @@ class PycudaDriver:
         self.can_map = bool(self._device.get_attribute(attributes.CAN_MAP_HOST_MEMORY))
         self._context = self._call(self._device.retain_primary_context)
         # Its destructor would end it as a context of its own, which the driver refuses.
-        atexit.register(self._context.detach)
+        atexit.register(self._detach, os.getpid())
+
+    def _detach(self, process: int) -> None:
+        if os.getpid() == process:
+            self._context.detach()
+        else:  # a forked child's copy is the parent's: its destructor must never run
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._context))
 
     def _call(self, function: Callable[..., Any], *arguments: object) -> Any:
         try:
@@ -125,7 +133,8 @@ class PycudaDriver:
 
     def synchronize_stream(self, stream: Handle) -> None:
         """Wait, without the interpreter's lock."""
-        self._call(stream.synchronize)
+        # For the legacy default stream pycuda has no call but the one that waits for all streams.
+        self._call(self._cu.Context.synchronize if stream is None else stream.synchronize)
 
     def copy_in(self, address: int, host: Bytes, stream: Handle) -> None:
         """Queue a copy from host memory."""
@@ -168,7 +177,10 @@ class PycudaDriver:
 
     def wait(self, stream: Handle, event: Handle) -> None:
         """Hold the stream back for the event."""
-        self._call(stream.wait_for_event, event)
+        if stream is None:  # pycuda cannot make the legacy default stream wait; its caller can
+            self.synchronize_event(event)
+        else:
+            self._call(stream.wait_for_event, event)
 
     def is_done(self, event: Handle) -> bool:
         """Whether the event is done."""

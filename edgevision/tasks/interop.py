@@ -6,15 +6,17 @@ Sources: numba's "CUDA Array Interface (Version 3)" and the array API's "DLPack"
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from edgevision.bundle.tensors import TensorSpec
 from edgevision.errors import FrameError
-from edgevision.runtime.device.memory import Array
+
+Array = npt.NDArray[np.generic]
 
 _LEGACY_STREAM = 1
 _CPU, _CUDA, _CUDA_HOST, _CUDA_MANAGED = 1, 2, 3, 13
@@ -28,8 +30,10 @@ class DeviceArray:
         address: where it is.
         dtype: of its elements, which lie in C order without gaps.
         shape: of the array.
-        stream: the CUDA stream that last wrote it; None where the owner says it is ready.
+        stream: the CUDA stream that it is ready on; None where the owner says it is ready.
         owner: what keeps the memory alive.
+        ordinal: which GPU it is on; None where its owner does not say.
+        is_written_on_stream: whether `stream` is also where the owner will write it again.
     """
 
     address: int
@@ -37,6 +41,13 @@ class DeviceArray:
     shape: tuple[int, ...]
     stream: int | None
     owner: object
+    ordinal: int | None = None
+    is_written_on_stream: bool = True
+
+    @property
+    def ndim(self) -> int:
+        """How many axes it has."""
+        return len(self.shape)
 
     @property
     def size_bytes(self) -> int:
@@ -44,33 +55,46 @@ class DeviceArray:
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
 
-def imported(feed: object, spec: TensorSpec) -> Array | DeviceArray:
+def import_array(feed: object, spec: TensorSpec) -> Array | DeviceArray:
     """Return `feed` as a numpy array, or as an array on the device.
 
+    DLPack is asked first: its owner orders the work itself, and says which GPU it is on.
+
     Raises:
-        FrameError: it is neither, or it does not say when its memory is ready.
+        FrameError: it is neither, cannot be given away, or does not say when its memory is ready.
     """
+    if isinstance(feed, np.ma.MaskedArray):
+        raise FrameError(
+            f"input '{spec.name}': got a masked array, and a model has no use for the mask. Give "
+            "array.filled(value) instead."
+        )
     if isinstance(feed, np.ndarray | DeviceArray):
         return feed
-    if hasattr(feed, "__cuda_array_interface__"):
-        return _from_cuda_array(feed, spec)
     if hasattr(feed, "__dlpack_device__"):
         return _from_dlpack(feed, spec)
+    if hasattr(feed, "__cuda_array_interface__"):
+        return _from_cuda_array(feed, spec)
     raise FrameError(
         f"input '{spec.name}': got {type(feed).__name__}, expected a numpy array {spec} "
-        "(or an object with __dlpack__ or __cuda_array_interface__)"
+        "(or an object with __dlpack__ or __cuda_array_interface__). Try numpy.asarray(it)."
     )
 
 
 def _from_cuda_array(feed: Any, spec: TensorSpec) -> DeviceArray:
     interface: Mapping[str, Any] = feed.__cuda_array_interface__
-    if interface.get("version", 0) < 3 or "stream" not in interface:
+    version = interface.get("version", 0)
+    if version < 2:
         raise FrameError(
-            f"input '{spec.name}': its __cuda_array_interface__ (version "
-            f"{interface.get('version')}) names no stream, so nobody knows when it is written. "
-            "Synchronise its stream and give a version 3 interface with 'stream': None."
+            f"input '{spec.name}': its __cuda_array_interface__ has version {version}, expected 2 "
+            "or 3. Update the library that made it, or give it by DLPack."
         )
-    stream = interface["stream"]
+    if interface.get("mask") is not None:
+        raise FrameError(
+            f"input '{spec.name}': got a masked array, and a model has no use for the mask. Fill "
+            "it, and give an array without one."
+        )
+    # Version 2 knows no stream; its libraries work on the legacy default stream unless told not to.
+    stream = interface.get("stream") if version >= 3 else _LEGACY_STREAM
     if stream == 0:
         raise FrameError(
             f"input '{spec.name}': __cuda_array_interface__ says stream 0, which the protocol "
@@ -79,25 +103,45 @@ def _from_cuda_array(feed: Any, spec: TensorSpec) -> DeviceArray:
     dtype = np.dtype(interface["typestr"])
     shape = tuple(int(extent) for extent in interface["shape"])
     strides = interface.get("strides")
-    if strides is not None and tuple(strides) != _c_strides(shape, dtype.itemsize):
+    if strides is not None and not _is_contiguous(shape, strides, dtype.itemsize):
         raise FrameError(
             f"input '{spec.name}': its elements have gaps or another order (strides "
             f"{tuple(strides)}). Make it contiguous first."
         )
-    return DeviceArray(int(interface["data"][0]), dtype, shape, stream, feed)
+    return DeviceArray(
+        int(interface["data"][0]),
+        dtype,
+        shape,
+        stream,
+        feed,
+        is_written_on_stream=version >= 3,
+    )
 
 
 def _from_dlpack(feed: Any, spec: TensorSpec) -> Array | DeviceArray:
-    kind, _ = feed.__dlpack_device__()
-    if int(kind) in (_CPU, _CUDA_HOST):
-        return np.from_dlpack(feed)
-    if int(kind) not in (_CUDA, _CUDA_MANAGED):
+    kind, ordinal = feed.__dlpack_device__()
+    if int(kind) not in (_CPU, _CUDA_HOST, _CUDA, _CUDA_MANAGED):
         raise FrameError(
             f"input '{spec.name}': its memory is on a device of DLPack kind {int(kind)}; expected "
             "CPU or CUDA memory"
         )
-    # The producer orders its work before ours on the stream that it is given.
-    return _Managed(feed.__dlpack__(stream=_LEGACY_STREAM)).array(spec)
+    try:
+        if int(kind) in (_CPU, _CUDA_HOST):
+            return np.from_dlpack(feed)
+        # The producer orders its work before ours on the stream that it is given.
+        capsule = feed.__dlpack__(stream=_LEGACY_STREAM)
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        advice = "Give tensor.detach()." if "grad" in str(error) else "Give a plain copy of it."
+        raise FrameError(
+            f"input '{spec.name}': {type(feed).__name__} does not give its memory away: {error}. "
+            f"{advice}"
+        ) from error
+    return _Managed(capsule).array(spec, int(ordinal))
+
+
+_pointer_of = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
+    ("PyCapsule_GetPointer", ctypes.pythonapi)
+)
 
 
 class _Tensor(ctypes.Structure):
@@ -134,10 +178,8 @@ class _Managed:
     def __init__(self, capsule: object) -> None:
         self.capsule = capsule
 
-    def array(self, spec: TensorSpec) -> DeviceArray:
-        pointer = ctypes.pythonapi.PyCapsule_GetPointer
-        pointer.restype, pointer.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
-        tensor = _Tensor.from_address(pointer(self.capsule, b"dltensor"))
+    def array(self, spec: TensorSpec, ordinal: int) -> DeviceArray:
+        tensor = _Tensor.from_address(_pointer_of(self.capsule, b"dltensor"))
         name = _DTYPES.get((tensor.code, tensor.bits)) if tensor.lanes == 1 else None
         if name is None:
             raise FrameError(
@@ -148,18 +190,29 @@ class _Managed:
         shape = tuple(tensor.shape[i] for i in range(tensor.ndim))
         if tensor.strides:
             strides = tuple(tensor.strides[i] * dtype.itemsize for i in range(tensor.ndim))
-            if strides != _c_strides(shape, dtype.itemsize):
+            if not _is_contiguous(shape, strides, dtype.itemsize):
                 raise FrameError(
                     f"input '{spec.name}': its elements have gaps or another order (strides "
                     f"{strides}). Make it contiguous first."
                 )
         address = int(tensor.data or 0) + int(tensor.byte_offset)
-        return DeviceArray(address, dtype, shape, _LEGACY_STREAM, self)
+        # On which stream the producer writes next, DLPack does not say.
+        return DeviceArray(
+            address,
+            dtype,
+            shape,
+            _LEGACY_STREAM,
+            self,
+            ordinal=ordinal,
+            is_written_on_stream=False,
+        )
 
 
-def _c_strides(shape: tuple[int, ...], item_bytes: int) -> tuple[int, ...]:
-    strides, step = [], item_bytes
-    for extent in reversed(shape):
-        strides.append(step)
+def _is_contiguous(shape: Sequence[int], strides: Sequence[int], item_bytes: int) -> bool:
+    """Whether elements lie in C order without gaps; the stride of a single one says nothing."""
+    step = item_bytes
+    for extent, stride in zip(reversed(shape), reversed(strides), strict=True):
+        if extent != 1 and stride != step:
+            return False
         step *= extent
-    return tuple(reversed(strides))
+    return True

@@ -1,0 +1,50 @@
+"""What tasks share that look at one frame: samples from pictures, differences drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from edgevision.bundle.manifest import Settings
+from edgevision.bundle.tensors import TensorSpec
+from edgevision.tasks.camera import CameraFrame, Image
+from edgevision.tasks.frames import pictures_in, read_image, spread
+from edgevision.tasks.task import Feeds, Result, Task
+
+R = TypeVar("R", bound=Result)
+
+_RED = (255, 48, 48)
+
+
+class CameraTask(Task[R]):
+    """A task that looks at one frame, `uint8[H, W, 3]`."""
+
+    picture_endings: tuple[str, ...] = (".overlay.jpg",)
+
+    def samples(
+        self, inputs: Sequence[TensorSpec], settings: Settings, folder: Path, count: int
+    ) -> Iterator[Feeds]:
+        """Give frames from at most `count` pictures of `folder`, evenly spread over it.
+
+        Raises:
+            FileReadError: the folder or a picture in it cannot be read.
+        """
+        camera = CameraFrame.from_manifest(inputs[0], settings, self.name)
+        for path in spread(pictures_in(folder), count):
+            yield {camera.name: camera.fit(read_image(path))[np.newaxis]}
+
+    def differs(self, before: R, after: R) -> npt.NDArray[np.bool_]:
+        """Return bool[H, W]: where two answers to one frame are not the same."""
+        raise NotImplementedError
+
+    def difference(self, frame: Image, before: R, after: R) -> tuple[float, Image]:
+        """Return the share of pixels that differ, and both answers beside them in red."""
+        where = self.differs(before, after)
+        marked = np.repeat((frame.mean(2, keepdims=True) * 0.45).astype(np.uint8), 3, 2)
+        marked[where] = _RED
+        drawn = [result.pictures(frame)[".overlay.jpg"] for result in (before, after)]
+        return float(where.mean()), np.concatenate([*drawn, marked], axis=1)
