@@ -10,7 +10,7 @@ from typing import Any
 from edgevision._optional import require
 from edgevision.bundle.flavours import OPENVINO
 from edgevision.bundle.tensors import DYNAMIC, DType, TensorSpec
-from edgevision.errors import EngineLoadError, RunError
+from edgevision.errors import ClosedError, EngineLoadError, RunError
 from edgevision.machine.identity import products_overflow
 from edgevision.runtime.backends.program import Shape
 from edgevision.runtime.device.device import Device, Stream
@@ -103,11 +103,17 @@ class OpenVinoProgram:
             ) from error
 
     def execution(self, scratch: Buffer | None) -> OpenVinoExecution:
-        """Return a new execution; OpenVINO owns its working memory."""
+        """Return a new execution; OpenVINO owns its working memory.
+
+        Raises:
+            ClosedError: the program is closed.
+        """
+        if self.compiled is None:
+            raise ClosedError("the engine is closed; load its bundle again")
         return OpenVinoExecution(self)
 
     def close(self) -> None:
-        """Let go of the graph; it goes with its last execution."""
+        """Free the graph with its weights, once its last execution is closed."""
         self.compiled = None
 
 
