@@ -19,7 +19,7 @@ TARGET = "openvino-cpu"
 
 pytestmark = [
     pytest.mark.skipif(unavailable(get_target(TARGET)) is not None, reason="no OpenVINO"),
-    pytest.mark.filterwarnings("ignore:calibrated on 12 frames"),
+    pytest.mark.filterwarnings("ignore:INT8 was calibrated on 12 frames"),
 ]
 
 
