@@ -47,7 +47,7 @@ def rates(told: Mapping[str, Any]) -> list[str]:
 def frames(told: Mapping[str, Any]) -> list[str]:
     """Return milliseconds a frame of each way, from the median time of a call."""
     ways = list(told["rows"][0]["median_us"])
-    heads = [f"ms a frame, {told['threads']} threads", *ways]
+    heads = [f"ms a frame, threads: {told['threads']}", *ways]
     lines = [f"INT8 instructions of this CPU: {told['int8_instructions']}.", ""]
     lines += [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for net in dict.fromkeys(row["name"].split(",")[-1].strip() for row in told["rows"]):
