@@ -15,7 +15,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from queue import SimpleQueue
 from time import perf_counter_ns
 from typing import Generic, Protocol, TypeVar
@@ -359,6 +359,18 @@ class Worker(Generic[T]):
             self._ready.set()
             return
         self._ready.set()
+        while not (self._is_closing and self._is_done()):
+            try:
+                self._serve()
+            except BaseException as error:  # a fault of ours: nobody may wait for ever
+                with suppress(Exception):
+                    self._fail(error, self._own)
+                if self._is_closing:
+                    break
+        self._free()
+
+    def _serve(self) -> None:
+        """Answer frames until the end."""
         running, waiting = self._schedule.running, self._schedule.waiting
         with self._active:
             while not (self._is_closing and self._is_done()):
@@ -371,7 +383,6 @@ class Worker(Generic[T]):
                     entry = self._next()
                 while entry is not None:
                     entry = self._finish(entry)
-        self._free()
 
     def _measure(self) -> None:
         """Time a run, so that the first frames' chances are known."""
