@@ -377,9 +377,7 @@ class Worker(Generic[T]):
                 entry = self._calls.get()
                 if self.left or self._is_forgotten or self.failure is not None:
                     self._finish_what_is_left()
-                with self._lock:
-                    is_first = bool(running) and running[0] is entry and not waiting
-                if not is_first:
+                if not (running and running[0] is entry and not waiting):
                     entry = self._next()
                 while entry is not None:
                     entry = self._finish(entry)
