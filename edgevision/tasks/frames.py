@@ -54,6 +54,18 @@ def read_labels(path: str | os.PathLike[str]) -> Image:
     return np.asarray(image, np.uint8)
 
 
+def read_counts(path: str | os.PathLike[str]) -> npt.NDArray[np.uint16]:
+    """Read an image of one 16-bit number a pixel, as uint16[H, W].
+
+    Raises:
+        FileReadError: the file cannot be read, or is not a one-channel 16-bit image.
+    """
+    image = _open(path)
+    if not image.mode.startswith("I"):
+        raise FileReadError(f"{path}: mode {image.mode}, expected one 16-bit number a pixel (I;16)")
+    return np.asarray(image).astype(np.uint16)
+
+
 def resize(frame: Image, size: tuple[int, int]) -> Image:
     """Return `frame: uint8[H, W, 3]` at `size` (H, W), bilinear with antialiasing."""
     if frame.shape[:2] == size:
