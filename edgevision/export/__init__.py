@@ -9,6 +9,7 @@ from edgevision._optional import require
 
 if TYPE_CHECKING:
     from edgevision.export.adapters.caption import Captioner
+    from edgevision.export.adapters.classification import Classification
     from edgevision.export.adapters.generated import ImageGenerator
     from edgevision.export.adapters.instance import InstanceSegmentation
     from edgevision.export.adapters.semantic import SemanticSegmentation
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Captioner",
+    "Classification",
     "ImageGenerator",
     "InstanceSegmentation",
     "Label",
@@ -28,6 +30,7 @@ __all__ = [
 
 ADAPTERS = {
     "Captioner": "edgevision.export.adapters.caption",
+    "Classification": "edgevision.export.adapters.classification",
     "ImageGenerator": "edgevision.export.adapters.generated",
     "InstanceSegmentation": "edgevision.export.adapters.instance",
     "SemanticSegmentation": "edgevision.export.adapters.semantic",
