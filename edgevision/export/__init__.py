@@ -10,6 +10,7 @@ from edgevision._optional import require
 if TYPE_CHECKING:
     from edgevision.export.adapters.caption import Captioner
     from edgevision.export.adapters.classification import Classification
+    from edgevision.export.adapters.depth import Depth
     from edgevision.export.adapters.generated import ImageGenerator
     from edgevision.export.adapters.instance import InstanceSegmentation
     from edgevision.export.adapters.semantic import SemanticSegmentation
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Captioner",
     "Classification",
+    "Depth",
     "ImageGenerator",
     "InstanceSegmentation",
     "Label",
@@ -31,6 +33,7 @@ __all__ = [
 ADAPTERS = {
     "Captioner": "edgevision.export.adapters.caption",
     "Classification": "edgevision.export.adapters.classification",
+    "Depth": "edgevision.export.adapters.depth",
     "ImageGenerator": "edgevision.export.adapters.generated",
     "InstanceSegmentation": "edgevision.export.adapters.instance",
     "SemanticSegmentation": "edgevision.export.adapters.semantic",
