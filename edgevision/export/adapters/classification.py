@@ -31,10 +31,10 @@ from edgevision.tasks.classification import MAX_CLASSES, TASK
 _OUTPUTS = ("labels", "scores")
 # Two labels nearly as likely are told apart by digits that float16 does not have.
 _WIDE_OPS = ("Softmax", "TopK")
-# What the first layers lose, all others work on, and they cost little. On mobilenetv2-imagenet the
-# second convolution does half of float16's harm: in FP32 it leaves 235 of 235 first labels as they
-# are in place of 232.
-_WIDE_CONVS = 2
+# What the first layers lose, all others work on: one convolution in so many, the first of all, and
+# what leads to it stay wide. On mobilenetv2-imagenet, where these are 14 % of the products, FP16
+# keeps 480 of 481 first labels (without, 232 of 235), and 96 % of INT8's are kept with 28 layers in
+# INT8 in place of 18.
 _CONVS_FOR_ONE_WIDE = 10
 
 
@@ -122,10 +122,12 @@ class Classification:
         return capture(self._graph, self.inputs, _OUTPUTS, {})
 
     def kept_fp32(self, graph: onnx.ModelProto) -> list[str]:
-        """Return the probabilities and their ranking, and of a deep net the first layers."""
-        made_by = {name: node for node in graph.graph.node for name in node.output}
-        convs = [node.name for node in graph.graph.node if node.op_type == "Conv"]
-        kept = convs[: min(_WIDE_CONVS, len(convs) // _CONVS_FOR_ONE_WIDE)]
+        """Return the probabilities and their ranking, and a deep net's first tenth."""
+        nodes = list(graph.graph.node)
+        made_by = {name: node for node in nodes for name in node.output}
+        convs = [place for place, node in enumerate(nodes) if node.op_type == "Conv"]
+        wide = len(convs) // _CONVS_FOR_ONE_WIDE
+        kept = [node.name for node in nodes[: convs[wide - 1] + 1]] if wide else []
         node = made_by.get(_OUTPUTS[1])
         while node is not None and node.op_type in _WIDE_OPS:
             kept.append(node.name)
