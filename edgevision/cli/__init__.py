@@ -19,8 +19,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     # A person wants the message, not the line of ours that gave it.
     warnings.formatwarning = lambda message, *_: f"edgevision: warning: {message}\n"
-    # As `python -m` does: factories are looked up where the user stands.
-    sys.path.insert(0, os.getcwd())
     try:
         handler: Callable[[argparse.Namespace], int] = options.handler
         return handler(options)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
+import os
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +63,8 @@ def resolve(
 
     Args:
         source: a shipped net's name, `package.module:factory`, a path of an ONNX file, a module, or
-            an adapter.
+            an adapter. A factory's modules are looked for in the working directory last, and only
+            until the factory has returned.
         task: "semantic", "instance" or "tensors"; by default what the source says.
         weights: a safetensors file, or a PyTorch checkpoint of tensors alone.
         size: (H, W) of the net's input.
@@ -207,14 +211,23 @@ def _from_factory(
     classes: ClassNames | None,
 ) -> Source:
     module_name, _, function = source.partition(":")
-    try:
-        factory = getattr(importlib.import_module(module_name), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"source '{source}': {error}. Expected package.module:factory.") from error
-    try:
-        made = factory()
-    except Exception as error:  # the user's code may raise anything
-        raise ExportError(f"'{source}' failed: {type(error).__name__}: {error}") from error
+    with _working_directory():
+        try:
+            module = importlib.import_module(module_name)
+        except (ImportError, ValueError) as error:
+            raise ValueError(
+                f"source '{source}': {error}. Expected package.module:factory."
+            ) from error
+        factory = getattr(module, function, None)
+        if factory is None:
+            raise ValueError(
+                f"source '{source}': {getattr(module, '__file__', module_name)} has no "
+                f"'{function}'. Expected package.module:factory."
+            )
+        try:
+            made = factory()
+        except Exception as error:  # the user's code may raise anything
+            raise ExportError(f"'{source}' failed: {type(error).__name__}: {error}") from error
     name = re.sub(r"[^A-Za-z0-9._-]", "-", function).strip("-._") or "model"
     if isinstance(made, nn.Module):
         adapter = _adapt(_loaded(made, weights), source, task, size, classes)
@@ -227,6 +240,24 @@ def _from_factory(
         )
     _refuse_options("an adapter", weights=weights, size=size, classes=classes, task=task)
     return Source(name, made, {"source": source})
+
+
+@contextlib.contextmanager
+def _working_directory() -> Iterator[None]:
+    """Let modules be found where the user stands, after all others, until the block is left.
+
+    Never for longer: what lies there may be a stranger's, and a numpy.py among it.
+    """
+    here = os.getcwd()
+    if here in sys.path:
+        yield
+        return
+    sys.path.append(here)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):
+            sys.path.remove(here)
 
 
 def _from_onnx(
