@@ -6,6 +6,7 @@ Source of the format: Lin et al. 2014, "Microsoft COCO", https://cocodataset.org
 from __future__ import annotations
 
 import json
+import math
 import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,6 +22,11 @@ from edgevision.errors import FileReadError
 from edgevision.metrics.detection import Objects
 
 _MOST_BYTES = 1 << 30
+# Of all masks of one picture: 4 kB of JSON can ask for any number of masks of 64 megapixels.
+_MOST_MASK_BYTES = 1 << 30
+# The codec walks a polygon's edges in fifths of a pixel and counts the steps in 32 bits.
+_STEPS_A_PIXEL = 5
+_MOST_STEPS = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,21 +50,24 @@ class LabelledObjects:
             FileReadError: a region does not fit.
         """
         boxes, labels, masks, crowd = [], [], [], []
-        for entry in self.annotations[index]:
-            label = self.labels.get(entry["category_id"])
-            if label is None:
-                continue
-            try:
+        try:
+            entries = [e for e in self.annotations[index] if e["category_id"] in self.labels]
+            if len(entries) * math.prod(size) > _MOST_MASK_BYTES:
+                raise ValueError(
+                    f"{len(entries)} masks of {list(size)}, which are too many to hold"
+                )
+            for entry in entries:
                 x, y, width, height = map(float, entry["bbox"])
-                mask = _mask(entry["segmentation"], size)
-            except (KeyError, TypeError, ValueError) as error:
-                raise FileReadError(
-                    f"{self.images[index].name}: an annotation is damaged: {error!r}"
-                ) from error
-            boxes.append((x, y, x + width, y + height))
-            labels.append(label)
-            masks.append(mask)
-            crowd.append(bool(entry.get("iscrowd", 0)))
+                if not all(map(math.isfinite, (x, y, width, height))):
+                    raise ValueError(f"the box {entry['bbox']}")
+                masks.append(_mask(entry["segmentation"], size))
+                boxes.append((x, y, x + width, y + height))
+                labels.append(self.labels[entry["category_id"]])
+                crowd.append(bool(entry.get("iscrowd", 0)))
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise FileReadError(
+                f"{self.images[index].name}: an annotation is damaged: {error!r:.200}"
+            ) from error
         return Objects(
             np.array(boxes, np.float64).reshape(-1, 4),
             np.array(labels, np.int64),
@@ -78,8 +87,8 @@ def read_objects(folder: str | os.PathLike[str], classes: Sequence[str]) -> Labe
     content, files, entries = _read(file)
     try:
         names = {int(c["id"]): str(c["name"]) for c in content["categories"]}
-    except (ValueError, KeyError, TypeError) as error:
-        raise FileReadError(f"{file}: not in COCO's format: {error!r}") from error
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        raise FileReadError(f"{file}: not in COCO's format: {error!r:.200}") from error
     labels = {k: list(classes).index(name) for k, name in names.items() if name in classes}
     if not labels or not entries:
         raise FileReadError(
@@ -101,7 +110,7 @@ def read_captions(folder: str | os.PathLike[str]) -> list[tuple[Path, list[str]]
     try:
         said = {k: [str(entry["caption"]) for entry in entries[k]] for k in files}
     except (KeyError, TypeError) as error:
-        raise FileReadError(f"{file}: not in COCO's format: {error!r}") from error
+        raise FileReadError(f"{file}: not in COCO's format: {error!r:.200}") from error
     found = [(files[k], captions) for k, captions in said.items() if captions]
     if not found:
         raise FileReadError(f"{file}: {len(files)} pictures and no caption")
@@ -127,8 +136,8 @@ def _read(file: Path) -> tuple[dict[str, Any], dict[int, Path], dict[int, list[M
             f"{file}: {error.strerror}. Such nets are scored on a folder with images/ and COCO's "
             f"{file.name}."
         ) from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise FileReadError(f"{file}: not in COCO's format: {error!r}") from error
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise FileReadError(f"{file}: not in COCO's format: {error!r:.200}") from error
     return content, files, entries
 
 
@@ -152,6 +161,8 @@ def _mask(region: Any, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
     for polygon in region:
         if len(polygon) < 6 or len(polygon) % 2 or not all(abs(v) <= farthest for v in polygon):
             raise ValueError(f"expected polygons of three or more points, got {polygon!r:.80}")
+    if (steps := sum(map(_steps, region))) > _MOST_STEPS:
+        raise ValueError(f"polygons of {steps // _STEPS_A_PIXEL} pixels around")
     codec = require("pycocotools.mask", extra="metrics")
     with warnings.catch_warnings():
         # The package's arrays are of numpy 1's time.
@@ -162,11 +173,20 @@ def _mask(region: Any, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
     return mask
 
 
+def _steps(polygon: Sequence[float]) -> float:
+    """Return how many points the codec sets on the way around a polygon, at most."""
+    x, y = np.array(polygon[::2], np.float64), np.array(polygon[1::2], np.float64)
+    longest = np.maximum(abs(x - np.roll(x, 1)), abs(y - np.roll(y, 1)))
+    return float(_STEPS_A_PIXEL * longest.sum()) + 2 * len(x)
+
+
 def _from_runs(counts: Any, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
     """Return a mask of runs of 0 and 1 in turn, down the columns; text holds them compressed."""
     runs = _uncompressed(counts) if isinstance(counts, str) else counts
-    lengths = np.array(runs, np.int64)
-    if lengths.ndim != 1 or (lengths < 0).any() or lengths.sum() != size[0] * size[1]:
+    lengths, pixels = np.array(runs, np.int64), size[0] * size[1]
+    # Each is bounded before they are added up: a sum that overflows can be right by chance.
+    fits = lengths.ndim == 1 and ((lengths >= 0) & (lengths <= pixels)).all()
+    if not fits or lengths.sum() != pixels:
         raise ValueError(f"run lengths that do not fill {list(size)}")
     values = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
     return values.reshape(size[1], size[0]).T

@@ -88,6 +88,8 @@ def test_what_is_found_is_scored_in_the_picture_s_own_pixels(tmp_path: Path) -> 
         ({"categories": [{"id": 3, "name": "bird"}]}, "none of the classes dog, cat"),
         ({"images": [{"id": 7, "file_name": "b.png"}]}, "1 of 1 pictures are missing"),
         ({"images": [{"id": 8, "file_name": "a.png"}]}, "not in COCO's format"),
+        ({"images": [{"id": float("inf"), "file_name": "a.png"}]}, "not in COCO's format"),
+        ({"categories": [{"id": float("inf"), "name": "cat"}]}, "not in COCO's format"),
         ({"licenses": 3, "categories": 3}, "not in COCO's format"),
     ],
 )
@@ -107,12 +109,32 @@ def test_a_folder_without_truth_says_what_is_needed(tmp_path: Path) -> None:
      {"segmentation": {"size": [4, 6], "counts": [0, 24]}},
      {"segmentation": {"size": [40, 60], "counts": [0, 24]}},
      {"segmentation": {"size": [40, 60], "counts": "P~~~~~~"}},
-     {"segmentation": [[0, 0, 9e9, 1, 0, 1]]}, {"segmentation": [[0, 0, "a", 1, 0, 1]]}],
+     {"segmentation": [[0, 0, 9e9, 1, 0, 1]]}, {"segmentation": [[0, 0, "a", 1, 0, 1]]},
+     {"segmentation": [[0, 0, 60, 40] * 9000 + [0, 0]]},  # once around is 200 pixels
+     {"segmentation": [[0, 0, 60, 40, 0, 40]] * 20_000},
+     {"segmentation": {"size": [40, 60], "counts": [0, *[1 << 62] * 3, (1 << 62) + 2400]}},
+     {"segmentation": {"size": [40, 60], "counts": [1 << 70]}},
+     {"bbox": [0, 0, 1, float("inf")]}, {"bbox": [0, 0, 1, 10**400]},
+     {"category_id": [3]}],
 )  # fmt: skip
 def test_damaged_regions_are_refused(changes: dict[str, Any], tmp_path: Path) -> None:
     truth = read_objects(folder(tmp_path, [SQUARE | changes]), CLASSES)
     with pytest.raises(FileReadError, match=r"a\.png: "):
         truth.objects(0, (40, 60))
+
+
+def test_an_annotation_without_a_category_is_refused(tmp_path: Path) -> None:
+    entry = {key: value for key, value in SQUARE.items() if key != "category_id"}
+    with pytest.raises(FileReadError, match=r"a\.png: .*category_id"):
+        read_objects(folder(tmp_path, [entry]), CLASSES).objects(0, (40, 60))
+
+
+def test_small_annotations_of_a_large_picture_have_a_budget(tmp_path: Path) -> None:
+    size = (8000, 8000)
+    crowd = CROWD | {"segmentation": {"size": list(size), "counts": [0, 64_000_000]}}
+    truth = read_objects(folder(tmp_path, [crowd] * 17), CLASSES)
+    with pytest.raises(FileReadError, match=r"17 masks of \[8000, 8000\], which are too many"):
+        truth.objects(0, size)
 
 
 def test_compressed_runs_are_the_mask_that_the_package_encoded(tmp_path: Path) -> None:
