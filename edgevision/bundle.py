@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgevision import _golden
+from edgevision._files import write_whole
 from edgevision._staging import Staging, recover
 from edgevision.errors import (
     BundleError,
@@ -109,16 +110,9 @@ class Bundle:
         Raises:
             BundleError: it could not be written.
         """
-        beside = self.root.with_name(f".{self.root.name}.signature-{os.getpid()}")
         with _writing(self.root, len(content)):
-            try:
-                with beside.open("wb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(beside, self.root / SIGNATURE)
-            finally:
-                beside.unlink(missing_ok=True)
+            # Beside the bundle, for in it every file must be listed.
+            write_whole(self.root / SIGNATURE, content, beside=self.root)
 
     def golden(self, stage: str) -> tuple[Arrays, Arrays]:
         """Return the golden inputs and outputs of `stage`, each with samples as first axis.

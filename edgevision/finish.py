@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgevision._files import staged, write_whole
 from edgevision._locking import try_lock
 from edgevision.artifacts import check_tensors
 from edgevision.bundle import Bundle
@@ -171,7 +171,7 @@ class _Work:
         if evaluate is not None and not reason:
             score, reason = self._score(evaluate, device)
         record = self._record(results[0], files, reports, score, reason)
-        _write(self.folder / RECORD, record.to_json().encode())
+        write_whole(self.folder / RECORD, record.to_json().encode(), mode=0o644)
         if reason:
             failed = next((report for report in reports if not report.passed), None)
             raise ParityError(
@@ -188,7 +188,7 @@ class _Work:
         self, stage: Stage, workspace_bytes: int | None, last_s: float | None
     ) -> BuildResult:
         engine = self._engine(stage)
-        with _staged(engine) as partial:
+        with staged(engine) as partial:
             graph = partial.with_suffix(".graph")
             try:
                 graph.write_bytes(self.bundle.read(self._graph(stage)))
@@ -379,24 +379,6 @@ def _locked(folder: Path, progress: Progress) -> Iterator[None]:
             yield
         finally:
             os.close(lock)
-
-
-@contextlib.contextmanager
-def _staged(target: Path) -> Iterator[Path]:
-    """Give a path aside, and put what was written there in place if nothing was raised."""
-    partial = target.with_name(f".partial-{target.stem}-{secrets.token_hex(4)}")
-    try:
-        yield partial
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _write(target: Path, content: bytes) -> None:
-    with _staged(target) as partial:
-        partial.write_bytes(content)
 
 
 @contextlib.contextmanager

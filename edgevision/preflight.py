@@ -16,6 +16,7 @@ from pathlib import Path
 
 import onnx
 
+from edgevision._files import read_plain
 from edgevision.bundle import Bundle
 from edgevision.engines.builder import BuildRequest, build_engine, unavailable
 from edgevision.errors import BuildError, FileReadError
@@ -84,12 +85,7 @@ def read_graph(path: Path) -> bytes:
         FileReadError: it cannot be read, is too large, or is no ONNX file; says which.
     """
     try:
-        if path.stat().st_size > _MAX_FILE_BYTES:
-            raise FileReadError(
-                f"'{path}' is larger than 2 GiB, the most that an ONNX file may be. Give a bundle, "
-                "or a smaller net"
-            )
-        return path.read_bytes()
+        return read_plain(path, max_bytes=_MAX_FILE_BYTES, follow_links=True)
     except OSError as error:
         raise FileReadError(f"'{path}' cannot be read: {error.strerror}") from error
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from edgevision._files import open_plain, write_new
 from edgevision._optional import require
 from edgevision.bundle import SIGNATURE, Bundle
 from edgevision.errors import FileReadError, SignatureError
@@ -105,13 +106,17 @@ def keygen(name: PathLike) -> tuple[Path, Path]:
             f"{' and '.join(there)} is there already and is not replaced: bundles may be signed "
             "with it. Choose another name"
         )
-    for path, content, mode in ((paths[0], secret, 0o600), (paths[1], public, 0o644)):
+    try:
+        write_new(paths[0], secret, mode=0o600)
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-        except OSError as error:
-            raise FileReadError(f"could not write '{path}': {error.strerror}") from error
+            write_new(paths[1], public, mode=0o644)
+        except BaseException:
+            paths[0].unlink()
+            raise
+    except OSError as error:
+        raise FileReadError(
+            f"could not write '{error.filename or paths[0]}': {error.strerror}"
+        ) from error
     return paths
 
 
@@ -205,7 +210,7 @@ def _private_key(path: Path) -> Ed25519PrivateKey:
         raise FileReadError(
             f"'{path}' cannot be opened: {error}. Set {PASSPHRASE} if, and only if, it is encrypted"
         ) from error
-    except ValueError as error:
+    except (ValueError, _unsupported()) as error:
         raise FileReadError(
             f"'{path}' is no private key, or {PASSPHRASE} is wrong. `edgevision keygen NAME` makes "
             "one"
@@ -220,7 +225,7 @@ def _public_key(path: Path) -> Ed25519PublicKey:
     content = _read_key(path, is_private=False)
     try:
         key = serialization.load_pem_public_key(content)
-    except ValueError as error:
+    except (ValueError, _unsupported()) as error:
         raise FileReadError(
             f"'{path}' is no public key. `edgevision keygen NAME` writes one as NAME.pub"
         ) from error
@@ -231,9 +236,10 @@ def _public_key(path: Path) -> Ed25519PublicKey:
 
 def _read_key(path: Path, *, is_private: bool) -> bytes:
     try:
-        with path.open("rb") as file:
+        # Links are followed: that is how secrets are mounted into containers.
+        with open_plain(path, max_bytes=_MAX_KEY_BYTES, follow_links=True) as file:
             mode = os.fstat(file.fileno()).st_mode
-            content = file.read(_MAX_KEY_BYTES + 1)
+            content = file.read()
     except OSError as error:
         raise FileReadError(f"the key '{path}' cannot be read: {error.strerror}") from error
     if is_private and stat.S_IMODE(mode) & 0o077:
@@ -241,8 +247,6 @@ def _read_key(path: Path, *, is_private: bool) -> bytes:
             f"'{path}' can be read by others (mode {stat.S_IMODE(mode):o}), so it is no secret: "
             f"chmod 600 {path}, or make another key"
         )
-    if len(content) > _MAX_KEY_BYTES:
-        raise FileReadError(f"'{path}' is larger than {_MAX_KEY_BYTES} bytes: no key")
     return content
 
 
@@ -252,6 +256,11 @@ def _crypto() -> tuple[Any, Any]:
         require(f"{primitives}.asymmetric.ed25519", extra="sign"),
         require(f"{primitives}.serialization", extra="sign"),
     )
+
+
+def _unsupported() -> type[Exception]:
+    found: type[Exception] = require("cryptography.exceptions", extra="sign").UnsupportedAlgorithm
+    return found
 
 
 def _encryption(serialization: Any) -> Any:

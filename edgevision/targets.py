@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from edgevision._files import read_plain
 from edgevision._optional import require
 from edgevision.capabilities import dla_reason
 from edgevision.errors import FileReadError
@@ -22,6 +23,7 @@ from edgevision.errors import FileReadError
 _GIB = 1 << 30
 _READ = "2026-11"
 _MAX_FILE_BYTES = 64 << 10
+_MOST = 1 << 53
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _VERSION = re.compile(r"\d{1,3}(\.\d{1,4}){0,3}")
 _SM = re.compile(r"\d{1,2}\.\d")
@@ -79,8 +81,10 @@ class TargetProfile:
         if bad := [sm for sm in self.sm if not _SM.fullmatch(sm)]:
             raise ValueError(f"sm: got {bad}, expected compute capabilities such as '8.7'")
         for field in ("memory_bytes", "opset", "dla_cores"):
-            if getattr(self, field) < 0:
-                raise ValueError(f"{field}: got {getattr(self, field)}, expected 0 or more")
+            if not 0 <= getattr(self, field) <= _MOST:
+                raise ValueError(
+                    f"{field}: got {getattr(self, field)!r:.40}, expected 0 to {_MOST}"
+                )
 
     @property
     def no_dla(self) -> str:
@@ -303,12 +307,11 @@ def target_from_file(path: Path) -> TargetProfile:
     """
     toml = require("tomllib" if sys.version_info >= (3, 11) else "tomli", extra="export")
     try:
-        if path.stat().st_size > _MAX_FILE_BYTES:
-            raise FileReadError(f"'{path}' is larger than {_MAX_FILE_BYTES} bytes: no target file")
-        told = toml.loads(path.read_text("utf-8"))
+        content = read_plain(path, max_bytes=_MAX_FILE_BYTES, follow_links=True)
+        told = toml.loads(content.decode())
     except OSError as error:
         raise FileReadError(f"the target file '{path}' cannot be read: {error.strerror}") from error
-    except ValueError as error:  # TOML and UTF-8 errors
+    except (ValueError, RecursionError) as error:  # TOML and UTF-8 errors
         raise FileReadError(f"'{path}' is no TOML file: {error}") from error
     try:
         return _from_fields(told)

@@ -44,7 +44,7 @@ def _fail(error: BaseException, *, as_json: bool) -> int:
     message = (
         "interrupted; what was not finished is as it was before"
         if code == INTERRUPTED
-        else str(error)
+        else str(error) or "there is not enough memory for it"
     )
     print(f"edgevision: {message}", file=sys.stderr)
     if isinstance(error, BuildError) and error.log:

@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from edgevision._files import read_plain, write_new
 from edgevision._locking import try_lock
 from edgevision.engines.builder import BuildRequest, BuildResult, build_engine, builder_for
 from edgevision.manifest import profile_to_json
@@ -184,7 +185,7 @@ class EngineCache:
                 return False
 
             def fill(folder: Path) -> bytes:
-                _write(folder / ARTIFACT, artifact)
+                write_new(folder / ARTIFACT, artifact)
                 return entry
 
             self._publish(key, fill)
@@ -244,7 +245,7 @@ class EngineCache:
         partial = self._engines / f".partial-{key}-{secrets.token_hex(4)}"
         partial.mkdir(mode=0o700)
         try:
-            _write(partial / ENTRY, fill(partial))
+            write_new(partial / ENTRY, fill(partial))
             shutil.rmtree(self._engines / key, ignore_errors=True)
             partial.rename(self._engines / key)
         except BaseException:
@@ -354,11 +355,7 @@ def _check_entry(told: Any, artifact: bytes) -> None:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        content = file.read(MAX_ENTRY_BYTES + 1)
-    if len(content) > MAX_ENTRY_BYTES:
-        raise ValueError(f"{path.name} is larger than {MAX_ENTRY_BYTES} bytes")
-    told = json.loads(content)
+    told = json.loads(read_plain(path, max_bytes=MAX_ENTRY_BYTES))
     if not isinstance(told, dict):
         raise TypeError(f"{path.name} is no object")
     return told
@@ -374,10 +371,3 @@ def _copy(source: Path, target: Path) -> tuple[str, int]:
         copy.flush()
         os.fsync(copy.fileno())
     return digest.hexdigest(), size_bytes
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())

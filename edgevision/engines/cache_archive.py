@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import io
 import os
-import secrets
 import tarfile
 from pathlib import Path
 
+from edgevision._files import open_plain, staged
 from edgevision.engines.cache import ARTIFACT, ENTRY, MAX_ENTRY_BYTES, EngineCache
 from edgevision.errors import FileReadError
 from edgevision.manifest import MAX_FILE_BYTES
 
 _MAX_ENTRIES = 10_000
-_DAMAGED = (OSError, ValueError, KeyError, TypeError)
+_MAX_ARCHIVE_BYTES = 1 << 40
+_DAMAGED = (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError)
 
 PathLike = str | os.PathLike[str]
 
@@ -25,10 +26,9 @@ def export_cache(cache: EngineCache, file: PathLike) -> int:
         FileReadError: the file cannot be written; none is left then, and an older one stays.
     """
     target = Path(file)
-    partial = target.with_name(f".{target.name}.partial-{secrets.token_hex(4)}")
     count = 0
     try:
-        with tarfile.open(partial, "w") as archive:
+        with staged(target) as partial, tarfile.open(partial, "x") as archive:
             for entry in cache.entries():
                 try:
                     told, artifact = cache.read(entry)
@@ -37,11 +37,8 @@ def export_cache(cache: EngineCache, file: PathLike) -> int:
                 for name, content in ((ENTRY, told), (ARTIFACT, artifact)):
                     _add(archive, f"{entry.key}/{name}", content)
                 count += 1
-        os.replace(partial, target)
     except OSError as error:
         raise FileReadError(f"could not write '{target}': {error.strerror}") from error
-    finally:
-        partial.unlink(missing_ok=True)
     return count
 
 
@@ -53,12 +50,16 @@ def import_cache(cache: EngineCache, file: PathLike) -> int:
     """
     count = 0
     try:
-        with tarfile.open(file, "r:") as archive:
+        with (
+            open_plain(file, max_bytes=_MAX_ARCHIVE_BYTES, follow_links=True) as opened,
+            tarfile.open(fileobj=opened, mode="r:") as archive,
+        ):
+            size_bytes = os.fstat(opened.fileno()).st_size
             for _ in range(_MAX_ENTRIES):
                 first = archive.next()
                 if first is None:
                     return count
-                count += cache.adopt(*_pair(archive, first))
+                count += cache.adopt(*_pair(archive, first, size_bytes))
             if archive.next() is not None:
                 raise ValueError(f"it has more than {_MAX_ENTRIES} entries")
     except (tarfile.TarError, *_DAMAGED) as error:
@@ -74,19 +75,26 @@ def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
     archive.addfile(member, io.BytesIO(content))
 
 
-def _pair(archive: tarfile.TarFile, first: tarfile.TarInfo) -> tuple[str, bytes, bytes]:
-    """Read one entry: its JSON, then its artifact."""
+def _pair(
+    archive: tarfile.TarFile, first: tarfile.TarInfo, size_bytes: int
+) -> tuple[str, bytes, bytes]:
+    """Read one entry of an archive of `size_bytes`: its JSON, then its artifact."""
     key, _, name = first.name.partition("/")
-    told = _content(archive, first, MAX_ENTRY_BYTES)
+    told = _content(archive, first, MAX_ENTRY_BYTES, size_bytes)
     second = archive.next()
     if name != ENTRY or second is None or second.name != f"{key}/{ARTIFACT}":
         raise ValueError(f"{first.name[:80]!r} is no entry with an artifact behind it")
-    return key, told, _content(archive, second, MAX_FILE_BYTES)
+    return key, told, _content(archive, second, MAX_FILE_BYTES, size_bytes)
 
 
-def _content(archive: tarfile.TarFile, member: tarfile.TarInfo, limit_bytes: int) -> bytes:
-    if not member.isreg() or member.size > limit_bytes:
+def _content(
+    archive: tarfile.TarFile, member: tarfile.TarInfo, limit_bytes: int, size_bytes: int
+) -> bytes:
+    # A sparse member is as large as it says, however small the archive is.
+    if not member.isreg() or member.issparse() or not 0 <= member.size <= limit_bytes:
         raise ValueError(f"{member.name[:80]!r} is no plain file, or too large")
+    if member.offset_data + member.size > size_bytes:
+        raise ValueError(f"{member.name[:80]!r} ends too soon")
     file = archive.extractfile(member)
     assert file is not None
     content = file.read(member.size)

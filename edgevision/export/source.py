@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from edgevision._files import open_plain, read_plain
 from edgevision.errors import ExportError, FileReadError
 from edgevision.export.adapter import ModelAdapter
 from edgevision.export.captioner import Captioner
@@ -32,7 +33,9 @@ from edgevision.export.zoo import (
 )
 
 _MAX_CHECKPOINT_BYTES = 8 << 30
-_CLASS_LINE = re.compile(r"(?P<name>[^#]+?)\s*(?P<color>#[0-9a-fA-F]{6})?\s*")
+_MAX_CLASSES_BYTES = 1 << 20
+# The name's last character is no space: no two parts can share a run of spaces, so time is linear.
+_CLASS_LINE = re.compile(r"(?P<name>[^#\s](?:[^#]*[^#\s])?)\s*(?P<color>#[0-9a-fA-F]{6})?")
 
 Size = tuple[int, int]
 ClassNames = Sequence[str | tuple[str, str]]
@@ -97,7 +100,8 @@ def read_classes(path: Path) -> list[str | tuple[str, str]]:
         FileReadError: the file cannot be read, is empty, or has a line of another form.
     """
     try:
-        lines = path.read_text("utf-8").splitlines()
+        content = read_plain(path, max_bytes=_MAX_CLASSES_BYTES, follow_links=True)
+        lines = content.decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise FileReadError(f"{path}: cannot be read as a list of classes: {error}") from error
     classes: list[str | tuple[str, str]] = []
@@ -106,7 +110,9 @@ def read_classes(path: Path) -> list[str | tuple[str, str]]:
             continue
         match = _CLASS_LINE.fullmatch(line.strip())
         if match is None:
-            raise FileReadError(f"{path}:{number}: expected 'name' or 'name #rrggbb', got {line!r}")
+            raise FileReadError(
+                f"{path}:{number}: expected 'name' or 'name #rrggbb', got {line!r:.80}"
+            )
         color = match["color"]
         classes.append((match["name"], color.lower()) if color else match["name"])
     if not classes:
@@ -121,17 +127,16 @@ def load_weights(path: Path) -> dict[str, torch.Tensor]:
         FileReadError: the file is missing, too large, corrupt, or holds more than tensors.
     """
     try:
-        size_bytes = path.stat().st_size
+        file = open_plain(path, max_bytes=_MAX_CHECKPOINT_BYTES, follow_links=True)
     except OSError as error:
         raise FileReadError(f"{path}: {error.strerror}; expected a file of weights") from error
-    if size_bytes > _MAX_CHECKPOINT_BYTES:
-        raise FileReadError(f"{path}: {size_bytes} bytes, at most {_MAX_CHECKPOINT_BYTES} are read")
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
+        with file:
+            if path.suffix == ".safetensors":
+                from safetensors.torch import load_file
 
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+                return load_file(path)
+            state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # the readers raise whatever the bytes make them hit
         # torch's own text advises to load it all the same, which may run code: not repeated here.
         raise FileReadError(
@@ -141,7 +146,9 @@ def load_weights(path: Path) -> dict[str, torch.Tensor]:
         ) from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
-    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()
+    ):
         raise FileReadError(f"{path}: holds no state dict (a dict of tensors by name)")
     return state
 
@@ -320,7 +327,7 @@ def _provenance(source: str, weights: Path | None) -> dict[str, str]:
 def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
+        with open_plain(path, max_bytes=_MAX_CHECKPOINT_BYTES, follow_links=True) as file:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
     except OSError as error:

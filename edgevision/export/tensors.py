@@ -13,6 +13,7 @@ import torch
 from onnx import TensorProto
 from torch import Tensor, nn
 
+from edgevision._files import read_plain
 from edgevision.errors import EdgeVisionError, ExportError, FileReadError
 from edgevision.export.adapter import Array, Feeds
 from edgevision.export.capture import OPSET, anonymous, capture, evaluating, example, serialized
@@ -178,9 +179,7 @@ def _tensors(output: object) -> list[Tensor]:
 
 def _load(path: Path) -> onnx.ModelProto:
     try:
-        if path.stat().st_size > _MAX_ONNX_BYTES:
-            raise FileReadError(f"{path}: larger than ONNX's limit of 2 GiB")
-        data = path.read_bytes()
+        data = read_plain(path, max_bytes=_MAX_ONNX_BYTES, follow_links=True)
     except OSError as error:
         raise FileReadError(f"{path}: {error.strerror}; expected an ONNX file") from error
     model = onnx.ModelProto()

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgevision._files import read_plain
 from edgevision._optional import require
 from edgevision.errors import FileReadError
 from edgevision.metrics.detection import Objects
@@ -121,9 +122,7 @@ def read_captions(folder: str | os.PathLike[str]) -> list[tuple[Path, list[str]]
 def _read(file: Path) -> tuple[dict[str, Any], dict[int, Path], dict[int, list[Mapping[str, Any]]]]:
     """Return what a file of COCO's holds, its pictures, and what is said of each."""
     try:
-        if file.stat().st_size > _MOST_BYTES:
-            raise FileReadError(f"{file}: larger than {_MOST_BYTES} bytes")
-        content = json.loads(file.read_bytes())
+        content = json.loads(read_plain(file, max_bytes=_MOST_BYTES, follow_links=True))
         entries: dict[int, list[Mapping[str, Any]]] = {int(i["id"]): [] for i in content["images"]}
         for entry in list(content["annotations"]):
             entries[int(entry["image_id"])].append(entry)

@@ -11,12 +11,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import stat
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from edgevision._files import read_plain
 from edgevision.bundle import Bundle
 from edgevision.errors import BundleIntegrityError
 from edgevision.manifest import MAX_FILE_BYTES
@@ -142,7 +142,7 @@ class Finished:
         if found is None:
             raise BundleIntegrityError(f"'{self.folder}' has no engine of stage '{stage}'.")
         try:
-            data = _read(self.folder / found.file, MAX_FILE_BYTES)
+            data = read_plain(self.folder / found.file, max_bytes=MAX_FILE_BYTES, is_ours=True)
         except OSError as error:
             raise BundleIntegrityError(
                 f"the engine {self.folder / found.file} cannot be read: {error.strerror or error}."
@@ -181,7 +181,7 @@ def finish_command(bundle: Path, target: str, engines: Path | None = None) -> st
 def _examined(bundle: Bundle, folder: Path, machine: Callable[[Flavour], str]) -> Finished:
     command = finish_command(bundle.root, folder.name, folder.parent)
     try:
-        record = Record.from_json(_read(folder / RECORD, _MAX_BYTES))
+        record = Record.from_json(read_plain(folder / RECORD, max_bytes=_MAX_BYTES, is_ours=True))
     except FileNotFoundError:
         return Finished(folder, None, "it has no record: the build was not finished", command)
     except (OSError, ValueError, TypeError, RecursionError) as error:
@@ -210,16 +210,3 @@ def _fields(told: Any, kinds: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
         if type(told[key]) not in expected:
             raise ValueError(f"{key}: expected {expected[0].__name__}")
     return dict(told)
-
-
-def _read(path: Path, limit_bytes: int) -> bytes:
-    """Read a plain file of this user's or root's, never through a link."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_uid not in (0, os.geteuid()):
-            raise PermissionError(1, "it is no plain file of this user's")
-        content = file.read(limit_bytes + 1)
-    if len(content) > limit_bytes:
-        raise ValueError(f"it is larger than {limit_bytes} bytes")
-    return content

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgevision._files import open_plain
 from edgevision._optional import require
 from edgevision.errors import FileReadError
 
@@ -19,6 +20,15 @@ Image = npt.NDArray[np.uint8]
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"})
 VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".ts", ".mjpeg"})
 _MAX_PIXELS = 64_000_000
+_MAX_IMAGE_BYTES = 1 << 30
+_MAX_VIDEO_BYTES = 1 << 40
+# Of the suffixes above alone: a .png that holds PostScript would start Ghostscript, an .mp4 that is
+# a play list would open whatever it names.
+_IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")
+_VIDEO_FORMATS = {
+    ".mp4": "mov", ".m4v": "mov", ".mov": "mov", ".mkv": "matroska", ".webm": "matroska",
+    ".avi": "avi", ".ts": "mpegts", ".mjpeg": "mjpeg",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +47,11 @@ def read_image(path: str | os.PathLike[str]) -> Image:
         MissingDependencyError: Pillow is not installed.
     """
     ops = require("PIL.ImageOps", extra="media")
-    return np.asarray(ops.exif_transpose(_open(path)).convert("RGB"), np.uint8)
+    image = _open(path)
+    try:
+        return np.asarray(ops.exif_transpose(image).convert("RGB"), np.uint8)
+    except Exception as error:  # EXIF is read and written again, and may hold anything
+        raise FileReadError(f"{path}: its EXIF data cannot be read: {error}") from error
 
 
 def read_labels(path: str | os.PathLike[str]) -> Image:
@@ -112,8 +126,8 @@ def iterate_frames(source: str | os.PathLike[str]) -> Iterator[Frame]:
 def _open(path: str | os.PathLike[str]) -> Any:
     image = require("PIL.Image", extra="media")
     try:
-        with open(path, "rb") as file:
-            opened = image.open(file)
+        with open_plain(path, max_bytes=_MAX_IMAGE_BYTES, follow_links=True) as file:
+            opened = image.open(file, formats=_IMAGE_FORMATS)
             if opened.width * opened.height > _MAX_PIXELS:
                 raise FileReadError(
                     f"{path}: {opened.width}x{opened.height} pixels, at most {_MAX_PIXELS} are read"
@@ -127,26 +141,41 @@ def _open(path: str | os.PathLike[str]) -> Any:
         raise FileReadError(f"{path}: not an image that Pillow can read") from error
     # Pillow's decoders raise whatever their format's parser hits on corrupt bytes.
     except Exception as error:
-        raise FileReadError(f"{path}: cannot be read as an image: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise FileReadError(f"{path}: cannot be read as an image: {reason}") from error
     return opened
 
 
 def _open_video(path: Path) -> Any:
     av = require("av", extra="media")
     try:
-        container = av.open(str(path))
-    except (OSError, ValueError) as error:
-        raise FileReadError(f"{path}: cannot be read as a video: {error}") from error
+        open_plain(path, max_bytes=_MAX_VIDEO_BYTES, follow_links=True).close()
+        # An absolute path, for FFmpeg takes "concat:..." and the like for protocols.
+        container = av.open(os.path.abspath(path), format=_VIDEO_FORMATS[path.suffix.lower()])
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise FileReadError(
+            f"{path}: cannot be read as a video of the kind that its name says: {error}"
+        ) from error
+    fault = ""
     if not container.streams.video:
+        fault = "holds no video stream"
+    elif (codec := container.streams.video[0].codec_context) is None:
+        fault = "its codec is not known here"
+    elif codec.width * codec.height > _MAX_PIXELS:
+        fault = f"{codec.width}x{codec.height} pixels, at most {_MAX_PIXELS} are read"
+    else:
+        codec.options = {"max_pixels": str(_MAX_PIXELS)}  # later frames may say otherwise
+    if fault:
         container.close()
-        raise FileReadError(f"{path}: holds no video stream")
+        raise FileReadError(f"{path}: {fault}")
     return container
 
 
 def _video_frames(path: Path) -> Iterator[Frame]:
+    av = require("av", extra="media")
     with _open_video(path) as container:
         try:
             for i, frame in enumerate(container.decode(video=0)):
                 yield Frame(f"{path.stem}-{i:06d}", frame.to_ndarray(format="rgb24"))
-        except (OSError, ValueError) as error:
+        except (av.FFmpegError, OSError, ValueError) as error:
             raise FileReadError(f"{path}: the video is damaged: {error}") from error

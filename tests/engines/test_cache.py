@@ -210,6 +210,54 @@ def test_a_hostile_archive_is_refused(
     assert other.entries() == []
 
 
+def sparse(member: tarfile.TarInfo, size_bytes: int) -> bytes:
+    """A header that says: so many bytes of nothing."""
+    block = bytearray(member.tobuf(tarfile.GNU_FORMAT))
+    block[156:157] = b"S"
+    block[386:410] = b"%011o\0" % 0 + b"%011o\0" % 0
+    block[483:495] = b"%011o\0" % size_bytes
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+def long_header(member: tarfile.TarInfo, field: bytes) -> bytes:
+    block = bytearray(member.tobuf(tarfile.GNU_FORMAT))
+    block[124:136] = field
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+@pytest.mark.parametrize("attack", ["sparse", "larger than the file", "negative"])
+def test_an_archive_that_claims_more_than_it_has_is_refused(
+    cache: EngineCache, tmp_path: Path, attack: str
+) -> None:
+    entry, artifact = (tarfile.TarInfo(f"{'a' * 64}/{name}") for name in ("entry.json", "artifact"))
+    entry.size = 2
+    header = {
+        "sparse": lambda: sparse(artifact, 3 << 30),
+        "larger than the file": lambda: long_header(artifact, b"%011o\0" % (3 << 30)),
+        "negative": lambda: long_header(artifact, b"\xff\xc0" + bytes(10)),
+    }[attack]()
+    content = entry.tobuf(tarfile.GNU_FORMAT) + b"{}".ljust(512, b"\0") + header + bytes(1024)
+    (tmp_path / "bad.tar").write_bytes(content)
+    with pytest.raises(FileReadError, match="is no export of an engine cache"):
+        import_cache(cache, tmp_path / "bad.tar")
+
+
+def test_pipes_in_a_cache_and_for_an_archive_do_not_hang(
+    cache: EngineCache, tmp_path: Path
+) -> None:
+    left = cache.root / "engines" / ("a" * 64)
+    left.mkdir(parents=True)
+    os.mkfifo(left / "entry.json")
+    assert cache.entries() == []
+    os.mkfifo(tmp_path / "fifo.tar")
+    with pytest.raises(FileReadError, match="it is not a regular file"):
+        import_cache(cache, tmp_path / "fifo.tar")
+
+
 def test_other_files_are_no_archive(cache: EngineCache, tmp_path: Path) -> None:
     (tmp_path / "text").write_text("hello")
     for name in ("text", "gone"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import errno
 import json
 import os
 import random
@@ -285,7 +287,11 @@ def test_key_files_of_other_kinds_are_refused(
         "swapped.pub": (keys[0].read_bytes(), "is no public key"),
         "elliptic.pub": (public, "is no Ed25519 key"),
         "huge.pub": (b"-" * 20_000, "larger than 16384 bytes"),
+        "unknown.pub": (unknown_algorithm(keys[1]), "is no public key"),
     }
+    os.mkfifo(tmp_path / "fifo.pub")
+    with pytest.raises(FileReadError, match="cannot be read: it is not a regular file"):
+        check_signature(signed, tmp_path / "fifo.pub")
     for name, (content, message) in cases.items():
         if content is not None:
             (tmp_path / name).write_bytes(content)
@@ -304,6 +310,49 @@ def test_key_files_of_other_kinds_are_refused(
     (tmp_path / "open.key").chmod(0o644)
     with pytest.raises(FileReadError, match=r"can be read by others \(mode 644\)"):
         sign(signed.root, tmp_path / "open.key")
+
+
+def unknown_algorithm(public: Path) -> bytes:
+    """A public key whose object identifier nobody knows."""
+    first, body, last = public.read_text().splitlines()
+    der = bytearray(base64.b64decode(body))
+    der[8] = 0x27
+    return f"{first}\n{base64.b64encode(der).decode()}\n{last}\n".encode()
+
+
+def test_a_mounted_secret_is_a_link(
+    signed: Bundle, keys: tuple[Path, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "mounted.pub").symlink_to(keys[1])
+    assert check_signature(signed, tmp_path / "mounted.pub").version == 3
+
+
+def test_a_link_beside_the_bundle_is_not_written_through(
+    bundle: Bundle, keys: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever knows the name that is written aside can put a link there first."""
+    (tmp_path / "victim").write_bytes(b"precious")
+    monkeypatch.setattr("secrets.token_hex", lambda _: "guessed")
+    for name in (f".{bundle.root.name}.signature-{os.getpid()}", ".partial-tiny-guessed"):
+        bundle.root.with_name(name).symlink_to(tmp_path / "victim")
+    with pytest.raises(BundleError, match="could not write"):
+        sign(bundle.root, keys[0])
+    assert (tmp_path / "victim").read_bytes() == b"precious"
+
+
+def test_a_full_disk_leaves_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, calls = os.fsync, []
+
+    def full(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(FileReadError, match=r"could not write .*: No space left"):
+        keygen(tmp_path / "ours")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_encrypted_key_needs_its_passphrase(
