@@ -88,6 +88,38 @@ def read_plain(
     return content
 
 
+@contextlib.contextmanager
+def open_folder(
+    path: PathLike, *, is_ours: bool = False, follow_links: bool = False, folder: int | None = None
+) -> Iterator[int]:
+    """Give the descriptor of a folder; what is opened below it cannot be exchanged by its path.
+
+    Args:
+        path: where it is.
+        is_ours: refuse a folder that belongs to another user than this one or root, or that
+            everybody may write.
+        follow_links: see `open_plain`.
+        folder: descriptor of the folder that `path` is relative to.
+
+    Raises:
+        OSError: it is missing, no folder, behind a link, or of somebody else.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags | (0 if follow_links else os.O_NOFOLLOW), dir_fd=folder)
+    except OSError as error:
+        # Linux says ENOTDIR of a link that it was told not to follow.
+        if error.errno in (errno.ELOOP, errno.ENOTDIR) and not follow_links:
+            raise _refused(path, error.errno, "it is a link, or no folder") from error
+        raise
+    try:
+        if is_ours:
+            check_ours(os.fstat(descriptor), path)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 def check_ours(status: os.stat_result, path: PathLike) -> None:
     """Refuse what another user than this one or root owns, or may write.
 

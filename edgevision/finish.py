@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
+import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgevision._files import staged, write_whole
+from edgevision._files import open_folder, staged, write_whole
 from edgevision._locking import try_lock
 from edgevision.artifacts import check_tensors
 from edgevision.bundle import Bundle
@@ -67,6 +69,8 @@ _SHARE_OF_FREE = 0.5
 _LEAST_WORKSPACE_BYTES = 256 << 20
 _POLL_S = 0.05
 _LOCK = ".lock"
+# What `staged`, the graph beside it and the builder's process write, and nothing else.
+_PARTIAL = re.compile(r"\.?\.partial-[\w.-]+-[0-9a-f]{8,16}(\.graph)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +132,7 @@ def finish(
             f"has it: {finish_command(bundle.root, target.name)}"
         )
     folder = engines_folder(bundle.root, engines) / target.name
-    with _locked(folder, progress):
+    with _locked(folder, progress, is_named=engines is not None):
         before = next(
             (f for f in finished(bundle, folder.parent, machine_name) if f.folder == folder), None
         )
@@ -364,18 +368,26 @@ def _workspace_bytes(device: Device | None) -> int | None:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path, progress: Progress) -> Iterator[None]:
-    """Hold the folder alone: two builders of one target take turns."""
-    with _writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        while (lock := try_lock(folder / _LOCK)) is None:
+def _locked(folder: Path, progress: Progress, *, is_named: bool) -> Iterator[None]:
+    """Hold the folder alone: two builders of one target take turns.
+
+    It lies beside the bundle, which may be a stranger's: a link there, or somebody else's folder,
+    is refused, and nothing is removed that we did not make. Only where the user named the folder
+    above it may that one be a link.
+    """
+    with _writing(folder), contextlib.ExitStack() as stack:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        above = stack.enter_context(open_folder(folder.parent, follow_links=is_named))
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(folder.name, 0o755, dir_fd=above)
+        opened = stack.enter_context(open_folder(folder.name, is_ours=True, folder=above))
+        while (lock := try_lock(_LOCK, folder=opened)) is None:
             progress("waiting for another build of it", 0, 0)
             time.sleep(_POLL_S)
         try:
-            # Of a build that was killed: ours, and the child's own beside it.
-            for left in folder.iterdir():
-                if left.name.startswith(".") and left.name != _LOCK:
-                    left.unlink()
+            for name in filter(_PARTIAL.fullmatch, os.listdir(opened)):
+                if stat.S_ISREG(os.lstat(name, dir_fd=opened).st_mode):
+                    os.unlink(name, dir_fd=opened)
             yield
         finally:
             os.close(lock)

@@ -16,9 +16,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgevision._files import read_plain
+from edgevision._files import open_folder, read_plain
 from edgevision.bundle import Bundle
-from edgevision.errors import BundleIntegrityError
+from edgevision.errors import BundleIntegrityError, UnverifiedError
 from edgevision.manifest import MAX_FILE_BYTES
 from edgevision.targets import Flavour
 
@@ -142,7 +142,8 @@ class Finished:
         if found is None:
             raise BundleIntegrityError(f"'{self.folder}' has no engine of stage '{stage}'.")
         try:
-            data = read_plain(self.folder / found.file, max_bytes=MAX_FILE_BYTES, is_ours=True)
+            with open_folder(self.folder, is_ours=True) as folder:
+                data = read_plain(found.file, max_bytes=MAX_FILE_BYTES, is_ours=True, folder=folder)
         except OSError as error:
             raise BundleIntegrityError(
                 f"the engine {self.folder / found.file} cannot be read: {error.strerror or error}."
@@ -161,11 +162,26 @@ def engines_folder(bundle: Path, chosen: str | os.PathLike[str] | None = None) -
 
 
 def finished(bundle: Bundle, folder: Path, machine: Callable[[Flavour], str]) -> list[Finished]:
-    """Return every target's engines in `folder`, with what speaks against each."""
-    try:
-        names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
-    except OSError:
+    """Return every target's engines in `folder`, with what speaks against each.
+
+    Raises:
+        UnverifiedError: there is something at `folder` that cannot be listed; what would run in
+            its place is slower, and nobody would know.
+    """
+    if not os.path.lexists(folder):
         return []
+    try:
+        # Beside the bundle a link may have come with it; where the user points it is his own.
+        is_named = folder != engines_folder(bundle.root)
+        with open_folder(folder, follow_links=is_named) as opened, os.scandir(opened) as entries:
+            names = sorted(e.name for e in entries if e.is_symlink() or e.is_dir())
+    except OSError as error:
+        raise UnverifiedError(
+            f"'{folder}', where the engines finished for '{bundle.root.name}' lie, cannot be "
+            f"listed: {error.strerror}. Make it readable for this user, remove it to run what the "
+            "bundle holds, or give another folder: --engines DIR, engines= in Python",
+            command="",
+        ) from error
     found = [name for name in names if not name.startswith(".")]
     return [_examined(bundle, folder / name, machine) for name in found]
 
@@ -181,11 +197,14 @@ def finish_command(bundle: Path, target: str, engines: Path | None = None) -> st
 def _examined(bundle: Bundle, folder: Path, machine: Callable[[Flavour], str]) -> Finished:
     command = finish_command(bundle.root, folder.name, folder.parent)
     try:
-        record = Record.from_json(read_plain(folder / RECORD, max_bytes=_MAX_BYTES, is_ours=True))
+        with open_folder(folder, is_ours=True) as opened:
+            content = read_plain(RECORD, max_bytes=_MAX_BYTES, is_ours=True, folder=opened)
+        record = Record.from_json(content)
     except FileNotFoundError:
         return Finished(folder, None, "it has no record: the build was not finished", command)
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        return Finished(folder, None, f"its record cannot be read: {error}", command)
+    except (OSError, ValueError, TypeError, OverflowError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or error
+        return Finished(folder, None, f"its record cannot be read: {reason}", command)
     return Finished(folder, record, _fault(bundle, folder, record, machine), command)
 
 
