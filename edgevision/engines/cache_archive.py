@@ -1,4 +1,9 @@
-"""An engine cache as one tar file, for the cache of a CI: hostile until each entry is checked."""
+"""An engine cache as one tar file, for the cache of a CI.
+
+The file is hostile until each entry was held against its key and its hash. Those are no signature:
+whoever writes the archive says what an engine was built from, and a plan is machine code. So import
+what your own CI wrote, from where nobody else can write.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +13,12 @@ import tarfile
 from pathlib import Path
 
 from edgevision._files import open_plain, staged
-from edgevision.engines.cache import ARTIFACT, ENTRY, MAX_ENTRY_BYTES, EngineCache
+from edgevision.engines.cache import ARTIFACT, DAMAGED, ENTRY, MAX_ENTRY_BYTES, EngineCache
 from edgevision.errors import FileReadError
 from edgevision.manifest import MAX_FILE_BYTES
 
 _MAX_ENTRIES = 10_000
 _MAX_ARCHIVE_BYTES = 1 << 40
-_DAMAGED = (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError)
 
 PathLike = str | os.PathLike[str]
 
@@ -32,7 +36,7 @@ def export_cache(cache: EngineCache, file: PathLike) -> int:
             for entry in cache.entries():
                 try:
                     told, artifact = cache.read(entry)
-                except _DAMAGED:
+                except DAMAGED:
                     continue
                 for name, content in ((ENTRY, told), (ARTIFACT, artifact)):
                     _add(archive, f"{entry.key}/{name}", content)
@@ -44,6 +48,8 @@ def export_cache(cache: EngineCache, file: PathLike) -> int:
 
 def import_cache(cache: EngineCache, file: PathLike) -> int:
     """Take the entries of a tar file that `export_cache` wrote; returns how many were new.
+
+    The file is trusted with what each engine was built from, see the module.
 
     Raises:
         FileReadError: it is no such file, or an entry in it is damaged; sound ones before it stay.
@@ -62,9 +68,9 @@ def import_cache(cache: EngineCache, file: PathLike) -> int:
                 count += cache.adopt(*_pair(archive, first, size_bytes))
             if archive.next() is not None:
                 raise ValueError(f"it has more than {_MAX_ENTRIES} entries")
-    except (tarfile.TarError, *_DAMAGED) as error:
+    except (tarfile.TarError, *DAMAGED) as error:
         raise FileReadError(
-            f"'{os.fspath(file)}' is no export of an engine cache, or is damaged: {error}"
+            f"'{os.fspath(file)}' is no export of an engine cache, or is damaged: {error!s:.300}"
         ) from error
     return count
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import os
+import shutil
 import tarfile
 import threading
 from collections.abc import Callable
@@ -91,6 +94,129 @@ def test_damage_is_found_and_built_anew(
     assert again.path.read_bytes() == content
     assert name == "entry.json" or not again.cached
     assert cached_build(request_, cache=cache).cached
+
+
+def test_an_entry_answers_for_its_own_key_alone(
+    cache: EngineCache, built: tuple[str, bytes, bytes], request_: BuildRequest, tmp_path: Path
+) -> None:
+    """Renamed folders must not swap two nets' engines."""
+    cache.adopt(*built)
+    key = str(cache_key(replace(request_, optimization_level=1)))
+    folder(cache).rename(cache.root / "engines" / key)
+    assert cache.entries() == []
+    assert cache.take(key, tmp_path / "out") is None
+    with pytest.raises(ValueError, match="was built from something else than its key says"):
+        cache.adopt(key, *built[1:])
+
+
+def test_what_any_machine_runs_is_the_graph_itself(
+    cache: EngineCache, built: tuple[str, bytes, bytes]
+) -> None:
+    key, entry, _ = built
+    forged = doubled()
+    told = json.loads(entry)
+    told |= {"sha256": hashlib.sha256(forged).hexdigest(), "size_bytes": len(forged)}
+    with pytest.raises(ValueError, match="is not the graph that it was built from"):
+        cache.adopt(key, json.dumps(told).encode(), forged)
+
+
+def change(**fields: object) -> Callable[[Path], None]:
+    def apply(folder: Path) -> None:
+        file = folder / "entry.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), **fields}))
+
+    return apply
+
+
+def write(text: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / "entry.json").write_text(text) and None
+
+
+def link_artifact(folder: Path) -> None:
+    (folder / "artifact").rename(folder.parent / "elsewhere")
+    (folder / "artifact").symlink_to("../elsewhere")
+
+
+def link_entry(folder: Path) -> None:
+    folder.rename(folder.parent / "elsewhere")
+    folder.symlink_to("elsewhere")
+
+
+def link_to_nothing(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.symlink_to("nowhere")
+
+
+def file_for_folder(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.write_text("in the way")
+
+
+def pipe(folder: Path) -> None:
+    (folder / "artifact").unlink()
+    os.mkfifo(folder / "artifact")
+
+
+def open_to_all(folder: Path) -> None:
+    folder.chmod(0o777)
+
+
+def file_open_to_all(folder: Path) -> None:
+    (folder / "artifact").chmod(0o666)
+
+
+RESULT = {"version": "1", "sm": [], "inputs": [], "outputs": [], "layers": None}
+DAMAGES = {
+    "nested": write("[" * 100_000 + "]" * 100_000),
+    "no object": write("[]"),
+    "infinite size": write('{"size_bytes": 1e999}'),
+    "a size of another type": change(size_bytes="1"),
+    "a size below zero": change(size_bytes=-1),
+    "an input that is no object": change(result=RESULT | {"inputs": [3]}),
+    "another flavour": change(flavour="trt"),
+    "no key": change(key=None),
+    "another key": change(key={"flavour": "ort"}),
+    "no text": change(target=3),
+    "a link for the artifact": link_artifact,
+    "a link for the folder": link_entry,
+    "a link to nothing": link_to_nothing,
+    "a file for the folder": file_for_folder,
+    "a pipe": pipe,
+    "open to all": open_to_all,
+    "a file open to all": file_open_to_all,
+}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, bytes, bytes]:
+    """A key, its entry and its artifact."""
+    path = tmp_path_factory.mktemp("built")
+    (path / "net.onnx").write_bytes(strongest_channel())
+    cache = EngineCache(path / "cache")
+    cached_build(BuildRequest(path / "net.onnx", HOST, path / "engine.onnx"), cache=cache)
+    (entry,) = cache.entries()
+    return (entry.key, *cache.read(entry))
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_whatever_is_damaged_is_passed_over_and_replaced(
+    cache: EngineCache, built: tuple[str, bytes, bytes], tmp_path: Path, damage: str
+) -> None:
+    key, _, artifact = built
+    assert cache.adopt(*built)
+    DAMAGES[damage](folder(cache))
+    assert export_cache(cache, tmp_path / "c.tar") == 0
+    assert cache.take(key, tmp_path / "out") is None
+    assert cache.adopt(*built)
+    assert cache.take(key, tmp_path / "out") is not None
+    assert (tmp_path / "out").read_bytes() == artifact
+
+
+def test_damaged_entries_are_pruned(cache: EngineCache, built: tuple[str, bytes, bytes]) -> None:
+    cache.adopt(*built)
+    DAMAGES["nested"](folder(cache))
+    assert cache.prune(1 << 30) == []
+    assert os.listdir(cache.root / "engines") == []
 
 
 def test_two_builders_build_once_and_both_get_it(
