@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from edgevision import _golden
 from edgevision._files import write_whole
+from edgevision._onnx_bytes import external_weights
 from edgevision._staging import Staging, recover
 from edgevision.errors import (
     BundleError,
@@ -31,6 +32,7 @@ from edgevision.errors import (
     ClosedError,
 )
 from edgevision.manifest import MAX_BYTES, FileEntry, Manifest, Stage
+from edgevision.targets import Flavour
 from edgevision.tensors import TensorSpec
 
 MANIFEST = "manifest.json"
@@ -229,6 +231,7 @@ class BundleWriter:
         written = Bundle.open(folder)
         for stage in written.manifest.stages:
             written.golden(stage.name)
+            _refuse_external(written, stage)
         _refuse_foreign(self.path)
         with _writing(self.path):
             self._open_staging().put_in_place()
@@ -400,6 +403,22 @@ def _compare(entry: FileEntry, size_bytes: int, sha256: str) -> None:
             f"'{entry.path}' was changed: found {size_bytes} bytes, sha256 {sha256}, expected "
             f"{entry.size_bytes} bytes, sha256 {entry.sha256}. Copy the bundle again."
         )
+
+
+def _refuse_external(bundle: Bundle, stage: Stage) -> None:
+    """Refuse graphs whose weights lie in files that no manifest lists, which no hash covers."""
+    onnx = {a.path for a in stage.artifacts if a.flavour is Flavour.ORT and a.path is not None}
+    for path in sorted(onnx | {stage.graph}):
+        try:
+            found = external_weights(bundle.read(path))
+        except ValueError:
+            continue  # no ONNX file: whoever loads it says so
+        if found is not None:
+            raise BundleFormatError(
+                f"the graph '{path}' keeps the weights {found[:80]!r} in another file, which would "
+                "not be in the bundle. Save it as one file: onnx.save(onnx.load(NAME), NAME, "
+                "save_as_external_data=False)"
+            )
 
 
 def _golden_keys(stage: Stage) -> dict[str, TensorSpec]:

@@ -17,6 +17,7 @@ from pathlib import Path
 import onnx
 
 from edgevision._files import read_plain
+from edgevision._onnx_bytes import external_weights
 from edgevision.bundle import Bundle
 from edgevision.engines.builder import BuildRequest, build_engine, unavailable
 from edgevision.errors import BuildError, FileReadError
@@ -123,7 +124,7 @@ def _parsed(name: str, graph: bytes) -> onnx.ModelProto:
         raise FileReadError(f"'{name}' is no ONNX file: {error}") from error
     if not model.graph.node or not model.graph.output:
         raise FileReadError(f"'{name}' is no ONNX file: it has no nodes or no outputs")
-    if any(i.data_location == onnx.TensorProto.EXTERNAL for i in model.graph.initializer):
+    if external_weights(graph) is not None:
         raise FileReadError(
             f"'{name}' keeps weights in another file. Save it as one: "
             "onnx.save(onnx.load(NAME), NAME, save_as_external_data=False)"

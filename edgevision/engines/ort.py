@@ -20,7 +20,12 @@ from edgevision.engines.delivered import layers_from_profile
 from edgevision.engines.profiles import check_profiles
 from edgevision.errors import BuildError, EngineLoadError
 from edgevision.progress import Progress
-from edgevision.runtime.backends.ort import DISABLED_OPTIMIZERS, OrtProgram, session_options
+from edgevision.runtime.backends.ort import (
+    DISABLED_OPTIMIZERS,
+    OrtProgram,
+    refuse_external,
+    session_options,
+)
 from edgevision.targets import Flavour, TargetProfile
 from edgevision.tensors import TensorSpec
 
@@ -46,11 +51,12 @@ class OrtBuilder:
         Raises:
             BuildError: ONNX Runtime refuses the graph, or a profile does not fit it.
         """
-        if not request.target.built_here:
-            return self._optimised(request, progress)
-        progress("loading into ONNX Runtime", 0, 0)
         graph = request.graph.read_bytes()
         try:
+            refuse_external(graph)
+            if not request.target.built_here:
+                return self._optimised(request, progress)
+            progress("loading into ONNX Runtime", 0, 0)
             program = OrtProgram(graph)
         except EngineLoadError as error:
             raise BuildError(str(error)) from error

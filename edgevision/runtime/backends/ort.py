@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from edgevision._onnx_bytes import external_weights
 from edgevision._optional import require
 from edgevision.errors import EngineLoadError, RunError
 from edgevision.runtime.device import Device, Stream
@@ -37,6 +38,8 @@ def session_options(ort: Any, cpu_threads: int = 0) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = cpu_threads
+    # Not its own format, which it would recognise by the first bytes and nobody has checked.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     # Two spinning pools on few cores slow each other up to fivefold; a control loop has others.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if products_overflow():
@@ -44,6 +47,25 @@ def session_options(ort: Any, cpu_threads: int = 0) -> Any:
         # own remedy, session.x64quantprecision, does not load graphs with loops (1.32).
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     return options
+
+
+def refuse_external(graph: bytes) -> None:
+    """Refuse a graph whose weights ONNX Runtime would look for in another file.
+
+    Raises:
+        EngineLoadError: it is such a graph, or no ONNX file.
+    """
+    try:
+        found = external_weights(graph)
+    except ValueError as error:
+        raise EngineLoadError(
+            f"ONNX Runtime cannot load the graph: it is no ONNX file, or damaged: {error}"
+        ) from error
+    if found is not None:
+        raise EngineLoadError(
+            f"ONNX Runtime cannot load the graph: it keeps the weights {found[:80]!r} in another "
+            "file, which nothing has checked. Build it again from a model in one file"
+        )
 
 
 class OrtProgram:
@@ -57,10 +79,12 @@ class OrtProgram:
         `cpu_threads` 0 takes every core.
 
         Raises:
-            EngineLoadError: ONNX Runtime refuses the graph, or has no CUDA provider.
+            EngineLoadError: ONNX Runtime refuses the graph, it has weights in another file, or
+                there is no CUDA provider.
             MissingDependencyError: ONNX Runtime is not installed.
         """
         ort = require("onnxruntime", extra="ort")
+        refuse_external(graph)
         self._ort = ort
         self.device = device or HostDevice()
         self.version = f"ONNX Runtime {ort.__version__}"
