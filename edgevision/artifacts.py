@@ -5,6 +5,7 @@ What is bound to its machine is finished there, by `edgevision.finish`; here it 
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -77,7 +78,7 @@ class ArtifactBuilder:
             reason = unavailable(target)
             if reason or not target.built_here:
                 reason = reason or "bound to its machine: it is finished there, beside the bundle"
-                command = f"edgevision build {self.bundle} --target {given}"
+                command = shlex.join(["edgevision", "build", self.bundle, "--target", given])
                 artifacts.append(
                     Artifact(target.name, target.flavour, None, reason=reason, command=command)
                 )

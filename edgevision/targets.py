@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import difflib
 import enum
+import os
 import re
+import shlex
 import sys
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import Any
 
 from edgevision._files import read_plain
 from edgevision._optional import require
+from edgevision._text import UNPRINTABLE
 from edgevision.capabilities import dla_reason
 from edgevision.errors import FileReadError
 
@@ -75,11 +78,14 @@ class TargetProfile:
     def __post_init__(self) -> None:
         """Check the fields."""
         if not _NAME.fullmatch(self.name):
-            raise ValueError(f"name: got '{self.name}', expected small letters, digits, - . _")
+            raise ValueError(f"name: got {self.name!r:.80}, expected small letters, digits, - . _")
         if self.versions and not all(map(_VERSION.fullmatch, self.versions)):
             raise ValueError(f"versions: got {self.versions}, expected two such as '10.3'")
         if bad := [sm for sm in self.sm if not _SM.fullmatch(sm)]:
             raise ValueError(f"sm: got {bad}, expected compute capabilities such as '8.7'")
+        for field in ("title", "cuda", "python", "notes", "source"):
+            if UNPRINTABLE.search(text := getattr(self, field)):
+                raise ValueError(f"{field}: unprintable characters in {text!r:.80}")
         for field in ("memory_bytes", "opset", "dla_cores"):
             if not 0 <= getattr(self, field) <= _MOST:
                 raise ValueError(
@@ -267,6 +273,24 @@ _TARGETS = (
 )
 
 
+def build_command(
+    bundle: str | os.PathLike[str], target: str, engines: str | os.PathLike[str] | None = None
+) -> str:
+    """Return what a person types to build a bundle's engines for a target, fit for a shell.
+
+    Names may be a stranger's: each is quoted, and one that no target can have, or that hides
+    characters, is left for the person to fill in. A target of one's own is named by its file.
+    """
+    known = {profile.name for profile in _TARGETS}
+    if not _NAME.fullmatch(target):
+        target = "TARGET"
+    elif target not in known:
+        target = f"{target}.toml"
+    parts = ["edgevision", "build", os.fspath(bundle), "--target", target]
+    parts += [] if engines is None else ["--engines", os.fspath(engines)]
+    return shlex.join("PATH" if UNPRINTABLE.search(part) else part for part in parts)
+
+
 def known_targets() -> tuple[TargetProfile, ...]:
     """Return every known target."""
     return _TARGETS
@@ -323,7 +347,7 @@ def _from_fields(told: dict[str, Any]) -> TargetProfile:
     known = {field.name: field for field in fields(TargetProfile)}
     for key in told:
         if key not in known:
-            raise ValueError(f"unknown field '{key}'.{_nearest(key, list(known))}")
+            raise ValueError(f"unknown field {key!r:.80}.{_nearest(key, list(known))}")
     for key in ("name", "title", "flavour"):
         if key not in told:
             raise ValueError(f"'{key}' is missing")
@@ -343,7 +367,7 @@ def _from_fields(told: dict[str, Any]) -> TargetProfile:
             made[key] = value
     flavours = [flavour.value for flavour in Flavour]
     if made["flavour"] not in flavours:
-        raise ValueError(f"flavour: got '{made['flavour']}', expected {', '.join(flavours)}")
+        raise ValueError(f"flavour: got {made['flavour']!r:.80}, expected {', '.join(flavours)}")
     made["flavour"] = Flavour(made["flavour"])
     if made["name"] in {target.name for target in _TARGETS}:
         raise ValueError(f"name: '{made['name']}' is a known target's; choose another")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from xml.etree import ElementTree
 
+from edgevision._text import markdown, printable
 from edgevision.bench import counts
 from edgevision.bench.compare import Comparison
 from edgevision.bench.counts import Counted
@@ -28,6 +29,7 @@ def sentence(found: Comparison) -> str:
 
 def as_markdown(found: Comparison, counted: Counted, first: str, second: str) -> str:
     """Return a short table with the verdicts below it."""
+    first, second = markdown(first), markdown(second)
     return "\n".join(
         [
             f"| {second} over {first} | 99 % interval | control | rounds | {first}, median |",
@@ -49,7 +51,7 @@ def as_json(found: Comparison, counted: Counted, first: str, second: str) -> dic
 def as_junit(found: Comparison, counted: Counted, first: str, second: str) -> str:
     """Return two test cases: time, failed if slower, skipped without a verdict; and counts."""
     suite = ElementTree.Element("testsuite", name="edgevision bench compare", tests="2")
-    title = f"{second} over {first}"
+    title = f"{printable(second)} over {printable(first)}"
     timed = ElementTree.SubElement(suite, "testcase", name=f"{title}: time")
     ElementTree.SubElement(suite, "testcase", name=f"{title}: counts")
     marks = []

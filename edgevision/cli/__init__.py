@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from edgevision.cli import bench, build, cache, check, inspect, machine, run, sign
 from edgevision.cli.exits import INTERRUPTED, KNOWN, READER_GONE, exit_code
 from edgevision.errors import BuildError
+from edgevision.terminal import escaping
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,6 +20,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     # A person wants the message, not the line of ours that gave it.
     warnings.formatwarning = lambda message, *_: f"edgevision: warning: {message}\n"
+    with escaping():
+        return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
         handler: Callable[[argparse.Namespace], int] = options.handler
         return handler(options)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from edgevision.cli.exits import OK, PENDING
 from edgevision.cli.inspect import artifacts_json
 from edgevision.cli.verbs import Verbs, add_engines, verb
+from edgevision.targets import build_command
 from edgevision.terminal import print_json, progress_bar
 
 if TYPE_CHECKING:
@@ -123,7 +124,8 @@ def _build(options: argparse.Namespace) -> int:
         for name, done in summary.finished.items():
             print("\n".join(_finished(name, done)))
         for artifact in pending:
-            print(f"Finish '{artifact.target}' on the target: {artifact.command}")
+            command = build_command(summary.bundle.root.name, artifact.target)
+            print(f"Finish '{artifact.target}' on the target: {command}")
     return PENDING if pending else OK
 
 
@@ -157,7 +159,7 @@ def _summary_json(summary: BuildSummary) -> dict[str, object]:
         ],
         "artifacts": [
             {**artifact, "cached": artifact["target"] in summary.cached}
-            for artifact in artifacts_json(manifest, summary.seconds)
+            for artifact in artifacts_json(summary.bundle, summary.seconds)
         ],
         "finished": {
             name: {

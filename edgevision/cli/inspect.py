@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from edgevision.cli.exits import NO, OK
 from edgevision.cli.verbs import Verbs, add_engines, verb
+from edgevision.targets import build_command
 from edgevision.terminal import print_json
 
 if TYPE_CHECKING:
     from edgevision.bundle import Bundle
-    from edgevision.manifest import Manifest
 
 
 def add_to(verbs: Verbs) -> None:
@@ -76,12 +76,13 @@ def _inspect(options: argparse.Namespace) -> int:
     """Show what a bundle holds."""
     from edgevision.bundle import Bundle
 
-    manifest = Bundle.open(options.bundle).manifest
+    bundle = Bundle.open(options.bundle)
+    manifest = bundle.manifest
     if options.json:
         print_json(
             {
                 **json.loads(manifest.to_json()),
-                "artifacts": artifacts_json(manifest),
+                "artifacts": artifacts_json(bundle),
             }
         )
         return OK
@@ -91,7 +92,7 @@ def _inspect(options: argparse.Namespace) -> int:
         for label, specs in (("in", stage.inputs), ("out", stage.outputs)):
             for spec in specs:
                 print(f"  {label:4} {spec}")
-    for artifact in artifacts_json(manifest):
+    for artifact in artifacts_json(bundle):
         detail = artifact["command"] if artifact["state"] == "pending" else artifact["path"]
         print(f"  {artifact['target']:18} {artifact['state']:8} {detail}")
     total = sum(entry.size_bytes for entry in manifest.files)
@@ -101,8 +102,9 @@ def _inspect(options: argparse.Namespace) -> int:
     return OK
 
 
-def artifacts_json(manifest: Manifest, seconds: object = None) -> list[dict[str, object]]:
+def artifacts_json(bundle: Bundle, seconds: object = None) -> list[dict[str, object]]:
     """Return what there is for each target, and how long it took to build."""
+    manifest = bundle.manifest
     sizes = {entry.path: entry for entry in manifest.files}
     took = seconds if isinstance(seconds, dict) else {}
     return [
@@ -115,7 +117,9 @@ def artifacts_json(manifest: Manifest, seconds: object = None) -> list[dict[str,
             "sha256": sizes[artifact.path].sha256 if artifact.path else None,
             "version": artifact.version,
             "reason": artifact.reason,
-            "command": artifact.command,
+            "command": build_command(bundle.root.name, artifact.target)
+            if artifact.is_pending
+            else "",
             "seconds": took.get(artifact.target),
         }
         for stage in manifest.stages

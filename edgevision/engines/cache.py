@@ -28,6 +28,7 @@ from typing import Any
 
 from edgevision._files import open_folder, read_plain, write_new
 from edgevision._locking import try_lock
+from edgevision._text import UNPRINTABLE
 from edgevision.engines.builder import BuildRequest, BuildResult, build_engine, builder_for
 from edgevision.errors import EdgeVisionError
 from edgevision.manifest import MAX_FILE_BYTES, profile_to_json
@@ -392,6 +393,8 @@ def _checked(told: Any, key: str) -> dict[str, Any]:
         raise ValueError("it was built from something else than its key says")
     if not all(isinstance(told[name], str) for name in ("target", "flavour", "version")):
         raise TypeError("target, flavour and version are no text")
+    if UNPRINTABLE.search(told["target"] + told["version"]):
+        raise ValueError("target or version hold unprintable characters")
     if type(told["size_bytes"]) is not int or not 0 <= told["size_bytes"] <= MAX_FILE_BYTES:
         raise ValueError(f"size_bytes: got {told['size_bytes']!r:.40}")
     BuildResult.from_json(told["result"], Path(ARTIFACT), Flavour(told["flavour"]))

@@ -11,16 +11,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from edgevision._files import open_folder, read_plain
+from edgevision._text import UNPRINTABLE, printable
 from edgevision.bundle import Bundle
 from edgevision.errors import BundleIntegrityError, UnverifiedError
 from edgevision.manifest import MAX_FILE_BYTES
-from edgevision.targets import Flavour
+from edgevision.targets import Flavour, build_command
 
 RECORD = "record.json"
 
@@ -106,6 +107,8 @@ class Record:
         told = json.loads(content)
         if not isinstance(told, dict) or told.pop("schema", None) != _SCHEMA:
             raise ValueError("it is of another schema")
+        if UNPRINTABLE.search("".join(_texts(told))):
+            raise ValueError("it holds unprintable characters")
         fields = _fields(told, _KINDS)
         stages = tuple(EngineFile(**_fields(stage, _STAGE_KINDS)) for stage in fields["stages"])
         for stage in stages:
@@ -188,10 +191,7 @@ def finished(bundle: Bundle, folder: Path, machine: Callable[[Flavour], str]) ->
 
 def finish_command(bundle: Path, target: str, engines: Path | None = None) -> str:
     """Return what a person types to finish a target's engines."""
-    elsewhere = engines is not None and engines != engines_folder(bundle)
-    return f"edgevision build {bundle} --target {target}" + (
-        f" --engines {engines}" if elsewhere else ""
-    )
+    return build_command(bundle, target, None if engines == engines_folder(bundle) else engines)
 
 
 def _examined(bundle: Bundle, folder: Path, machine: Callable[[Flavour], str]) -> Finished:
@@ -204,7 +204,7 @@ def _examined(bundle: Bundle, folder: Path, machine: Callable[[Flavour], str]) -
         return Finished(folder, None, "it has no record: the build was not finished", command)
     except (OSError, ValueError, TypeError, OverflowError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or error
-        return Finished(folder, None, f"its record cannot be read: {reason}", command)
+        return Finished(folder, None, f"its record cannot be read: {printable(reason)}", command)
     return Finished(folder, record, _fault(bundle, folder, record, machine), command)
 
 
@@ -220,6 +220,19 @@ def _fault(bundle: Bundle, folder: Path, record: Record, machine: Callable[[Flav
     if {f.name for f in record.stages} != {stage.name for stage in bundle.manifest.stages}:
         return "it does not have an engine for every stage"
     return ""
+
+
+def _texts(told: Any) -> Iterator[str]:
+    """Give every text in a JSON value, names of fields too."""
+    if isinstance(told, str):
+        yield told
+    elif isinstance(told, dict):
+        for key, value in told.items():
+            yield key
+            yield from _texts(value)
+    elif isinstance(told, list):
+        for value in told:
+            yield from _texts(value)
 
 
 def _fields(told: Any, kinds: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:

@@ -76,7 +76,13 @@ def load(
     task = task_of(manifest, opened.read)
     stage = manifest.stages[0]
     beside = engines_beside(opened, engines)
-    selection = select(stage, device=device, beside=beside, allow_unverified=allow_unverified)
+    selection = select(
+        stage,
+        device=device,
+        beside=beside,
+        allow_unverified=allow_unverified,
+        bundle=opened.root,
+    )
     _log.info("%s: %s", manifest.name, selection)
     session = open_session(opened, stage, selection, binding=binding, options=options)
     try:
@@ -111,7 +117,13 @@ def load_words(
     task, end, max_length = words_of(manifest, opened.read)
     beside = engines_beside(opened, engines)
     chosen = [
-        select(stage, device=device, beside=beside, allow_unverified=allow_unverified)
+        select(
+            stage,
+            device=device,
+            beside=beside,
+            allow_unverified=allow_unverified,
+            bundle=opened.root,
+        )
         for stage in manifest.stages
     ]
     if len({selection.on_gpu for selection in chosen}) > 1:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgevision._optional import installed_version
+from edgevision._text import printable
 from edgevision.bundle import Bundle
 from edgevision.capabilities import runs_plan_of
 from edgevision.errors import (
@@ -19,7 +21,7 @@ from edgevision.errors import (
 from edgevision.manifest import Artifact, Stage
 from edgevision.runtime.cuda.gpu import compute_capability
 from edgevision.runtime.finished import Finished, Record
-from edgevision.targets import Flavour
+from edgevision.targets import Flavour, build_command
 
 # Per flavour: the packages that carry its runtime, how many parts of the version must be the
 # plan's, its title, and the extra that installs it. NVIDIA: a plan fits its exact TensorRT version;
@@ -96,6 +98,7 @@ def select(
     machine: Callable[[], Machine] = this_machine,
     beside: Sequence[Finished] = (),
     allow_unverified: bool = False,
+    bundle: str | os.PathLike[str] = "BUNDLE",
 ) -> Selection:
     """Choose the artifact of `stage` to run on `device`, "auto", "cpu" or "cuda".
 
@@ -110,6 +113,7 @@ def select(
         machine: asked what is here.
         beside: engines finished on the device.
         allow_unverified: run such an engine though its proof is not sound; a warning says so.
+        bundle: what the commands in errors name.
 
     Raises:
         ValueError: the device is unknown.
@@ -125,7 +129,7 @@ def select(
     packages: list[str] = []
     for found in sorted(beside, key=lambda f: f.record is None or f.record.flavour is Flavour.ORT):
         if reason := _elsewhere(found.record, device):
-            rejected[found.folder.name] = reason
+            rejected[printable(found.folder.name)] = reason
         else:
             return _finished(stage, found, has, allow_unverified=allow_unverified)
     for artifact in sorted(stage.artifacts, key=lambda a: a.flavour is Flavour.ORT):
@@ -143,10 +147,11 @@ def select(
         raise MissingDependencyError(f"{message} Install what is missing: {packages[0]}")
     pending = [a for a in stage.artifacts if a.is_pending]
     if pending and len(pending) == len(stage.artifacts):
-        command = pending[0].command
+        # Not the command that the bundle gives: people would type what a stranger wrote.
+        command = build_command(bundle, pending[0].target)
         raise PendingError(f"{message} Finish it on the target with: {command}", command=command)
     wanted = "local" if device == "cuda" else "host-cpu"
-    raise TargetMismatchError(f"{message} Add one with: edgevision build BUNDLE --target {wanted}")
+    raise TargetMismatchError(f"{message} Add one with: {build_command(bundle, wanted)}")
 
 
 def _elsewhere(record: Record | None, device: str) -> str:
@@ -165,12 +170,14 @@ def _finished(stage: Stage, found: Finished, has: Machine, *, allow_unverified: 
         fault = _outdated(record, has)
     if record is None or (fault and not allow_unverified):
         raise UnverifiedError(
-            f"the engine in '{found.folder}' is not used: {fault}. Finish it anew: "
+            f"the engine in '{printable(found.folder)}' is not used: {fault}. Finish it anew: "
             f"{found.command}; or remove that folder to run what the bundle holds",
             command=found.command,
         )
     if fault:
-        warnings.warn(f"the engine in '{found.folder}' runs unverified: {fault}", stacklevel=2)
+        warnings.warn(
+            f"the engine in '{printable(found.folder)}' runs unverified: {fault}", stacklevel=2
+        )
     if record.flavour is not Flavour.ORT and not has.has_binding:
         raise MissingDependencyError(
             "no CUDA binding is installed. Install one: pip install 'edgevision[cuda]'"

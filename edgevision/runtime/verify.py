@@ -39,7 +39,7 @@ def verify(
     beside = engines_beside(bundle, engines)
     for stage in bundle.manifest.stages:
         inputs, outputs = bundle.golden(stage.name)
-        selection = select(stage, device=device, beside=beside)
+        selection = select(stage, device=device, beside=beside, bundle=bundle.root)
         with open_session(bundle, stage, selection) as session:
             name = f"{stage.name}/{selection.artifact.target}"
             reports += check_golden(

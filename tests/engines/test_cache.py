@@ -177,6 +177,7 @@ DAMAGES = {
     "no key": change(key=None),
     "another key": change(key={"flavour": "ort"}),
     "no text": change(target=3),
+    "terminal codes": change(target="a\x1b[2J"),
     "a link for the artifact": link_artifact,
     "a link for the folder": link_entry,
     "a link to nothing": link_to_nothing,

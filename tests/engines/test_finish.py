@@ -112,6 +112,8 @@ def link_engine(bundle: Bundle) -> None:
         (change_record(manifest_sha256="0"), UnverifiedError, "another version of this bundle"),
         (change_record(machine="a Cray"), UnverifiedError, "on another machine: a Cray; this is"),
         (change_record(version="0.1.0"), UnverifiedError, "made by onnxruntime 0.1.0; here is"),
+        (change_record(date="2026\x1b[2J"), UnverifiedError, "it holds unprintable characters"),
+        (change_record(score={"a\nb": 1.0}), UnverifiedError, "it holds unprintable characters"),
         (change_engine, BundleIntegrityError, "its bytes were changed"),
         (link_engine, BundleIntegrityError, "cannot be read"),
     ],
@@ -165,6 +167,13 @@ def test_a_link_beside_the_bundle_leads_nobody_anywhere(
     assert sorted(os.listdir(home)) == sorted(kept)
     with pytest.raises(UnverifiedError, match="it is a link, or no folder"):
         edgevision.load(bundle.root)
+
+
+def test_a_strange_folder_beside_the_bundle_is_named_escaped(bundle: Bundle) -> None:
+    folder_of(bundle).with_name("x\x1b[2J; touch MARK").mkdir(parents=True)
+    with pytest.raises(UnverifiedError, match=r"x\\x1b\[2J; touch MARK' is not used") as caught:
+        edgevision.load(bundle.root)
+    assert caught.value.command == f"edgevision build {bundle.root} --target TARGET"
 
 
 def test_only_what_we_made_is_cleared_up(bundle: Bundle) -> None:

@@ -25,7 +25,7 @@ PENDING = Artifact(
     path=None,
     sm=("8.7",),
     reason="needs the device",
-    command="edgevision build x.ev --target local",
+    command="touch MARK",
 )
 
 LAPTOP = Machine(None, {"onnxruntime": "1.23.0"}, has_binding=False)
@@ -126,7 +126,13 @@ REFUSALS = [
     (LAPTOP, "auto", [RTX], TargetMismatchError, "needs an NVIDIA GPU and its driver"),
     (LAPTOP, "cuda", [CPU], TargetMismatchError, "a GPU and its driver were not found.*local"),
     (BOARD, "cpu", [ORIN], TargetMismatchError, "runs on an NVIDIA GPU.*--target host-cpu"),
-    (BOARD, "auto", [PENDING], PendingError, r"pending \(needs the device\).*Finish it.*x.ev"),
+    (
+        BOARD,
+        "auto",
+        [PENDING],
+        PendingError,
+        r"pending \(needs the device\).*: edgevision build BUNDLE --target jetson-orin-jp6$",
+    ),
     (BOARD, "auto", [], TargetMismatchError, "it has none"),
 ]
 

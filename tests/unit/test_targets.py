@@ -144,6 +144,10 @@ def test_a_file_describes_a_target(tmp_path: Path) -> None:
         (("our-board", "Our Board"), "name: got 'Our Board', expected small letters"),
         (("our-board", "h100"), "'h100' is a known target's; choose another"),
         (('title = "our carrier board"', ""), "'title' is missing"),
+        (("our-board", r"\u001b[2J"), r"name: got '\\x1b\[2J', expected small letters"),
+        (("our carrier board", r"a\u001bb"), r"title: unprintable characters in 'a\\x1bb'"),
+        (('"trt"', r'"\u001b"'), r"flavour: got '\\x1b', expected"),
+        (("sm =", r'"\u001b" ='), r"unknown field '\\x1b'"),
         (("=", "=="), "is no TOML file"),
     ],
 )
