@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,13 +121,14 @@ def keygen(name: PathLike) -> tuple[Path, Path]:
     return paths
 
 
-def sign(bundle: PathLike, key: PathLike, *, version: int | None = None) -> Signature:
+def sign(bundle: PathLike, key: PathLike, *, version: int) -> Signature:
     """Sign the bundle at a path in place; its hashes are checked first.
 
     Args:
         bundle: the bundle's directory.
         key: the private key's file.
-        version: at least that of a signature that is there; one more than it by default.
+        version: at least that of a signature that is there. Whoever releases counts, e.g. by the
+            number of a CI's run: a folder that is made anew each time cannot know.
 
     Raises:
         BundleError: it is no sound bundle, or the signature could not be written.
@@ -136,7 +138,6 @@ def sign(bundle: PathLike, key: PathLike, *, version: int | None = None) -> Sign
     """
     opened = Bundle.open(bundle)
     before = Signature.from_bytes(opened.signature).version if opened.signature else 0
-    version = before + 1 if version is None else version
     if not 1 <= version <= _MAX_VERSION:
         raise ValueError(f"version: got {version}, expected 1 or more")
     if version < before:
@@ -163,7 +164,7 @@ def check_signature(bundle: Bundle, key: PathLike, *, minimum_version: int = 0) 
     if bundle.signature is None:
         raise SignatureError(
             f"'{bundle.root}' is not signed. Sign it where it was made: edgevision sign "
-            f"{bundle.root.name} --key NAME.key"
+            f"{shlex.quote(bundle.root.name)} --key NAME.key --version N"
         )
     found = Signature.from_bytes(bundle.signature)
     if found.key != key_id(public):

@@ -38,7 +38,12 @@ def _verify(options: argparse.Namespace) -> int:
     signed = _signed(bundle, options)
     reports = []
     if not options.files_only:
-        reports = verify(bundle, device=options.device, engines=options.engines)
+        reports = verify(
+            bundle,
+            device=options.device,
+            engines=options.engines,
+            must_be_named=options.key is not None,
+        )
     passed = all(report.passed for report in reports)
     if options.json:
         found = [
