@@ -92,7 +92,7 @@ def main() -> int:
     options = parser().parse_args()
     torch.set_num_threads(options.threads)
     instructions = ", ".join(int8_instructions()) or "none"
-    print(f"INT8 instructions of this CPU: {instructions}; {options.threads} threads")
+    print(f"INT8 instructions of this CPU: {instructions}; threads: {options.threads}")
     told: list[Row] = []
     for net in options.nets:
         found = measured(net, options.rounds, options.threads)

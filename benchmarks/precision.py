@@ -25,6 +25,7 @@ import edgevision
 from benchmarks.script import arguments, record
 from benchmarks.tables import FORMS
 from edgevision.bundle.directory import Bundle
+from edgevision.bundle.forms import form_for
 from edgevision.bundle.targets import get_target
 from edgevision.engines.registry import unavailable
 
@@ -89,8 +90,9 @@ def sizes(bundles: list[Bundle]) -> dict[str, dict[str, int]]:
         made = {a.target: files[a.path] for a in stage.artifacts if a.path is not None}
         engine = {"engine": made["rtx"]} if "rtx" in made else {}
         found[precision] = {"graph": files[stage.graph], **engine}
-        if precision == "int8":
-            found["int8-host"] = {"graph": made["host-cpu"]}
+        host = form_for(precision, on_gpu=False)
+        if host.name != precision:
+            found[host.name] = {"graph": made["host-cpu"]}
     return found
 
 

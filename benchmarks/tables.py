@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edgevision.bundle.flavours import flavours
+from edgevision.bundle.forms import PRECISIONS, forms_of
 
 HERE = Path(__file__).parent
 PAGE = HERE / "README.md"
@@ -46,7 +47,7 @@ def rates(told: Mapping[str, Any]) -> list[str]:
 def frames(told: Mapping[str, Any]) -> list[str]:
     """Return milliseconds a frame of each way, from the median time of a call."""
     ways = list(told["rows"][0]["median_us"])
-    heads = [f"ms a frame, {told['threads']} threads", *ways]
+    heads = [f"ms a frame, threads: {told['threads']}", *ways]
     lines = [f"INT8 instructions of this CPU: {told['int8_instructions']}.", ""]
     lines += [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for net in dict.fromkeys(row["name"].split(",")[-1].strip() for row in told["rows"]):
@@ -182,12 +183,7 @@ def megabytes(size_bytes: int | None) -> str:
     return "" if size_bytes is None else f"{size_bytes / 1e6:.1f}"
 
 
-FORMS = {
-    "fp32": "FP32",
-    "fp16": "FP16",
-    "int8": "INT8, rest FP16 (GPUs)",
-    "int8-host": "INT8, rest FP32 (CPUs)",
-}
+FORMS = {form.name: form.title for form in forms_of(PRECISIONS[-1])}
 
 TABLES: dict[str, Callable[[Mapping[str, Any]], list[str]]] = {
     "overhead": ratios,

@@ -48,7 +48,7 @@ def installed_version(module: str) -> str | None:
 
     Nothing is imported.
     """
-    for name in _DISTRIBUTIONS.get(module, ()):
+    for name in _DISTRIBUTIONS.get(module, (module,)):
         try:
             return importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -21,6 +21,7 @@
     │   ├── StalledError          the device has not answered for too long
     │   ├── FrameDroppedError     a frame was dropped by policy: it has no result
     │   ├── FrameLostError        a frame was in the pipeline when the engine failed
+    │   ├── CallbackError         a callback raised (`ticket`: of the frame taken meanwhile)
     │   └── ClosedError           used after `close()`
     │       └── StaleViewError    a view of outputs whose memory was used again
     ├── FileReadError             a user's file is missing, empty, corrupt or of the wrong kind
@@ -33,10 +34,11 @@ Each message says what happened, what was found and expected, and what to do.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edgevision.bundle.parity import ParityReport
+    from edgevision.runtime.stream.ticket import Ticket
 
 
 class EdgeVisionError(Exception):
@@ -142,6 +144,21 @@ class FrameDroppedError(RunError):
 
 class FrameLostError(RunError):
     """A frame was in the pipeline when the engine failed: it has no result."""
+
+
+class CallbackError(RunError):
+    """A callback raised; `ticket` is that of the frame which the call took all the same, or None.
+
+    A ticket belongs to its process: pickling leaves it behind.
+    """
+
+    def __init__(self, message: str, *, ticket: Ticket[Any] | None = None) -> None:
+        super().__init__(message)
+        self.ticket = ticket
+
+    def __reduce__(self) -> tuple[type[CallbackError], tuple[str]]:
+        """Pickle without the ticket."""
+        return type(self), (str(self),)
 
 
 class ClosedError(RunError):

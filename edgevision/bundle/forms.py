@@ -17,12 +17,14 @@ class Form:
 
     Attributes:
         name: how reports and benchmarks call it, e.g. "int8-host".
+        title: the same for people.
         precision: what a user asks for to get it: "fp32", "fp16" or "int8".
         is_quantized: whether its layers compute in INT8 where that costs little.
         wide: the float type of everything that is not INT8.
     """
 
     name: str
+    title: str
     precision: str
     is_quantized: bool
     wide: DType
@@ -32,10 +34,10 @@ class Form:
         return self.name
 
 
-FP32 = Form("fp32", "fp32", False, DType.FLOAT32)
-FP16 = Form("fp16", "fp16", False, DType.FLOAT16)
-INT8 = Form("int8", "int8", True, DType.FLOAT16)
-INT8_WIDE = Form("int8-host", "int8", True, DType.FLOAT32)
+FP32 = Form("fp32", "FP32", "fp32", False, DType.FLOAT32)
+FP16 = Form("fp16", "FP16", "fp16", False, DType.FLOAT16)
+INT8 = Form("int8", "INT8, rest FP16 (GPUs)", "int8", True, DType.FLOAT16)
+INT8_WIDE = Form("int8-host", "INT8, rest FP32 (CPUs)", "int8", True, DType.FLOAT32)
 
 PRECISIONS = ("fp32", "fp16", "int8")
 """What a user can ask for, widest first."""

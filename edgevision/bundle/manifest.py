@@ -14,13 +14,11 @@ from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
 from edgevision.bundle.flavours import Flavour, flavour
+from edgevision.bundle.migrations import SCHEMA, migrate
 from edgevision.bundle.parity import Tolerance
 from edgevision.bundle.printable import UNPRINTABLE
 from edgevision.bundle.tensors import DType, ShapeProfile, TensorSpec
 from edgevision.errors import BundleFormatError
-
-SCHEMA = 1
-"""Version of the manifest's form; a reader refuses any other."""
 
 MAX_BYTES = 1 << 20
 """Largest manifest that is read at all."""
@@ -197,14 +195,9 @@ class Manifest:
         except (ValueError, RecursionError) as error:
             raise BundleFormatError(f"manifest.json is not JSON: {error}") from error
         reader = _Reader(parsed, "manifest")
-        schema = reader.integer("schema")
-        if schema != SCHEMA:
-            raise BundleFormatError(
-                f"manifest: schema {schema}, this edgevision reads {SCHEMA}. "
-                "Install the edgevision that made the bundle, or build it again."
-            )
+        fields = migrate(reader.fields, reader.integer("schema"))
         try:
-            manifest = _manifest_from(reader)
+            manifest = _manifest_from(_Reader(fields, "manifest"))
         except ValueError as error:
             raise BundleFormatError(f"manifest: {str(error)[:400]}") from error
         listed = {entry.path for entry in manifest.files}

@@ -41,7 +41,6 @@ def products_overflow() -> bool:
     return platform.machine() in ("x86_64", "AMD64") and not int8_instructions()
 
 
-@functools.cache
 def int8_instructions() -> tuple[str, ...]:
     """Return what this CPU has for sums of 8-bit products, as the kernel spells it."""
     return tuple(sorted(set(_cpu()[1]) & _INT8_INSTRUCTIONS))

@@ -19,21 +19,25 @@ class Lifetime:
         self.resource = resource
         self.is_open = True
         self.opened_at = _caller()
-        self._forked = False
+        self.is_forked = False
         _alive.add(self)
 
     def check(self) -> None:
         """Raise ClosedError once the resource is closed."""
-        if self._forked:
-            raise ClosedError(
-                f"{self.resource} belongs to the process that opened it, at {self.opened_at}; a "
-                "GPU and its threads do not survive fork(). Load the model in the child, or start "
-                "it with multiprocessing's 'spawn'."
-            )
+        self.check_process()
         if not self.is_open:
             raise ClosedError(
                 f"{self.resource} is closed. It was opened at {self.opened_at}; open it again, or "
                 "keep it open (`with ... as ...:`) for as long as you use it."
+            )
+
+    def check_process(self) -> None:
+        """Raise ClosedError in a process that was forked from the one that opened it."""
+        if self.is_forked:
+            raise ClosedError(
+                f"{self.resource} belongs to the process that opened it, at {self.opened_at}; a "
+                "GPU and its threads do not survive fork(). Load the model in the child, or start "
+                "it with multiprocessing's 'spawn'."
             )
 
     def end(self) -> bool:
@@ -41,19 +45,25 @@ class Lifetime:
         was_open, self.is_open = self.is_open, False
         return was_open
 
-    def warn_if_open(self) -> bool:
-        """Warn of a resource that is dropped without `close()`; for destructors, never raises."""
-        if not self.is_open or sys.is_finalizing():
-            return False
+    @property
+    def is_forgotten(self) -> bool:
+        """Whether the resource is dropped without `close()`; for destructors."""
+        return self.is_open and not sys.is_finalizing()
+
+    def warn(self) -> None:
+        """Warn of a resource that was forgotten.
+
+        For the end of a destructor: where warnings are errors this raises, and what comes after it
+        is not done.
+        """
         warnings.warn(
             f"{self.resource}, opened at {self.opened_at}, was never closed",
             ResourceWarning,
             stacklevel=3,
         )
-        return True
 
     def _fork(self) -> None:
-        self._forked, self.is_open = self.is_open, False
+        self.is_forked, self.is_open = True, False
 
 
 def _end_all() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Generic, Literal, TypeVar
@@ -10,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgevision.bundle.manifest import Manifest
-from edgevision.errors import RunError, WrongTaskError
+from edgevision.errors import ClosedError, RunError, WrongTaskError
+from edgevision.runtime.clocks import Clock
 from edgevision.runtime.select import Selection
 from edgevision.runtime.session import Session
 from edgevision.runtime.stream.pipeline import Pipeline
@@ -41,7 +44,10 @@ class Model(Generic[R]):
         self.manifest = manifest
         self.session = session
         self.selection = selection
-        self._pipelines: list[Pipeline[Any, Any]] = []
+        self._is_closing = False
+        self._opening = threading.RLock()
+        # A pipeline keeps its model; one that is forgotten ends by itself.
+        self._pipelines: weakref.WeakSet[Pipeline[Any, Any]] = weakref.WeakSet()
         self.decoder = decoder
 
     def __call__(self, frame: Frame) -> R:
@@ -115,15 +121,27 @@ class Model(Generic[R]):
         on_late: Literal["deliver", "drop"] = "deliver",
         stall_ms: float = 10_000.0,
         on_result: Callable[[Ticket[R]], None] | None = None,
+        clock: Clock = "perf_counter",
     ) -> Pipeline[Frame, R]:
         """Open a pipeline for frames that come at camera rate; see `StreamOptions`.
 
         The pipeline has its own slots beside the session's, and is closed with the model at the
         latest. Its answers are what calling the model returns.
 
+        Args:
+            slots: frames in the pipeline at most (in `load`, threads that run the model at once).
+            policy: which frame goes when all slots are in use.
+            deadline_ms: after its stamp an answer is late.
+            on_late: whether late answers are delivered, marked, or dropped.
+            stall_ms: a device that has not answered for so long is reported as stuck.
+            on_result: called with each ticket that ran, in order, on the pipeline's own thread.
+            clock: what `submit(stamp_ns=)` goes by: "perf_counter", "monotonic", "realtime" (as
+                ROS and PTP do), or a function that returns the time in nanoseconds.
+
         Raises:
             ValueError: an option is out of range.
             ClosedError: the model is closed.
+            RunError: no thread can be started for it.
 
         Example:
             >>> with model.stream(policy="latest", deadline_ms=50) as pipeline:  # doctest: +SKIP
@@ -132,17 +150,22 @@ class Model(Generic[R]):
         """
         options = StreamOptions(slots, policy, deadline_ms, on_late, stall_ms)
         session = self.session
-        session.check_open()
-        self._pipelines = [pipeline for pipeline in self._pipelines if pipeline.is_open]
-        pipeline: Pipeline[Frame, R] = Pipeline(
-            session.program,
-            session.profiles,
-            self.decoder,
-            options,
-            run_options=session.options,
-            on_result=on_result,
-        )
-        self._pipelines.append(pipeline)
+        with self._opening:  # `close` waits for it, and then closes this one, too
+            session.check_open()
+            if self._is_closing:
+                raise ClosedError("the model is being closed; load it again")
+            pipeline: Pipeline[Frame, R] = Pipeline(
+                session.program,
+                session.profiles,
+                self.decoder,
+                options,
+                run_options=session.options,
+                on_result=on_result,
+                clock=clock,
+                shared=session.shared,
+                owner=self,
+            )
+            self._pipelines.add(pipeline)
         return pipeline
 
     def explain(self) -> str:
@@ -152,15 +175,28 @@ class Model(Generic[R]):
     def close(self) -> None:
         """Close its pipelines, dropping what waits in them, and free what it holds.
 
-        Safe to call twice and on any thread.
+        Safe to call twice and on any thread, and each call waits. In a callback it asks the
+        pipelines to end; the program is freed once the last of them has.
 
         Raises:
-            StalledError: a pipeline's device does not answer; nothing is freed.
+            StalledError: a pipeline's device does not answer; what it holds is abandoned.
+            CallbackError: a callback raised and nobody has been told yet. All is closed.
         """
-        for pipeline in self._pipelines:
-            pipeline.close(drain=False)
-        self._pipelines = []
+        with self._opening:
+            self._is_closing = True
+            pipelines = list(self._pipelines)
+        for pipeline in pipelines:
+            pipeline.ask_to_close()
+        first: RunError | None = None
+        if not any(pipeline.is_inside for pipeline in pipelines):
+            for pipeline in pipelines:
+                try:
+                    pipeline.close(drain=False)
+                except RunError as error:
+                    first = first or error
         self.session.close()
+        if first is not None:
+            raise first
 
     def __enter__(self) -> Model[R]:
         return self

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from time import perf_counter_ns
 from types import TracebackType
@@ -15,10 +15,11 @@ from edgevision.runtime.backends.program import Program, program_of
 from edgevision.runtime.device.memory import Array
 from edgevision.runtime.lifetime import Lifetime
 from edgevision.runtime.options import RunOptions
+from edgevision.runtime.sharing import SharedProgram
 from edgevision.runtime.slots.feeds import FeedCheck
 from edgevision.runtime.slots.lending import LentOutputs, SessionInput
 from edgevision.runtime.slots.slot import OutputView, Slot
-from edgevision.runtime.slots.slots import Slots
+from edgevision.runtime.slots.slots import Hold, Slots
 from edgevision.tasks.timings import Timings, timings
 
 _DEFAULTS = RunOptions()
@@ -27,7 +28,11 @@ _DEFAULTS = RunOptions()
 class Session:
     """Runs one graph or engine over buffers that it owns; safe to share between threads.
 
-    A thread that finds every slot in use waits for one: give `RunOptions.slots` for more.
+    A thread that finds every slot in use waits for one, and who came first is served first: give
+    `RunOptions.slots` for more.
+
+    Attributes:
+        shared: who uses the program besides the session; the last of them closes it.
 
     Example:
         >>> with Session.open(graph, flavour=ORT) as session:  # doctest: +SKIP
@@ -46,14 +51,16 @@ class Session:
         self.outputs: tuple[TensorSpec, ...] = program.outputs
         self.check = FeedCheck(program.inputs, self.profiles, program.device)
         self._active = program.device.active()
-        self._lenders: set[int] = set()
+        self.shared = SharedProgram(program)
+        self.shared.join(self)
+        self._warming = threading.RLock()
         try:
             self._slots = Slots(program, self.profiles, options, count=options.slots)
         except BaseException:
             self._lifetime.end()
-            program.close()
+            self.shared.leave(self)
             raise
-        self._free = self._slots.free
+        self._give = self._slots.give
 
     @staticmethod
     def open(
@@ -83,18 +90,20 @@ class Session:
             ClosedError: the session is closed.
             CudaError: the device failed.
         """
-        slot = self._take()
+        hold = Hold()
         try:
+            slot = self._slots.take(hold) or self._wait(hold)
             slot.fill(self.check(feeds))
             slot.run()
             return slot.outputs()
         finally:
-            self._free.put(slot)
+            self._give(hold)
 
     def run_timed(self, feeds: Mapping[str, object]) -> tuple[dict[str, Array], Timings]:
         """Run once and say how long each part took; see `run`."""
-        slot = self._take()
+        hold = Hold()
         try:
+            slot = self._slots.take(hold) or self._wait(hold)
             checked = self.check(feeds)
             start_ns = perf_counter_ns()
             slot.fill(checked)
@@ -109,7 +118,7 @@ class Session:
                     slot, filled_ns - start_ns, computed_ns - filled_ns, copied_ns - computed_ns
                 )
         finally:
-            self._free.put(slot)
+            self._give(hold)
 
     def run_view(self, feeds: Mapping[str, object]) -> LentOutputs:
         """Run once and lend the outputs without a copy, inside a `with` block; see `run`.
@@ -121,22 +130,21 @@ class Session:
             >>> with session.run_view({"frame": frame}) as view:  # doctest: +SKIP
             ...     area = view["mask"].sum()
         """
-        return LentOutputs(self._viewed(feeds))
+        return LentOutputs(self._viewed, (feeds,), {})
 
-    @contextmanager
-    def _viewed(self, feeds: Mapping[str, object]) -> Iterator[OutputView]:
-        slot = self._take()
+    def _viewed(self, feeds: Mapping[str, object]) -> Generator[OutputView, None, None]:
+        hold = Hold()
         try:
+            slot = self._slots.take(hold) or self._wait(hold)
             slot.fill(self.check(feeds))
             slot.run()
-            self._lenders.add(threading.get_ident())
+            hold.is_lent = True
             try:
                 yield OutputView(slot)
             finally:
-                self._lenders.discard(threading.get_ident())
                 slot.generation += 1
         finally:
-            self._free.put(slot)
+            self._give(hold)
 
     @contextmanager
     def input(self) -> Iterator[SessionInput]:
@@ -150,17 +158,16 @@ class Session:
             ...     camera.read_into(buffer["frame"])
             ...     mask = buffer.run()["mask"].copy()
         """
-        slot = self._take()
+        hold = Hold()
         try:
-            buffer = SessionInput(slot)
-            self._lenders.add(threading.get_ident())
+            buffer = SessionInput(self._slots.take(hold) or self._wait(hold))
+            hold.is_lent = True
             try:
                 yield buffer
             finally:
-                self._lenders.discard(threading.get_ident())
                 buffer.end()
         finally:
-            self._free.put(slot)
+            self._give(hold)
 
     def check_open(self) -> None:
         """Raise ClosedError once the session is closed."""
@@ -172,13 +179,15 @@ class Session:
         Raises:
             RunError: the engine or the device fails.
         """
-        slots = [self._take() for _ in self._slots.all]
-        try:
-            for slot in slots:
-                slot.warm_up()
-        finally:
-            for slot in slots:
-                self._free.put(slot)
+        holds = [Hold() for _ in self._slots.all]
+        with self._warming:  # two who take them all would wait for each other
+            try:
+                for hold in holds:
+                    slot = self._slots.take(hold) or self._wait(hold)
+                    slot.warm_up()
+            finally:
+                for hold in holds:
+                    self._give(hold)
 
     def explain(self) -> str:
         """Say on what the session runs, and whether as a captured graph or why not."""
@@ -202,32 +211,38 @@ class Session:
     def close(self) -> None:
         """Wait for running frames, then free everything; safe to call twice and on any thread.
 
+        Every call waits. The program stays open for as long as a pipeline runs it.
+
         Raises:
             RunError: called inside this thread's own `with session.input()` or
                 `with session.run_view()`, which never ends then.
         """
-        if threading.get_ident() in self._lenders:
+        if self._lifetime.is_forked:
+            return
+        if self._slots.is_held_here():
             raise RunError(
                 "close() was called inside `with session.input()` or `with session.run_view()` on "
-                "the same thread, which holds what close() waits for. Leave the block first."
+                "the same thread, which holds what close() waits for (or in a signal's handler, "
+                "while the thread runs the model). Leave the block first."
             )
-        if self._lifetime.end():
-            self._close()
+        self._lifetime.end()
+        self._close()
 
-    def _take(self) -> Slot:
-        self._lifetime.check()
-        slot = self._free.get()
-        if slot is None:
-            self._free.put(None)
+    def _wait(self, hold: Hold) -> Slot:
+        """Return a slot once it is this call's turn."""
+        while True:
             self._lifetime.check()
-            raise AssertionError("a session that wakes its waiters is closed")
-        return slot
+            slot = self._slots.wait(hold)
+            if slot is not None:
+                return slot
 
     def _close(self) -> None:
         try:
             self._slots.close()
-        finally:
-            self.program.close()
+        except Exception:
+            self.shared.leave(self)
+            raise
+        self.shared.leave(self)  # not if Ctrl-C came before: something may still run
 
     def __enter__(self) -> Session:
         return self
@@ -242,7 +257,8 @@ class Session:
 
     def __del__(self) -> None:
         lifetime = getattr(self, "_lifetime", None)
-        if lifetime is not None and lifetime.warn_if_open():
+        if lifetime is not None and lifetime.is_forgotten:
             lifetime.end()
             with suppress(Exception):  # a destructor has nobody to tell
                 self._close()
+            lifetime.warn()

@@ -345,9 +345,10 @@ class WordModel:
 
     def __del__(self) -> None:
         lifetime = getattr(self, "_lifetime", None)
-        if lifetime is not None and lifetime.warn_if_open():
+        if lifetime is not None and lifetime.is_forgotten:
             with suppress(Exception):  # a destructor has nobody to tell
                 self.close()
+            lifetime.warn()
 
 
 def check_stages(encode: Program, step: Program) -> list[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from edgevision.bundle import flavours
+from edgevision.bundle import flavours, forms
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("edgevision", "benchmarks", "deploy", "examples")
@@ -45,6 +45,13 @@ OWNED = (
         ("edgevision/bundle/flavours.py",),
         frozenset(k for k, v in vars(flavours).items() if isinstance(v, flavours.Flavour)),
         frozenset(flavour.name for flavour in flavours.flavours()),
+    ),
+    Owned(
+        "form",
+        ("edgevision/bundle/forms.py",),
+        # The others' names are those of precisions, which users type, and of ONNX's types.
+        frozenset({"INT8_WIDE"}),
+        frozenset({forms.INT8_WIDE.name}),
     ),
 )
 

@@ -102,7 +102,7 @@ GRAPHS: dict[str, tuple[str, str, str, dict[str, np.ndarray]]] = {
     ),
     "grid sample": (
         f"{X}, float[1,7,7,2] g", "float[1,8,7,7] y",
-        'y = GridSample <mode="linear", padding_mode="border", align_corners=1> (x, g)', {},
+        'y = GridSample <padding_mode="border", align_corners=1> (x, g)', {},
     ),
     "pad constant": (X, "float[1,8,34,34] y", "y = Pad (x, p)",
                      {"p": np.array([0, 0, 1, 1, 0, 0, 1, 1])}),

@@ -88,6 +88,42 @@ def test_five_broken_nets_name_node_and_mend(
         assert f"NOT fit for '{target}'" in told
 
 
+@pytest.mark.parametrize(
+    ("line", "type_", "node", "mend"),
+    [
+        ('y = GridSample <mode="linear"> (x, g)', "float", "y (GridSample)", "leave the mode out"),
+        (
+            'y = GridSample <mode="cubic"> (x, g)',
+            "float",
+            "y (GridSample)",
+            "no word that opset 20",
+        ),
+        ("y = ReduceL2 (x)", "float16", "y (ReduceL2)", "compute in float32"),
+        ("y = ReduceLogSumExp (x)", "float16", "y (ReduceLogSumExp)", "compute in float32"),
+        ("y = ReduceSumSquare (x)", "float16", "y (ReduceSumSquare)", "compute in float32"),
+    ],
+)
+def test_what_tensorrt_computes_otherwise_is_found(
+    line: str, type_: str, node: str, mend: str
+) -> None:
+    made = parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 20]> g '
+        f"({type_}[1,8,7,7] x, float[1,7,7,2] g) => ({type_}[a,b,c,d] y) {{ {line} }}"
+    )
+    (found,) = [f for f in check_graph(made, ORIN) if f.rule in ("grid sample", "overflow")]
+    assert found.node == node
+    assert mend in found.remedy
+
+
+@pytest.mark.parametrize("line", ["y = GridSample (x, g)", "y = ReduceL2 (x)"])
+def test_what_every_tensorrt_computes_alike_is_not(line: str) -> None:
+    made = parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 20]> g '
+        f"(float[1,8,7,7] x, float[1,7,7,2] g) => (float[a,b,c,d] y) {{ {line} }}"
+    )
+    assert not [f for f in check_graph(made, ORIN) if f.rule in ("grid sample", "overflow")]
+
+
 @needs_rtx
 def test_a_sound_net_is_fit_and_says_who_proved_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -10,7 +10,7 @@ from torch import nn
 
 import edgevision
 from edgevision.export import SemanticSegmentation
-from tests.export.conftest import PHOTOS, frames, taught
+from tests.export.conftest import frames, teach, write_halves
 
 monai = pytest.importorskip("monai.networks.nets", reason="monai is not installed")
 
@@ -28,11 +28,12 @@ def residual_unet() -> nn.Module:
 @pytest.mark.parametrize("make", [basic_unet, residual_unet])
 def test_monai_nets_build_in_int8(make: object, tmp_path: Path) -> None:
     torch.manual_seed(1)
-    net = taught(make())  # type: ignore[operator]
+    net = teach(make())  # type: ignore[operator]
     adapter = SemanticSegmentation(net, size=(64, 96), classes=list("abcd"), input_size=(72, 96))
+    pictures = write_halves(tmp_path / "pictures")
     with pytest.warns(UserWarning, match="calibrated on 12 frames"):
         summary = edgevision.build(
-            adapter, tmp_path / "m.ev", precision="int8", calibration=PHOTOS,
+            adapter, tmp_path / "m.ev", precision="int8", calibration=pictures,
             targets=["host-cpu", "rtx"],
         )  # fmt: skip
     states = {a.target: a.is_pending for a in summary.bundle.manifest.stages[0].artifacts}

@@ -15,7 +15,8 @@ from edgevision.engines.registry import unavailable
 from edgevision.export import SemanticSegmentation
 from edgevision.models.deeplab import deeplabv3_mobilenet_v2
 from edgevision.models.fcn import fcn_mobilenet_v2
-from tests.export.conftest import PHOTOS, frames, taught
+from edgevision.tasks.frames import read_image
+from tests.export.conftest import teach, write_halves
 
 SIZE = (64, 96)
 
@@ -23,10 +24,11 @@ SIZE = (64, 96)
 @pytest.mark.parametrize("make", [fcn_mobilenet_v2, deeplabv3_mobilenet_v2])
 def test_every_precision_builds(make: Callable[[int], nn.Module], tmp_path: Path) -> None:
     torch.manual_seed(2)
-    adapter = SemanticSegmentation(taught(make(4)), size=SIZE, classes=list("abcd"))
+    adapter = SemanticSegmentation(teach(make(4)), size=SIZE, classes=list("abcd"))
+    pictures = write_halves(tmp_path / "pictures")
     with pytest.warns(UserWarning, match="calibrated on 12 frames"):
         summary = edgevision.build(
-            adapter, tmp_path / "m.ev", precision="int8", calibration=PHOTOS,
+            adapter, tmp_path / "m.ev", precision="int8", calibration=pictures,
             targets=["host-cpu", "rtx"],
         )  # fmt: skip
     steps = {report.name.split("/")[0] for report in summary.parity}
@@ -36,8 +38,8 @@ def test_every_precision_builds(make: Callable[[int], nn.Module], tmp_path: Path
     pending = {artifact.target: artifact.is_pending for artifact in stage.artifacts}
     no_rtx = unavailable(get_target("rtx")) is not None
     assert pending == {"host-cpu": False, "rtx": no_rtx}
-    frame = frames(1, SIZE)[0]
+    frame = read_image(pictures / "03.png")
     with edgevision.load(summary.bundle) as model:
-        mask = model(frame["frame"][0]).mask
-    agreed = (mask == adapter.reference(frame)["classes"][0]).mean()
+        mask = model(frame).mask
+    agreed = (mask == adapter.reference({"frame": frame[None]})["classes"][0]).mean()
     assert agreed > 0.9

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from edgevision.errors import ExportError
 from edgevision.export import SemanticSegmentation
 from edgevision.export.graph.capture import serialized
+from edgevision.export.precision.fp16 import to_fp16
 from tests.export.conftest import NAMES, SIZE, frames, run, small_net
 
 
@@ -182,3 +183,28 @@ def test_default_colours_differ() -> None:
     classes = adapter.settings()["classes"]
     assert isinstance(classes, list)
     assert len({c["color"] for c in classes}) == 64  # type: ignore[index, call-overload]
+
+
+def test_one_logit_tells_two_classes_apart() -> None:
+    net = nn.Conv2d(3, 1, 1)
+    with torch.no_grad():
+        net.weight.fill_(1.0)
+        net.bias.fill_(-1.5)
+    adapter = SemanticSegmentation(
+        net, size=(8, 8), classes=["dark", "bright"], mean=(0, 0, 0), std=(1, 1, 1)
+    )
+    frame = np.zeros((1, 8, 8, 3), np.uint8)
+    frame[:, :, 4:] = 255
+    for half in (False, True):
+        graph = adapter.to_onnx()
+        graph = to_fp16(graph, samples=[{"frame": frame}]).model if half else graph
+        np.testing.assert_array_equal(run(graph, {"frame": frame})["classes"], frame[..., 0] // 255)
+    np.testing.assert_array_equal(
+        adapter.reference({"frame": frame})["classes"], frame[..., 0] // 255
+    )
+
+
+@pytest.mark.parametrize("names", [["road"], ["road", "sky", "person"]])
+def test_one_logit_is_no_answer_among_other_than_two_classes(names: list[str]) -> None:
+    with pytest.raises(ExportError, match=r"one logit and \d classes are named, expected two"):
+        SemanticSegmentation(nn.Conv2d(3, 1, 1), size=(8, 8), classes=names)

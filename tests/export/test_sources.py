@@ -14,14 +14,14 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import interpolate
 
 import edgevision
 from edgevision.bundle.directory import Bundle
 from edgevision.bundle.targets import get_target
 from edgevision.engines.registry import unavailable
-from tests.export.conftest import PHOTOS, taught
+from tests.export.conftest import teach, write_halves
 from tests.export.operators import installed_torchvision
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -43,7 +43,7 @@ def lraspp(folder: Path, patch: pytest.MonkeyPatch) -> Logits:
     models = package("torchvision").models
     name = "lraspp_mobilenet_v3_large"
     net = models.get_model(name, weights=None, weights_backbone=None)
-    net = settling(net, lambda output: output["out"])
+    net = teach(net, lambda output: output["out"])
     url = models.get_model_weights(name).DEFAULT.url
     checkpoints = folder / "hub" / "checkpoints"
     checkpoints.mkdir(parents=True)
@@ -58,7 +58,7 @@ def smp_unet(folder: Path, patch: pytest.MonkeyPatch) -> Logits:
     net = smp.Unet(
         "resnet18", encoder_depth=3, encoder_weights=None, decoder_channels=(32, 16, 8), classes=4
     )
-    net = settling(net, lambda logits: logits)
+    net = teach(net, lambda logits: logits)
     net.save_pretrained(folder / "net")
     (folder / "classes.txt").write_text("dark\ndim\nlight\nbright #ffffff\n")
     checkpoint = ["--checkpoint", str(folder / "net"), "--classes", str(folder / "classes.txt")]
@@ -76,18 +76,10 @@ def segformer(folder: Path, patch: pytest.MonkeyPatch) -> Logits:
     def enlarged(output: object) -> Tensor:
         return interpolate(output.logits, size=SIZE, mode="bilinear")  # type: ignore[attr-defined]
 
-    net = settling(net, enlarged)
+    net = teach(net, enlarged)
     net.save_pretrained(folder / "net")
     patch.setattr(sys, "argv", [*sys.argv, "--checkpoint", str(folder / "net")])
     return lambda x: enlarged(net(x))
-
-
-def settling(net: nn.Module, read: Callable[..., Tensor]) -> nn.Module:
-    """Teach a net whose batch norms follow the photos faster than its authors wanted."""
-    for part in net.modules():
-        if isinstance(part, nn.BatchNorm2d):
-            part.momentum = 0.1
-    return taught(net.train(), read).eval()
 
 
 @pytest.mark.parametrize(
@@ -106,9 +98,9 @@ def test_an_example_builds_the_net_in_every_precision(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     torch.manual_seed(1)
-    out = tmp_path / "street.ev"
+    out, pictures = tmp_path / "street.ev", write_halves(tmp_path / "pictures")
     monkeypatch.setattr(
-        sys, "argv", [script, "--size", "64x96", "--frames", str(PHOTOS), "--out", str(out)]
+        sys, "argv", [script, "--size", "64x96", "--frames", str(pictures), "--out", str(out)]
     )
     logits = prepare(tmp_path, monkeypatch)
     with pytest.warns(UserWarning, match="calibrated on 12 frames"):

@@ -49,6 +49,7 @@ def pipeline_of(
     *,
     run_options: RunOptions | None = None,
     on_result: object = None,
+    clock: object = "perf_counter",
     **options: object,
 ) -> Pipeline[np.ndarray, np.ndarray]:
     return Pipeline(
@@ -58,4 +59,5 @@ def pipeline_of(
         StreamOptions(**options),  # type: ignore[arg-type]
         run_options=run_options or RunOptions(),
         on_result=on_result,  # type: ignore[arg-type]
+        clock=clock,  # type: ignore[arg-type]
     )

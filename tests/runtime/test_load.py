@@ -25,6 +25,7 @@ from edgevision.runtime.load import load
 from edgevision.runtime.verify import verify
 from tests.runtime.conftest import HEIGHT, WIDTH, semantic_bundle
 
+KEPT = Path(__file__).parents[1] / "data" / "bundles"
 ON_CPU = Artifact("host-cpu", ORT, "stages/main/host-cpu.onnx", version="1")
 ON_RTX = Artifact("rtx", TRT_RTX, "stages/main/model.onnx", version="1.7", sm=("8.9",))
 ON_ORIN = Artifact("jetson-orin-jp6", TRT, None, reason="needs an Orin", command="touch MARK")
@@ -160,3 +161,11 @@ def test_verify_finds_an_engine_that_disagrees(bundle: Bundle, tmp_path: Path) -
     (report,) = verify(wrong)
     assert not report.passed
     assert report.mismatch_share == 1.0
+
+
+@pytest.mark.parametrize("path", sorted(KEPT.iterdir()), ids=lambda path: path.name)
+def test_a_bundle_of_every_schema_is_verified_and_runs(path: Path) -> None:
+    assert all(report.passed for report in verify(Bundle.open(path)))
+    frame = np.random.default_rng(3).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+    with load(path) as model:
+        np.testing.assert_array_equal(model(frame).mask, frame.argmax(-1))

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from edgevision.bench import reference
-from edgevision.bundle.flavours import OPENVINO
+from edgevision.bundle.flavours import OPENVINO, ORT
 from edgevision.bundle.manifest import Artifact
 from edgevision.bundle.tensors import DYNAMIC, DType, TensorSpec
 from edgevision.errors import EngineLoadError, RunError
+from edgevision.runtime.backends import openvino as backend
 from edgevision.runtime.backends.openvino import OpenVinoProgram, open_program
 from edgevision.runtime.device.host import HostStream
 from edgevision.runtime.load import load
@@ -97,6 +98,49 @@ def test_floats_and_threads_are_as_asked() -> None:
     assert told("INFERENCE_NUM_THREADS") == 1
     assert told("INFERENCE_PRECISION_HINT").to_string() == "f32"
     assert told("NUM_STREAMS") == 1
+
+
+def quantised_conv() -> bytes:
+    """Return a graph of one INT8 convolution between explicit Q and DQ."""
+    rng = np.random.default_rng(0)
+    stored = {
+        "s": np.array(0.02, np.float32), "z": np.array(0, np.int8),
+        "q": rng.integers(-127, 128, (8, 16, 3, 3)).astype(np.int8),
+        "ws": np.full(8, 0.01, np.float32), "wz": np.zeros(8, np.int8),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["xq"]),
+        helper.make_node("DequantizeLinear", ["xq", "s", "z"], ["xd"]),
+        helper.make_node("DequantizeLinear", ["q", "ws", "wz"], ["wd"], axis=0),
+        helper.make_node("Conv", ["xd", "wd"], ["y"], name="conv"),
+    ]
+    info = helper.make_tensor_value_info
+    return serialized(
+        helper.make_graph(
+            nodes,
+            "quantised",
+            [info("x", TensorProto.FLOAT, (1, 16, 8, 8))],
+            [info("y", TensorProto.FLOAT, (1, 8, 6, 6))],
+            [numpy_helper.from_array(array, name) for name, array in stored.items()],
+        )
+    )
+
+
+def test_where_products_overflow_they_are_computed_in_float(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sent = np.linspace(-2.5, 2.5, 16 * 64, dtype=np.float32).reshape(1, 16, 8, 8)
+    with Session.open(quantised_conv(), flavour=ORT) as session:
+        expected = session.run({"x": sent})["y"]
+    monkeypatch.setattr(backend, "products_overflow", lambda: True)
+    program = OpenVinoProgram(quantised_conv())
+    told = [op.get_rt_info() for op in program.compiled.get_runtime_model().get_ops()]
+    kinds = {
+        i["runtimePrecision"].astype(str) for i in told if "Conv" in i["layerType"].astype(str)
+    }
+    assert kinds == {"f32"}
+    with Session(program, {}) as session:
+        np.testing.assert_allclose(session.run({"x": sent})["y"], expected, atol=1e-3)
 
 
 def test_a_closed_execution_says_so() -> None:

@@ -29,6 +29,8 @@ _MAX_SIDE = 16384
 class SemanticSegmentation:
     """Adapter of any module that gives logits `float32[N, classes, h, w]` of a picture.
 
+    A binary net may give one logit: with two classes, it is the second one where it is above 0.
+
     The graph takes `frame: uint8[1, H, W, 3]` of `input_size` and gives `classes: uint8[1, H, W]`.
     Casting, normalising, resizing to the net's `size`, resizing the logits back and argmax are
     inside it. The module is used, never changed.
@@ -138,6 +140,13 @@ class SemanticSegmentation:
                 f"{type(error).__name__}: {error}"
             ) from error
         count = len(self._classes)
+        if logits.ndim == 4 and logits.shape[1] == 1:
+            if count == 2:
+                return
+            raise ExportError(
+                f"the module gives one logit and {count} classes are named, expected two: what it "
+                'is where the logit is below 0, then above, as in classes=["background", "road"].'
+            )
         if logits.ndim != 4 or logits.shape[1] != count:
             raise ExportError(
                 f"the module gives logits {list(logits.shape)}, expected [1, {count}, h, w] for "
@@ -183,6 +192,8 @@ class _PixelsToClasses(nn.Module):
         y = self.logits(frame)
         if tuple(y.shape[-2:]) != self.input_size:
             y = interpolate(y, size=self.input_size, mode="bilinear", align_corners=False)
+        if y.shape[1] == 1:
+            return (y[:, 0] > 0).to(torch.uint8)
         return y.argmax(1).to(torch.uint8)
 
 

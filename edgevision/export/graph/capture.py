@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import io
 import logging
+import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -15,6 +16,7 @@ from torch import nn
 
 from edgevision.bundle.tensors import DYNAMIC, ShapeProfile, TensorSpec
 from edgevision.errors import ExportError
+from edgevision.export.graph.simplify import simplify
 
 OPSET = 20
 """19 brought float16 scales of Q/DQ; TensorRT 10.3 parses up to 20."""
@@ -30,7 +32,9 @@ def capture(
 
     Raises:
         ExportError: torch cannot export the module; the message holds the exporter's last words.
+            Or a number in it is none.
     """
+    _check_weights(module)
     examples = tuple(example(spec, profiles.get(spec.name)) for spec in inputs)
     dynamic = tuple(_dynamic(spec, profiles.get(spec.name)) for spec in inputs)
     with evaluating(module), _quiet():
@@ -45,14 +49,33 @@ def capture(
                 dynamic_shapes=_by_parameter(module, dynamic) if any(dynamic) else None,
                 external_data=False,
                 verbose=False,
+                optimize=False,
             )
+            assert program is not None
+            simplify(program.model)
         except Exception as error:  # the exporter raises whatever the user's code makes it hit
             raise ExportError(
                 f"torch cannot export {type(module).__name__}: {_last_words(error)} Rewrite "
                 "what it names without data-dependent shapes or Python side effects."
             ) from error
-    assert program is not None
     return anonymous(program.model_proto)
+
+
+def _check_weights(module: nn.Module) -> None:
+    """Refuse NaN and infinity: labels of NaN are 0 everywhere, in every graph alike."""
+    buffers = dict(module.named_buffers())
+    for name, values in (*module.named_parameters(), *buffers.items()):
+        if not values.is_floating_point():
+            continue
+        # Minus infinity in a buffer masks; in a weight it is a run that diverged.
+        broken = values.isnan() | (values == math.inf)
+        if name not in buffers:
+            broken |= values == -math.inf
+        if broken.any():
+            raise ExportError(
+                f"'{name}' holds {int(broken.sum())} of {values.numel()} values that are NaN or "
+                "infinite. Take a checkpoint from before the training diverged."
+            )
 
 
 def example(spec: TensorSpec, profile: ShapeProfile | None) -> torch.Tensor:

@@ -17,6 +17,7 @@ from edgevision.bundle.capabilities import dtype_reason
 from edgevision.bundle.targets import TargetProfile
 from edgevision.export.graph.observe import constants
 from edgevision.export.graph.qdq_rules import Finding, lint_qdq
+from edgevision.export.precision.fp16 import INNER_SUMS
 
 _MOST_TOP_K = 3840
 _NO_LAYER = {
@@ -153,6 +154,13 @@ def _attributes(scope: _Scope) -> list[Finding]:
         if node.op_type == "Resize" and values.get("antialias"):
             remedy = "shrink with AveragePool, or outside of the graph"
             found.append(_finding(node, "resize", "it is antialiased, which no layer does", remedy))
+        if node.op_type == "GridSample" and _text(values.get("mode", "")) in ("linear", "cubic"):
+            # NVIDIA/TensorRT#4646, onnx/onnx-tensorrt#1060, seen in the parser of 10.1: it knows
+            # opset 16's "bilinear" and "bicubic", and starts from nearest.
+            message = f"its mode is '{_text(values['mode'])}', which TensorRT 10 reads as nearest"
+            remedy = "leave the mode out where it is linear, the default of every opset; cubic has "
+            remedy += "no word that opset 20 and TensorRT 10 share"
+            found.append(_finding(node, "grid sample", message, remedy))
         if node.op_type in ("ScatterND", "ScatterElements"):
             how = values.get("reduction", b"none")
             if how not in (b"none", "none"):
@@ -180,6 +188,17 @@ def _uint8(scope: _Scope) -> list[Finding]:
     return found
 
 
+def _half_sums(scope: _Scope) -> list[Finding]:
+    """Find reductions whose inner sums TensorRT keeps in float16, where ONNX Runtime does not."""
+    found = []
+    for node in scope.graph.node:
+        if node.op_type in INNER_SUMS and scope.types.get(node.input[0]) == TensorProto.FLOAT16:
+            message = "its inner sums are float16 on TensorRT 10, which ends at 65504"
+            remedy = "let it compute in float32, with a Cast before and behind it"
+            found.append(_finding(node, "overflow", message, remedy, severity="warning"))
+    return found
+
+
 def _names(scope: _Scope) -> list[Finding]:
     """Find quantisers that share a name, which TensorRT's parser trips over."""
     named: set[str] = set()
@@ -198,6 +217,7 @@ _RULES: tuple[Callable[[_Scope], list[Finding]], ...] = (
     _top_k,
     _attributes,
     _uint8,
+    _half_sums,
     _names,
 )
 

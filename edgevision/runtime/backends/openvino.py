@@ -11,7 +11,8 @@ from edgevision._optional import require
 from edgevision.bundle.flavours import OPENVINO
 from edgevision.bundle.onnx_bytes import refuse_external
 from edgevision.bundle.tensors import DYNAMIC, DType, TensorSpec
-from edgevision.errors import EngineLoadError, RunError
+from edgevision.errors import ClosedError, EngineLoadError, RunError
+from edgevision.machine.identity import products_overflow
 from edgevision.runtime.backends.program import Shape
 from edgevision.runtime.device.device import Device, Stream
 from edgevision.runtime.device.host import HostDevice
@@ -92,6 +93,8 @@ class OpenVinoProgram:
         try:
             core = self.openvino.Core()
             model = core.read_model(graph)
+            if products_overflow():
+                _widen_weights(model)
             # Compiled, a tensor goes by the names of all that was folded into it as well.
             self.inputs = _specs(model.inputs)
             self.outputs = _specs(model.outputs)
@@ -102,11 +105,17 @@ class OpenVinoProgram:
             ) from error
 
     def execution(self, scratch: Buffer | None) -> OpenVinoExecution:
-        """Return a new execution; OpenVINO owns its working memory."""
+        """Return a new execution; OpenVINO owns its working memory.
+
+        Raises:
+            ClosedError: the program is closed.
+        """
+        if self.compiled is None:
+            raise ClosedError("the engine is closed; load its bundle again")
         return OpenVinoExecution(self)
 
     def close(self) -> None:
-        """Let go of the graph; it goes with its last execution."""
+        """Free the graph with its weights, once its last execution is closed."""
         self.compiled = None
 
 
@@ -153,6 +162,19 @@ class OpenVinoExecution:
     def close(self) -> None:
         """Drop the request."""
         self._request, self._infer = None, _closed
+
+
+def _widen_weights(model: Any) -> None:
+    """Store INT8 weights as the floats that they stand for, so that products are computed in float.
+
+    Slower, and right: where 8-bit products saturate, unet-camvid named 12 to 19 % of the pixels
+    otherwise in place of 3 to 6 % (OpenVINO 2026.4, held to AVX2).
+    """
+    from openvino.passes import ConstantFolding, Manager
+
+    passes = Manager()
+    passes.register_pass(ConstantFolding())
+    passes.run_passes(model)
 
 
 def _closed(*, share_outputs: bool) -> None:

@@ -22,7 +22,9 @@ from edgevision.runtime.options import RunOptions
 
 # Quantises float biases with scale input x weight, which underflows where scales are float16: it
 # turned a correct INT8 + FP16 graph into noise (ONNX Runtime 1.32). Never worth the risk.
-DISABLED_OPTIMIZERS = ["WeightBiasQuantization"]
+# The second one crashes the process on a float16 graph of an LSTM, then Linear, with an open batch
+# (ONNX Runtime 1.32, SIGSEGV while it loads).
+DISABLED_OPTIMIZERS = ["WeightBiasQuantization", "MatmulTransposeFusion"]
 
 _DTYPES = {
     "tensor(bool)": DType.BOOL,

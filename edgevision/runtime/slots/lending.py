@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from time import perf_counter_ns
-from types import TracebackType
+from contextlib import _GeneratorContextManager
 from typing import Generic, TypeVar
 
 from edgevision.errors import ClosedError, StaleViewError
@@ -70,24 +68,12 @@ class SessionInput(Lent):
         return slot
 
 
-class LentOutputs:
-    """Outputs of one run in the slot's own memory; lent by `Session.run_view` for a block."""
+class LentOutputs(_GeneratorContextManager[OutputView]):
+    """Outputs of one run in the slot's own memory; lent by `Session.run_view` for a block.
 
-    def __init__(self, run: AbstractContextManager[OutputView]) -> None:
-        self._run = run
-
-    def __enter__(self) -> OutputView:
-        """Run, and return the outputs."""
-        return self._run.__enter__()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Give the slot back; its memory is the next frame's."""
-        self._run.__exit__(kind, error, trace)
+    contextlib's own class enters and leaves the block: a method of ours around its generator would
+    be one more place where Ctrl-C can come before the slot is given back.
+    """
 
     def __getitem__(self, name: str) -> Array:
         """Refuse: outside its block the memory is not held.
@@ -105,14 +91,11 @@ class LentOutputs:
 class PipelineInput(Lent, Generic[T]):
     """Lent by `Pipeline.input`."""
 
-    def __init__(self, slot: Slot, enter: Callable[[Slot, int, int | None], Ticket[T]]) -> None:
+    def __init__(self, slot: Slot, submit: Callable[[int | None, object], Ticket[T]]) -> None:
         super().__init__(slot)
-        self._enter = enter
-        self._start_ns = perf_counter_ns()
+        self._submit = submit
 
-    def submit(self, *, stamp_ns: int | None = None) -> Ticket[T]:
+    def submit(self, *, stamp_ns: int | None = None, meta: object = None) -> Ticket[T]:
         """Submit what was written; see `Pipeline.submit`."""
         self._lent()
-        slot = self.end()
-        assert slot is not None
-        return self._enter(slot, self._start_ns, stamp_ns)
+        return self._submit(stamp_ns, meta)

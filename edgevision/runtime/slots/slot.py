@@ -214,7 +214,6 @@ class Slot:
         """
         if not self.is_open:
             return
-        self.is_open = False
         self.generation += 1
         errors: list[CudaError] = []
         with self._device.active():
@@ -227,10 +226,11 @@ class Slot:
                 self._graph = None
             self._try(self._execution.close, errors)
             self._inputs, self._outputs, self._copies, self._foreign = {}, {}, [], {}
-            for resource in reversed(self._closers):
-                self._try(resource.close, errors)
-            self._closers = []
+            while self._closers:
+                self._try(self._closers[-1].close, errors)
+                del self._closers[-1]
             self._try(self._stream.close, errors)
+        self.is_open = False  # not before: Ctrl-C may come anywhere, and close() be called again
         if errors and not is_dead:
             raise errors[0]
 
@@ -359,6 +359,9 @@ class Slot:
             return self.program.no_graph
         if self._is_dynamic:
             return "an input has a dynamic shape, and a graph freezes shapes"
+        if self._graph is not None:  # of an earlier warm-up
+            self._graph.close()
+            self._graph = None
         try:
             with self._stream.capture() as capture:
                 self._queue()

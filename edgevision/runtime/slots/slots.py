@@ -1,18 +1,49 @@
-"""The slots of a session or pipeline: made together, lent to one thread each, freed together."""
+"""The slots of a session or pipeline: made together, lent to one call each, freed together.
+
+Whoever waits for a slot stands in line: it goes to who came first, not to who happens to be awake.
+
+Ctrl-C may come anywhere in `take` and `give`, and no slot may be lost for it. CPython runs signal
+handlers when a function begins, after a call and when a loop goes round. So a slot changes hands
+in lines without any of these, and what an interrupted call holds is known by its `Hold`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
-from queue import Empty, SimpleQueue
+import os
+import sys
+import threading
+import weakref
+from collections import deque
+from contextlib import suppress
+from threading import get_ident
+from types import FrameType
 
 from edgevision.bundle.tensors import Profiles
+from edgevision.errors import CudaError, RunError
 from edgevision.runtime.backends.program import Program
 from edgevision.runtime.device.memory import Buffer
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.slots.slot import Slot
 
 _POLL_S = 0.05
+_alive: weakref.WeakSet[Slots] = weakref.WeakSet()
+
+
+class Hold:
+    """One call's claim to a slot: made before it takes one, given back whatever happens.
+
+    Attributes:
+        slot: what it holds; None before and after.
+        thread: whose call it is; 0 once the slot belongs to a pipeline's schedule.
+        is_lent: the user's own code runs, in a `with ... input()` block.
+    """
+
+    slot: Slot | None = None
+    is_lent = False
+    gate: threading.Lock | None = None
+
+    def __init__(self) -> None:
+        self.thread = get_ident()
 
 
 class Slots:
@@ -20,8 +51,7 @@ class Slots:
 
     Attributes:
         all: every slot; empty once closed.
-        free: those that nobody uses. Whoever takes one puts it back: the queue is the lock. A None
-            in it says that no more will come, and is put back for the next who waits.
+        is_open: whether slots are given out.
     """
 
     def __init__(
@@ -36,9 +66,17 @@ class Slots:
     ) -> None:
         """Make `count` slots; `share_scratch` where no two of them ever run at once."""
         self.all: list[Slot] = []
-        self.free: SimpleQueue[Slot | None] = SimpleQueue()
+        self.is_open = True
+        self._free: deque[Slot] = deque()
+        self._waiting: deque[Hold] = deque()
+        self._holds: dict[Slot, Hold] = {}
+        # A signal's handler may close a model in the middle of a call, and find it consistent.
+        self._lock = threading.RLock()
+        self._closing = threading.RLock()
+        self._back = threading.Lock()
         self._device = program.device
         self._scratch: Buffer | None = None
+        _alive.add(self)
         try:
             if share_scratch and program.scratch_bytes:
                 with self._device.active():
@@ -46,38 +84,173 @@ class Slots:
             for _ in range(count):
                 slot = Slot(program, profiles, options, scratch=self._scratch)
                 self.all.append(slot)
-                self.free.put(slot)
+                self._free.append(slot)
                 if warm_up:
                     slot.warm_up()
         except BaseException:
             self.close()
             raise
 
-    def close(self, *, is_used: Callable[[], bool] | None = None) -> None:
-        """Free the slots, each once nobody uses it; safe to call twice.
+    def take(self, hold: Hold) -> Slot | None:
+        """Give `hold` a slot if one is free and nobody waits; None if not, or if closed."""
+        if not self.is_open:
+            return None
+        with self._lock:
+            if self._free and not self._waiting and self.is_open:
+                slot = self._free[0]
+                del self._free[0]
+                self._holds[slot] = hold
+                hold.slot = slot
+        return hold.slot
 
-        Args:
-            is_used: whether any caller may hold a slot that is not in `free`. Ctrl-C can come
-                between a slot and the variable it goes to: then nobody will put it back, and it
-                is freed once nobody uses any. Without this, slots are waited for, however long.
+    def wait(self, hold: Hold, timeout_s: float = _POLL_S) -> Slot | None:
+        """Stand in line until `hold` gets a slot; None after `timeout_s`, or if closed.
+
+        The place in the line is kept for the next call, and left by `give`.
+
+        Raises:
+            RunError: this thread holds every slot itself.
+        """
+        if self._are_all_mine():
+            raise RunError(
+                "this thread waits for a slot and holds every one itself: the model was called "
+                "inside `with ... input()`, or in a signal's handler while it ran. Leave the "
+                "block first, or give more slots."
+            )
+        with self._lock:
+            if not self.is_open or hold.slot is not None:
+                return hold.slot
+            if hold.gate is None:
+                if self._free and not self._waiting:
+                    slot = self._free[0]
+                    del self._free[0]
+                    self._holds[slot] = hold
+                    hold.slot = slot
+                    return slot
+                gate = threading.Lock()
+                gate.acquire()
+                hold.gate = gate
+                self._waiting.append(hold)
+        if not hold.gate.acquire(timeout=timeout_s):
+            self._take_back_what_is_lost()
+        return hold.slot
+
+    def give(self, hold: Hold) -> None:
+        """Pass the slot on to who waits longest, or leave the line; safe to call twice."""
+        with self._lock:
+            slot = hold.slot
+            if slot is None:
+                if hold.gate is not None and hold in self._waiting:
+                    self._waiting.remove(hold)
+                return
+            hold.slot = None
+            del self._holds[slot]
+            if self._waiting:
+                heir = self._waiting[0]
+                del self._waiting[0]
+                self._holds[slot] = heir
+                heir.slot = slot
+                assert heir.gate is not None
+                heir.gate.release()
+            else:
+                self._free.append(slot)
+            if not self.is_open:
+                self._wake_closer()
+
+    def is_held_here(self) -> bool:
+        """Whether this thread holds a slot: in a lent block, or in a call that a signal stopped."""
+        if not self._is_mine():
+            return False
+        self._take_back_what_is_lost()
+        return self._is_mine()
+
+    def end(self) -> None:
+        """Give out no more slots, and wake those who wait for one."""
+        with self._lock:
+            self.is_open = False
+            while self._waiting:
+                hold = self._waiting.popleft()
+                if hold.gate is not None:
+                    hold.gate.release()
+
+    def close(self) -> None:
+        """Wait until nobody uses a slot, then free them; safe to call twice and on any thread.
 
         Raises:
             CudaError: something could not be freed; the rest is.
         """
-        slots, self.all = self.all, []
-        left = len(slots)
-        while left:
+        self.end()
+        with self._closing:
+            while self._holds:
+                self._back.acquire(timeout=_POLL_S)
+                self._take_back_what_is_lost()
+            self._free_all()
+
+    def _free_all(self) -> None:
+        errors: list[CudaError] = []
+        while self.all:
+            slot = self.all[-1]
             try:
-                left -= self.free.get(timeout=_POLL_S) is not None
-            except Empty:
-                # Asked after a wait in vain: who gave up its mark has put its slot back before.
-                if is_used is not None and not is_used() and self.free.empty():
-                    break
-        self.free.put(None)
-        scratch, self._scratch = self._scratch, None
-        with ExitStack() as stack:
-            if scratch is not None:
-                stack.enter_context(self._device.active())
-                stack.callback(scratch.close)
-            for slot in slots:
-                stack.callback(slot.close)
+                slot.close()
+            except CudaError as error:
+                errors.append(error)
+            if slot in self.all:
+                self.all.remove(slot)
+        self._free.clear()
+        if self._scratch is not None:
+            with self._device.active():
+                try:
+                    self._scratch.close()
+                except CudaError as error:
+                    errors.append(error)
+            self._scratch = None
+        if errors:
+            raise errors[0]
+
+    def _wake_closer(self) -> None:
+        with suppress(RuntimeError):  # it was woken before
+            self._back.release()
+
+    def _is_mine(self) -> bool:
+        here = get_ident()
+        return any(hold.thread == here for hold in list(self._holds.values()))
+
+    def _are_all_mine(self) -> bool:
+        here = get_ident()
+        if not self._holds or len(self._holds) < len(self.all):
+            return False
+        if any(hold.thread != here for hold in list(self._holds.values())):
+            return False
+        self._take_back_what_is_lost()
+        return len(self._holds) == len(self.all)
+
+    def _take_back_what_is_lost(self) -> None:
+        """Give back what calls hold that have ended: a second Ctrl-C came before their `give`."""
+        holds = [hold for hold in list(self._holds.values()) if hold.thread and not hold.is_lent]
+        if not holds:
+            return
+        running = sys._current_frames()  # after the holds were read: who holds one still is in it
+        for hold in holds:
+            if not _is_known_to(running.get(hold.thread), hold):
+                self.give(hold)
+
+
+def _is_known_to(frame: FrameType | None, hold: Hold) -> bool:
+    """Whether `hold` is a variable of a call on the stack of `frame`, this module's left out."""
+    while frame is not None:
+        name = frame.f_globals.get("__name__", "")
+        if name.startswith("edgevision.runtime.") and name != __name__:
+            for value in list(frame.f_locals.values()):
+                if value is hold or (type(value) is list and hold in value):
+                    return True
+        frame = frame.f_back
+    return False
+
+
+def _end_all() -> None:
+    """In a forked child, give out no slot: the parent's threads may hold the locks for ever."""
+    for slots in list(_alive):
+        slots.is_open = False
+
+
+os.register_at_fork(after_in_child=_end_all)

@@ -10,41 +10,48 @@ waits in a slot, so nothing can grow. See docs/adr/0007.
 from __future__ import annotations
 
 import inspect
+import sys
 import threading
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Iterator
 from contextlib import contextmanager
-from queue import Empty
 from time import perf_counter_ns
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Generic, TypeVar
 
 from edgevision.bundle.tensors import Profiles
-from edgevision.errors import ClosedError, RunError
+from edgevision.errors import CallbackError, ClosedError, RunError
 from edgevision.runtime.backends.program import Program
+from edgevision.runtime.clocks import Clock, StampClock
 from edgevision.runtime.lifetime import Lifetime
 from edgevision.runtime.options import RunOptions
+from edgevision.runtime.sharing import SharedProgram
 from edgevision.runtime.slots.feeds import FeedCheck
 from edgevision.runtime.slots.lending import PipelineInput
 from edgevision.runtime.slots.slot import Slot
 from edgevision.runtime.stream.schedule import Counters, Entry, Schedule, StreamOptions
 from edgevision.runtime.stream.ticket import Ticket
-from edgevision.runtime.stream.worker import Codec, Worker
+from edgevision.runtime.stream.worker import Codec, OnResult, Worker
 
 T = TypeVar("T")
 F = TypeVar("F")
-_POLL_S = 0.25
+_REOPENED = "the pipeline was reopened while this frame was made; take a new buffer for the next"
 
 
 class Pipeline(Generic[F, T]):
     """Runs frames from any thread through one program; made by `Model.stream`.
 
     Args:
-        program: what runs; it stays the caller's and must outlive the pipeline.
+        program: what runs; without `shared` it stays the caller's and must outlive the pipeline.
         profiles: bounds of its dynamic inputs.
         codec: what frames and answers are.
         options: the policy.
         run_options: how each slot runs.
-        on_result: called with each ticket that ran, in order, on the pipeline's thread.
+        on_result: called with each ticket that ran, in order, on the pipeline's thread. Frames that
+            the policy dropped before they ran are told to their tickets only.
+        clock: by which frames are stamped.
+        shared: keeps the program open for as long as the pipeline runs it.
+        owner: what must live as long as the pipeline, such as its model.
 
     Example:
         >>> with model.stream(policy="latest", deadline_ms=50) as pipeline:  # doctest: +SKIP
@@ -60,7 +67,10 @@ class Pipeline(Generic[F, T]):
         options: StreamOptions,
         *,
         run_options: RunOptions,
-        on_result: Callable[[Ticket[T]], None] | None = None,
+        on_result: OnResult[T] | None = None,
+        clock: Clock = "perf_counter",
+        shared: SharedProgram | None = None,
+        owner: object = None,
     ) -> None:
         if on_result is not None and (
             not callable(on_result) or inspect.iscoroutinefunction(on_result)
@@ -69,6 +79,7 @@ class Pipeline(Generic[F, T]):
                 f"on_result: got {on_result!r}, expected a plain function of a ticket; it is "
                 "called on the pipeline's own thread, where nothing can be awaited"
             )
+        self._clock = StampClock(clock)
         self._lifetime = Lifetime("the pipeline")
         self.options = options
         self.program = program
@@ -76,43 +87,70 @@ class Pipeline(Generic[F, T]):
         self._codec = codec
         self._run_options = run_options
         self._on_result = on_result
+        self._shared = shared
+        self._owner = owner
         queues = program.device.capabilities.async_copies
         self._check = FeedCheck(program.inputs, profiles, program.device)
-        self._lock = threading.Lock()
+        deadline_ms = options.deadline_ms
+        self._deadline_ns = None if deadline_ms is None else int(deadline_ms * 1e6)
+        # A signal's handler may call anything in the middle of anything.
+        self._lock = threading.RLock()
+        self._opening = threading.RLock()
         self._schedule: Schedule[T] = Schedule(options, depth=options.depth if queues else 1)
-        self._lenders: set[int] = set()
-        self._users: set[object] = set()
-        self._open()
+        self._half_open: Worker[T] | None = None
+        self._worker = worker = self._new_worker()
+        try:
+            worker.open()
+        except BaseException:
+            self._lifetime.end()
+            worker.end(drain=False)
+            raise
 
-    def submit(self, frame: F, *, stamp_ns: int | None = None) -> Ticket[T]:
+    def submit(self, frame: F, *, stamp_ns: int | None = None, meta: object = None) -> Ticket[T]:
         """Take a frame; it is copied before the call returns, and may be used again.
 
         Args:
             frame: what the model takes, see `Model`.
-            stamp_ns: when the frame was taken, by `time.perf_counter_ns`; now if not given.
+            stamp_ns: when the frame was taken, by the pipeline's clock; now if not given.
+            meta: anything that is to come out with the answer, as `Ticket.meta`.
 
         Raises:
             FrameError: the frame has the wrong dtype or shape.
+            TypeError: the stamp is no integer.
+            ValueError: the stamp is of another clock or unit: far too old, or ahead.
             ClosedError: the pipeline is closed.
+            CallbackError: a callback has raised since the last call. The frame was taken all the
+                same: its ticket is the error's `ticket`.
             RunError: the engine failed before: says which frames were lost; see `reopen`.
             StalledError: the device has not answered for too long.
         """
-        if not self._lifetime.is_open or self._worker.failure or self._worker.callback_error:
+        worker = self._worker
+        if not self._lifetime.is_open or worker.failure is not None:
             self._usable()
         feeds = self._check(self._codec.feeds(frame))
-        start_ns = perf_counter_ns()
-        mark = object()
-        try:
-            self._users.add(mark)
-            slot = self._take()
+        entry: Entry[T] = Entry(perf_counter_ns())
+        stamp_ns = entry.start_ns if stamp_ns is None else self._clock.stamp_ns(stamp_ns)
+        deadline_ns = None if self._deadline_ns is None else stamp_ns + self._deadline_ns
+        while True:
+            entry.ticket = Ticket(stamp_ns, deadline_ns, worker, meta)
             try:
-                slot.fill(feeds)
-            except BaseException:
-                self._free.put(slot)
-                raise
-            return self._enter(slot, start_ns, stamp_ns)
-        finally:
-            self._users.discard(mark)
+                slot = worker.slots.take(entry) or self._wait(worker, entry)
+                if slot is not None:
+                    slot.fill(feeds)
+                    worker.enter(entry)
+            finally:
+                entry.is_over = True
+                if not entry.is_done:
+                    worker.left += (entry,)
+                    worker.wake(None)
+                    worker.give_back(entry)
+            if entry.is_done:
+                break
+            self._usable()  # it failed or was closed in the meantime, or it was reopened
+            worker, entry = self._worker, Entry(entry.start_ns)
+        if worker.callback_errors:
+            self._raise_callback_error(entry.ticket)
+        return entry.ticket
 
     @contextmanager
     def input(self) -> Iterator[PipelineInput[T]]:
@@ -127,32 +165,62 @@ class Pipeline(Generic[F, T]):
             ...     ticket = buffer.submit()
         """
         self._usable()
-        mark = object()
+        worker = self._worker
+        entry: Entry[T] = Entry(perf_counter_ns())
+
+        def submit(stamp_ns: int | None, meta: object) -> Ticket[T]:
+            stamp_ns = entry.start_ns if stamp_ns is None else self._clock.stamp_ns(stamp_ns)
+            deadline_ns = None if self._deadline_ns is None else stamp_ns + self._deadline_ns
+            buffer.end()
+            entry.ticket = Ticket(stamp_ns, deadline_ns, worker, meta)
+            worker.enter(entry)
+            if not entry.is_done:
+                self._usable()
+                raise ClosedError(_REOPENED)
+            if worker.callback_errors:
+                self._raise_callback_error(entry.ticket)
+            return entry.ticket
+
         try:
-            self._users.add(mark)
-            slot = self._take()
-            try:
-                buffer = PipelineInput(slot, self._enter)
-            except BaseException:
-                self._free.put(slot)
-                raise
-            self._lenders.add(threading.get_ident())
+            slot = worker.slots.take(entry) or self._wait(worker, entry)
+            if slot is None:
+                raise ClosedError(_REOPENED)
+            buffer = PipelineInput(slot, submit)
+            entry.is_lent = True
             try:
                 yield buffer
             finally:
-                self._lenders.discard(threading.get_ident())
-                if (unused := buffer.end()) is not None:
-                    self._free.put(unused)
+                buffer.end()
         finally:
-            self._users.discard(mark)
+            entry.is_over = True
+            if not entry.is_done:
+                worker.left += (entry,)
+                worker.wake(None)
+                worker.give_back(entry)
 
     @property
     def is_open(self) -> bool:
         """Whether `close` has not been called."""
         return self._lifetime.is_open
 
+    def latest(self) -> Ticket[T] | None:
+        """Return the ticket of the newest answer, with its age; None before the first.
+
+        Never waits: a control loop asks at its own rate.
+
+        Raises:
+            ClosedError: this is a forked child.
+        """
+        self._lifetime.check_process()
+        return self._worker.newest
+
     def counters(self) -> Counters:
-        """Return what became of the frames so far."""
+        """Return what became of the frames so far.
+
+        Raises:
+            ClosedError: this is a forked child.
+        """
+        self._lifetime.check_process()
         with self._lock:
             return self._schedule.counters(perf_counter_ns())
 
@@ -161,50 +229,96 @@ class Pipeline(Generic[F, T]):
 
         Raises:
             StalledError: says since when, and which frames it holds.
+            ClosedError: this is a forked child.
         """
+        self._lifetime.check_process()
         self._worker.check_progress()
 
     def reopen(self) -> None:
         """Make new slots after the engine failed, and go on.
 
+        If several threads call it, one reopens and the others are told that it has not failed.
+
         Raises:
-            RunError: the pipeline has not failed.
+            RunError: the pipeline has not failed; or this is a callback, on the pipeline's own
+                thread, or inside `with pipeline.input()`. The pipeline stays as it was.
             CudaError: the device is beyond help; restart the process.
         """
         self._lifetime.check()
-        if self._worker.failure is None:
-            raise RunError("reopen() is for a pipeline that has failed; this one has not")
-        failed = self._worker
-        try:
-            failed.close()
-        except BaseException:
-            self._lifetime.end()
-            raise
-        self._open()
-        self._worker.callback_error = failed.callback_error
+        self._check_place("reopen()")
+        if self.is_inside:
+            raise RunError(
+                "reopen() was called in a callback, on the thread that has to end first. Call it "
+                "from the thread that submits; a flag or queue tells it to."
+            )
+        with self._opening:
+            self._end_half_open()
+            failed = self._worker
+            if failed.failure is None:
+                raise RunError("reopen() is for a pipeline that has failed; this one has not")
+            failed.end(drain=False)
+            try:
+                failed.join()
+            except RunError:
+                self._lifetime.end()
+                raise
+            self._half_open = worker = self._new_worker()
+            try:
+                worker.open()
+            except Exception:  # not Ctrl-C, after which it may be tried again
+                self._lifetime.end()
+                raise
+            worker.callback_errors.extend(failed.callback_errors)
+            worker.newest = failed.newest
+            self._worker, self._half_open = worker, None
+            if not self._lifetime.is_open:  # closed in the meantime
+                worker.end(drain=False)
+        self._lifetime.check()
 
     def close(self, *, drain: bool = True) -> None:
         """Finish the frames inside, or drop those that wait; then free everything.
 
-        Safe to call twice, on any thread, and from `on_result`, where it only asks for the end.
+        Safe to call twice and on any thread, and each call waits, but for one in a callback or in a
+        signal's handler in the middle of `submit`: that asks for the end, which it stands in the
+        way of, and returns.
 
         Raises:
             StalledError: the device does not answer; what it holds is abandoned, not freed.
             CudaError: something could not be freed.
-            RunError: `on_result` raised and nobody has been told yet; or called inside this
+            RunError: a callback raised and nobody has been told yet; or called inside this
                 thread's own `with pipeline.input()`.
         """
-        if threading.get_ident() in self._lenders:
-            raise RunError(
-                "close() was called inside `with pipeline.input()` on the same thread, which holds "
-                "what close() waits for. Leave the block first."
-            )
-        if not self._lifetime.end():
+        if self._lifetime.is_forked:
             return
+        self._check_place("close()")
+        self.ask_to_close(drain=drain)
+        if self.is_inside:
+            return
+        with self._opening:  # what is being reopened is closed, too
+            self._end_half_open()
+            self._worker.end(drain=drain)
+            worker = self._worker
+        worker.join()
+        if worker.callback_errors:
+            self._raise_callback_error(None)
+
+    def ask_to_close(self, *, drain: bool = False) -> None:
+        """Take no more frames, and end once those inside are done; returns at once."""
+        self._lifetime.end()
         self._worker.end(drain=drain)
-        if not self._worker.is_this_thread:
-            self._worker.close()
-            self._raise_callback_error()
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether the caller is called by the pipeline, or by a signal in the middle of a call."""
+        if self._worker.is_this_thread:
+            return True
+        frame: FrameType | None = sys._getframe()
+        while frame is not None:
+            names = frame.f_code.co_name, frame.f_globals.get("__name__")
+            if names == ("submit", __name__) and frame.f_locals.get("self") is self:
+                return True
+            frame = frame.f_back
+        return False
 
     def __enter__(self) -> Pipeline[F, T]:
         return self
@@ -223,74 +337,79 @@ class Pipeline(Generic[F, T]):
 
     def __del__(self) -> None:
         lifetime = getattr(self, "_lifetime", None)
-        if lifetime is not None:
-            lifetime.warn_if_open()
+        if lifetime is not None and lifetime.is_forgotten:
+            lifetime.end()
+            for worker in (getattr(self, "_worker", None), self._half_open):
+                if worker is not None:
+                    worker.forget()
+            lifetime.warn()
 
     # On the thread of whoever submits
 
     def _usable(self) -> None:
         self._lifetime.check()
-        if self._worker.failure is not None:
+        failure = self._worker.failure
+        if failure is not None:
             raise RunError(
-                f"the engine failed: {self._worker.failure} "
+                f"the engine failed: {failure} "
                 f"Lost frames: {self._worker.failed_frames}. Call reopen() to go on."
-            ) from self._worker.failure
-        if self._worker.callback_error is not None:
-            self._raise_callback_error()
+            ) from failure
 
-    def _take(self) -> Slot:
-        """Return a slot to fill, by the policy."""
-        free = self._free
+    def _wait(self, worker: Worker[T], entry: Entry[T]) -> Slot | None:
+        """Return a slot to fill, by the policy, once it is this call's turn; None if reopened."""
         while True:
-            try:
-                slot = free.get_nowait()
-            except Empty:
-                if self.options.policy != "block":
-                    self._worker.make_place()
-                try:
-                    slot = free.get(timeout=_POLL_S)
-                except Empty:
-                    self.check_progress()
-                    self._usable()
-                    continue
+            if self.options.policy != "block":
+                worker.make_place(entry)
+            slot = worker.slots.wait(entry)
             if slot is not None:
                 return slot
-            free.put(None)  # for the next who waits
+            worker.check_progress()
             self._usable()
-            free = self._free  # it was reopened in the meantime
+            if worker is not self._worker:
+                return None
 
-    def _enter(self, slot: Slot, start_ns: int, stamp_ns: int | None) -> Ticket[T]:
-        """Queue a filled slot, and launch it if the device has room."""
-        stamp_ns = start_ns if stamp_ns is None else stamp_ns
-        deadline_ms = self.options.deadline_ms
-        deadline_ns = None if deadline_ms is None else stamp_ns + int(deadline_ms * 1e6)
-        worker = self._worker
-        ticket: Ticket[T] = Ticket(stamp_ns, deadline_ns, worker)
-        worker.enter(Entry(slot, ticket, start_ns, perf_counter_ns()))
-        if ticket.sequence < 0:
-            self._usable()
-            raise ClosedError("the pipeline was closed while this frame was copied")
-        return ticket
+    def _end_half_open(self) -> None:
+        """End the worker that an interrupted `reopen` has left; one schedule serves one worker."""
+        if self._half_open is not None:
+            self._half_open.end(drain=False)
+            self._half_open.join()
+            self._half_open = None
 
-    def _raise_callback_error(self) -> None:
-        error, self._worker.callback_error = self._worker.callback_error, None
-        if error is not None:
-            raise RunError(f"a callback of the pipeline raised {error!r}") from error
-
-    def _open(self) -> None:
-        try:
-            self._worker = Worker(
-                self.program,
-                self._profiles,
-                self.options,
-                self._run_options,
-                schedule=self._schedule,
-                lock=self._lock,
-                codec=self._codec,
-                on_result=self._on_result,
-                is_used=lambda: bool(self._users),
+    def _check_place(self, what: str) -> None:
+        if self._worker.slots.is_held_here():
+            raise RunError(
+                f"{what} was called inside `with pipeline.input()` on the same thread, which holds "
+                f"what {what} waits for (or in a signal's handler, in the middle of `submit`). "
+                "Leave the block first."
             )
-        except BaseException:
-            self._lifetime.end()
-            raise
-        self._free = self._worker.free
+
+    def _raise_callback_error(self, ticket: Ticket[T] | None) -> None:
+        errors = self._worker.callback_errors
+        try:
+            error = errors.popleft()
+        except IndexError:
+            return  # somebody else is being told
+        taken = "" if ticket is None else f"; frame {ticket.sequence} was taken all the same"
+        raise CallbackError(
+            f"a callback of the pipeline raised {error!r}{taken}", ticket=ticket
+        ) from error
+
+    def _new_worker(self) -> Worker[T]:
+        owner = weakref.ref(self)
+
+        def on_result() -> OnResult[T] | None:
+            pipeline = owner()
+            return None if pipeline is None else pipeline._on_result
+
+        return Worker(
+            self.program,
+            self._profiles,
+            self.options,
+            self._run_options,
+            schedule=self._schedule,
+            lock=self._lock,
+            codec=self._codec,
+            on_result=None if self._on_result is None else on_result,
+            lifetime=self._lifetime,
+            shared=self._shared,
+        )

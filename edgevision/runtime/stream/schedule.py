@@ -5,11 +5,13 @@ The pipeline asks under its lock and gives the time; so every policy can be test
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
+from threading import get_ident
 from typing import Generic, Literal, TypeVar
 
-from edgevision.runtime.slots.slot import Slot
+from edgevision.runtime.slots.slots import Hold
 from edgevision.runtime.stream.ticket import Ticket
 
 T = TypeVar("T")
@@ -18,6 +20,9 @@ Policy = Literal["latest", "block", "drop_oldest"]
 REPLACED = "a newer frame took its place"
 HOPELESS = "it could not make its deadline any more"
 CLOSED = "the pipeline was closed"
+LOST = "the engine failed"
+MOST_MS = 86_400_000.0
+"""Of a deadline or stall: a day. Beyond it somebody has taken another unit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +35,13 @@ class StreamOptions:
             device and one waiting, which a newer one replaces: the answer is as fresh as can be.
             "drop_oldest" fills the device and drops the frame that has waited longest. "block" lets
             `submit` wait and drops nothing.
-        deadline_ms: after its stamp an answer is late; None for no deadline.
+        deadline_ms: after its stamp an answer is late; a day at most, None for no deadline.
         on_late: "deliver" gives late answers, marked; "drop" does not run a frame that cannot make
-            it any more, and gives no late answers.
-        stall_ms: a device that has not answered for so long is reported as stuck.
+            it any more, and gives no late answers. How long a run takes is known from the warm-up
+            and the runs since; while frames are dropped it is thought ever shorter, so that now
+            and then one is tried.
+        stall_ms: a device that has not answered for so long, counted from its last answer, is
+            reported as stuck; a day at most.
     """
 
     slots: int = 3
@@ -49,20 +57,28 @@ class StreamOptions:
         if self.on_late not in ("deliver", "drop"):
             raise ValueError(f"on_late: got '{self.on_late}', expected deliver or drop")
         least = 1 if self.policy == "block" else 2
-        if not least <= self.slots <= 64:
+        if not isinstance(self.slots, int) or not least <= self.slots <= 64:
             raise ValueError(
-                f"slots: got {self.slots}, policy '{self.policy}' takes {least} to 64: one frame "
+                f"slots: got {self.slots!r}, policy '{self.policy}' takes {least} to 64: one frame "
                 "runs while another waits"
             )
-        if self.deadline_ms is not None and self.deadline_ms <= 0:
-            raise ValueError(f"deadline_ms: got {self.deadline_ms}, expected more than 0")
-        if self.stall_ms <= 0:
-            raise ValueError(f"stall_ms: got {self.stall_ms}, expected more than 0")
+        if self.deadline_ms is not None:
+            _check_ms("deadline_ms", self.deadline_ms)
+        _check_ms("stall_ms", self.stall_ms)
 
     @property
     def depth(self) -> int:
         """How many frames may be on the device at once."""
         return {"latest": 1, "drop_oldest": self.slots - 1, "block": self.slots}[self.policy]
+
+
+def _check_ms(name: str, value: float) -> None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or not 0 < value <= MOST_MS:
+        raise ValueError(
+            f"{name}: got {value!r}, expected more than 0 and at most {MOST_MS:.0f} (a day), in "
+            "milliseconds"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,19 +107,54 @@ class Counters:
     newest_age_ms: float
 
 
-@dataclass(slots=True)
-class Entry(Generic[T]):
-    """A filled slot on its way."""
+class Entry(Hold, Generic[T]):
+    """A frame on its way, and the call that brings it.
 
-    slot: Slot
+    Attributes:
+        ticket: where its answer goes.
+        start_ns: when its copy began.
+        filled_ns: when it lay in its slot.
+        launched_ns: when its launch began.
+        is_entered: whether it is in the schedule, and its slot the schedule's.
+        is_queued: whether the device has all of it.
+        by: the call that launches it, if that is not its own.
+        launches: what this call launches, if that is not itself.
+        ended: frames that this call took out and that nobody has been told of.
+        is_done: whether this call has entered its frame and told of those that it took out.
+        is_over: whether this call has ended; what it left behind is the worker's then.
+        fate: why there will be no answer; empty while there may be one.
+    """
+
     ticket: Ticket[T]
-    start_ns: int
-    filled_ns: int
-    launched_ns: int = 0
+    filled_ns = 0
+    launched_ns = 0
+    is_entered = False
+    is_queued = False
+    by: Entry[T] | None = None
+    launches: Entry[T] | None = None
+    ended: tuple[Entry[T], ...] = ()
+    is_done = False
+    is_over = False
+    fate = ""
+
+    def __init__(self, start_ns: int = 0) -> None:
+        self.thread = get_ident()  # here, not by the base: each frame makes one
+        self.start_ns = start_ns
+
+    @property
+    def is_launching(self) -> bool:
+        """Whether a call that goes on is about to launch it, or in the middle of that."""
+        by = self.by or self
+        return self.launched_ns != 0 and not self.is_queued and not by.is_over
 
 
 class Schedule(Generic[T]):
-    """The frames inside a pipeline, oldest first; at most `depth` of them run at once."""
+    """The frames inside a pipeline, oldest first; at most `depth` of them run at once.
+
+    Who calls may be interrupted anywhere, so a frame goes from one place to the next in lines
+    without a call or a jump back; see `slots`. What is taken out without an answer goes to the
+    `ended` of the call that did it.
+    """
 
     def __init__(self, options: StreamOptions, *, depth: int) -> None:
         self.waiting: deque[Entry[T]] = deque()
@@ -113,7 +164,7 @@ class Schedule(Generic[T]):
         self._drops_late = options.on_late == "drop"
         self._submitted = self._delivered = self._dropped = self._late = self._lost = 0
         self._newest_stamp_ns = 0
-        self._fastest_ns = 0
+        self._run_ns = 0
 
     @property
     def is_empty(self) -> bool:
@@ -124,46 +175,67 @@ class Schedule(Generic[T]):
         """Return the frames inside, oldest first."""
         return [*self.running, *self.waiting]
 
-    def enter(self, entry: Entry[T]) -> Entry[T] | None:
-        """Number a frame and let it wait; return the one that it replaces, if any."""
+    def expect(self, run_ns: int) -> None:
+        """Take the time of a run that was measured before the first frame."""
+        self._run_ns = run_ns
+
+    def enter(self, entry: Entry[T]) -> None:
+        """Number a frame and let it wait; one that it replaces has ended."""
+        if self._replaces:
+            self.drop_oldest(entry)
         entry.ticket.sequence = self._submitted
         self._submitted += 1
-        replaced = self.drop_oldest() if self._replaces else None
-        self.waiting.append(entry)
-        return replaced
+        entry.thread = 0
+        entry.is_entered = True
+        self.waiting += (entry,)
 
-    def drop_oldest(self) -> Entry[T] | None:
+    def drop_oldest(self, by: Entry[T], why: str = REPLACED) -> Entry[T] | None:
         """Take out the frame that has waited longest; None if none waits."""
         if not self.waiting:
             return None
+        entry = self.waiting[0]
+        del self.waiting[0]
         self._dropped += 1
-        return self.waiting.popleft()
+        entry.fate = why
+        by.ended += (entry,)
+        return entry
 
-    def start(self, now_ns: int) -> tuple[Entry[T], bool] | None:
-        """Take the next waiting frame; returns it, and whether it still runs or is dropped.
+    def start(self, now_ns: int, by: Entry[T]) -> Entry[T] | None:
+        """Let the next waiting frame run, and return it; `by` launches it.
 
-        It is dropped if late frames are, and even the fastest run so far would end too late.
-        None if no frame waits, or the device is full.
+        Late ones are dropped on the way if that is the policy: those that end too late even if
+        they run as fast as any has. None if no frame waits, or the device is full.
         """
-        if not self.waiting or len(self.running) >= self.depth:
-            return None
-        entry = self.waiting.popleft()
-        deadline_ns = entry.ticket.deadline_ns
-        earliest_ns = now_ns + self._fastest_ns
-        if self._drops_late and deadline_ns is not None and earliest_ns > deadline_ns:
-            self._late += 1
-            self._dropped += 1
-            return entry, False
-        entry.launched_ns = now_ns
-        self.running.append(entry)
-        return entry, True
+        while len(self.running) < self.depth and self.waiting:
+            entry = self.waiting[0]
+            deadline_ns = entry.ticket.deadline_ns
+            if self._drops_late and deadline_ns is not None and now_ns + self._run_ns > deadline_ns:
+                del self.waiting[0]
+                self._late += 1
+                self._dropped += 1
+                if now_ns <= deadline_ns:  # not its age, but the estimate made it hopeless
+                    self._run_ns -= self._run_ns // 8
+                entry.fate = HOPELESS
+                by.ended += (entry,)
+                continue
+            del self.waiting[0]
+            entry.launched_ns = now_ns
+            if by is not entry:
+                entry.by = by
+                if not by.is_over:
+                    by.launches = entry
+            self.running += (entry,)
+            return entry
+        return None
 
     def finish(self, computed_ns: int, done_ns: int) -> bool:
         """Take out the oldest running frame; returns whether its answer is to be delivered."""
         entry = self.running.popleft()
         took_ns = computed_ns - entry.launched_ns
-        if took_ns < self._fastest_ns or not self._fastest_ns:
-            self._fastest_ns = took_ns
+        if took_ns < self._run_ns or not self._run_ns:
+            self._run_ns = took_ns
+        else:
+            self._run_ns += (took_ns - self._run_ns) // 8  # a device may have become slower
         deadline_ns = entry.ticket.deadline_ns
         if deadline_ns is not None and done_ns > deadline_ns:
             self._late += 1
@@ -175,13 +247,15 @@ class Schedule(Generic[T]):
             self._newest_stamp_ns = entry.ticket.stamp_ns
         return True
 
-    def abandon(self) -> list[Entry[T]]:
+    def abandon(self, by: Entry[T]) -> None:
         """Take out every frame, lost, oldest first."""
-        entries = self.inside()
-        self.running.clear()
-        self.waiting.clear()
-        self._lost += len(entries)
-        return entries
+        for frames in (self.running, self.waiting):
+            while frames:
+                entry = frames[0]
+                del frames[0]
+                self._lost += 1
+                entry.fate = LOST
+                by.ended += (entry,)
 
     def counters(self, now_ns: int) -> Counters:
         """Return what became of the frames so far."""

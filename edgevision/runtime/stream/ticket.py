@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import threading
 from collections.abc import Callable, Generator
-from contextlib import suppress
 from time import perf_counter_ns
 from typing import Generic, Protocol, TypeVar
 
+from edgevision.runtime.lifetime import Lifetime
+
 T = TypeVar("T")
+_MOST_S = 1e6
+"""Longer than anybody waits, and short enough for every system's clock."""
 
 
 class Watched(Protocol):
-    """What a ticket asks when it is woken without an answer."""
+    """What a ticket asks before it waits, and when it is woken without an answer.
+
+    Attributes:
+        lifetime: says whether this is a process that was forked from the one that answers.
+    """
+
+    lifetime: Lifetime
 
     def check_progress(self) -> None:
         """Raise StalledError if the device has not answered for too long."""
@@ -27,6 +37,7 @@ class Ticket(Generic[T]):
         stamp_ns: when the frame was taken, by `time.perf_counter_ns`, as `submit` was told.
         deadline_ns: when its answer is late; None without a deadline.
         done_ns: when its answer was there; 0 before.
+        meta: what `submit` was given beside the frame; the pipeline does not look at it.
     """
 
     __slots__ = (
@@ -38,20 +49,24 @@ class Ticket(Generic[T]):
         "_watch",
         "deadline_ns",
         "done_ns",
+        "meta",
         "sequence",
         "stamp_ns",
     )
 
-    def __init__(self, stamp_ns: int, deadline_ns: int | None, watch: Watched) -> None:
+    def __init__(
+        self, stamp_ns: int, deadline_ns: int | None, watch: Watched, meta: object = None
+    ) -> None:
         self.sequence = -1
         self.stamp_ns = stamp_ns
         self.deadline_ns = deadline_ns
         self.done_ns = 0
+        self.meta = meta
         self._answer: T | None = None
         self._error: BaseException | None = None
         self._callbacks: list[Callable[[Ticket[T]], None]] = []
         self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
-        self._watch = watch
+        self._watch: Watched | None = watch
         self._gate = threading.Lock()
         self._gate.acquire()
 
@@ -80,11 +95,14 @@ class Ticket(Generic[T]):
             FrameLostError: the engine failed while the frame was in the pipeline.
             StalledError: the device has not answered for too long.
             TimeoutError: `timeout_s` has passed.
+            ClosedError: it is not done, and this is a child that was forked from the process that
+                answers.
+            ValueError: `timeout_s` is no number.
         """
         if not self.done_ns:
             self._wait(timeout_s)
         if self._error is not None:
-            raise self._error
+            raise self._new_error()
         return self._answer  # type: ignore[return-value]
 
     def error(self) -> BaseException | None:
@@ -92,39 +110,64 @@ class Ticket(Generic[T]):
         return self._error
 
     def add_done_callback(self, callback: Callable[[Ticket[T]], None]) -> None:
-        """Call `callback(ticket)` once it is done, on the thread that finishes it, or here now."""
+        """Call `callback(ticket)` once it is done, on the thread that finishes it, or here now.
+
+        Callbacks are called in the order in which they were added. What one raises there is logged
+        and told by the pipeline; what it raises here is raised here.
+
+        Raises:
+            TypeError: asyncio takes the ticket for one of its futures.
+        """
+        if getattr(callback, "__module__", "") == "asyncio.tasks":
+            raise TypeError(
+                "a ticket is no asyncio future: give asyncio.wait what "
+                "asyncio.ensure_future(ticket) returns, or await the ticket"
+            )
         self._callbacks.append(callback)
-        if self.done_ns:
-            self._call_back()
+        if self.done_ns and (errors := self._call_back()):
+            raise errors[0]
 
     def __await__(self) -> Generator[object, None, T]:
         """Wait in an event loop; the same as `result()` otherwise."""
-        while not self.done_ns:
+        while (watch := self._watch) is not None:
+            watch.lifetime.check_process()
             loop = asyncio.get_running_loop()
             future: asyncio.Future[None] = loop.create_future()
             self._waiting.append((loop, future))
             if not self.done_ns:
                 yield from future
             if not self.done_ns:
-                self._watch.check_progress()
+                watch.check_progress()
         return self.result()
 
-    def resolve(self, answer: T | None, error: BaseException | None, done_ns: int) -> None:
-        """Give the answer, or why there is none; for the pipeline, once."""
-        self._answer, self._error = answer, error
-        self.done_ns = done_ns
-        self.wake()
-        if self._callbacks:
-            self._call_back()
+    def resolve(
+        self, answer: T | None, error: BaseException | None, done_ns: int
+    ) -> list[BaseException]:
+        """Give the answer, or why there is none; for the pipeline, which may say it again.
+
+        Returns:
+            What callbacks raised.
+        """
+        if not self.done_ns:
+            self._answer, self._error = answer, error
+            self.done_ns = done_ns
+        self._watch = None  # a ticket that is kept keeps no engine
+        if self._waiting:
+            self._wake_loops()
+        try:  # noqa: SIM105 (a frame has no time for contextlib)
+            self._gate.release()
+        except RuntimeError:
+            pass  # it was open: somebody else had woken the next who waits
+        return self._call_back() if self._callbacks else []
 
     def wake(self) -> None:
-        """Let those who wait look for the answer, or ask after the device."""
+        """Let those who wait ask after the device."""
         if self._waiting:
             self._wake_loops()
         try:
             self._gate.release()
         except RuntimeError:
-            return  # it was open: somebody else had woken the next who waits
+            return
 
     def _wake_loops(self) -> None:
         while self._waiting:
@@ -135,25 +178,61 @@ class Ticket(Generic[T]):
                 continue
 
     def _wait(self, timeout_s: float | None) -> None:
-        end_ns = None if timeout_s is None else perf_counter_ns() + int(timeout_s * 1e9)
-        while True:
-            if end_ns is None:
-                self._gate.acquire()
-            elif not self._gate.acquire(timeout=max(0.0, (end_ns - perf_counter_ns()) / 1e9)):
-                raise TimeoutError(f"frame {self.sequence} has no answer after {timeout_s} s")
-            if self.done_ns:
-                break
-            self._watch.check_progress()
+        watch = self._watch
+        if watch is None:
+            return
+        if watch.lifetime.is_forked:
+            watch.lifetime.check_process()
+        end_ns = None if timeout_s is None else perf_counter_ns() + _ns(timeout_s)
         try:
-            self._gate.release()  # for the next who waits
-        except RuntimeError:
-            return  # `wake` was just about to
+            while not self.done_ns:
+                if end_ns is None:
+                    self._gate.acquire()
+                elif not self._gate.acquire(timeout=max(0.0, (end_ns - perf_counter_ns()) / 1e9)):
+                    raise TimeoutError(f"frame {self.sequence} has no answer after {timeout_s} s")
+                if not self.done_ns:
+                    watch.check_progress()
+        finally:  # Ctrl-C, too, may come once the gate is passed, and others wait for it
+            if self.done_ns:
+                try:  # noqa: SIM105 (as in `resolve`)
+                    self._gate.release()
+                except RuntimeError:
+                    pass  # `resolve` was just about to
 
-    def _call_back(self) -> None:
-        # Whoever pops a callback calls it: once, whichever thread comes first.
-        while self._callbacks:
-            with suppress(IndexError):
-                self._callbacks.pop()(self)
+    def _new_error(self) -> BaseException:
+        """Return the error anew: one that was raised holds its traceback, and so this ticket."""
+        error = self._error
+        assert error is not None
+        try:
+            fresh = copy.copy(error)
+        except Exception:  # somebody's own class, raised by a decoder
+            return error
+        fresh.__cause__, fresh.__suppress_context__ = error.__cause__, error.__suppress_context__
+        return fresh.with_traceback(error.__traceback__)
+
+    def _call_back(self) -> list[BaseException]:
+        """Call those who asked for it, each once, whichever thread comes first."""
+        errors: list[BaseException] = []
+        callbacks = self._callbacks
+        while callbacks:
+            try:
+                # No call stands between: Ctrl-C finds it in the list, or called.
+                callback = callbacks[0]
+                del callbacks[0]
+            except IndexError:
+                break
+            try:
+                callback(self)
+            except BaseException as error:
+                errors.append(error)
+        return errors
+
+
+def _ns(timeout_s: float) -> int:
+    try:
+        return int(min(timeout_s, _MOST_S) * 1e9)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"timeout_s: got {timeout_s!r}, expected seconds, or None") from error
 
 
 def _finish(future: asyncio.Future[None]) -> None:

@@ -6,19 +6,21 @@ thread serves every pipeline of the process, and ends with the last.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from contextlib import suppress
 from typing import Protocol
 
 _PERIOD_S = 0.25
+_log = logging.getLogger(__name__)
 
 
 class Watched(Protocol):
     """Something that can be stuck."""
 
-    def wake_stalled(self) -> None:
-        """Wake all who wait, if the device has not answered for too long."""
+    def look(self) -> None:
+        """Wake all who wait, if the device has not answered for too long; returns at once."""
 
 
 _lock = threading.Lock()
@@ -28,13 +30,19 @@ _thread: threading.Thread | None = None
 
 
 def watch(item: Watched) -> None:
-    """Look after `item` until `unwatch`."""
+    """Look after `item` until `unwatch`.
+
+    Raises:
+        RuntimeError: no thread can be started.
+    """
     global _thread
     with _lock:
-        _watched.append(item)
         if _thread is None or not _thread.is_alive():  # fork() leaves it behind
-            _thread = threading.Thread(target=_look, name="edgevision watchdog", daemon=True)
-            _thread.start()
+            _changed.clear()
+            thread = threading.Thread(target=_look, name="edgevision watchdog", daemon=True)
+            thread.start()  # it waits for the lock before it looks whether anybody is watched
+            _thread = thread
+        _watched.append(item)
 
 
 def unwatch(item: Watched) -> None:
@@ -55,7 +63,10 @@ def _look() -> None:
                 return
             items = list(_watched)
         for item in items:
-            item.wake_stalled()
+            try:
+                item.look()
+            except Exception:  # of whoever waits, e.g. in a closed event loop: others wait, too
+                _log.exception("one pipeline could not be looked after")
 
 
 def _reset() -> None:

@@ -1,0 +1,72 @@
+"""Simplifies a captured graph: what torch's exporter would do, less what changes its values.
+
+The exporter's optimiser takes `x + 1e-8` for `x + 0` (onnxscript matches constants to 1e-8, and to
+five digits): an epsilon vanishes, and a pixel without features becomes 0/0.
+"""
+
+from __future__ import annotations
+
+import onnx_ir.passes.common as passes
+from onnxscript import ir, optimizer, rewriter
+from onnxscript.rewriter import pattern
+from onnxscript.rewriter.rules import common
+
+# In the exporter's order: some rules wait for what others leave.
+_RULES = (
+    "two_reshapes_matmul_reshape one_reshape_matmul_reshape cast_constant_of_shape "
+    "cast_constant_of_shape_without_value collapse_slice collapse_slice2 "
+    "materialize_reshape_shape min_min max_max min_max max_min successive_clip_relu "
+    "successive_relu_clip successive_relu successive_clip cast_cast no_op_cast no_op_expand "
+    "flatten_to_reshape reshape_reshape slice_split no_op_transpose transpose_transpose "
+    "unsqueeze_unsqueeze squeeze_reshape_1d no_op_dynamic_scatter_nd no_op_static_scatter_nd "
+    "normalize_pad_format_conv fuse_pad_into_conv fuse_batchnorm_into_conv "
+    "fuse_batchnorm_into_conv_transpose fuse_batchnorm_into_gemm remove_optional_bias_from_conv "
+    "remove_optional_bias_from_conv_transpose remove_optional_bias_from_gemm"
+).split()
+# Operators that do nothing with one number on the right, and whether it may stand on the left.
+_IDLE = {"Add": (0.0, True), "Sub": (0.0, False), "Mul": (1.0, True), "Div": (1.0, False)}
+_ROUNDS = 2
+
+
+def simplify(model: ir.Model) -> None:
+    """Fold constants and batch norms, and drop what does nothing, in place."""
+    passes.InlinePass()(model)
+    rules = [rule for name in _IDLE for rule in _idle_rules(name)]
+    rules += [common.dropout_zero_rule, common.dropout_inference_rule]
+    rules += [getattr(common, f"{name}_rule") for name in _RULES]
+    for _ in range(_ROUNDS):
+        optimizer.fold_constants_ir(model, onnx_shape_inference=True)
+        rewriter.rewrite(model, rules)
+    for tidy in (
+        passes.RemoveUnusedNodesPass(),
+        passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        passes.LiftSubgraphInitializersToMainGraphPass(),
+        passes.DeduplicateInitializersPass(),
+        passes.CommonSubexpressionEliminationPass(),
+        passes.OutputFixPass(),
+        passes.NameFixPass(),
+    ):
+        tidy(model)
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        # TensorRT 10's parser knows opset 16's "bilinear" and reads any other word as nearest
+        # (NVIDIA/TensorRT#4646). Without a word every version takes the default, which is linear.
+        if node.op_type == "GridSample" and node.attributes.get_string("mode") == "linear":
+            node.attributes.pop("mode")
+
+
+def _idle_rules(name: str) -> list[pattern.RewriteRule]:
+    """Return the rules that drop operator `name` where its scalar is exactly the idle one."""
+    number, commutes = _IDLE[name]
+
+    def is_idle(context: object, constant: ir.Value, **_: object) -> bool:
+        value = ir.convenience.get_const_tensor(constant)
+        return value is not None and not value.shape and float(value.numpy()) == number
+
+    def found(op: object, x: ir.Value, constant: ir.Value) -> object:
+        return getattr(op, name)(x, constant)
+
+    def kept(op: object, x: ir.Value, **_: object) -> object:
+        return op.Identity(x)  # type: ignore[attr-defined]
+
+    rule = pattern.RewriteRule(found, kept, is_idle)
+    return list(rule.commute()) if commutes else [rule]
