@@ -1,6 +1,13 @@
-"""`python -m edgevision`: the command line, as `python -m edgevision.cli`."""
+"""`python -m edgevision`; nothing that a verb imports comes from the working directory."""
 
-import runpy
+import os
+import sys
 
 if __name__ == "__main__":
-    runpy.run_module("edgevision.cli", run_name="__main__")
+    # `-m` puts the working directory first, and what lies there may be a stranger's.
+    if not getattr(sys.flags, "safe_path", False) and sys.path[:1] == [os.getcwd()]:
+        del sys.path[0]
+
+    from edgevision.cli import main
+
+    sys.exit(main())

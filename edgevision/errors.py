@@ -8,7 +8,7 @@
     ├── BundleError
     │   ├── BundleFormatError     not a bundle, or one this version cannot read
     │   ├── BundleIntegrityError  files differ from what the manifest lists
-    │   ├── SignatureError        unsigned, signed by another, changed since, or too old
+    │   ├── SignatureError        unsigned, of another key, changed since, too old, another model
     │   └── TargetMismatchError   nothing in the bundle fits this machine
     │       ├── PendingError      what fits is not built yet (`command`: what finishes it)
     │       └── UnverifiedError   an engine of this machine has no sound proof (`command`)
@@ -82,7 +82,7 @@ class BundleIntegrityError(BundleError):
 
 
 class SignatureError(BundleError):
-    """The bundle is unsigned, signed by another key, changed since it was signed, or too old."""
+    """The bundle is unsigned, of another key, changed since, too old, or of another model."""
 
 
 class TargetMismatchError(BundleError):

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+import edgevision
 from edgevision._optional import require
 from edgevision.bench.statistics import PERCENTILES, name, percentile
 from edgevision.errors import RunError
@@ -56,12 +57,18 @@ def drive(
     if importlib.util.find_spec("mlperf_loadgen") is None:
         require("mlperf_loadgen", extra="loadgen")
     with tempfile.TemporaryDirectory() as folder:
-        child = [sys.executable, "-m", "edgevision.bench.loadgen_child", os.fspath(bundle), folder]
-        child += ["--duration", str(duration_s), "--device", device]
+        child = [sys.executable, "-m", "edgevision.bench.loadgen_child", os.path.abspath(bundle)]
+        child += [folder, "--duration", str(duration_s), "--device", device]
         patience_s = 2 * duration_s + _START_S
         try:
             done = subprocess.run(
-                child, capture_output=True, text=True, timeout=patience_s, check=False
+                child,
+                # `-m` imports from the working directory first; the user's may hold any numpy.py.
+                cwd=Path(edgevision.__file__).parents[1],
+                capture_output=True,
+                text=True,
+                timeout=patience_s,
+                check=False,
             )
         except subprocess.TimeoutExpired:
             raise RunError(

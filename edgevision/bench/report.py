@@ -13,6 +13,7 @@ import numpy as np
 from edgevision._optional import require
 from edgevision.bench.facts import facts
 from edgevision.bench.measure import Measurement
+from edgevision.bundle.printable import printable
 from edgevision.tasks.outputs import MARK, refuse_foreign
 
 _COLORS = ("#2f6fb2", "#c8553d", "#3a8f5c", "#8a5fb0")
@@ -118,7 +119,9 @@ def _stages(figure: Any, measurements: Sequence[Measurement]) -> None:
         for (stage, ms), color in zip(stages.items(), _STAGE_COLORS, strict=False):
             axis.barh(row, ms, left=start_ms, color=color, label=stage if row == 0 else None)
             start_ms += ms
-    axis.set_yticks(range(len(measurements)), [m.name for m in measurements])
+    # A dollar sign would start a formula.
+    names = [printable(m.name).replace("$", r"\$") for m in measurements]
+    axis.set_yticks(range(len(measurements)), names)
     axis.invert_yaxis()
     axis.set_xlabel("median ms")
     axis.legend(

@@ -22,7 +22,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgevision.bundle import golden as _golden
+from edgevision.bundle.files import write_whole
 from edgevision.bundle.manifest import MAX_BYTES, FileEntry, Manifest, Stage
+from edgevision.bundle.onnx_bytes import external_weights
 from edgevision.bundle.staging import Staging, recover
 from edgevision.bundle.tensors import TensorSpec
 from edgevision.errors import (
@@ -109,16 +111,9 @@ class Bundle:
         Raises:
             BundleError: it could not be written.
         """
-        beside = self.root.with_name(f".{self.root.name}.signature-{os.getpid()}")
         with _writing(self.root, len(content)):
-            try:
-                with beside.open("wb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(beside, self.root / SIGNATURE)
-            finally:
-                beside.unlink(missing_ok=True)
+            # Beside the bundle, for in it every file must be listed.
+            write_whole(self.root / SIGNATURE, content, beside=self.root)
 
     def golden(self, stage: str) -> tuple[Arrays, Arrays]:
         """Return the golden inputs and outputs of `stage`, each with samples as first axis.
@@ -235,6 +230,7 @@ class BundleWriter:
         written = Bundle.open(folder)
         for stage in written.manifest.stages:
             written.golden(stage.name)
+            _refuse_external(written, stage)
         _refuse_foreign(self.path)
         with _writing(self.path):
             self._open_staging().put_in_place()
@@ -406,6 +402,22 @@ def _compare(entry: FileEntry, size_bytes: int, sha256: str) -> None:
             f"'{entry.path}' was changed: found {size_bytes} bytes, sha256 {sha256}, expected "
             f"{entry.size_bytes} bytes, sha256 {entry.sha256}. Copy the bundle again."
         )
+
+
+def _refuse_external(bundle: Bundle, stage: Stage) -> None:
+    """Refuse graphs whose weights lie in files that no manifest lists, which no hash covers."""
+    onnx = {a.path for a in stage.artifacts if a.flavour.is_graph and a.path is not None}
+    for path in sorted(onnx | {stage.graph}):
+        try:
+            found = external_weights(bundle.read(path))
+        except ValueError:
+            continue  # no ONNX file: whoever loads it says so
+        if found is not None:
+            raise BundleFormatError(
+                f"the graph '{path}' keeps the weights {found[:80]!r} in another file, which would "
+                "not be in the bundle. Save it as one file: onnx.save(onnx.load(NAME), NAME, "
+                "save_as_external_data=False)"
+            )
 
 
 def _golden_keys(stage: Stage) -> dict[str, TensorSpec]:

@@ -130,6 +130,6 @@ def flavour(name: str) -> Flavour:
             return known
     names = ", ".join(known.name for known in _ALL)
     raise ValueError(
-        f"flavour: got '{name[:40]}', expected {names}; where another edgevision wrote it, "
+        f"flavour: got {name!r:.80}, expected {names}; where another edgevision wrote it, "
         "install a newer edgevision"
     )

@@ -6,15 +6,20 @@ import fcntl
 import os
 
 
-def try_lock(path: str | os.PathLike[str]) -> int | None:
+def try_lock(path: str | os.PathLike[str], *, folder: int | None = None) -> int | None:
     """Return the descriptor that holds `path` alone until it is closed; None if somebody else does.
 
     Also None if whoever held it before removed the file that was opened here: try again.
 
+    Args:
+        path: the lock file, made if it is missing.
+        folder: descriptor of the folder that `path` is relative to.
+
     Raises:
         OSError: it cannot be opened.
     """
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    lock = os.open(path, flags, 0o600, dir_fd=folder)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.fstat(lock).st_nlink:

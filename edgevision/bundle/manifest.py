@@ -16,6 +16,7 @@ from typing import TypeVar, cast
 from edgevision.bundle.flavours import Flavour, flavour
 from edgevision.bundle.migrations import SCHEMA, migrate
 from edgevision.bundle.parity import Tolerance
+from edgevision.bundle.printable import UNPRINTABLE
 from edgevision.bundle.tensors import DType, ShapeProfile, TensorSpec
 from edgevision.errors import BundleFormatError
 
@@ -31,9 +32,6 @@ Settings = Mapping[str, JsonValue]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _PATH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*){0,7}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-# Control characters would reach terminals, reversed text hides what a command is, and half a
-# surrogate pair cannot be written out again.
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _MAX_DEPTH = 32
 _T = TypeVar("_T")
 
@@ -225,7 +223,7 @@ def _check_value(value: object, depth: int) -> None:
     """Refuse what JSON allows and nobody downstream expects: in `settings` no reader is typed."""
     if depth > _MAX_DEPTH:
         raise ValueError(f"nested deeper than {_MAX_DEPTH}")
-    if isinstance(value, str) and _UNPRINTABLE.search(value):
+    if isinstance(value, str) and UNPRINTABLE.search(value):
         raise ValueError(f"unprintable characters in {value[:80]!r}")
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{value} is no number")

@@ -12,16 +12,18 @@ import hashlib
 import json
 import os
 import shlex
-import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from edgevision.bundle.directory import Bundle
+from edgevision.bundle.files import open_folder, read_plain
 from edgevision.bundle.flavours import Flavour, flavour
 from edgevision.bundle.manifest import MAX_FILE_BYTES
-from edgevision.errors import BundleIntegrityError
+from edgevision.bundle.printable import UNPRINTABLE, printable
+from edgevision.bundle.targets import typed_name
+from edgevision.errors import BundleIntegrityError, UnverifiedError
 
 RECORD = "record.json"
 
@@ -107,6 +109,8 @@ class Record:
         told = json.loads(content)
         if not isinstance(told, dict) or told.pop("schema", None) != _SCHEMA:
             raise ValueError("it is of another schema")
+        if UNPRINTABLE.search("".join(_texts(told))):
+            raise ValueError("it holds unprintable characters")
         fields = _fields(told, _KINDS)
         stages = tuple(EngineFile(**_fields(stage, _STAGE_KINDS)) for stage in fields["stages"])
         for stage in stages:
@@ -143,7 +147,8 @@ class Finished:
         if found is None:
             raise BundleIntegrityError(f"'{self.folder}' has no engine of stage '{stage}'.")
         try:
-            data = _read(self.folder / found.file, MAX_FILE_BYTES)
+            with open_folder(self.folder, is_ours=True) as folder:
+                data = read_plain(found.file, max_bytes=MAX_FILE_BYTES, is_ours=True, folder=folder)
         except OSError as error:
             raise BundleIntegrityError(
                 f"the engine {self.folder / found.file} cannot be read: {error.strerror or error}."
@@ -162,31 +167,52 @@ def engines_folder(bundle: Path, chosen: str | os.PathLike[str] | None = None) -
 
 
 def finished(bundle: Bundle, folder: Path, machine: Callable[[Flavour], str]) -> list[Finished]:
-    """Return every target's engines in `folder`, with what speaks against each."""
-    try:
-        names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
-    except OSError:
+    """Return every target's engines in `folder`, with what speaks against each.
+
+    Raises:
+        UnverifiedError: there is something at `folder` that cannot be listed; what would run in
+            its place is slower, and nobody would know.
+    """
+    if not os.path.lexists(folder):
         return []
+    try:
+        # Beside the bundle a link may have come with it; where the user points it is his own.
+        is_named = folder != engines_folder(bundle.root)
+        with open_folder(folder, follow_links=is_named) as opened, os.scandir(opened) as entries:
+            names = sorted(e.name for e in entries if e.is_symlink() or e.is_dir())
+    except OSError as error:
+        raise UnverifiedError(
+            f"'{folder}', where the engines finished for '{bundle.root.name}' lie, cannot be "
+            f"listed: {error.strerror}. Make it readable for this user, remove it to run what the "
+            "bundle holds, or give another folder: --engines DIR, engines= in Python",
+            command="",
+        ) from error
     found = [name for name in names if not name.startswith(".")]
     return [_examined(bundle, folder / name, machine) for name in found]
 
 
 def finish_command(bundle: str | os.PathLike[str], target: str, engines: Path | None = None) -> str:
-    """Return what a person types to build a target's engines from a bundle, quoted for a shell."""
-    words = ["edgevision", "finish", os.fspath(bundle), "--target", target]
+    """Return what a person types to build a target's engines from a bundle, quoted for a shell.
+
+    Names may be a stranger's: one that hides characters is left for the person to fill in.
+    """
+    words = ["edgevision", "finish", os.fspath(bundle), "--target", typed_name(target)]
     if engines is not None and engines != engines_folder(Path(bundle)):
         words += ["--engines", os.fspath(engines)]
-    return shlex.join(words)
+    return shlex.join("PATH" if UNPRINTABLE.search(word) else word for word in words)
 
 
 def _examined(bundle: Bundle, folder: Path, machine: Callable[[Flavour], str]) -> Finished:
     command = finish_command(bundle.root, folder.name, folder.parent)
     try:
-        record = Record.from_json(_read(folder / RECORD, _MAX_BYTES))
+        with open_folder(folder, is_ours=True) as opened:
+            content = read_plain(RECORD, max_bytes=_MAX_BYTES, is_ours=True, folder=opened)
+        record = Record.from_json(content)
     except FileNotFoundError:
         return Finished(folder, None, "it has no record: the build was not finished", command)
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        return Finished(folder, None, f"its record cannot be read: {error}", command)
+    except (OSError, ValueError, TypeError, OverflowError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or error
+        return Finished(folder, None, f"its record cannot be read: {printable(reason)}", command)
     return Finished(folder, record, _fault(bundle, folder, record, machine), command)
 
 
@@ -204,6 +230,19 @@ def _fault(bundle: Bundle, folder: Path, record: Record, machine: Callable[[Flav
     return ""
 
 
+def _texts(told: Any) -> Iterator[str]:
+    """Give every text in a JSON value, names of fields too."""
+    if isinstance(told, str):
+        yield told
+    elif isinstance(told, dict):
+        for key, value in told.items():
+            yield key
+            yield from _texts(value)
+    elif isinstance(told, list):
+        for value in told:
+            yield from _texts(value)
+
+
 def _fields(told: Any, kinds: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
     if not isinstance(told, dict) or set(told) != set(kinds):
         raise ValueError(f"expected the fields {', '.join(kinds)}")
@@ -211,16 +250,3 @@ def _fields(told: Any, kinds: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
         if type(told[key]) not in expected:
             raise ValueError(f"{key}: expected {expected[0].__name__}")
     return dict(told)
-
-
-def _read(path: Path, limit_bytes: int) -> bytes:
-    """Read a plain file of this user's or root's, never through a link."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_uid not in (0, os.geteuid()):
-            raise PermissionError(1, "it is no plain file of this user's")
-        content = file.read(limit_bytes + 1)
-    if len(content) > limit_bytes:
-        raise ValueError(f"it is larger than {limit_bytes} bytes")
-    return content

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from edgevision._optional import require
 from edgevision.bundle.directory import SIGNATURE, Bundle
+from edgevision.bundle.files import open_plain, write_new
 from edgevision.errors import FileReadError, FileWriteError, SignatureError
 
 if TYPE_CHECKING:
@@ -105,23 +107,28 @@ def keygen(name: PathLike) -> tuple[Path, Path]:
             f"{' and '.join(there)} is there already and is not replaced: bundles may be signed "
             "with it. Choose another name"
         )
-    for path, content, mode in ((paths[0], secret, 0o600), (paths[1], public, 0o644)):
+    try:
+        write_new(paths[0], secret, mode=0o600)
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-        except OSError as error:
-            raise FileWriteError(f"could not write '{path}': {error.strerror}") from error
+            write_new(paths[1], public, mode=0o644)
+        except BaseException:
+            paths[0].unlink()
+            raise
+    except OSError as error:
+        raise FileWriteError(
+            f"could not write '{error.filename or paths[0]}': {error.strerror}"
+        ) from error
     return paths
 
 
-def sign(bundle: PathLike, key: PathLike, *, version: int | None = None) -> Signature:
+def sign(bundle: PathLike, key: PathLike, *, version: int) -> Signature:
     """Sign the bundle at a path in place; its hashes are checked first.
 
     Args:
         bundle: the bundle's directory.
         key: the private key's file.
-        version: at least that of a signature that is there; one more than it by default.
+        version: at least that of a signature that is there. Whoever releases counts, e.g. by the
+            number of a CI's run: a folder that is made anew each time cannot know.
 
     Raises:
         BundleError: it is no sound bundle, or the signature could not be written.
@@ -131,7 +138,6 @@ def sign(bundle: PathLike, key: PathLike, *, version: int | None = None) -> Sign
     """
     opened = Bundle.open(bundle)
     before = Signature.from_bytes(opened.signature).version if opened.signature else 0
-    version = before + 1 if version is None else version
     if not 1 <= version <= _MAX_VERSION:
         raise ValueError(f"version: got {version}, expected 1 or more")
     if version < before:
@@ -158,7 +164,7 @@ def check_signature(bundle: Bundle, key: PathLike, *, minimum_version: int = 0) 
     if bundle.signature is None:
         raise SignatureError(
             f"'{bundle.root}' is not signed. Sign it where it was made: edgevision sign "
-            f"{bundle.root.name} --key NAME.key"
+            f"{shlex.quote(bundle.root.name)} --key NAME.key --version N"
         )
     found = Signature.from_bytes(bundle.signature)
     if found.key != key_id(public):
@@ -205,7 +211,7 @@ def _private_key(path: Path) -> Ed25519PrivateKey:
         raise FileReadError(
             f"'{path}' cannot be opened: {error}. Set {PASSPHRASE} if, and only if, it is encrypted"
         ) from error
-    except ValueError as error:
+    except (ValueError, _unsupported()) as error:
         raise FileReadError(
             f"'{path}' is no private key, or {PASSPHRASE} is wrong. `edgevision keygen NAME` makes "
             "one"
@@ -220,7 +226,7 @@ def _public_key(path: Path) -> Ed25519PublicKey:
     content = _read_key(path, is_private=False)
     try:
         key = serialization.load_pem_public_key(content)
-    except ValueError as error:
+    except (ValueError, _unsupported()) as error:
         raise FileReadError(
             f"'{path}' is no public key. `edgevision keygen NAME` writes one as NAME.pub"
         ) from error
@@ -231,9 +237,10 @@ def _public_key(path: Path) -> Ed25519PublicKey:
 
 def _read_key(path: Path, *, is_private: bool) -> bytes:
     try:
-        with path.open("rb") as file:
+        # Links are followed: that is how secrets are mounted into containers.
+        with open_plain(path, max_bytes=_MAX_KEY_BYTES, follow_links=True) as file:
             mode = os.fstat(file.fileno()).st_mode
-            content = file.read(_MAX_KEY_BYTES + 1)
+            content = file.read()
     except OSError as error:
         raise FileReadError(f"the key '{path}' cannot be read: {error.strerror}") from error
     if is_private and stat.S_IMODE(mode) & 0o077:
@@ -241,8 +248,6 @@ def _read_key(path: Path, *, is_private: bool) -> bytes:
             f"'{path}' can be read by others (mode {stat.S_IMODE(mode):o}), so it is no secret: "
             f"chmod 600 {path}, or make another key"
         )
-    if len(content) > _MAX_KEY_BYTES:
-        raise FileReadError(f"'{path}' is larger than {_MAX_KEY_BYTES} bytes: no key")
     return content
 
 
@@ -252,6 +257,11 @@ def _crypto() -> tuple[Any, Any]:
         require(f"{primitives}.asymmetric.ed25519", extra="sign"),
         require(f"{primitives}.serialization", extra="sign"),
     )
+
+
+def _unsupported() -> type[Exception]:
+    found: type[Exception] = require("cryptography.exceptions", extra="sign").UnsupportedAlgorithm
+    return found
 
 
 def _encryption(serialization: Any) -> Any:

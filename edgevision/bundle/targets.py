@@ -15,11 +15,13 @@ from typing import Any
 
 from edgevision.bundle.capabilities import dla_reason
 from edgevision.bundle.flavours import OPENVINO, ORT, TRT, TRT_RTX, Flavour, flavour
+from edgevision.bundle.printable import UNPRINTABLE
 from edgevision.bundle.toml_file import read_toml
 from edgevision.errors import FileReadError
 
 _GIB = 1 << 30
 _READ = "2026-11"
+_MOST = 1 << 53
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _VERSION = re.compile(r"\d{1,3}(\.\d{1,4}){0,3}")
 _SM = re.compile(r"\d{1,2}\.\d")
@@ -63,14 +65,19 @@ class TargetProfile:
     def __post_init__(self) -> None:
         """Check the fields."""
         if not _NAME.fullmatch(self.name):
-            raise ValueError(f"name: got '{self.name}', expected small letters, digits, - . _")
+            raise ValueError(f"name: got {self.name!r:.80}, expected small letters, digits, - . _")
         if self.versions and not all(map(_VERSION.fullmatch, self.versions)):
             raise ValueError(f"versions: got {self.versions}, expected two such as '10.3'")
         if bad := [sm for sm in self.sm if not _SM.fullmatch(sm)]:
             raise ValueError(f"sm: got {bad}, expected compute capabilities such as '8.7'")
+        for field in ("title", "cuda", "python", "notes", "source"):
+            if UNPRINTABLE.search(text := getattr(self, field)):
+                raise ValueError(f"{field}: unprintable characters in {text!r:.80}")
         for field in ("memory_bytes", "opset", "dla_cores"):
-            if getattr(self, field) < 0:
-                raise ValueError(f"{field}: got {getattr(self, field)}, expected 0 or more")
+            if not 0 <= getattr(self, field) <= _MOST:
+                raise ValueError(
+                    f"{field}: got {getattr(self, field)!r:.40}, expected 0 to {_MOST}"
+                )
 
     @property
     def no_dla(self) -> str:
@@ -261,6 +268,16 @@ _TARGETS = (
 )
 
 
+def typed_name(target: str) -> str:
+    """Return what a person types for a target that a file names: a stranger may have written it.
+
+    A target of one's own is typed as its file; what cannot be any target's name is left open.
+    """
+    if target.endswith(".toml") or target in {profile.name for profile in _TARGETS}:
+        return target
+    return f"{target}.toml" if _NAME.fullmatch(target) else "TARGET"
+
+
 def known_targets() -> tuple[TargetProfile, ...]:
     """Return every known target."""
     return _TARGETS
@@ -310,7 +327,7 @@ def _from_fields(told: dict[str, Any]) -> TargetProfile:
     known = {field.name: field for field in fields(TargetProfile)}
     for key in told:
         if key not in known:
-            raise ValueError(f"unknown field '{key}'.{_nearest(key, list(known))}")
+            raise ValueError(f"unknown field {key!r:.80}.{_nearest(key, list(known))}")
     for key in ("name", "title", "flavour"):
         if key not in told:
             raise ValueError(f"'{key}' is missing")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgevision._optional import require
+from edgevision.bundle.files import read_plain
 from edgevision.errors import FileReadError
 
 _MAX_FILE_BYTES = 64 << 10
@@ -24,10 +25,7 @@ def read_toml(path: Path, kind: str) -> dict[str, Any]:
         MissingDependencyError: Python 3.10 has no reader of its own.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(_MAX_FILE_BYTES + 1)
-        if len(content) > _MAX_FILE_BYTES:
-            raise FileReadError(f"'{path}' is larger than {_MAX_FILE_BYTES} bytes, and not {kind}")
+        content = read_plain(path, max_bytes=_MAX_FILE_BYTES, follow_links=True)
         return parse_toml(content.decode("utf-8"))
     except OSError as error:
         raise FileReadError(

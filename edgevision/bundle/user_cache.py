@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from pathlib import Path
+
+from edgevision.bundle.files import read_plain, write_whole
 
 _MAX_CACHE_BYTES = 1 << 30
 
@@ -33,13 +34,10 @@ def read_cache(path: Path) -> bytes | None:
     The file holds code for the GPU, so another user's is never taken.
     """
     try:
-        with path.open("rb") as file:
-            info = os.fstat(file.fileno())
-            if info.st_uid != os.getuid() or info.st_size > _MAX_CACHE_BYTES:
-                return None
-            digest, kernels = file.read(32), file.read()
+        content = read_plain(path, max_bytes=_MAX_CACHE_BYTES, is_ours=True)
     except OSError:
         return None
+    digest, kernels = content[:32], content[32:]
     return kernels if hashlib.sha256(kernels).digest() == digest else None
 
 
@@ -50,11 +48,4 @@ def write_cache(path: Path, kernels: bytes) -> None:
         OSError: the folder cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(hashlib.sha256(kernels).digest() + kernels)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    write_whole(path, hashlib.sha256(kernels).digest() + kernels, mode=0o600)

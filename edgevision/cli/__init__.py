@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from edgevision.cli import bench, build, cache, check, finish, inspect, machine, run, sign
 from edgevision.cli.exits import INTERRUPTED, KNOWN, READER_GONE, exit_code
-from edgevision.cli.terminal import check_json_file, deliver_json
+from edgevision.cli.terminal import check_json_file, deliver_json, escaping
 from edgevision.cli.verbs import VerbAction
 from edgevision.errors import BuildError, FileWriteError
 
@@ -21,8 +21,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     # A person wants the message, not the line of ours that gave it.
     warnings.formatwarning = lambda message, *_: f"edgevision: warning: {message}\n"
-    # As `python -m` does: factories are looked up where the user stands.
-    sys.path.insert(0, os.getcwd())
+    with escaping():
+        return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
     # Whatever a user's own module prints is not the document.
     quiet = contextlib.redirect_stdout(sys.stderr) if options.json else contextlib.nullcontext()
     try:
@@ -53,7 +56,7 @@ def _fail(error: BaseException, options: argparse.Namespace) -> int:
     message = (
         "interrupted; what was not finished is as it was before"
         if code == INTERRUPTED
-        else str(error)
+        else str(error) or "there is not enough memory for it"
     )
     print(f"edgevision: {message}", file=sys.stderr)
     if isinstance(error, BuildError) and error.log:

@@ -20,7 +20,12 @@ def add_to(verbs: Verbs) -> None:
     """Add the verb."""
     cache = verb(verbs, "cache", _cache, example="cache prune --max-bytes 2GB")
     cache.add_argument("action", choices=["ls", "export", "import", "prune"])
-    cache.add_argument("file", type=Path, nargs="?", help="FILE.tar, of export and import")
+    cache.add_argument(
+        "file",
+        type=Path,
+        nargs="?",
+        help="FILE.tar, of export and import; what is imported is believed: import only your own",
+    )
     cache.add_argument("--max-bytes", type=size_bytes, metavar="SIZE", help="of prune, e.g. 2GB")
     cache.add_argument("--cache", type=Path, metavar="DIR", help="default: EDGEVISION_CACHE")
     add_force(cache)

@@ -48,6 +48,7 @@ _CODES: tuple[tuple[type[BaseException], int], ...] = (
     (EdgeVisionError, NO),
     (ValueError, WRONG_USE),
     (OSError, MISSING),
+    (MemoryError, MISSING),
 )
 
 KNOWN = tuple(kind for kind, _ in _CODES)

@@ -7,13 +7,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgevision.bundle.record import finish_command
 from edgevision.cli.exits import NO, OK
 from edgevision.cli.terminal import put_json
 from edgevision.cli.verbs import Verbs, add_engines, verb
 
 if TYPE_CHECKING:
     from edgevision.bundle.directory import Bundle
-    from edgevision.bundle.manifest import Manifest
 
 
 def add_to(verbs: Verbs) -> None:
@@ -38,7 +38,12 @@ def _verify(options: argparse.Namespace) -> int:
     signed = _signed(bundle, options)
     reports = []
     if not options.files_only:
-        reports = verify(bundle, device=options.device, engines=options.engines)
+        reports = verify(
+            bundle,
+            device=options.device,
+            engines=options.engines,
+            must_be_named=options.key is not None,
+        )
     passed = all(report.passed for report in reports)
     found = [
         {"name": r.name, "mismatch_share": r.mismatch_share, "passed": r.passed} for r in reports
@@ -74,8 +79,9 @@ def _inspect(options: argparse.Namespace) -> int:
     """Show what a bundle holds."""
     from edgevision.bundle.directory import Bundle
 
-    manifest = Bundle.open(options.bundle).manifest
-    document = {**json.loads(manifest.to_json()), "artifacts": artifacts_json(manifest)}
+    bundle = Bundle.open(options.bundle)
+    manifest = bundle.manifest
+    document = {**json.loads(manifest.to_json()), "artifacts": artifacts_json(bundle)}
     if put_json(options, document):
         return OK
     print(f"{manifest.name}: task {manifest.task}, {manifest.precision}")
@@ -84,7 +90,7 @@ def _inspect(options: argparse.Namespace) -> int:
         for label, specs in (("in", stage.inputs), ("out", stage.outputs)):
             for spec in specs:
                 print(f"  {label:4} {spec}")
-    for artifact in artifacts_json(manifest):
+    for artifact in artifacts_json(bundle):
         detail = artifact["command"] if artifact["state"] == "pending" else artifact["path"]
         print(f"  {artifact['target']:18} {artifact['state']:8} {detail}")
     total = sum(entry.size_bytes for entry in manifest.files)
@@ -94,8 +100,9 @@ def _inspect(options: argparse.Namespace) -> int:
     return OK
 
 
-def artifacts_json(manifest: Manifest, seconds: object = None) -> list[dict[str, object]]:
+def artifacts_json(bundle: Bundle, seconds: object = None) -> list[dict[str, object]]:
     """Return what there is for each target, and how long it took to build."""
+    manifest = bundle.manifest
     sizes = {entry.path: entry for entry in manifest.files}
     took = seconds if isinstance(seconds, dict) else {}
     return [
@@ -108,7 +115,9 @@ def artifacts_json(manifest: Manifest, seconds: object = None) -> list[dict[str,
             "sha256": sizes[artifact.path].sha256 if artifact.path else None,
             "version": artifact.version,
             "reason": artifact.reason,
-            "command": artifact.command,
+            "command": finish_command(bundle.root.name, artifact.target)
+            if artifact.is_pending
+            else "",
             "seconds": took.get(artifact.target),
         }
         for stage in manifest.stages

@@ -18,7 +18,9 @@ def add_to(verbs: Verbs) -> None:
     sign = verb(verbs, "sign", _sign, example="sign road.ev --key ours.key")
     sign.add_argument("bundle", type=Path, metavar="BUNDLE")
     sign.add_argument("--key", type=Path, required=True, metavar="NAME.key")
-    sign.add_argument("--version", type=int, help="default: one more than is signed already")
+    sign.add_argument(
+        "--version", type=int, required=True, metavar="N", help="grows with each release"
+    )
 
 
 def _keygen(options: argparse.Namespace) -> int:

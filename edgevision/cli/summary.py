@@ -6,6 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
+from edgevision.bundle.record import finish_command
 from edgevision.cli.exits import OK, PENDING
 from edgevision.cli.inspect import artifacts_json
 from edgevision.cli.terminal import put_json
@@ -43,7 +44,8 @@ def report(options: argparse.Namespace, summary: BuildSummary, *, on_device: boo
     for name, done in summary.finished.items():
         print("\n".join(_finished(name, done)))
     for artifact in pending:
-        print(f"Finish '{artifact.target}' on the target: {artifact.command}")
+        command = finish_command(summary.bundle.root.name, artifact.target)
+        print(f"Finish '{artifact.target}' on the target: {command}")
     return code
 
 
@@ -65,7 +67,7 @@ def _as_json(summary: BuildSummary) -> dict[str, object]:
         ],
         "artifacts": [
             {**artifact, "cached": artifact["target"] in summary.cached}
-            for artifact in artifacts_json(manifest, summary.seconds)
+            for artifact in artifacts_json(summary.bundle, summary.seconds)
         ],
         "finished": {
             name: {

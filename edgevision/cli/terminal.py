@@ -8,31 +8,56 @@ import json
 import math
 import sys
 from collections.abc import Iterator
+from typing import Any, TextIO, cast
 
+from edgevision.bundle.printable import printable, printable_lines
 from edgevision.errors import FileWriteError
 from edgevision.progress import Progress, silent
 from edgevision.tasks.outputs import MARK, refuse_foreign
 
 
+class _Escaping:
+    """A terminal's stream to which a stranger's text goes with its control characters escaped."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write(printable_lines(text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def escaping() -> Iterator[None]:
+    """Escape what goes to stdout and stderr, a log's last resort and warnings too."""
+    out, err = cast(TextIO, _Escaping(sys.stdout)), cast(TextIO, _Escaping(sys.stderr))
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        yield
+
+
 class _Bar:
     """A progress bar on one line of a terminal."""
 
-    def __init__(self) -> None:
+    def __init__(self, stream: TextIO) -> None:
+        # Under the escaping, for a bar is drawn with codes of our own.
+        self._stream: TextIO = getattr(stream, "_stream", stream)
         self._drawn = ""
 
     def __call__(self, phase: str, done: int, total: int) -> None:
         share = min(1.0, done / total) if total else 0.0
         filled = math.floor(share * 24)
         bar = f"[{'#' * filled}{'.' * (24 - filled)}] {done}/{total}" if total else f"{done}"
-        line = f"{phase[:40]:40} {bar}"
+        line = f"{printable(phase)[:40]:40} {bar}"
         if line != self._drawn:
-            sys.stderr.write(f"\r\x1b[K{line}")
-            sys.stderr.flush()
+            self._stream.write(f"\r\x1b[K{line}")
+            self._stream.flush()
             self._drawn = line
 
     def clear(self) -> None:
         if self._drawn:
-            sys.stderr.write("\r\x1b[K")
+            self._stream.write("\r\x1b[K")
 
 
 @contextlib.contextmanager
@@ -41,7 +66,7 @@ def progress_bar() -> Iterator[Progress]:
     if not sys.stderr.isatty():
         yield silent
         return
-    bar = _Bar()
+    bar = _Bar(sys.stderr)
     try:
         yield bar
     finally:

@@ -2,8 +2,11 @@
 
 An entry is a folder, named by the SHA-256 of everything that shapes an engine: the graph's bytes,
 the builder and its version, the GPUs, profiles and options. It holds `artifact` and `entry.json`,
-is written aside and renamed whole, and is hashed whenever it is taken. Two builders of one engine
-take turns by a lock that dies with its holder: the first builds, the second takes its result.
+in which all of that stands again, so that no entry can take another's place. It is written aside
+and renamed whole, and is hashed whenever it is taken. Two builders of one engine take turns by a
+lock that dies with its holder: the first builds, the second takes its result.
+
+Whoever can write here as this user can put another engine in; hashes are no signature.
 """
 
 from __future__ import annotations
@@ -18,27 +21,34 @@ import secrets
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from edgevision.bundle.files import open_folder, read_plain, write_new
 from edgevision.bundle.flavours import Flavour, flavour
 from edgevision.bundle.locking import try_lock
-from edgevision.bundle.manifest import profile_to_json
+from edgevision.bundle.manifest import MAX_FILE_BYTES, profile_to_json
+from edgevision.bundle.printable import UNPRINTABLE
 from edgevision.bundle.user_cache import cache_root
 from edgevision.engines.builder import build_engine
 from edgevision.engines.registry import builder_for
 from edgevision.engines.request import BuildRequest, BuildResult
+from edgevision.errors import EdgeVisionError
 from edgevision.machine.identity import machine_name
 from edgevision.progress import Progress, silent
 
 _log = logging.getLogger(__name__)
-_SCHEMA = 1
+_SCHEMA = 2
 """Part of every key: raise it when edgevision builds otherwise from the same request."""
 _KEY = re.compile(r"[0-9a-f]{64}")
 _PARTIAL = re.compile(r"\.partial-([0-9a-f]{64})-[0-9a-f]{8}")
 ENTRY, ARTIFACT = "entry.json", "artifact"
+# What a damaged or foreign entry makes its reader raise, whatever is damaged.
+DAMAGED = (
+    OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError, EdgeVisionError,
+)  # fmt: skip
 MAX_ENTRY_BYTES = 1 << 20
 _DEFAULT_BYTES = 4 << 30
 _POLL_S = 0.05
@@ -94,9 +104,9 @@ class EngineCache:
             fields, artifact = _read_entry(folder)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            _log.warning("the cached engine %s is damaged and is built anew: %s", key[:12], error)
-            shutil.rmtree(folder, ignore_errors=True)
+        except DAMAGED as error:
+            _log.warning("the cached engine %s is damaged and is built anew: %r", key[:12], error)
+            _remove(folder)
             return None
         output.write_bytes(artifact)
         with contextlib.suppress(OSError):
@@ -104,8 +114,13 @@ class EngineCache:
         told: dict[str, Any] = fields["result"]
         return told
 
-    def put(self, key: str, result: BuildResult, target: str) -> None:
-        """Keep a built artifact; the caller holds the lock of `key`.
+    def put(self, shapes: Mapping[str, Any], result: BuildResult, target: str) -> None:
+        """Keep a built artifact; the caller holds the lock of its key.
+
+        Args:
+            shapes: what it was built from, see `engine_shapes`.
+            result: what its builder told.
+            target: what it was built for.
 
         Raises:
             OSError: it could not be written; nothing half is left.
@@ -114,6 +129,7 @@ class EngineCache:
         def fill(folder: Path) -> bytes:
             digest, size_bytes = _copy(result.path, folder / ARTIFACT)
             told = {
+                "key": shapes,
                 "target": target,
                 "flavour": result.flavour.name,
                 "version": result.version,
@@ -123,6 +139,7 @@ class EngineCache:
             }
             return json.dumps(told).encode()
 
+        key = key_of(shapes)
         self._publish(key, fill)
         self.prune(self.max_bytes, keep=key)
 
@@ -131,25 +148,34 @@ class EngineCache:
         found = []
         for folder in self._folders():
             try:
-                told = _read_json(folder / ENTRY)
-                used = (folder / ENTRY).stat().st_mtime
-                found.append(
-                    Entry(folder.name, str(told["target"]), str(told["flavour"]),
-                          str(told["version"]), int(told["size_bytes"]), used)
-                )  # fmt: skip
-            except (OSError, ValueError, KeyError, TypeError):
+                with open_folder(folder, is_ours=True) as opened:
+                    told = _read_json(opened, folder.name)
+                    used = os.stat(ENTRY, dir_fd=opened, follow_symlinks=False).st_mtime
+            except DAMAGED:
                 continue
+            found.append(
+                Entry(folder.name, told["target"], told["flavour"], told["version"],
+                      told["size_bytes"], used)
+            )  # fmt: skip
         return sorted(found, key=lambda entry: -entry.used)
 
     def prune(self, max_bytes: int, *, keep: str = "") -> list[Entry]:
         """Remove the entries that were not used for longest until `max_bytes` hold the rest.
 
-        What dead writers left goes, too; what somebody holds stays. Returns what was removed.
+        What dead writers left goes, too, and what is damaged; what somebody holds stays. Returns
+        the entries that were removed.
         """
         self._clear_partials()
         removed: list[Entry] = []
         left = max_bytes
-        for entry in self.entries():
+        entries = self.entries()
+        for folder in self._folders():
+            if folder.name not in {keep, *(entry.key for entry in entries)}:
+                lock = self._try_lock(folder.name)
+                if lock is not None:
+                    _remove(folder)
+                    self._unlock(folder.name, lock)
+        for entry in entries:
             if entry.size_bytes <= left or entry.key == keep:
                 left -= entry.size_bytes
                 continue
@@ -166,7 +192,7 @@ class EngineCache:
         """Return an entry's JSON and its artifact as they were compared with each other.
 
         Raises:
-            OSError, ValueError, KeyError, TypeError: it is damaged, or not this user's.
+            one of DAMAGED: it is damaged, or not this user's.
         """
         folder = self._engines / entry.key
         told, artifact = _read_entry(folder)
@@ -177,17 +203,17 @@ class EngineCache:
 
         Raises:
             OSError: it could not be written.
-            ValueError, KeyError, TypeError: it is damaged.
+            one of DAMAGED: it is damaged, or not what its key says.
         """
         if not _KEY.fullmatch(key):
             raise ValueError(f"{key[:80]!r} is no key")
-        _check_entry(json.loads(entry), artifact)
+        _check_artifact(_checked(json.loads(entry), key), artifact)
         with self.lock(key):
             if (self._engines / key).exists():
                 return False
 
             def fill(folder: Path) -> bytes:
-                _write(folder / ARTIFACT, artifact)
+                write_new(folder / ARTIFACT, artifact, mode=0o644)
                 return entry
 
             self._publish(key, fill)
@@ -247,8 +273,8 @@ class EngineCache:
         partial = self._engines / f".partial-{key}-{secrets.token_hex(4)}"
         partial.mkdir(mode=0o700)
         try:
-            _write(partial / ENTRY, fill(partial))
-            shutil.rmtree(self._engines / key, ignore_errors=True)
+            write_new(partial / ENTRY, fill(partial), mode=0o644)
+            _remove(self._engines / key)
             partial.rename(self._engines / key)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
@@ -265,9 +291,10 @@ def cached_build(
     Raises:
         BuildError: the engine could not be built.
     """
-    key = None if cache is None else cache_key(request)
-    if cache is None or key is None:
+    shapes = None if cache is None else engine_shapes(request)
+    if cache is None or shapes is None:
         return build_engine(request, progress)
+    key = key_of(shapes)
     began = time.perf_counter()
     with contextlib.ExitStack() as stack:
         try:
@@ -282,7 +309,7 @@ def cached_build(
             return replace(found, seconds=seconds, log="from the cache", cached=True)
         result = build_engine(request, progress)
         try:
-            cache.put(key, result, request.target.name)
+            cache.put(shapes, result, request.target.name)
         except OSError as error:
             warnings.warn(
                 f"the engine is built, and not kept in {cache.root}: {error.strerror}", stacklevel=2
@@ -292,10 +319,24 @@ def cached_build(
 
 def cache_key(request: BuildRequest) -> str | None:
     """Return what names the request's engine; None where the builder's version is not known."""
+    shapes = engine_shapes(request)
+    return None if shapes is None else key_of(shapes)
+
+
+def key_of(shapes: Mapping[str, Any]) -> str:
+    """Return the key of what an engine is built from."""
+    return hashlib.sha256(json.dumps(shapes, sort_keys=True).encode()).hexdigest()
+
+
+def engine_shapes(request: BuildRequest) -> dict[str, Any] | None:
+    """Return all that shapes the request's engine; None where the builder's version is not known.
+
+    It is JSON, and the same after it was written and read.
+    """
     version = builder_for(request.target.flavour).version()
     if version is None:
         return None
-    shapes = {
+    return {
         "schema": _SCHEMA,
         "graph": hashlib.sha256(request.graph.read_bytes()).hexdigest(),
         "flavour": request.target.flavour.name,
@@ -308,7 +349,6 @@ def cache_key(request: BuildRequest) -> str | None:
         "optimization_level": request.optimization_level,
         "version_compatible": request.version_compatible,
     }
-    return hashlib.sha256(json.dumps(shapes, sort_keys=True).encode()).hexdigest()
 
 
 def timing_cache_file(cache: EngineCache | None, runtime: Flavour) -> Path | None:
@@ -324,47 +364,65 @@ def timing_cache_file(cache: EngineCache | None, runtime: Flavour) -> Path | Non
 
 
 def _read_entry(folder: Path) -> tuple[dict[str, Any], bytes]:
-    """Return an entry's fields and its artifact, compared with each other.
+    """Return an entry's fields and its artifact, compared with each other and with its key.
 
     Raises:
         FileNotFoundError: there is no entry.
-        OSError, ValueError, KeyError, TypeError: it is damaged, or not this user's.
+        one of DAMAGED: it is damaged, or not this user's.
     """
-    if os.lstat(folder).st_uid != os.geteuid():
-        raise ValueError("it is another user's")
-    told = _read_json(folder / ENTRY)
-    with (folder / ARTIFACT).open("rb") as file:
-        if os.fstat(file.fileno()).st_size != told["size_bytes"]:
-            raise ValueError("the artifact has another size")
-        artifact = file.read()
-    _check_entry(told, artifact)
+    # By the folder's descriptor: whoever can exchange folders cannot do so between two looks.
+    with open_folder(folder, is_ours=True) as opened:
+        told = _read_json(opened, folder.name)
+        artifact = read_plain(ARTIFACT, max_bytes=told["size_bytes"], is_ours=True, folder=opened)
+    _check_artifact(told, artifact)
     return told, artifact
 
 
-def _check_entry(told: Any, artifact: bytes) -> None:
-    if len(artifact) != told["size_bytes"]:
-        raise ValueError("the artifact has another size")
-    if hashlib.sha256(artifact).hexdigest() != told["sha256"]:
-        raise ValueError("the artifact was changed")
+def _read_json(folder: int, key: str) -> dict[str, Any]:
+    content = read_plain(ENTRY, max_bytes=MAX_ENTRY_BYTES, is_ours=True, folder=folder)
+    return _checked(json.loads(content), key)
+
+
+def _checked(told: Any, key: str) -> dict[str, Any]:
+    """Return an entry's fields, of their types, if they are those of `key`."""
+    if not isinstance(told, dict) or not isinstance(told["key"], dict):
+        raise TypeError("it is no entry")
+    if key_of(told["key"]) != key or told["flavour"] != told["key"]["flavour"]:
+        raise ValueError("it was built from something else than its key says")
+    if not all(isinstance(told[name], str) for name in ("target", "flavour", "version")):
+        raise TypeError("target, flavour and version are no text")
+    if UNPRINTABLE.search(told["target"] + told["version"]):
+        raise ValueError("target or version hold unprintable characters")
+    if type(told["size_bytes"]) is not int or not 0 <= told["size_bytes"] <= MAX_FILE_BYTES:
+        raise ValueError(f"size_bytes: got {told['size_bytes']!r:.40}")
     BuildResult.from_json(told["result"], Path(ARTIFACT), flavour(told["flavour"]))
-    if not isinstance(told["target"], str) or not isinstance(told["version"], str):
-        raise TypeError("target and version are no text")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        content = file.read(MAX_ENTRY_BYTES + 1)
-    if len(content) > MAX_ENTRY_BYTES:
-        raise ValueError(f"{path.name} is larger than {MAX_ENTRY_BYTES} bytes")
-    told = json.loads(content)
-    if not isinstance(told, dict):
-        raise TypeError(f"{path.name} is no object")
     return told
+
+
+def _check_artifact(told: Mapping[str, Any], artifact: bytes) -> None:
+    digest = hashlib.sha256(artifact).hexdigest()
+    if len(artifact) != told["size_bytes"] or digest != told["sha256"]:
+        raise ValueError("the artifact was changed")
+    shapes = told["key"]
+    # What runs on any machine is the graph itself, so nothing is taken on trust.
+    is_graph = flavour(shapes["flavour"]).is_graph and not shapes["machine"]
+    if is_graph and digest != shapes["graph"]:
+        raise ValueError("the artifact is not the graph that it was built from")
+
+
+def _remove(path: Path) -> None:
+    """Remove an entry, or whatever lies in its place."""
+    if path.is_symlink() or not path.is_dir():
+        with contextlib.suppress(OSError):
+            path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _copy(source: Path, target: Path) -> tuple[str, int]:
     digest, size_bytes = hashlib.sha256(), 0
-    with source.open("rb") as file, target.open("xb") as copy:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    with source.open("rb") as file, os.fdopen(os.open(target, flags, 0o644), "wb") as copy:
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
             size_bytes += len(chunk)
@@ -372,10 +430,3 @@ def _copy(source: Path, target: Path) -> tuple[str, int]:
         copy.flush()
         os.fsync(copy.fileno())
     return digest.hexdigest(), size_bytes
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())

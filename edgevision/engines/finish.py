@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import secrets
+import re
+import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgevision.bundle.directory import Bundle
+from edgevision.bundle.files import open_folder, staged, write_whole
 from edgevision.bundle.flavours import ORT
 from edgevision.bundle.locking import try_lock
 from edgevision.bundle.manifest import Stage
@@ -67,6 +69,8 @@ _SHARE_OF_FREE = 0.5
 _LEAST_WORKSPACE_BYTES = 256 << 20
 _POLL_S = 0.05
 _LOCK = ".lock"
+# What `staged`, the graph beside it and the builder's process write, and nothing else.
+_PARTIAL = re.compile(r"\.?\.partial-[\w.-]+-[0-9a-f]{8,16}(\.graph)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +137,7 @@ def finish_target(
     knobs = knobs or BuilderKnobs()
     knobs.check_used([target])
     folder = engines_folder(bundle.root, engines) / target.name
-    with _locked(folder, progress):
+    with _locked(folder, progress, is_named=engines is not None):
         before = next(
             (f for f in finished(bundle, folder.parent, machine_name) if f.folder == folder), None
         )
@@ -178,7 +182,7 @@ class _Work:
         if evaluate is not None and not reason:
             score, reason = self._score(evaluate, device)
         record = self._record(results[0], files, reports, score, reason)
-        _write(self.folder / RECORD, record.to_json().encode())
+        write_whole(self.folder / RECORD, record.to_json().encode(), mode=0o644)
         if reason:
             failed = next((report for report in reports if not report.passed), None)
             raise ParityError(
@@ -195,7 +199,7 @@ class _Work:
         self, stage: Stage, workspace_bytes: int | None, last_s: float | None
     ) -> BuildResult:
         engine = self._engine(stage)
-        with _staged(engine) as partial:
+        with staged(engine) as partial:
             graph = partial.with_suffix(".graph")
             try:
                 graph.write_bytes(self.bundle.read(self._graph(stage)))
@@ -382,46 +386,35 @@ def _workspace_bytes(device: Device | None) -> int | None:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path, progress: Progress) -> Iterator[None]:
-    """Hold the folder alone: two builders of one target take turns."""
-    with _writing(folder):
-        known = any((folder / name).exists() for name in (_LOCK, RECORD))
-        there = folder.is_dir() and any(path.name[0] != "." for path in folder.iterdir())
-        if there and not known:
+def _locked(folder: Path, progress: Progress, *, is_named: bool) -> Iterator[None]:
+    """Hold the folder alone: two builders of one target take turns.
+
+    It lies beside the bundle, which may be a stranger's: a link there, or somebody else's folder,
+    is refused, and nothing is removed that we did not make. Only where the user named the folder
+    above it may that one be a link.
+    """
+    with _writing(folder), contextlib.ExitStack() as stack:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        above = stack.enter_context(open_folder(folder.parent, follow_links=is_named))
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(folder.name, 0o755, dir_fd=above)
+        opened = stack.enter_context(open_folder(folder.name, is_ours=True, folder=above))
+        there = set(os.listdir(opened))
+        if not there & {_LOCK, RECORD} and any(name[0] != "." for name in there):
             raise BundleError(
                 f"'{folder}' is no folder of finished engines, and nothing in it is replaced. Give "
                 "another: --engines DIR, and the same to load as engines="
             )
-        folder.mkdir(parents=True, exist_ok=True)
-        while (lock := try_lock(folder / _LOCK)) is None:
+        while (lock := try_lock(_LOCK, folder=opened)) is None:
             progress("waiting for another build of it", 0, 0)
             time.sleep(_POLL_S)
         try:
-            # Of a build that was killed: ours, and the child's own beside it.
-            for left in folder.iterdir():
-                if left.name.startswith((".partial-", "..partial-")):
-                    left.unlink()
+            for name in filter(_PARTIAL.fullmatch, os.listdir(opened)):
+                if stat.S_ISREG(os.lstat(name, dir_fd=opened).st_mode):
+                    os.unlink(name, dir_fd=opened)
             yield
         finally:
             os.close(lock)
-
-
-@contextlib.contextmanager
-def _staged(target: Path) -> Iterator[Path]:
-    """Give a path aside, and put what was written there in place if nothing was raised."""
-    partial = target.with_name(f".partial-{target.stem}-{secrets.token_hex(4)}")
-    try:
-        yield partial
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _write(target: Path, content: bytes) -> None:
-    with _staged(target) as partial:
-        partial.write_bytes(content)
 
 
 @contextlib.contextmanager

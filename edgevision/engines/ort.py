@@ -16,13 +16,14 @@ import numpy as np
 
 from edgevision._optional import installed_version, require
 from edgevision.bundle.flavours import ORT
+from edgevision.bundle.onnx_bytes import refuse_external
 from edgevision.bundle.targets import TargetProfile
 from edgevision.bundle.tensors import TensorSpec
 from edgevision.engines.delivered import layers_from_profile
 from edgevision.engines.portable import pass_on
 from edgevision.engines.profiles import check_profiles
 from edgevision.engines.request import BuildRequest, BuildResult
-from edgevision.errors import BuildError
+from edgevision.errors import BuildError, EngineLoadError
 from edgevision.progress import Progress
 from edgevision.runtime.backends.ort import DISABLED_OPTIMIZERS, OrtProgram, session_options
 
@@ -56,6 +57,10 @@ class OrtBuilder:
         """Write ONNX Runtime's optimised model, and count what it computes in which type."""
         ort = require("onnxruntime", extra="ort")
         progress("optimising for this CPU", 0, 2)
+        try:
+            refuse_external(request.graph.read_bytes(), ORT.title)
+        except EngineLoadError as error:
+            raise BuildError(str(error)) from error
         try:
             options = session_options(ort)
             options.optimized_model_filepath = str(request.output)

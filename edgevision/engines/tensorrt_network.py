@@ -10,6 +10,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from edgevision.bundle.onnx_bytes import external_weights
 from edgevision.bundle.tensors import DYNAMIC, Profiles, TensorSpec
 from edgevision.engines.profiles import check_profiles
 from edgevision.engines.request import BuildRequest
@@ -65,9 +66,21 @@ def build_plan(
     network = builder.create_network(strongly_typed)
     if network is None:
         raise BuildError(f"TensorRT makes no network: {_told(logger.errors)}")
+    graph = request.graph.read_bytes()
+    try:
+        found = external_weights(graph)
+    except ValueError as error:
+        raise BuildError(
+            f"'{name}' refuses the graph: {error}. Check that the file is ONNX and complete."
+        ) from error
+    if found is not None:
+        raise BuildError(
+            f"the graph for '{name}' keeps the weights {found[:80]!r} in another file. Save it as "
+            "one file"
+        )
     parser = trt.OnnxParser(network, logger)
     # TensorRT-RTX takes some garbage for an empty network.
-    if not parser.parse(request.graph.read_bytes()) or not network.num_outputs:
+    if not parser.parse(graph) or not network.num_outputs:
         errors = [_parser_error(parser.get_error(i)) for i in range(parser.num_errors)]
         told = _told(errors[:_QUOTED_ERRORS] or ["it has no outputs"])
         raise BuildError(f"the parser for '{name}' refuses the graph: {told}")

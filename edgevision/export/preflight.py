@@ -17,7 +17,9 @@ from pathlib import Path
 import onnx
 
 from edgevision.bundle.directory import Bundle
+from edgevision.bundle.files import read_plain
 from edgevision.bundle.manifest import Stage
+from edgevision.bundle.onnx_bytes import external_weights
 from edgevision.bundle.targets import TargetProfile, get_target
 from edgevision.bundle.tensors import Profiles, TensorSpec
 from edgevision.engines.builder import build_engine
@@ -86,12 +88,7 @@ def read_graph(path: Path) -> bytes:
         FileReadError: it cannot be read, is too large, or is no ONNX file; says which.
     """
     try:
-        if path.stat().st_size > _MAX_FILE_BYTES:
-            raise FileReadError(
-                f"'{path}' is larger than 2 GiB, the most that an ONNX file may be. Give a bundle, "
-                "or a smaller net"
-            )
-        return path.read_bytes()
+        return read_plain(path, max_bytes=_MAX_FILE_BYTES, follow_links=True)
     except OSError as error:
         raise FileReadError(f"'{path}' cannot be read: {error.strerror}") from error
 
@@ -129,7 +126,7 @@ def _parsed(name: str, graph: bytes) -> onnx.ModelProto:
         raise FileReadError(f"'{name}' is no ONNX file: {error}") from error
     if not model.graph.node or not model.graph.output:
         raise FileReadError(f"'{name}' is no ONNX file: it has no nodes or no outputs")
-    if any(i.data_location == onnx.TensorProto.EXTERNAL for i in model.graph.initializer):
+    if external_weights(graph) is not None:
         raise FileReadError(
             f"'{name}' keeps weights in another file. Save it as one: "
             "onnx.save(onnx.load(NAME), NAME, save_as_external_data=False)"

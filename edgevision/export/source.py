@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
+import os
 import re
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from edgevision.bundle.files import open_plain, read_plain
 from edgevision.errors import ExportError, FileReadError
 from edgevision.export import ADAPTERS
 from edgevision.export.adapters.adapter import ModelAdapter
@@ -27,7 +32,9 @@ from edgevision.tasks.task import get_task, task_names
 from edgevision.tasks.tensors import TASK as TENSORS
 
 _MAX_CHECKPOINT_BYTES = 8 << 30
-_CLASS_LINE = re.compile(r"(?P<name>[^#]+?)\s*(?P<color>#[0-9a-fA-F]{6})?\s*")
+_MAX_CLASSES_BYTES = 1 << 20
+# The name's last character is no space: no two parts can share a run of spaces, so time is linear.
+_CLASS_LINE = re.compile(r"(?P<name>[^#\s](?:[^#]*[^#\s])?)\s*(?P<color>#[0-9a-fA-F]{6})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +62,8 @@ def resolve(
 
     Args:
         source: a shipped net's name, `package.module:factory`, a path of an ONNX file, a module, or
-            an adapter.
+            an adapter. A factory's modules are looked for in the working directory last, and only
+            until the factory has returned.
         task: a task's name; by default what the source says.
         weights: a safetensors file, or a PyTorch checkpoint of tensors alone.
         size: (H, W) of the net's input.
@@ -88,7 +96,8 @@ def read_classes(path: Path) -> list[str | tuple[str, str]]:
         FileReadError: the file cannot be read, is empty, or has a line of another form.
     """
     try:
-        lines = path.read_text("utf-8").splitlines()
+        content = read_plain(path, max_bytes=_MAX_CLASSES_BYTES, follow_links=True)
+        lines = content.decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise FileReadError(f"{path}: cannot be read as a list of classes: {error}") from error
     classes: list[str | tuple[str, str]] = []
@@ -97,7 +106,9 @@ def read_classes(path: Path) -> list[str | tuple[str, str]]:
             continue
         match = _CLASS_LINE.fullmatch(line.strip())
         if match is None:
-            raise FileReadError(f"{path}:{number}: expected 'name' or 'name #rrggbb', got {line!r}")
+            raise FileReadError(
+                f"{path}:{number}: expected 'name' or 'name #rrggbb', got {line!r:.80}"
+            )
         color = match["color"]
         classes.append((match["name"], color.lower()) if color else match["name"])
     if not classes:
@@ -112,17 +123,16 @@ def load_weights(path: Path) -> dict[str, torch.Tensor]:
         FileReadError: the file is missing, too large, corrupt, or holds more than tensors.
     """
     try:
-        size_bytes = path.stat().st_size
+        file = open_plain(path, max_bytes=_MAX_CHECKPOINT_BYTES, follow_links=True)
     except OSError as error:
         raise FileReadError(f"{path}: {error.strerror}; expected a file of weights") from error
-    if size_bytes > _MAX_CHECKPOINT_BYTES:
-        raise FileReadError(f"{path}: {size_bytes} bytes, at most {_MAX_CHECKPOINT_BYTES} are read")
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
+        with file:
+            if path.suffix == ".safetensors":
+                from safetensors.torch import load_file
 
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+                return load_file(path)
+            state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # the readers raise whatever the bytes make them hit
         # torch's own text advises to load it all the same, which may run code: not repeated here.
         raise FileReadError(
@@ -132,7 +142,9 @@ def load_weights(path: Path) -> dict[str, torch.Tensor]:
         ) from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
-    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()
+    ):
         raise FileReadError(f"{path}: holds no state dict (a dict of tensors by name)")
     return state
 
@@ -171,14 +183,23 @@ def _from_factory(
     classes: ClassNames | None,
 ) -> Source:
     module_name, _, function = source.partition(":")
-    try:
-        factory = getattr(importlib.import_module(module_name), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"source '{source}': {error}. Expected package.module:factory.") from error
-    try:
-        made = factory()
-    except Exception as error:  # the user's code may raise anything
-        raise ExportError(f"'{source}' failed: {type(error).__name__}: {error}") from error
+    with _working_directory():
+        try:
+            module = importlib.import_module(module_name)
+        except (ImportError, ValueError) as error:
+            raise ValueError(
+                f"source '{source}': {error}. Expected package.module:factory."
+            ) from error
+        factory = getattr(module, function, None)
+        if factory is None:
+            raise ValueError(
+                f"source '{source}': {getattr(module, '__file__', module_name)} has no "
+                f"'{function}'. Expected package.module:factory."
+            )
+        try:
+            made = factory()
+        except Exception as error:  # the user's code may raise anything
+            raise ExportError(f"'{source}' failed: {type(error).__name__}: {error}") from error
     name = re.sub(r"[^A-Za-z0-9._-]", "-", function).strip("-._") or "model"
     if isinstance(made, nn.Module):
         adapter = _adapt(_loaded(made, weights), source, task, size, classes)
@@ -190,6 +211,24 @@ def _from_factory(
         )
     refuse_options("an adapter", weights=weights, size=size, classes=classes, task=task)
     return Source(name, made, {"source": source})
+
+
+@contextlib.contextmanager
+def _working_directory() -> Iterator[None]:
+    """Let modules be found where the user stands, after all others, until the block is left.
+
+    Never for longer: what lies there may be a stranger's, and a numpy.py among it.
+    """
+    here = os.getcwd()
+    if here in sys.path:
+        yield
+        return
+    sys.path.append(here)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):
+            sys.path.remove(here)
 
 
 def _from_onnx(
@@ -235,7 +274,7 @@ def _provenance(source: str, weights: Path | None) -> dict[str, str]:
 def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
+        with open_plain(path, max_bytes=_MAX_CHECKPOINT_BYTES, follow_links=True) as file:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
     except OSError as error:

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgevision.bundle.files import read_plain
 from edgevision.errors import FileReadError, MissingDependencyError
 
 _CHECKPOINTS = Path(__file__).resolve().parents[2] / "checkpoints"
+_MAX_CARD_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,9 @@ def zoo_entry(name: str) -> ZooEntry:
     """
     folder = _CHECKPOINTS / name
     try:
-        card = json.loads((folder / "model.json").read_text())
+        card = json.loads(
+            read_plain(folder / "model.json", max_bytes=_MAX_CARD_BYTES, follow_links=True)
+        )
     except OSError as error:
         raise FileReadError(
             f"{folder}: {error.strerror}. Trained nets come with the repository, not with the "

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgevision._optional import require
+from edgevision.bundle.files import read_plain
 from edgevision.errors import FileReadError
 from edgevision.metrics.detection import Objects
 
@@ -26,6 +27,11 @@ _MOST_BYTES = 1 << 30
 _NO_PICTURE = "of pictures that are not listed"
 _NO_OUTLINE = "without an outline (what a net finds there counts as wrong)"
 _BROKEN = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
+# Of all masks of one picture: 4 kB of JSON can ask for any number of masks of 64 megapixels.
+_MOST_MASK_BYTES = 1 << 30
+# The codec walks a polygon's edges in fifths of a pixel and counts the steps in 32 bits.
+_STEPS_A_PIXEL = 5
+_MOST_STEPS = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,12 @@ class LabelledObjects:
             FileReadError: a region does not fit; names the entry by its id.
         """
         boxes, labels, masks, crowd = [], [], [], []
+        count = len(self.annotations[index])
+        if count * math.prod(size) > _MOST_MASK_BYTES:
+            raise FileReadError(
+                f"{self.images[index].name}: {count} masks of {list(size)}, which are too many to "
+                "hold"
+            )
         for entry in self.annotations[index]:
             try:
                 x, y, width, height = _box(entry)
@@ -147,9 +159,7 @@ def _read(file: Path) -> tuple[dict[str, Any], list[_Picture], list[Mapping[str,
         FileReadError: it cannot be read, or a picture cannot; those without entries may be missing.
     """
     try:
-        if file.stat().st_size > _MOST_BYTES:
-            raise FileReadError(f"{file}: larger than {_MOST_BYTES} bytes")
-        content = json.loads(file.read_bytes())
+        content = json.loads(read_plain(file, max_bytes=_MOST_BYTES, follow_links=True))
         images, annotations = list(content["images"]), list(content["annotations"])
     except OSError as error:
         raise FileReadError(
@@ -248,7 +258,11 @@ def _left_out(entries: Sequence[Mapping[str, Any]], why: str) -> list[str]:
 
 
 def _named(entry: Mapping[str, Any]) -> str:
-    return f"annotation {entry['id']}" if "id" in entry else f"an annotation of {entry['image_id']}"
+    return (
+        f"annotation {entry['id']!s:.40}"
+        if "id" in entry
+        else f"an annotation of {entry['image_id']}"
+    )
 
 
 def _why(error: Exception) -> str:
@@ -257,7 +271,7 @@ def _why(error: Exception) -> str:
         return f"it has no {error.args[0]!r}"
     if isinstance(error, TypeError | AttributeError | OverflowError | RecursionError):
         return "a value in it is not of the kind that COCO has there"
-    return str(error)
+    return str(error)[:200]
 
 
 def _box(entry: Mapping[str, Any]) -> tuple[float, float, float, float]:
@@ -287,6 +301,8 @@ def _mask(region: Any, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
     for polygon in polygons:
         if len(polygon) < 6 or len(polygon) % 2 or not all(abs(v) <= farthest for v in polygon):
             raise ValueError(f"expected polygons of three or more points, got {polygon!r:.80}")
+    if (steps := sum(map(_steps, polygons))) > _MOST_STEPS:
+        raise ValueError(f"polygons of {steps // _STEPS_A_PIXEL} pixels around")
     codec = require("pycocotools.mask", extra="metrics")
     with warnings.catch_warnings():
         # The package's arrays are of numpy 1's time.
@@ -297,11 +313,20 @@ def _mask(region: Any, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
     return mask
 
 
+def _steps(polygon: Sequence[float]) -> float:
+    """Return how many points the codec sets on the way around a polygon, at most."""
+    x, y = np.array(polygon[::2], np.float64), np.array(polygon[1::2], np.float64)
+    longest = np.maximum(abs(x - np.roll(x, 1)), abs(y - np.roll(y, 1)))
+    return float(_STEPS_A_PIXEL * longest.sum()) + 2 * len(x)
+
+
 def _from_runs(counts: Any, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
     """Return a mask of runs of 0 and 1 in turn, down the columns; text holds them compressed."""
     runs = _uncompressed(counts) if isinstance(counts, str) else counts
-    lengths = np.array(runs, np.int64)
-    if lengths.ndim != 1 or (lengths < 0).any() or lengths.sum() != size[0] * size[1]:
+    lengths, pixels = np.array(runs, np.int64), size[0] * size[1]
+    # Each is bounded before they are added up: a sum that overflows can be right by chance.
+    fits = lengths.ndim == 1 and ((lengths >= 0) & (lengths <= pixels)).all()
+    if not fits or lengths.sum() != pixels:
         raise ValueError(f"run lengths that do not fill {list(size)}")
     values = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
     return values.reshape(size[1], size[0]).T

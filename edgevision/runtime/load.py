@@ -8,9 +8,10 @@ from typing import Any
 
 from edgevision.bundle.directory import Bundle
 from edgevision.bundle.manifest import Stage
+from edgevision.bundle.printable import printable
 from edgevision.bundle.record import Finished, engines_folder, finished
 from edgevision.bundle.signature import check_signature
-from edgevision.errors import EngineLoadError
+from edgevision.errors import EngineLoadError, SignatureError, UnverifiedError
 from edgevision.machine.identity import machine_name
 from edgevision.runtime.backends.program import Program, program_of
 from edgevision.runtime.device.cuda.device import check_binding, cuda_device
@@ -35,6 +36,7 @@ def load(
     options: RunOptions = _DEFAULTS,
     require_signature: str | os.PathLike[str] | None = None,
     minimum_version: int = 0,
+    expected_name: str | None = None,
     engines: str | os.PathLike[str] | None = None,
     allow_unverified: bool = False,
     target: str | None = None,
@@ -50,7 +52,11 @@ def load(
         options: slots, graphs, priority.
         require_signature: a public key's file; a bundle that it did not sign is refused.
         minimum_version: a signed bundle below it is refused, e.g. the last version that ran.
-        engines: where the engines finished on this machine lie; beside the bundle by default.
+        expected_name: a bundle of another model is refused; a key alone takes every net of its
+            maker. The name is in the manifest, which the signature covers.
+        engines: where the engines finished on this machine lie; beside the bundle by default. No
+            signature covers them: with `require_signature` a folder of them is used only if it is
+            named here, and then whoever can write there is trusted.
         allow_unverified: run such an engine though its proof is not sound; a warning says so.
         target: the target whose artifact runs, e.g. "openvino-cpu"; by default what fits best.
 
@@ -59,8 +65,9 @@ def load(
 
     Raises:
         BundleError: it is no bundle, it was changed, or nothing in it fits this machine.
-        SignatureError: it is unsigned, signed by another, changed since, or too old.
-        UnverifiedError: an engine finished on this machine has no sound proof.
+        SignatureError: it is unsigned, signed by another, changed since, too old, or another model.
+        UnverifiedError: an engine finished on this machine has no sound proof, or lies in a folder
+            that is not named though a signature is required.
         EngineLoadError: the artifact that fits does not load.
         MissingDependencyError: the artifact that fits needs a package that is not installed.
         CudaError: the GPU cannot be used, or its memory is full.
@@ -72,7 +79,7 @@ def load(
         ...     mask = model(frame).mask
     """
     _check(binding, options)
-    opened = _open(bundle, require_signature, minimum_version)
+    opened = _open(bundle, require_signature, minimum_version, expected_name)
     manifest = opened.manifest
     if len(manifest.stages) != 1:
         raise EngineLoadError(
@@ -81,9 +88,14 @@ def load(
         )
     decoder = decoder_of(manifest, opened.read)
     stage = manifest.stages[0]
-    beside = engines_beside(opened, engines)
+    beside = engines_beside(opened, engines, must_be_named=require_signature is not None)
     selection = select(
-        stage, device=device, beside=beside, allow_unverified=allow_unverified, target=target
+        stage,
+        device=device,
+        beside=beside,
+        allow_unverified=allow_unverified,
+        target=target,
+        bundle=opened.root,
     )
     _log.info("%s: %s", manifest.name, selection)
     session = open_session(opened, stage, selection, binding=binding, options=options)
@@ -103,6 +115,7 @@ def load_words(
     options: RunOptions = _DEFAULTS,
     require_signature: str | os.PathLike[str] | None = None,
     minimum_version: int = 0,
+    expected_name: str | None = None,
     engines: str | os.PathLike[str] | None = None,
     allow_unverified: bool = False,
     target: str | None = None,
@@ -116,13 +129,18 @@ def load_words(
         CudaError: the GPU cannot be used, or its memory is full.
     """
     _check(binding, options)
-    opened = _open(bundle, require_signature, minimum_version)
+    opened = _open(bundle, require_signature, minimum_version, expected_name)
     manifest = opened.manifest
     decoder, end, max_length = CAPTION.streaming(manifest, opened.read)
-    beside = engines_beside(opened, engines)
+    beside = engines_beside(opened, engines, must_be_named=require_signature is not None)
     chosen = [
         select(
-            stage, device=device, beside=beside, allow_unverified=allow_unverified, target=target
+            stage,
+            device=device,
+            beside=beside,
+            allow_unverified=allow_unverified,
+            target=target,
+            bundle=opened.root,
         )
         for stage in manifest.stages
     ]
@@ -150,9 +168,32 @@ def load_words(
     )
 
 
-def engines_beside(bundle: Bundle, engines: str | os.PathLike[str] | None = None) -> list[Finished]:
-    """Return the engines that were finished on a device, with what speaks against each."""
-    return finished(bundle, engines_folder(bundle.root, engines), machine_name)
+def engines_beside(
+    bundle: Bundle,
+    engines: str | os.PathLike[str] | None = None,
+    *,
+    must_be_named: bool = False,
+) -> list[Finished]:
+    """Return the engines that were finished on a device, with what speaks against each.
+
+    Args:
+        bundle: what they were finished for.
+        engines: where they lie; beside the bundle by default.
+        must_be_named: refuse such a folder unless `engines` names it, for the caller trusts a
+            signature, which does not cover it.
+
+    Raises:
+        UnverifiedError: the folder is not named, or cannot be listed.
+    """
+    folder = engines_folder(bundle.root, engines)
+    if must_be_named and engines is None and os.path.lexists(folder):
+        raise UnverifiedError(
+            f"'{printable(folder)}' holds engines that the bundle's signature does not cover: "
+            "whoever can write there decides what runs. If only this device can, name the folder: "
+            "--engines DIR, engines= in Python; or remove it to run what was signed",
+            command="",
+        )
+    return finished(bundle, folder, machine_name)
 
 
 def _check(binding: str, options: RunOptions) -> None:
@@ -166,12 +207,18 @@ def _open(
     bundle: str | os.PathLike[str] | Bundle,
     key: str | os.PathLike[str] | None,
     minimum_version: int,
+    expected_name: str | None,
 ) -> Bundle:
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     if key is not None:
         check_signature(opened, key, minimum_version=minimum_version)
     elif minimum_version:
         raise ValueError("minimum_version: without require_signature a version proves nothing")
+    if expected_name is not None and opened.manifest.name != expected_name:
+        raise SignatureError(
+            f"'{opened.root}' is the model '{opened.manifest.name}', expected '{expected_name}': "
+            "give the bundle that belongs here, or another expected_name"
+        )
     return opened
 
 

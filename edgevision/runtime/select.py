@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,8 @@ from edgevision.bundle.capabilities import runs_plan_of
 from edgevision.bundle.directory import Bundle
 from edgevision.bundle.flavours import Flavour, flavours
 from edgevision.bundle.manifest import Artifact, Stage
-from edgevision.bundle.record import Finished, Record
+from edgevision.bundle.printable import printable
+from edgevision.bundle.record import Finished, Record, finish_command
 from edgevision.errors import (
     MissingDependencyError,
     PendingError,
@@ -95,6 +97,7 @@ def select(
     beside: Sequence[Finished] = (),
     allow_unverified: bool = False,
     target: str | None = None,
+    bundle: str | os.PathLike[str] = "BUNDLE",
 ) -> Selection:
     """Choose the artifact of `stage` to run on `device`, "auto", "cpu" or "cuda".
 
@@ -110,6 +113,7 @@ def select(
         beside: engines finished on the device.
         allow_unverified: run such an engine though its proof is not sound; a warning says so.
         target: the name of the target whose artifact it shall be; None for any.
+        bundle: what the commands in errors name.
 
     Raises:
         ValueError: the device is unknown, or the stage has no artifact of that target.
@@ -132,7 +136,7 @@ def select(
     packages: list[str] = []
     for found in sorted(beside, key=lambda f: f.record is None or not f.record.flavour.on_gpu):
         if reason := _elsewhere(found.record, device):
-            rejected[found.folder.name] = reason
+            rejected[printable(found.folder.name)] = reason
         else:
             return _finished(stage, found, has, allow_unverified=allow_unverified)
     for artifact in sorted(stage.artifacts, key=_preference):
@@ -150,10 +154,11 @@ def select(
         raise MissingDependencyError(f"{message} Install what is missing: {packages[0]}")
     pending = [a for a in stage.artifacts if a.is_pending]
     if pending and len(pending) == len(stage.artifacts):
-        command = pending[0].command
+        # Not the command that the bundle gives: people would type what a stranger wrote.
+        command = finish_command(bundle, pending[0].target)
         raise PendingError(f"{message} Finish it on the target with: {command}", command=command)
     wanted = "local" if device == "cuda" else "host-cpu"
-    raise TargetMismatchError(f"{message} Add one with: edgevision finish BUNDLE --target {wanted}")
+    raise TargetMismatchError(f"{message} Add one with: {finish_command(bundle, wanted)}")
 
 
 def _preference(artifact: Artifact) -> tuple[bool, int]:
@@ -178,12 +183,14 @@ def _finished(stage: Stage, found: Finished, has: Machine, *, allow_unverified: 
         fault = _outdated(record, has)
     if record is None or (fault and not allow_unverified):
         raise UnverifiedError(
-            f"the engine in '{found.folder}' is not used: {fault}. Finish it anew: "
+            f"the engine in '{printable(found.folder)}' is not used: {fault}. Finish it anew: "
             f"{found.command}; or remove that folder to run what the bundle holds",
             command=found.command,
         )
     if fault:
-        warnings.warn(f"the engine in '{found.folder}' runs unverified: {fault}", stacklevel=2)
+        warnings.warn(
+            f"the engine in '{printable(found.folder)}' runs unverified: {fault}", stacklevel=2
+        )
     if record.flavour.on_gpu and not has.has_binding:
         raise MissingDependencyError(
             "no CUDA binding is installed. Install one: pip install 'edgevision[cuda]'"

@@ -21,7 +21,11 @@ Arrays = Mapping[str, npt.NDArray[np.generic]]
 
 
 def verify(
-    bundle: Bundle, *, device: str = "auto", engines: str | os.PathLike[str] | None = None
+    bundle: Bundle,
+    *,
+    device: str = "auto",
+    engines: str | os.PathLike[str] | None = None,
+    must_be_named: bool = False,
 ) -> list[ParityReport]:
     """Run each stage's golden inputs through the artifact that this machine would use.
 
@@ -29,6 +33,7 @@ def verify(
         bundle: what is verified.
         device: see `edgevision.load`.
         engines: where the engines finished on this machine lie.
+        must_be_named: whether `engines` must say so, see `engines_beside`.
 
     Returns:
         One report per stage and output; a report that did not pass means: do not use it.
@@ -38,11 +43,11 @@ def verify(
         RunError: the artifact does not load or run.
     """
     reports = []
-    beside = engines_beside(bundle, engines)
+    beside = engines_beside(bundle, engines, must_be_named=must_be_named)
     proof = proof_of(bundle.manifest)
     for stage in bundle.manifest.stages:
         inputs, outputs = bundle.golden(stage.name)
-        selection = select(stage, device=device, beside=beside)
+        selection = select(stage, device=device, beside=beside, bundle=bundle.root)
         with open_session(bundle, stage, selection) as session:
             name = f"{stage.name}/{selection.artifact.target}"
             reports += check_golden(session, stage, inputs, outputs, proof=proof, name=name)

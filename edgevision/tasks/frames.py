@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgevision._optional import require
+from edgevision.bundle.files import open_plain
 from edgevision.errors import FileReadError
 
 Image = npt.NDArray[np.uint8]
@@ -25,6 +26,15 @@ _MAX_PIXELS = 64_000_000
 _FEW_LEVELS = 20
 _PNG_BITS_AT = 24
 _TIFF_BITS, _TIFF_PHOTOMETRIC = 258, 262
+_MAX_IMAGE_BYTES = 1 << 30
+_MAX_VIDEO_BYTES = 1 << 40
+# Of the suffixes above alone: a .png that holds PostScript would start Ghostscript, an .mp4 that is
+# a play list would open whatever it names.
+_IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")
+_VIDEO_FORMATS = {
+    ".mp4": "mov", ".m4v": "mov", ".mov": "mov", ".mkv": "matroska", ".webm": "matroska",
+    ".avi": "avi", ".ts": "mpegts", ".mjpeg": "mjpeg",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,10 +223,10 @@ def _read(
     """
     image = require("PIL.Image", extra="media")
     try:
-        with open(path, "rb") as file:
+        with open_plain(path, max_bytes=_MAX_IMAGE_BYTES, follow_links=True) as file:
             start = file.read(_PNG_BITS_AT + 1)
             file.seek(0)
-            opened = image.open(file)
+            opened = image.open(file, formats=_IMAGE_FORMATS)
             if opened.width * opened.height > _MAX_PIXELS:
                 raise FileReadError(
                     f"{path}: {opened.width}x{opened.height} pixels, at most {_MAX_PIXELS} are read"
@@ -240,7 +250,8 @@ def _read(
         raise FileReadError(f"{path}: {error}") from None
     # Pillow's decoders raise whatever their format's parser hits on corrupt bytes.
     except Exception as error:
-        raise FileReadError(f"{path}: cannot be read as an image: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise FileReadError(f"{path}: cannot be read as an image: {reason}") from error
 
 
 class _UnfitError(Exception):
@@ -248,7 +259,10 @@ class _UnfitError(Exception):
 
 
 def _frame_pixels(image: Any, _: bytes) -> Image:
-    upright = require("PIL.ImageOps", extra="media").exif_transpose(image)
+    try:
+        upright = require("PIL.ImageOps", extra="media").exif_transpose(image)
+    except Exception as error:  # EXIF is read and written again, and may hold anything
+        raise _UnfitError(f"its EXIF data cannot be read: {error}") from error
     if image.mode == "F" or image.mode.startswith("I"):
         grey = _eight_bits(np.asarray(upright), _white(image))
         # Pillow turns a TIFF's "0 is white" round in 8 bits alone.
@@ -317,16 +331,30 @@ def _wide_numbers(image: Any, _: bytes) -> npt.NDArray[np.uint16]:
 def _open_video(path: Path) -> Any:
     av = require("av", extra="media")
     try:
-        container = av.open(str(path))
-    except (OSError, ValueError) as error:
-        raise FileReadError(f"{path}: cannot be read as a video: {error}") from error
+        open_plain(path, max_bytes=_MAX_VIDEO_BYTES, follow_links=True).close()
+        # An absolute path, for FFmpeg takes "concat:..." and the like for protocols.
+        container = av.open(os.path.abspath(path), format=_VIDEO_FORMATS[path.suffix.lower()])
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise FileReadError(
+            f"{path}: cannot be read as a video of the kind that its name says: {error}"
+        ) from error
+    fault = ""
     if not container.streams.video:
+        fault = "holds no video stream"
+    elif (codec := container.streams.video[0].codec_context) is None:
+        fault = "its codec is not known here"
+    elif codec.width * codec.height > _MAX_PIXELS:
+        fault = f"{codec.width}x{codec.height} pixels, at most {_MAX_PIXELS} are read"
+    else:
+        codec.options = {"max_pixels": str(_MAX_PIXELS)}  # later frames may say otherwise
+    if fault:
         container.close()
-        raise FileReadError(f"{path}: holds no video stream")
+        raise FileReadError(f"{path}: {fault}")
     return container
 
 
 def _video_frames(path: Path) -> Iterator[Frame]:
+    av = require("av", extra="media")
     with _open_video(path) as container:
         try:
             for i, frame in enumerate(container.decode(video=0)):
@@ -335,7 +363,7 @@ def _video_frames(path: Path) -> Iterator[Frame]:
                 if matrix is not None:
                     pixels = _as_shown(pixels, np.frombuffer(bytes(matrix), np.int32), path)
                 yield Frame(f"{path.stem}-{i:06d}", pixels)
-        except (OSError, ValueError) as error:
+        except (av.FFmpegError, OSError, ValueError) as error:
             raise FileReadError(f"{path}: the video is damaged: {error}") from error
 
 

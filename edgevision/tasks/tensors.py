@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +12,24 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from edgevision.bundle.files import open_plain
 from edgevision.bundle.manifest import Settings, Stage
 from edgevision.bundle.tensors import TensorSpec
 from edgevision.errors import FileReadError, FrameError
 from edgevision.tasks.frames import spread
 from edgevision.tasks.task import Feeds, Read, Summary, Task
 from edgevision.tasks.timings import Timings
+
+_MAX_NPZ_BYTES = 4 << 30
+_MAX_ARRAY_BYTES = 1 << 30
+# What the readers of zip files, their members and numpy's headers raise on damaged bytes.
+_NPZ_ERRORS = (
+    OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+_HEADER_READERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,17 +100,40 @@ class TensorsTask(Task[TensorsResult]):
             FileReadError: there is none, or one cannot be read.
         """
         files = sorted(folder.glob("*.npz"))
-        names = [spec.name for spec in inputs]
         if not files:
-            raise FileReadError(
-                f"{folder}: no .npz file; expected files with the inputs: {', '.join(names)}"
-            )
+            names = ", ".join(spec.name for spec in inputs)
+            raise FileReadError(f"{folder}: no .npz file; expected files with the inputs: {names}")
         for path in spread(files, count):
             try:
-                with np.load(path, allow_pickle=False) as arrays:
-                    yield {name: arrays[name] for name in names}
-            except (OSError, ValueError, KeyError, EOFError) as error:
-                raise FileReadError(f"{path}: cannot be read as inputs: {error}") from error
+                with (
+                    open_plain(path, max_bytes=_MAX_NPZ_BYTES, follow_links=True) as file,
+                    zipfile.ZipFile(file) as arrays,
+                ):
+                    feeds: Feeds = {spec.name: _array(arrays, spec) for spec in inputs}
+            except _NPZ_ERRORS as error:
+                raise FileReadError(f"{path}: cannot be read as inputs: {error!s:.400}") from error
+            yield feeds
+
+
+def _array(arrays: zipfile.ZipFile, spec: TensorSpec) -> npt.NDArray[np.generic]:
+    """Read one array of an .npz; nothing is allocated before its header was held against `spec`.
+
+    Raises:
+        ValueError: it is another array, or its file is not as long as its header says.
+    """
+    with arrays.open(f"{spec.name}.npy") as member:
+        version = np.lib.format.read_magic(member)
+        if version not in _HEADER_READERS:
+            raise ValueError(f"'{spec.name}' is of .npy's format {version}")
+        shape, is_fortran, dtype = _HEADER_READERS[version](member)
+        if dtype != spec.dtype.numpy or not spec.accepts(shape):
+            raise ValueError(f"'{spec.name}' is {dtype}{list(shape)}, expected {spec}")
+        size_bytes = math.prod(shape) * dtype.itemsize
+        left_bytes = arrays.getinfo(member.name).file_size - member.tell()
+        if size_bytes > _MAX_ARRAY_BYTES or size_bytes != left_bytes:
+            raise ValueError(f"'{spec.name}' has {left_bytes} bytes, its header says {size_bytes}")
+        data = np.frombuffer(member.read(size_bytes), dtype)
+    return data.reshape(shape, order="F" if is_fortran else "C").copy()
 
 
 TASK = TensorsTask()

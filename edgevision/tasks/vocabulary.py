@@ -6,11 +6,11 @@ Both travel in the bundle as one JSON file, and are checked before anything uses
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 from edgevision._optional import require
+from edgevision.bundle.printable import UNPRINTABLE
 from edgevision.errors import BundleFormatError
 
 MAX_BYTES = 16 << 20
@@ -19,7 +19,6 @@ MAX_BYTES = 16 << 20
 MAX_TOKENS = 1 << 20
 _LONGEST_TOKEN = 256
 # As in a manifest: what a terminal would obey, or what cannot be written out again.
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _NO_SPACE_BEFORE = frozenset(",.;:!?)")
 
 
@@ -67,7 +66,7 @@ class WordList:
                     f"vocabulary: word {number} is {token!r:.60}, expected 1 to {_LONGEST_TOKEN} "
                     "characters"
                 )
-            if _UNPRINTABLE.search(token):
+            if UNPRINTABLE.search(token):
                 raise ValueError(f"vocabulary: word {number} is unprintable: {token!r:.60}")
         self._tokens = tuple(tokens)
         self._numbers = {token: number for number, token in enumerate(tokens)}
@@ -124,11 +123,12 @@ class HuggingFaceTokenizer:
 
     def text(self, ids: Sequence[int]) -> str:
         """Return what the tokenizer makes of `ids`, special tokens left out."""
-        return _UNPRINTABLE.sub(" ", self._tokenizer.decode(list(ids)).strip())
+        return UNPRINTABLE.sub(" ", self._tokenizer.decode(list(ids)).strip())
 
     def words(self, ids: Sequence[int]) -> list[str]:
         """Return each number's piece of text."""
-        return [self._tokenizer.decode([number], skip_special_tokens=False) for number in ids]
+        pieces = [self._tokenizer.decode([number], skip_special_tokens=False) for number in ids]
+        return [UNPRINTABLE.sub(" ", piece) for piece in pieces]
 
     def number(self, token: str) -> int | None:
         """Return the number of `token`, or None."""

@@ -56,7 +56,7 @@ class Shell:
         self.folder = folder
 
     def __call__(self, *arguments: object, code: int | None = 0) -> Outcome:
-        command = [sys.executable, "-m", "edgevision.cli", *map(str, arguments)]
+        command = [sys.executable, "-m", "edgevision", *map(str, arguments)]
         done = subprocess.run(
             command,
             cwd=self.folder,

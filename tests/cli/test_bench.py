@@ -34,7 +34,7 @@ def bundle(tmp_path: Path) -> Path:
 def interrupted(arguments: list[str], *, after: str) -> int:
     """Run `edgevision bench` and press Ctrl-C once its progress says `after`; returns its code."""
     ours, theirs = pty.openpty()  # progress is for those who look
-    command = [sys.executable, "-m", "edgevision.cli", "bench", *arguments]
+    command = [sys.executable, "-m", "edgevision", "bench", *arguments]
     with subprocess.Popen(command, stderr=theirs, stdout=subprocess.PIPE) as child:
         os.close(theirs)
         told = b""
@@ -86,9 +86,9 @@ def test_ctrl_c_in_a_comparison_gives_no_verdict(bundle: Path, tmp_path: Path) -
 
 
 def test_a_pending_bundle_names_what_finishes_it(tmp_path: Path, capsys: Capture) -> None:
-    command = "edgevision finish road.ev --target jetson-orin-jp6"
-    pending = Artifact("jetson-orin-jp6", TRT, None, reason="no GPU", command=command)
+    pending = Artifact("jetson-orin-jp6", TRT, None, reason="no GPU", command="touch MARK")
     bundle = semantic_bundle(tmp_path / "road.ev", artifacts=(pending,)).root
+    command = f"edgevision finish {bundle} --target jetson-orin-jp6"
     assert main(["bench", str(bundle)]) == 4
     assert command in capsys.readouterr().err
     assert main(["bench", "compare", str(bundle), str(bundle)]) == 1

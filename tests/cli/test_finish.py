@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import edgevision
+from edgevision.bundle.flavours import ORT
 from edgevision.bundle.manifest import Artifact
-from edgevision.bundle.targets import Flavour
 from tests.cli.conftest import Call
 from tests.runtime.conftest import semantic_bundle
 
@@ -30,7 +30,7 @@ def test_finish_proves_an_engine(call: Call, bundle: Path) -> None:
 
 def test_build_of_a_bundle_says_that_it_is_finish_now(call: Call, tmp_path: Path) -> None:
     # What bundles made before recorded, and units and scripts still type.
-    old = Artifact("local-cpu", Flavour.ORT, None, reason="bound to its machine",
+    old = Artifact("local-cpu", ORT, None, reason="bound to its machine",
                    command="edgevision build road.ev --target local-cpu")  # fmt: skip
     bundle = semantic_bundle(tmp_path / "road.ev", artifacts=(old,)).root
     done = call("build", bundle, "--target", "local-cpu", "--engines", tmp_path / "e", "--json")

@@ -253,7 +253,7 @@ def test_errors_as_json(shell: Shell) -> None:
 
 
 def test_debug_shows_the_traceback(project: Path) -> None:
-    command = [sys.executable, "-m", "edgevision.cli", "--debug", "verify", "nowhere.ev"]
+    command = [sys.executable, "-m", "edgevision", "--debug", "verify", "nowhere.ev"]
     done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
     assert "Traceback" in done.stderr
 
@@ -278,7 +278,7 @@ def test_interrupted_build_leaves_the_old_bundle_whole(
     shutil.copytree(project / "int8.ev", target)
     before = {p: p.read_bytes() for p in target.rglob("*") if p.is_file()}
     options = "--size 32x48 --classes classes.txt --target host-cpu --out".split()
-    build_it = [sys.executable, "-m", "edgevision.cli", "build", "nets:net", *options, str(target)]
+    build_it = [sys.executable, "-m", "edgevision", "build", "nets:net", *options, str(target)]
     for delay_s in (0.3, 1.5, 3.0, 4.5):
         build = subprocess.Popen(build_it, cwd=project, stderr=subprocess.PIPE, text=True)
         time.sleep(delay_s)
@@ -352,7 +352,7 @@ def test_a_full_disk_is_one_message(project: Path, tmp_path: Path) -> None:
     limited = (
         "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000)); "
         "sys.argv = ['edgevision', *sys.argv[1:]]; "
-        "runpy.run_module('edgevision.cli', None, '__main__')"
+        "runpy.run_module('edgevision', None, '__main__')"
     )
     command = [sys.executable, "-c", limited, "build", "nets:net", "--size", "32x48", "--classes",
                "classes.txt", "--out", str(tmp_path / "full.ev")]  # fmt: skip
@@ -369,7 +369,7 @@ def test_json_is_json_even_where_a_class_is_absent(int8_bundle: Outcome, project
 
 
 def test_a_reader_that_stops_reading_is_no_error(int8_bundle: Outcome, project: Path) -> None:
-    command = f"{sys.executable} -m edgevision.cli inspect int8.ev | head -1"
+    command = f"{sys.executable} -m edgevision inspect int8.ev | head -1"
     done = subprocess.run(
         command, shell=True, cwd=project, capture_output=True, text=True, check=False
     )

@@ -26,6 +26,7 @@ X86 = {
     "EVALUATE": "val",
     "INSTALL": "",
     "SIGNING_KEY": "ours.key",
+    "VERSION": "7",
 }
 
 
@@ -96,7 +97,7 @@ def test_the_x86_half_leaves_a_signed_bundle_that_waits_for_its_board(
     assert "within the allowed loss of 0.02" in part
     assert "fit for 'jetson-orin-jp6'" in part
     assert "NOT" not in part.replace("NOT CHECKED", "")
-    assert "signed by key" in part
+    assert "version 7, signed by key" in part
     assert f"edgevision finish model-{precision}.ev --target jetson-orin-jp6" in part
 
 
@@ -149,7 +150,7 @@ def test_the_device_half_finishes_proves_and_compares(checkout: Checkout, x86: D
     assert checkout.run("edgevision", "finish", baseline, "--target", "local-cpu").code == 0
     done = checkout.run(
         "bash", str(CI / "jetson.sh"), BUNDLE=candidate, TARGET="local-cpu", PUBLIC_KEY="ours.pub",
-        MINIMUM_VERSION="1", EVALUATE="val", BASELINE=baseline, GATE="100%",
+        MINIMUM_VERSION="7", EVALUATE="val", BASELINE=baseline, GATE="100%",
     )  # fmt: skip
     assert done.code == 0, done.out + done.err
     assert "proven on" in done.out
@@ -170,7 +171,12 @@ def test_the_device_half_finishes_proves_and_compares(checkout: Checkout, x86: D
 def test_the_device_half_builds_nothing_of_a_stranger(checkout: Checkout, x86: Done) -> None:
     shutil.copytree(checkout.folder / "dist/model-int8.ev", checkout.folder / "strange.ev")
     assert checkout.run("edgevision", "keygen", "theirs").code == 0
-    assert checkout.run("edgevision", "sign", "strange.ev", "--key", "theirs.key").code == 0
+    assert (
+        checkout.run(
+            "edgevision", "sign", "strange.ev", "--key", "theirs.key", "--version", "9"
+        ).code
+        == 0
+    )
     done = checkout.run(
         "bash", str(CI / "jetson.sh"), BUNDLE="strange.ev", TARGET="local-cpu",
         PUBLIC_KEY="ours.pub",
@@ -178,3 +184,22 @@ def test_the_device_half_builds_nothing_of_a_stranger(checkout: Checkout, x86: D
     assert done.code == 1, done.out + done.err
     assert "signed by key" in done.err
     assert not (checkout.folder / "strange.ev.engines").exists()
+
+
+def test_a_replayed_release_is_not_built(checkout: Checkout, x86: Done) -> None:
+    done = checkout.run(
+        "bash", str(CI / "jetson.sh"), BUNDLE="dist/model-fp16.ev", TARGET="local-cpu",
+        PUBLIC_KEY="ours.pub", MINIMUM_VERSION="8",
+    )  # fmt: skip
+    assert done.code == 1, done.out + done.err
+    assert "is version 7, below the minimum 8" in done.err
+    assert not (checkout.folder / "dist/model-fp16.ev.engines").exists()
+
+
+def test_neither_half_runs_without_what_it_trusts_by(checkout: Checkout) -> None:
+    unversioned = checkout.run("bash", str(CI / "x86.sh"), **{**X86, "VERSION": ""})
+    assert unversioned.code == 2
+    assert "set VERSION, too" in unversioned.err
+    keyless = checkout.run("bash", str(CI / "jetson.sh"), BUNDLE="any.ev", PUBLIC_KEY="")
+    assert keyless.code != 0
+    assert "set PUBLIC_KEY to the file" in keyless.err

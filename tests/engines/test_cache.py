@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import os
+import shutil
 import tarfile
 import threading
 from collections.abc import Callable
@@ -102,6 +105,130 @@ def test_damage_is_found_and_built_anew(
     assert again.path.read_bytes() == content
     assert name == "entry.json" or not again.cached
     assert cached_build(request_, cache=cache).cached
+
+
+def test_an_entry_answers_for_its_own_key_alone(
+    cache: EngineCache, built: tuple[str, bytes, bytes], request_: BuildRequest, tmp_path: Path
+) -> None:
+    """Renamed folders must not swap two nets' engines."""
+    cache.adopt(*built)
+    key = str(cache_key(replace(request_, optimization_level=1)))
+    folder(cache).rename(cache.root / "engines" / key)
+    assert cache.entries() == []
+    assert cache.take(key, tmp_path / "out") is None
+    with pytest.raises(ValueError, match="was built from something else than its key says"):
+        cache.adopt(key, *built[1:])
+
+
+def test_what_any_machine_runs_is_the_graph_itself(
+    cache: EngineCache, built: tuple[str, bytes, bytes]
+) -> None:
+    key, entry, _ = built
+    forged = doubled()
+    told = json.loads(entry)
+    told |= {"sha256": hashlib.sha256(forged).hexdigest(), "size_bytes": len(forged)}
+    with pytest.raises(ValueError, match="is not the graph that it was built from"):
+        cache.adopt(key, json.dumps(told).encode(), forged)
+
+
+def change(**fields: object) -> Callable[[Path], None]:
+    def apply(folder: Path) -> None:
+        file = folder / "entry.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), **fields}))
+
+    return apply
+
+
+def write(text: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / "entry.json").write_text(text) and None
+
+
+def link_artifact(folder: Path) -> None:
+    (folder / "artifact").rename(folder.parent / "elsewhere")
+    (folder / "artifact").symlink_to("../elsewhere")
+
+
+def link_entry(folder: Path) -> None:
+    folder.rename(folder.parent / "elsewhere")
+    folder.symlink_to("elsewhere")
+
+
+def link_to_nothing(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.symlink_to("nowhere")
+
+
+def file_for_folder(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.write_text("in the way")
+
+
+def pipe(folder: Path) -> None:
+    (folder / "artifact").unlink()
+    os.mkfifo(folder / "artifact")
+
+
+def open_to_all(folder: Path) -> None:
+    folder.chmod(0o777)
+
+
+def file_open_to_all(folder: Path) -> None:
+    (folder / "artifact").chmod(0o666)
+
+
+RESULT = {"version": "1", "sm": [], "inputs": [], "outputs": [], "layers": None}
+DAMAGES = {
+    "nested": write("[" * 100_000 + "]" * 100_000),
+    "no object": write("[]"),
+    "infinite size": write('{"size_bytes": 1e999}'),
+    "a size of another type": change(size_bytes="1"),
+    "a size below zero": change(size_bytes=-1),
+    "an input that is no object": change(result=RESULT | {"inputs": [3]}),
+    "another flavour": change(flavour="trt"),
+    "no key": change(key=None),
+    "another key": change(key={"flavour": "ort"}),
+    "no text": change(target=3),
+    "terminal codes": change(target="a\x1b[2J"),
+    "a link for the artifact": link_artifact,
+    "a link for the folder": link_entry,
+    "a link to nothing": link_to_nothing,
+    "a file for the folder": file_for_folder,
+    "a pipe": pipe,
+    "open to all": open_to_all,
+    "a file open to all": file_open_to_all,
+}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, bytes, bytes]:
+    """A key, its entry and its artifact."""
+    path = tmp_path_factory.mktemp("built")
+    (path / "net.onnx").write_bytes(strongest_channel())
+    cache = EngineCache(path / "cache")
+    cached_build(BuildRequest(path / "net.onnx", HOST, path / "engine.onnx"), cache=cache)
+    (entry,) = cache.entries()
+    return (entry.key, *cache.read(entry))
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_whatever_is_damaged_is_passed_over_and_replaced(
+    cache: EngineCache, built: tuple[str, bytes, bytes], tmp_path: Path, damage: str
+) -> None:
+    key, _, artifact = built
+    assert cache.adopt(*built)
+    DAMAGES[damage](folder(cache))
+    assert export_cache(cache, tmp_path / "c.tar") == 0
+    assert cache.take(key, tmp_path / "out") is None
+    assert cache.adopt(*built)
+    assert cache.take(key, tmp_path / "out") is not None
+    assert (tmp_path / "out").read_bytes() == artifact
+
+
+def test_damaged_entries_are_pruned(cache: EngineCache, built: tuple[str, bytes, bytes]) -> None:
+    cache.adopt(*built)
+    DAMAGES["nested"](folder(cache))
+    assert cache.prune(1 << 30) == []
+    assert os.listdir(cache.root / "engines") == []
 
 
 def test_two_builders_build_once_and_both_get_it(
@@ -242,6 +369,54 @@ def test_an_archive_that_cannot_be_written_is_a_write_error(
 ) -> None:
     with pytest.raises(FileWriteError, match="could not write"):
         export_cache(cache, tmp_path / "nowhere" / "c.tar")
+
+
+def sparse(member: tarfile.TarInfo, size_bytes: int) -> bytes:
+    """A header that says: so many bytes of nothing."""
+    block = bytearray(member.tobuf(tarfile.GNU_FORMAT))
+    block[156:157] = b"S"
+    block[386:410] = b"%011o\0" % 0 + b"%011o\0" % 0
+    block[483:495] = b"%011o\0" % size_bytes
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+def long_header(member: tarfile.TarInfo, field: bytes) -> bytes:
+    block = bytearray(member.tobuf(tarfile.GNU_FORMAT))
+    block[124:136] = field
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+@pytest.mark.parametrize("attack", ["sparse", "larger than the file", "negative"])
+def test_an_archive_that_claims_more_than_it_has_is_refused(
+    cache: EngineCache, tmp_path: Path, attack: str
+) -> None:
+    entry, artifact = (tarfile.TarInfo(f"{'a' * 64}/{name}") for name in ("entry.json", "artifact"))
+    entry.size = 2
+    header = {
+        "sparse": lambda: sparse(artifact, 3 << 30),
+        "larger than the file": lambda: long_header(artifact, b"%011o\0" % (3 << 30)),
+        "negative": lambda: long_header(artifact, b"\xff\xc0" + bytes(10)),
+    }[attack]()
+    content = entry.tobuf(tarfile.GNU_FORMAT) + b"{}".ljust(512, b"\0") + header + bytes(1024)
+    (tmp_path / "bad.tar").write_bytes(content)
+    with pytest.raises(FileReadError, match="is no export of an engine cache"):
+        import_cache(cache, tmp_path / "bad.tar")
+
+
+def test_pipes_in_a_cache_and_for_an_archive_do_not_hang(
+    cache: EngineCache, tmp_path: Path
+) -> None:
+    left = cache.root / "engines" / ("a" * 64)
+    left.mkdir(parents=True)
+    os.mkfifo(left / "entry.json")
+    assert cache.entries() == []
+    os.mkfifo(tmp_path / "fifo.tar")
+    with pytest.raises(FileReadError, match="it is not a regular file"):
+        import_cache(cache, tmp_path / "fifo.tar")
 
 
 def test_other_files_are_no_archive(cache: EngineCache, tmp_path: Path) -> None:

@@ -86,6 +86,16 @@ def break_record(bundle: Bundle) -> None:
     (folder_of(bundle) / "record.json").write_bytes(b"[" * 2000)
 
 
+def link_folder(bundle: Bundle) -> None:
+    folder = folder_of(bundle)
+    folder.rename(folder.with_name("moved"))
+    folder.symlink_to("moved")
+
+
+def open_to_all(bundle: Bundle) -> None:
+    folder_of(bundle).chmod(0o777)
+
+
 def link_engine(bundle: Bundle) -> None:
     file = folder_of(bundle) / "main.onnx"
     file.rename(file.with_name("moved"))
@@ -106,6 +116,8 @@ def link_engine(bundle: Bundle) -> None:
         (change_record(manifest_sha256="0"), UnverifiedError, "another version of this bundle"),
         (change_record(machine="a Cray"), UnverifiedError, "on another machine: a Cray; this is"),
         (change_record(version="0.1.0"), UnverifiedError, "made by ONNX Runtime 0.1.0; here is"),
+        (change_record(date="2026\x1b[2J"), UnverifiedError, "it holds unprintable characters"),
+        (change_record(score={"a\nb": 1.0}), UnverifiedError, "it holds unprintable characters"),
         (change_engine, BundleIntegrityError, "its bytes were changed"),
         (link_engine, BundleIntegrityError, "cannot be read"),
     ],
@@ -121,6 +133,82 @@ def test_what_is_not_proven_is_refused_and_never_passed_over(
         assert f"edgevision finish {bundle.root} --target local-cpu" in str(caught.value)
     finish_target(bundle, LOCAL)
     edgevision.load(bundle.root).close()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (link_folder, "its record cannot be read: it is a link, or no folder"),
+        (open_to_all, "its record cannot be read: everybody may write it"),
+    ],
+)
+def test_a_folder_that_is_not_ours_is_neither_believed_nor_written(
+    bundle: Bundle, change: Callable[[Bundle], None], message: str
+) -> None:
+    finish_target(bundle, LOCAL)
+    change(bundle)
+    with pytest.raises(UnverifiedError, match=message):
+        edgevision.load(bundle.root)
+    with pytest.raises(BundleError, match="Give another folder: --engines DIR"):
+        finish_target(bundle, LOCAL)
+
+
+@pytest.mark.parametrize("name", ["road.ev.engines", "road.ev.engines/local-cpu"])
+def test_a_link_beside_the_bundle_leads_nobody_anywhere(
+    bundle: Bundle, tmp_path: Path, name: str
+) -> None:
+    """A stranger's archive may hold one: what lies behind it is somebody's own."""
+    home = tmp_path / "home"
+    home.mkdir()
+    kept = (".profile", ".netrc", ".partial-mine", "record.json")
+    for file in kept:
+        (home / file).write_text("precious")
+    link = tmp_path / name
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(home)
+    with pytest.raises(BundleError, match="it is a link, or no folder"):
+        finish_target(bundle, LOCAL)
+    assert sorted(os.listdir(home)) == sorted(kept)
+    with pytest.raises(UnverifiedError, match="it is a link, or no folder"):
+        edgevision.load(bundle.root)
+
+
+def test_a_strange_folder_beside_the_bundle_is_named_escaped(bundle: Bundle) -> None:
+    folder_of(bundle).with_name("x\x1b[2J; touch MARK").mkdir(parents=True)
+    with pytest.raises(UnverifiedError, match=r"x\\x1b\[2J; touch MARK' is not used") as caught:
+        edgevision.load(bundle.root)
+    assert caught.value.command == f"edgevision finish {bundle.root} --target TARGET"
+
+
+def test_only_what_we_made_is_cleared_up(bundle: Bundle) -> None:
+    finish_target(bundle, LOCAL)
+    folder = folder_of(bundle)
+    kept = (".netrc", ".partial-mine", "notes")
+    for name in kept:
+        (folder / name).write_text("precious")
+    finish_target(bundle, LOCAL)
+    assert set(kept) < set(os.listdir(folder))
+
+
+@pytest.mark.parametrize("there", ["a file", "a link to itself", "a link to nothing"])
+def test_a_folder_that_cannot_be_listed_is_not_passed_over(bundle: Bundle, there: str) -> None:
+    engines = folder_of(bundle).parent
+    if there == "a file":
+        engines.write_text("in the way")
+    else:
+        engines.symlink_to(engines.name if "itself" in there else "nowhere")
+    with pytest.raises(UnverifiedError, match=r"road\.ev\.engines.*cannot be listed: it is a link"):
+        edgevision.load(bundle.root)
+    with pytest.raises(BundleError, match="Give another folder: --engines DIR"):
+        finish_target(bundle, LOCAL)
+
+
+def test_a_folder_that_the_user_names_may_be_a_link(bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "var").symlink_to("disk")
+    finish_target(bundle, LOCAL, engines=tmp_path / "var")
+    with edgevision.load(bundle.root, engines=tmp_path / "var") as model:
+        assert "runs 'local-cpu'" in model.explain()
 
 
 def test_an_unverified_engine_runs_only_if_the_caller_says_so(bundle: Bundle) -> None:
@@ -247,8 +335,9 @@ def test_a_command_can_be_pasted(bundle: Bundle) -> None:
     beside = Path("road.ev.engines")
     assert finish_command("road.ev", "local", beside) == finish_command("road.ev", "local")
     odd = finish_command("my road.ev", "a; rm", Path("$HOME"))
-    assert shlex.split(odd)[2:] == ["my road.ev", "--target", "a; rm", "--engines", "$HOME"]
-    assert "'a; rm'" in odd
+    assert shlex.split(odd)[2:] == ["my road.ev", "--target", "TARGET", "--engines", "$HOME"]
+    file = finish_command("road.ev", "boards/our own.toml")
+    assert shlex.split(file)[4:] == ["boards/our own.toml"]
 
 
 def test_temporaries_of_a_killed_child_go_with_the_next_run(bundle: Bundle) -> None:

@@ -39,7 +39,7 @@ def test_killed_at_any_moment_the_next_run_finishes(
     monkeypatch.setenv("EDGEVISION_CACHE", str(tmp_path / "cache"))
     bundle = semantic_bundle(tmp_path / "road.ev").root
     command = [
-        sys.executable, "-m", "edgevision.cli", "build", str(bundle), "--target", target,
+        sys.executable, "-m", "edgevision", "build", str(bundle), "--target", target,
     ]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     start = time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +110,16 @@ def test_corrupt_weights_are_refused(tmp_path: Path, name: str, content: bytes) 
         load_weights(tmp_path / name)
 
 
+def test_numbered_weights_and_pipes_are_refused(tmp_path: Path) -> None:
+    torch.save({1: torch.zeros(1)}, tmp_path / "a.pt")
+    with pytest.raises(FileReadError, match="holds no state dict"):
+        load_weights(tmp_path / "a.pt")
+    for name in ("b.pt", "b.safetensors"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(FileReadError, match="it is not a regular file"):
+            load_weights(tmp_path / name)
+
+
 def test_weights_of_another_net_say_what_is_missing(tmp_path: Path) -> None:
     torch.save({"weight": torch.ones(1)}, tmp_path / "w.pt")
     with pytest.raises(ExportError, match=r"does not fit UNet: .*Missing key"):
@@ -122,6 +133,17 @@ def test_classes_with_and_without_colours(tmp_path: Path) -> None:
     path.write_text("road #80zz\n")
     with pytest.raises(FileReadError, match=r"c\.txt:1: expected 'name'"):
         read_classes(path)
+    path.write_text("a" + " " * 100_000 + "#\n")  # the pattern that was here took days
+    with pytest.raises(FileReadError, match=r"c\.txt:1: expected 'name'"):
+        read_classes(path)
+    path.write_text("a" + " " * 100_000 + "b" + " " * 100_000 + "#112233\n")
+    ((name, color),) = read_classes(path)
+    assert (len(name), color) == (100_002, "#112233")
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(FileReadError, match="cannot be read as a list"):
+        read_classes(path)
+    path.unlink()
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(FileReadError, match="cannot be read as a list"):
         read_classes(path)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,7 @@ import edgevision
 from edgevision.bundle.tensors import DYNAMIC, DType, ShapeProfile, TensorSpec
 from edgevision.errors import ExportError, FileReadError, FrameError
 from edgevision.export import Tensors
+from edgevision.export.samples import calibration_samples
 from tests.export.conftest import run
 
 
@@ -111,6 +115,61 @@ def test_int8_of_plain_tensors_from_npz_files(tmp_path: Path) -> None:
             onnx_file(tmp_path / "old.onnx"), tmp_path / "o.ev", precision="int8",
             calibration=tmp_path / "data",
         )  # fmt: skip
+
+
+def npy(shape: tuple[int, ...], content: bytes, descr: str = "<f4") -> bytes:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": descr, "fortran_order": False, "shape": shape}
+    )
+    return header.getvalue() + content
+
+
+def npz(*, whole: bytes | None = None, **members: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(f"{name}.npy", content)
+    return file.getvalue()
+
+
+GOOD = npy((2, 3), bytes(24))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"PK\x03\x04" + bytes(60), "is not a zip file"),
+        (npz(a=GOOD, b=GOOD)[:150], "is not a zip file"),
+        (npz(a=GOOD), "no item named 'b.npy'"),
+        (npz(a=GOOD, b=npy((1 << 30, 3), bytes(24))), r"its header says 12884901888"),
+        (npz(a=GOOD, b=npy((2, 3), bytes(1000))), "'b' has 1000 bytes, its header says 24"),
+        (npz(a=GOOD, b=npy((2, 4), bytes(32))), r"'b' is float32\[2, 4\], expected b: float32"),
+        (npz(a=GOOD, b=npy((2, 3), bytes(48), "<f8")), r"'b' is float64\[2, 3\], expected"),
+        (npz(a=GOOD, b=npy((2, 3), bytes(48), "|O")), r"'b' is object\[2, 3\], expected"),
+        (npz(a=GOOD, b=b"\x93NUMPY\x07\x00" + bytes(90)), "format"),
+        (npz(a=GOOD, b=b"hello"), "magic"),
+        (npz(a=GOOD, b=GOOD).replace(b"a.npy", b"a.npx", 1), "differ"),
+    ],
+)  # fmt: skip
+def test_damaged_feeds_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    adapter = Tensors(onnx_file(tmp_path / "net.onnx"))
+    (tmp_path / "0.npz").write_bytes(content)
+    with pytest.raises(FileReadError, match=rf"0\.npz: cannot be read as inputs: .*{message}"):
+        calibration_samples(adapter, tmp_path)
+
+
+def test_a_pipe_of_feeds_is_refused_and_columns_first_are_read(tmp_path: Path) -> None:
+    adapter = Tensors(onnx_file(tmp_path / "net.onnx"))
+    arrays = {
+        name: np.asfortranarray(np.arange(6, dtype=np.float32).reshape(2, 3)) for name in "ab"
+    }
+    np.savez_compressed(tmp_path / "0.npz", **arrays)
+    (feeds,) = calibration_samples(adapter, tmp_path)
+    np.testing.assert_array_equal(feeds["a"], arrays["a"])
+    os.mkfifo(tmp_path / "1.npz")
+    with pytest.raises(FileReadError, match="it is not a regular file"):
+        calibration_samples(adapter, tmp_path)
 
 
 def test_dynamic_axes_beyond_the_batch_need_bounds(tmp_path: Path) -> None:

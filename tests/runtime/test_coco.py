@@ -105,7 +105,14 @@ def test_what_is_found_is_scored_in_the_picture_s_own_pixels(tmp_path: Path) -> 
         ({"annotations": [None]}, "one annotation has image_id None, expected a whole number"),
         ({"annotations": [SQUARE | {"image_id": "x"}]}, "annotation 41 has image_id 'x'"),
         ({"annotations": [SQUARE | {"category_id": None}]}, "41 has category_id None"),
+        ({"annotations": [SQUARE | {"category_id": [3]}]}, r"41 has category_id \[3\]"),
+        (
+            {"annotations": [{k: v for k, v in SQUARE.items() if k != "category_id"}]},
+            "41 has category_id None",
+        ),
         ({"images": [3]}, "one picture has id None"),
+        ({"images": [{"id": float("inf"), "file_name": "a.png"}]}, "one picture has id inf"),
+        ({"categories": [{"id": float("inf"), "name": "cat"}]}, "not in COCO's format: categories"),
         ({"images": [{"id": 7}]}, "picture 7 has no file_name"),
         ({"images": [{"id": 7, "file_name": "a.png"}] * 2}, "two pictures have the id 7"),
         (
@@ -132,13 +139,25 @@ def test_a_folder_without_truth_says_what_is_needed(tmp_path: Path) -> None:
      {"segmentation": {"size": [40, 60], "counts": [0, 24]}},
      {"segmentation": {"size": [40, 60], "counts": "P~~~~~~"}},
      {"segmentation": {"size": [40, 60], "counts": [10**30]}}, {"segmentation": {}},
-     {"segmentation": [[0, 0, 9e9, 1, 0, 1]]}, {"segmentation": [[0, 0, "a", 1, 0, 1]]}],
+     {"segmentation": [[0, 0, 9e9, 1, 0, 1]]}, {"segmentation": [[0, 0, "a", 1, 0, 1]]},
+     {"segmentation": [[0, 0, 60, 40] * 9000 + [0, 0]]},  # once around is 200 pixels
+     {"segmentation": [[0, 0, 60, 40, 0, 40]] * 20_000},
+     {"segmentation": {"size": [40, 60], "counts": [0, *[1 << 62] * 3, (1 << 62) + 2400]}},
+     {"bbox": [0, 0, 1, float("inf")]}, {"bbox": [0, 0, 1, 10**400]}],
 )  # fmt: skip
 def test_damaged_regions_are_refused(changes: dict[str, Any], tmp_path: Path) -> None:
     truth = read_objects(folder(tmp_path, [SQUARE | changes]), CLASSES)
     with pytest.raises(FileReadError, match=r"a\.png: annotation 41 is damaged: ") as told:
         truth.objects(0, (40, 60))
     assert "Error" not in str(told.value)
+
+
+def test_small_annotations_of_a_large_picture_have_a_budget(tmp_path: Path) -> None:
+    size = (8000, 8000)
+    crowd = CROWD | {"segmentation": {"size": list(size), "counts": [0, 64_000_000]}}
+    truth = read_objects(folder(tmp_path, [crowd] * 17), CLASSES)
+    with pytest.raises(FileReadError, match=r"17 masks of \[8000, 8000\], which are too many"):
+        truth.objects(0, size)
 
 
 def test_compressed_runs_are_the_mask_that_the_package_encoded(tmp_path: Path) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import av
@@ -14,6 +17,7 @@ from PIL import Image
 from edgevision.errors import FileReadError
 from edgevision.metrics.semantic import evaluate_semantic
 from edgevision.tasks.frames import (
+    VIDEO_SUFFIXES,
     count_frames,
     iterate_frames,
     labelled_images,
@@ -121,7 +125,7 @@ def test_pixels_that_are_seen_through_are_refused(tmp_path: Path) -> None:
     assert read_image(tmp_path / "flat.png").min() == 255
 
 
-@pytest.mark.parametrize("name", ["a.tif", "a.gif", "a.webp", "a.png"])
+@pytest.mark.parametrize("name", ["a.tif", "a.webp", "a.png"])
 def test_a_file_of_several_pictures_is_refused(tmp_path: Path, name: str) -> None:
     first, second = (Image.fromarray(PIXELS), Image.fromarray(255 - PIXELS))
     first.save(tmp_path / name, save_all=True, append_images=[second])
@@ -323,6 +327,78 @@ def test_damaged_video(tmp_path: Path) -> None:
     path.write_bytes(b"not a video at all" * 10)
     with pytest.raises(FileReadError, match="cannot be read as a video"):
         list(iterate_frames(path))
+
+
+@pytest.mark.parametrize(("read", "name"), [(read_image, "a.png"), (count_frames, "a.mp4")])
+def test_pipes_are_refused(read: Callable[[Path], object], name: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(FileReadError, match="it is not a regular file"):
+        read(tmp_path / name)
+
+
+def test_a_file_is_opened_as_what_its_name_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ghostscript = tmp_path / "bin" / "gs"
+    ghostscript.parent.mkdir()
+    ghostscript.write_text(f"#!/bin/sh\ntouch {tmp_path}/MARK\nexit 1\n")
+    ghostscript.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{ghostscript.parent}:{os.environ['PATH']}")
+    (tmp_path / "a.png").write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
+    )
+    with pytest.raises(FileReadError, match="not an image that Pillow can read"):
+        read_image(tmp_path / "a.png")
+    assert not (tmp_path / "MARK").exists()
+    write_video(tmp_path / "sibling.mkv", 1)
+    (tmp_path / "drive.mp4").write_text("ffconcat version 1.0\nfile 'sibling.mkv'\n")
+    with pytest.raises(FileReadError, match="a video of the kind that its name says"):
+        list(iterate_frames(tmp_path / "drive.mp4"))
+
+
+@pytest.mark.parametrize("suffix", sorted(VIDEO_SUFFIXES))
+def test_every_kind_of_video_is_read(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"clip{suffix}"
+    codec = {".mjpeg": "mjpeg", ".webm": "libvpx"}.get(suffix, "mpeg4")
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height = 64, 48
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        for packet in [*stream.encode(av.VideoFrame(64, 48, stream.pix_fmt)), *stream.encode()]:
+            container.mux(packet)
+    assert [frame.pixels.shape for frame in iterate_frames(path)] == [(48, 64, 3)]
+
+
+def test_a_video_of_too_many_pixels_is_refused_unread(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "big.avi"), "w") as container:
+        stream = container.add_stream("png", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 9000, 9000, "gray"
+        frame = av.VideoFrame(64, 48, "gray")
+        with contextlib.suppress(av.FFmpegError, ValueError):
+            container.mux(stream.encode(frame))
+        container.start_encoding()
+    with pytest.raises(FileReadError, match="9000x9000 pixels, at most 64000000 are read"):
+        list(iterate_frames(tmp_path / "big.avi"))
+
+
+def test_an_unknown_codec_is_named(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.avi"), "w") as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuvj420p"
+        for packet in [*stream.encode(av.VideoFrame(32, 32, "yuvj420p")), *stream.encode()]:
+            container.mux(packet)
+    content = (tmp_path / "a.avi").read_bytes()
+    (tmp_path / "a.avi").write_bytes(content.replace(b"MJPG", b"XXXX"))
+    with pytest.raises(FileReadError, match=r"a\.avi: "):
+        list(iterate_frames(tmp_path / "a.avi"))
+
+
+def test_damaged_exif_is_named(tmp_path: Path) -> None:
+    entries = b"\x01\x12\0\3\0\0\0\1\0\6\0\0" + b"\x01\x1a\0\2\0\0\0\1\0\0\0\x26"
+    block = b"MM\0*\0\0\0\x08\0\2" + entries + bytes(12)  # the resolution is text
+    path = save(tmp_path / "a.png", PIXELS, exif=b"Exif\0\0" + block)
+    with pytest.raises(FileReadError, match=r"a\.png: its EXIF data cannot be read"):
+        read_image(path)
 
 
 def make_labelled(folder: Path, count: int, *, of: tuple[int, int] = (0, 1)) -> None:

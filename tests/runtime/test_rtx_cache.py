@@ -122,10 +122,10 @@ def test_an_interrupted_write_leaves_the_old_kernels(
     target = tmp_path / "k"
     write_cache(target, b"old")
 
-    def interrupted(self: Path, other: Path) -> None:
+    def interrupted(source: object, target: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Path, "replace", interrupted)
+    monkeypatch.setattr(os, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write_cache(target, b"new")
     assert read_cache(target) == b"old"

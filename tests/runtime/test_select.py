@@ -26,7 +26,7 @@ PENDING = Artifact(
     path=None,
     sm=("8.7",),
     reason="needs the device",
-    command="edgevision finish x.ev --target local",
+    command="touch MARK",
 )
 
 BOTH = {"onnxruntime": "1.23.0", "openvino": "2027.0.0"}
@@ -140,7 +140,13 @@ REFUSALS = [
     (LAPTOP, "auto", [RTX], TargetMismatchError, "needs an NVIDIA GPU and its driver"),
     (LAPTOP, "cuda", [CPU], TargetMismatchError, "a GPU and its driver were not found.*local"),
     (BOARD, "cpu", [ORIN], TargetMismatchError, "runs on an NVIDIA GPU.*--target host-cpu"),
-    (BOARD, "auto", [PENDING], PendingError, r"pending \(needs the device\).*Finish it.*x.ev"),
+    (
+        BOARD,
+        "auto",
+        [PENDING],
+        PendingError,
+        r"pending \(needs the device\).*: edgevision finish BUNDLE --target jetson-orin-jp6$",
+    ),
     (BOARD, "auto", [], TargetMismatchError, "it has none"),
 ]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import errno
 import json
 import os
 import random
@@ -16,7 +18,9 @@ import edgevision
 from edgevision.bundle.directory import SIGNATURE, Bundle, BundleWriter
 from edgevision.bundle.manifest import FileEntry, Manifest
 from edgevision.bundle.signature import PASSPHRASE, Signature, check_signature, keygen, sign
+from edgevision.bundle.targets import get_target
 from edgevision.cli import main
+from edgevision.engines.finish import finish_target
 from edgevision.errors import (
     BundleError,
     BundleFormatError,
@@ -24,6 +28,7 @@ from edgevision.errors import (
     FileReadError,
     FileWriteError,
     SignatureError,
+    UnverifiedError,
 )
 from tests.runtime.conftest import semantic_bundle
 
@@ -53,18 +58,22 @@ def test_a_signed_bundle_loads(signed: Bundle, keys: tuple[Path, Path]) -> None:
         assert model.manifest == signed.manifest
     found = check_signature(signed, keys[1])
     assert found.version == 3
-    assert sign(signed.root, keys[0]).version == 4
+    assert sign(signed.root, keys[0], version=4).version == 4
+    with pytest.raises(TypeError, match="version"):
+        sign(signed.root, keys[0])  # type: ignore[call-arg]
 
 
 def test_an_unsigned_one_is_refused(bundle: Bundle, keys: tuple[Path, Path]) -> None:
-    refused(bundle, keys[1], r"is not signed. Sign it where it was made: edgevision sign tiny\.ev")
+    refused(
+        bundle, keys[1], r"is not signed. Sign it where it was made: edgevision sign tiny\.ev --key"
+    )
 
 
 def test_one_signed_by_another_is_refused(
     bundle: Bundle, keys: tuple[Path, Path], tmp_path: Path
 ) -> None:
     other, _ = keygen(tmp_path / "other")
-    sign(bundle.root, other)
+    sign(bundle.root, other, version=9)
     refused(bundle, keys[1], r"is signed by key \w{16}, '.*ours\.pub' is key \w{16}")
 
 
@@ -72,8 +81,8 @@ def test_one_that_claims_our_key_is_refused(
     bundle: Bundle, keys: tuple[Path, Path], tmp_path: Path
 ) -> None:
     other, _ = keygen(tmp_path / "other")
-    ours = sign(bundle.root, keys[0])
-    theirs = sign(bundle.root, other)
+    ours = sign(bundle.root, keys[0], version=9)
+    theirs = sign(bundle.root, other, version=9)
     Bundle.open(bundle.root).write_signature(replace(theirs, key=ours.key).to_bytes())
     refused(bundle, keys[1], "is not what key")
 
@@ -85,6 +94,33 @@ def test_a_roll_back_is_refused(signed: Bundle, keys: tuple[Path, Path]) -> None
     refused(signed, keys[1], "its manifest or its version was changed", minimum_version=4)
     with pytest.raises(ValueError, match="without require_signature a version proves nothing"):
         edgevision.load(signed.root, minimum_version=4)
+
+
+def test_engines_beside_a_signed_bundle_are_not_covered_by_its_signature(
+    signed: Bundle, keys: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their record is no signature: whoever can write there can make one."""
+    pytest.importorskip("onnxruntime")
+    finish_target(signed, get_target("local-cpu"))
+    folder = signed.root.with_name(f"{signed.root.name}.engines")
+    with pytest.raises(UnverifiedError, match="that the bundle's signature does not cover"):
+        edgevision.load(signed.root, require_signature=keys[1])
+    with edgevision.load(signed.root, require_signature=keys[1], engines=folder) as model:
+        assert "runs 'local-cpu'" in model.explain()
+    verify = ["verify", str(signed.root), "--key", str(keys[1])]
+    assert main(verify) == 1
+    assert "--engines DIR" in capsys.readouterr().err
+    assert main([*verify, "--engines", str(folder)]) == 0
+    shutil.rmtree(folder)
+    with edgevision.load(signed.root, require_signature=keys[1]) as model:
+        assert "runs 'host-cpu'" in model.explain()
+
+
+def test_another_net_of_the_same_maker_is_refused(signed: Bundle, keys: tuple[Path, Path]) -> None:
+    name = signed.manifest.name
+    edgevision.load(signed.root, require_signature=keys[1], expected_name=name).close()
+    with pytest.raises(SignatureError, match=f"is the model '{name}', expected 'another'"):
+        edgevision.load(signed.root, require_signature=keys[1], expected_name="another")
 
 
 def test_a_lower_version_is_not_signed(signed: Bundle, keys: tuple[Path, Path]) -> None:
@@ -132,7 +168,7 @@ def test_a_manifest_that_lists_other_hashes_is_refused(
 def test_a_bundle_that_is_broken_is_not_signed(bundle: Bundle, keys: tuple[Path, Path]) -> None:
     (bundle.root / "stages/main/model.onnx").write_bytes(b"other")
     with pytest.raises(BundleIntegrityError):
-        sign(bundle.root, keys[0])
+        sign(bundle.root, keys[0], version=9)
     assert not (bundle.root / SIGNATURE).exists()
     assert [p.name for p in bundle.root.parent.iterdir()] == [bundle.root.name]
 
@@ -286,7 +322,11 @@ def test_key_files_of_other_kinds_are_refused(
         "swapped.pub": (keys[0].read_bytes(), "is no public key"),
         "elliptic.pub": (public, "is no Ed25519 key"),
         "huge.pub": (b"-" * 20_000, "larger than 16384 bytes"),
+        "unknown.pub": (unknown_algorithm(keys[1]), "is no public key"),
     }
+    os.mkfifo(tmp_path / "fifo.pub")
+    with pytest.raises(FileReadError, match="cannot be read: it is not a regular file"):
+        check_signature(signed, tmp_path / "fifo.pub")
     for name, (content, message) in cases.items():
         if content is not None:
             (tmp_path / name).write_bytes(content)
@@ -300,11 +340,54 @@ def test_key_files_of_other_kinds_are_refused(
         (tmp_path / name).write_bytes(content)
         (tmp_path / name).chmod(0o600)
         with pytest.raises(FileReadError, match=message):
-            sign(signed.root, tmp_path / name)
+            sign(signed.root, tmp_path / name, version=9)
     shutil.copy(keys[0], tmp_path / "open.key")
     (tmp_path / "open.key").chmod(0o644)
     with pytest.raises(FileReadError, match=r"can be read by others \(mode 644\)"):
-        sign(signed.root, tmp_path / "open.key")
+        sign(signed.root, tmp_path / "open.key", version=9)
+
+
+def unknown_algorithm(public: Path) -> bytes:
+    """A public key whose object identifier nobody knows."""
+    first, body, last = public.read_text().splitlines()
+    der = bytearray(base64.b64decode(body))
+    der[8] = 0x27
+    return f"{first}\n{base64.b64encode(der).decode()}\n{last}\n".encode()
+
+
+def test_a_mounted_secret_is_a_link(
+    signed: Bundle, keys: tuple[Path, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "mounted.pub").symlink_to(keys[1])
+    assert check_signature(signed, tmp_path / "mounted.pub").version == 3
+
+
+def test_a_link_beside_the_bundle_is_not_written_through(
+    bundle: Bundle, keys: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever knows the name that is written aside can put a link there first."""
+    (tmp_path / "victim").write_bytes(b"precious")
+    monkeypatch.setattr("secrets.token_hex", lambda _: "guessed")
+    for name in (f".{bundle.root.name}.signature-{os.getpid()}", ".partial-tiny-guessed"):
+        bundle.root.with_name(name).symlink_to(tmp_path / "victim")
+    with pytest.raises(BundleError, match="could not write"):
+        sign(bundle.root, keys[0], version=9)
+    assert (tmp_path / "victim").read_bytes() == b"precious"
+
+
+def test_a_full_disk_leaves_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, calls = os.fsync, []
+
+    def full(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(FileWriteError, match=r"could not write .*: No space left"):
+        keygen(tmp_path / "ours")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_encrypted_key_needs_its_passphrase(
@@ -313,14 +396,14 @@ def test_an_encrypted_key_needs_its_passphrase(
     monkeypatch.setenv(PASSPHRASE, "correct horse")
     private, public = keygen(tmp_path / "k")
     assert b"ENCRYPTED" in private.read_bytes()
-    sign(bundle.root, private)
+    sign(bundle.root, private, version=9)
     check_signature(Bundle.open(bundle.root), public)
     monkeypatch.setenv(PASSPHRASE, "battery staple")
     with pytest.raises(FileReadError, match=f"or {PASSPHRASE} is wrong"):
-        sign(bundle.root, private)
+        sign(bundle.root, private, version=9)
     monkeypatch.delenv(PASSPHRASE)
     with pytest.raises(FileReadError, match=f"Set {PASSPHRASE}"):
-        sign(bundle.root, private)
+        sign(bundle.root, private, version=9)
 
 
 def test_the_command_line_signs_and_verifies(
@@ -331,6 +414,9 @@ def test_the_command_line_signs_and_verifies(
     assert "keep it secret" in capsys.readouterr().out
     assert main(["verify", root]) == 0
     assert "not signed" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["sign", root, "--key", f"{name}.key"])
+    assert "--version" in capsys.readouterr().err
     assert main(["sign", root, "--key", f"{name}.key", "--version", "7"]) == 0
     assert "version 7, signed by key" in capsys.readouterr().out
     assert main(["verify", root]) == 0
@@ -355,7 +441,7 @@ def test_a_signature_that_cannot_be_written_leaves_nothing(
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(BundleError, match="No space left"):
-        sign(bundle.root, keys[0])
+        sign(bundle.root, keys[0], version=9)
     monkeypatch.undo()
     assert sorted(p.name for p in bundle.root.parent.iterdir()) == [bundle.root.name]
     assert Manifest.from_json((bundle.root / "manifest.json").read_text()) == bundle.manifest

@@ -198,6 +198,10 @@ def setting_with_terminal_codes(root: Path) -> None:
     _in_text(root, '"rgb"', '"\\u001b[2J"')
 
 
+def setting_of(text: str) -> Callable[[Path], None]:
+    return lambda root: _in_text(root, '"rgb"', json.dumps(text))
+
+
 def setting_with_half_a_character(root: Path) -> None:
     _in_text(root, '"rgb"', '"\\ud800"')
 
@@ -375,6 +379,12 @@ ATTACKS: dict[str, tuple[Callable[[Path], None], type[BundleError], str]] = {
     "million digits": (setting_of_a_million_digits, FORMAT, r"not JSON"),
     "hundred digits": (setting_of_100_digits, FORMAT, r"more than 64 bits"),
     "terminal codes": (setting_with_terminal_codes, FORMAT, r"unprintable characters in '\\x1b"),
+    "a forged line": (setting_of("a\nb"), FORMAT, "unprintable characters"),
+    "a tab": (setting_of("a\tb"), FORMAT, "unprintable characters"),
+    "left to right": (setting_of("a\u200eb"), FORMAT, "unprintable characters"),
+    "right to left": (setting_of("a\u200fb"), FORMAT, "unprintable characters"),
+    "an Arabic mark": (setting_of("a\u061cb"), FORMAT, "unprintable characters"),
+    "an invisible tag": (setting_of("a\U000e0041b"), FORMAT, "unprintable characters"),
     "lone surrogate": (setting_with_half_a_character, FORMAT, r"unprintable characters"),
     "NaN tolerance": (tolerance_nan, FORMAT, r"nan is no number"),
     "tolerance above 1": (tolerance_above_one, FORMAT, r"got 1\.5, expected 0 to 1"),
@@ -424,7 +434,7 @@ ATTACKS: dict[str, tuple[Callable[[Path], None], type[BundleError], str]] = {
     "absolute path": (_graph_path("/etc/passwd"), FORMAT, r"bad graph path '/etc/passwd'"),
     "path with zero byte": (_graph_path("stages/a\0.onnx"), FORMAT, r"unprintable"),
     "path with backslash": (_graph_path("stages\\a"), FORMAT, r"bad graph path"),
-    "path with newline": (_file_path("stages/a\n"), FORMAT, r"bad file path"),
+    "path with newline": (_file_path("stages/a\n"), FORMAT, r"unprintable characters"),
     "path too long": (_file_path("a" * 10_000), FORMAT, r"bad file path"),
     "path too deep": (_file_path("a/" * 20 + "a"), FORMAT, r"bad file path"),
     "path a number": (_file_path(7), FORMAT, r"files\[0\]\.path: expected str, got int"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -145,10 +146,14 @@ def test_a_file_describes_a_target(tmp_path: Path) -> None:
         (('"10.3"', '"ten"'), "versions: got .*expected two such as '10.3'"),
         (('"trt"', '"tensorrt"'), "flavour: got 'tensorrt', expected ort, trt, trt_rtx"),
         (("16000000000", '"16 GB"'), "memory_bytes: got '16 GB', expected int"),
-        (("16000000000", "-1"), "memory_bytes: got -1, expected 0 or more"),
+        (("16000000000", "-1"), "memory_bytes: got -1, expected 0 to 9007199254740992"),
         (("our-board", "Our Board"), "name: got 'Our Board', expected small letters"),
         (("our-board", "h100"), "'h100' is a known target's; choose another"),
         (('title = "our carrier board"', ""), "'title' is missing"),
+        (("our-board", r"\u001b[2J"), r"name: got '\\x1b\[2J', expected small letters"),
+        (("our carrier board", r"a\u001bb"), r"title: unprintable characters in 'a\\x1bb'"),
+        (('"trt"', r'"\u001b"'), r"flavour: got '\\x1b', expected"),
+        (("sm =", r'"\u001b" ='), r"unknown field '\\x1b'"),
         (("=", "=="), "is not a TOML file"),
     ],
 )
@@ -165,6 +170,16 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     for path in (tmp_path / "gone.toml", tmp_path):
         with pytest.raises(FileReadError, match="cannot be read"):
             target_from_file(path)
+    os.mkfifo(tmp_path / "fifo.toml")
+    with pytest.raises(FileReadError, match="cannot be read as a target file: it is not a regular"):
+        target_from_file(tmp_path / "fifo.toml")
+    nested = tmp_path / "nested.toml"
+    nested.write_text("a = " + "[" * 30_000)
+    with pytest.raises(FileReadError, match="is not a TOML file"):
+        target_from_file(nested)
+    nested.write_text(BOARD.replace("16000000000", "9" * 4000))
+    with pytest.raises(FileReadError, match=r"memory_bytes: got 9{40}, expected 0 to"):
+        target_from_file(nested)
     file = tmp_path / "huge.toml"
     file.write_text("#" * 100_000)
     with pytest.raises(FileReadError, match="is larger than 65536 bytes"):

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgevision.bundle.files import read_plain
 from edgevision.errors import FileReadError, RunError
 from edgevision.machine.environment import unlike
 
@@ -28,9 +29,7 @@ def read(path: Path) -> list[Run]:
         FileReadError: it cannot be read, or is something else.
     """
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise FileReadError(f"{path} is larger than {_MAX_BYTES >> 20} MiB")
-        told = json.loads(path.read_text("utf-8"))
+        told = json.loads(read_plain(path, max_bytes=_MAX_BYTES, follow_links=True))
         if not isinstance(told, list) or not told:
             raise TypeError("it lists no run")
         for run in told:

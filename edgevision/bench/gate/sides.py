@@ -83,7 +83,17 @@ def _install(python: str, wheel: str) -> None:
         raise FileReadError(f"there is no wheel '{wheel}'")
     pip = [sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check"]
     done = subprocess.run(
-        [*pip, "install", "--quiet", "--no-deps", "--no-index", "--ignore-installed", wheel],
+        [
+            *pip,
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--no-index",
+            "--ignore-installed",
+            os.path.abspath(wheel),
+        ],
+        # `-m` imports from the working directory first: this one is ours.
+        cwd=os.path.dirname(python),
         capture_output=True,
         text=True,
         check=False,

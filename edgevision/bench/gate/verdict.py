@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 from edgevision.bench.gate import counts
 from edgevision.bench.gate.compare import Comparison
 from edgevision.bench.gate.counts import Counted
+from edgevision.bundle.printable import markdown, printable
 from edgevision.tasks.outputs import MARK
 
 _MEANING = {
@@ -29,6 +30,7 @@ def sentence(found: Comparison) -> str:
 
 def as_markdown(found: Comparison, counted: Counted, first: str, second: str) -> str:
     """Return a short table with the verdicts below it."""
+    first, second = markdown(first), markdown(second)
     return "\n".join(
         [
             f"| {second} over {first} | 99 % interval | control | rounds | {first}, median |",
@@ -50,7 +52,7 @@ def as_json(found: Comparison, counted: Counted, first: str, second: str) -> dic
 def as_junit(found: Comparison, counted: Counted, first: str, second: str) -> str:
     """Return two test cases: time, failed if slower, skipped without a verdict; and counts."""
     suite = ElementTree.Element("testsuite", name="edgevision bench compare", tests="2")
-    title = f"{second} over {first}"
+    title = f"{printable(second)} over {printable(first)}"
     timed = ElementTree.SubElement(suite, "testcase", name=f"{title}: time")
     ElementTree.SubElement(suite, "testcase", name=f"{title}: counts")
     marks = []

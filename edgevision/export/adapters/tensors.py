@@ -14,6 +14,7 @@ import torch
 from onnx import TensorProto
 from torch import Tensor, nn
 
+from edgevision.bundle.files import read_plain
 from edgevision.bundle.flavours import ORT
 from edgevision.bundle.manifest import Settings
 from edgevision.bundle.tensors import DYNAMIC, DType, ShapeProfile, TensorSpec
@@ -185,9 +186,7 @@ def _tensors(output: object) -> list[Tensor]:
 
 def _load(path: Path) -> onnx.ModelProto:
     try:
-        if path.stat().st_size > _MAX_ONNX_BYTES:
-            raise FileReadError(f"{path}: larger than ONNX's limit of 2 GiB")
-        data = path.read_bytes()
+        data = read_plain(path, max_bytes=_MAX_ONNX_BYTES, follow_links=True)
     except OSError as error:
         raise FileReadError(f"{path}: {error.strerror}; expected an ONNX file") from error
     model = onnx.ModelProto()

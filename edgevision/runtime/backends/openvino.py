@@ -9,6 +9,7 @@ from typing import Any
 
 from edgevision._optional import require
 from edgevision.bundle.flavours import OPENVINO
+from edgevision.bundle.onnx_bytes import refuse_external
 from edgevision.bundle.tensors import DYNAMIC, DType, TensorSpec
 from edgevision.errors import ClosedError, EngineLoadError, RunError
 from edgevision.machine.identity import products_overflow
@@ -72,10 +73,11 @@ class OpenVinoProgram:
         """Compile `graph`; `cpu_threads` 0 takes every core.
 
         Raises:
-            EngineLoadError: OpenVINO refuses the graph.
+            EngineLoadError: OpenVINO refuses the graph, or it has weights in another file.
             MissingDependencyError: OpenVINO is not installed.
         """
         self.openvino: Any = import_openvino()
+        refuse_external(graph, OPENVINO.title)
         # Its own version, not the build that it names as well: "2026.4.1-22982-...".
         number = self.openvino.__version__.partition("-")[0]
         self.device: Device = HostDevice()

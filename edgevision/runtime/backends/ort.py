@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgevision._optional import require
+from edgevision.bundle.flavours import ORT
+from edgevision.bundle.onnx_bytes import refuse_external
 from edgevision.bundle.tensors import DType, TensorSpec
 from edgevision.errors import ClosedError, EngineLoadError, RunError
 from edgevision.machine.identity import products_overflow
@@ -40,6 +42,8 @@ def session_options(ort: Any, cpu_threads: int = 0) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = cpu_threads
+    # Not its own format, which it would recognise by the first bytes and nobody has checked.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     # Two spinning pools on few cores slow each other up to fivefold; a control loop has others.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if products_overflow():
@@ -60,10 +64,12 @@ class OrtProgram:
         `cpu_threads` 0 takes every core.
 
         Raises:
-            EngineLoadError: ONNX Runtime refuses the graph, or has no CUDA provider.
+            EngineLoadError: ONNX Runtime refuses the graph, it has weights in another file, or
+                there is no CUDA provider.
             MissingDependencyError: ONNX Runtime is not installed.
         """
         ort = require("onnxruntime", extra="ort")
+        refuse_external(graph, ORT.title)
         self._ort = ort
         self.device = device or HostDevice()
         self.version = f"ONNX Runtime {ort.__version__}"
