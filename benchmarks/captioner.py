@@ -7,7 +7,7 @@ One run, one machine, ONNX Runtime on the CPU, the same frames, each way in a pr
 turns. "naive" is the
 loop of most examples: two sessions with as many threads as there are cores, which spin, numpy in
 and out, all logits on the host; "plain" is the same with ONNX Runtime's own number of threads.
-"tuned" has the search in the step and no spinning. "step" is `edgevision.load_words`: the state
+"tuned" has the search in the step and no spinning. "step" is `edgevision.load_streaming`: the state
 stays where it is. "unrolled", "loop" and "beam" are one call for each caption.
 """
 
@@ -130,7 +130,7 @@ def way_of(name: str, net: nn.Module, words: list[str], size: tuple[int, int], s
     if name == "step":
         folder = Path(tempfile.mkdtemp()) / "step.ev"
         edgevision.build(adapter("step"), folder)
-        model = edgevision.load_words(folder)
+        model = edgevision.load_streaming(folder)
         shutil.rmtree(folder.parent)
         return lambda frame: [word.token for word in model.words(frame)]
     graph = adapter("unrolled") if name == "unrolled" else adapter("loop", BEAMS[name])

@@ -23,7 +23,7 @@ from edgevision.bench.pairs import measure
 from edgevision.bundle.flavours import ORT
 from edgevision.export.adapters.semantic import SemanticSegmentation
 from edgevision.export.graph.capture import serialized
-from edgevision.export.peers import Usual
+from edgevision.export.peers import NumpyPrePost
 from edgevision.export.source import load_weights
 from edgevision.export.zoo import card_size, zoo_entry
 from edgevision.models.unet import unet_mobilenet_v2
@@ -49,7 +49,7 @@ def compared(name: str, net: nn.Module, size: tuple[int, int], classes: int, rou
              bar: float | None) -> Row:  # fmt: skip
     """Time both ways, after a look at whether they say the same."""
     net = net.eval()
-    usual = Usual(net, size)
+    usual = NumpyPrePost(net, size)
     adapter = SemanticSegmentation(net, size=size, classes=[f"c{i}" for i in range(classes)])
     coarse = np.random.default_rng(0).integers(0, 256, (size[0] // 8, size[1] // 8, 3), np.uint8)
     frame = np.ascontiguousarray(coarse.repeat(8, 0).repeat(8, 1))

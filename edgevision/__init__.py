@@ -1,7 +1,7 @@
 """Trained PyTorch vision models to embedded NVIDIA GPUs: verified bundles, and a lean runtime.
 
 `build` makes a bundle from a model, `finish` builds engines for a bundle on the device, `load` runs
-one, `load_words` runs a captioner word by word; with what a process that runs a model names: its
+one, `load_streaming` streams a captioner's tokens; with what a process that runs a model names: its
 options, its types and the errors to catch. Every name is imported at first use, so that a machine
 that only runs models never imports what makes them.
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         StalledError,
     )
     from edgevision.export.build import build
-    from edgevision.runtime.load import load, load_words
+    from edgevision.runtime.load import load, load_streaming, load_words
     from edgevision.runtime.model import Model
     from edgevision.runtime.options import RunOptions
     from edgevision.runtime.stream.pipeline import Pipeline
@@ -55,6 +55,7 @@ __all__ = [
     "build",
     "finish",
     "load",
+    "load_streaming",
     "load_words",
 ]
 
@@ -77,6 +78,7 @@ _HOMES = {
     "build": "edgevision.export.build",
     "finish": "edgevision.engines.extend",
     "load": "edgevision.runtime.load",
+    "load_streaming": "edgevision.runtime.load",
     "load_words": "edgevision.runtime.load",
 }
 

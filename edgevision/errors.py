@@ -74,7 +74,7 @@ class BundleError(EdgeVisionError):
 
 
 class BundleFormatError(BundleError):
-    """The directory is no bundle, or one that this version cannot read."""
+    """The directory is not a bundle, or one that this version cannot read."""
 
 
 class BundleIntegrityError(BundleError):

@@ -239,7 +239,7 @@ def train_epoch(
         examples = [data.example(first + i) for i in range(options.batch)]
         given, wanted = tokens_of([said for _, said, _ in examples], data.vocabulary)
         pixels = pixels_of([frame for frame, _, _ in examples])
-        logits, places = net.taught(pixels, given)
+        logits, places = net.train_step(pixels, given)
         loss = nn.functional.cross_entropy(
             logits.flatten(0, 1), wanted.flatten(), ignore_index=_IGNORED
         )

@@ -70,8 +70,8 @@ def _parts_ms(worker: Worker) -> dict[str, float | None]:
 def _medians(starts: Sequence[dict[str, float | None]]) -> ColdStart:
     names = [field.name for field in fields(ColdStart) if field.name.endswith("_ms")]
     found = {name: [start[name] for start in starts] for name in names}
-    told = {
+    payload = {
         name: None if None in values else median(v for v in values if v is not None)
         for name, values in found.items()
     }
-    return ColdStart(**told, processes=len(starts))  # type: ignore[arg-type]
+    return ColdStart(**payload, processes=len(starts))  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ from typing import Any
 _RAILS = Path("/sys/bus/i2c/drivers/ina3221")
 _WHOLE_MODULE = ("VDD_IN", "VIN")
 _PERIOD_S = 0.05
-_LEAST_SAMPLES = 5
+_MIN_SAMPLES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +88,8 @@ class EnergyMeter:
             self.energy = Energy(None, self._why_not())
 
     def _from_rails(self, seconds: float) -> Energy:
-        if len(self._watts) < _LEAST_SAMPLES:
-            return Energy(None, f"too short: {len(self._watts)} samples, wants {_LEAST_SAMPLES}")
+        if len(self._watts) < _MIN_SAMPLES:
+            return Energy(None, f"too short: {len(self._watts)} samples, wants {_MIN_SAMPLES}")
         watts = sum(self._watts) / len(self._watts)
         return Energy(watts * seconds, f"INA3221, {' + '.join(self._rails)}")
 

@@ -11,7 +11,7 @@ from edgevision.bench.statistics import PERCENTILES, Summary, least_frames, name
 
 
 class Fact(NamedTuple):
-    """A label and what is told under it."""
+    """One row of the report."""
 
     label: str
     text: str
@@ -20,26 +20,26 @@ class Fact(NamedTuple):
 def facts(measurement: Measurement) -> list[Fact]:
     """Return everything but the pictures; equal labels for equal settings."""
     m = measurement
-    told = [Fact("task", f"{m.task}, {m.precision}"), Fact("scenario", scenario(m.settings))]
+    payload = [Fact("task", f"{m.task}, {m.precision}"), Fact("scenario", scenario(m.settings))]
     warmed = "settled" if m.is_settled else "UNSETTLED: this machine is busy"
-    told.append(Fact("warm-up", f"{m.warm_up_runs} runs, {warmed}"))
-    told.append(Fact("measured", _extent(m)))
-    told += _latencies(m.summary, m.settings)
-    told += _resources(m)
+    payload.append(Fact("warm-up", f"{m.warm_up_runs} runs, {warmed}"))
+    payload.append(Fact("measured", _extent(m)))
+    payload += _latencies(m.summary, m.settings)
+    payload += _resources(m)
     if m.settings.cold_starts:
-        told += _cold(m)
+        payload += _cold(m)
     if m.settings.reference:
-        told += [Fact(row.name, other_way(row)) for row in m.reference]
+        payload += [Fact(row.name, other_way(row)) for row in m.reference]
     changed = ", ".join(f"{key}: {value}" for key, value in m.changed.items())
-    return [*told, Fact("changed meanwhile", changed or "nothing")]
+    return [*payload, Fact("changed meanwhile", changed or "nothing")]
 
 
 def lines(measurement: Measurement) -> list[str]:
     """Return it for a terminal."""
-    told = facts(measurement)
-    width = max(len(fact.label) for fact in told)
+    payload = facts(measurement)
+    width = max(len(fact.label) for fact in payload)
     ran = measurement.explanation.splitlines()[-1]
-    return [f"{measurement.name}: {ran}", *(f"  {f.label:{width}}  {f.text}" for f in told)]
+    return [f"{measurement.name}: {ran}", *(f"  {f.label:{width}}  {f.text}" for f in payload)]
 
 
 def scenario(settings: Settings) -> str:
@@ -70,27 +70,27 @@ def _extent(m: Measurement) -> str:
 def _latencies(found: Summary | None, settings: Settings) -> list[Fact]:
     if found is None:
         return []
-    told = []
+    payload = []
     for point in PERCENTILES:
         value = found.percentiles_ms[name(point)]
         short = f"n too small: {found.answered} answers, wants {least_frames(point)}"
-        told.append(Fact(name(point), short if value is None else _ms(value)))
-    told.append(Fact("max", f"{_ms(found.max_ms)} of {found.answered}"))
-    told.append(Fact("mean", _ms(found.mean_ms)))
+        payload.append(Fact(name(point), short if value is None else _ms(value)))
+    payload.append(Fact("max", f"{_ms(found.max_ms)} of {found.answered}"))
+    payload.append(Fact("mean", _ms(found.mean_ms)))
     jitter = "n too small" if found.jitter_ms is None else _ms(found.jitter_ms)
-    told.append(Fact("jitter (p99 less p50)", jitter))
-    told.append(Fact("longest gap between answers", _ms(found.max_gap_ms)))
-    told.append(Fact("answers a second", f"{found.per_second:.1f}"))
-    told.append(Fact("dropped", f"{found.dropped} of {found.frames}"))
+    payload.append(Fact("jitter (p99 less p50)", jitter))
+    payload.append(Fact("longest gap between answers", _ms(found.max_gap_ms)))
+    payload.append(Fact("answers a second", f"{found.per_second:.1f}"))
+    payload.append(Fact("dropped", f"{found.dropped} of {found.frames}"))
     late = (
         "no deadline"
         if found.missed is None or settings.due_by_ms is None
         else f"{found.missed} of {settings.due_by_ms:.1f} ms, {found.longest_miss} in a row"
     )
-    told.append(Fact("deadlines missed", late))
+    payload.append(Fact("deadlines missed", late))
     stages = ", ".join(f"{stage} {ms:.3f}" for stage, ms in found.stages_ms.items())
-    told.append(Fact("stages, median ms", stages))
-    return told
+    payload.append(Fact("stages, median ms", stages))
+    return payload
 
 
 def _resources(m: Measurement) -> list[Fact]:

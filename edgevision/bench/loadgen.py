@@ -88,22 +88,23 @@ def read(folder: Path) -> LoadGenRun:
         RunError: the log is not there or lacks a result.
     """
     times_ms = np.load(folder / "ours.npy", allow_pickle=False) / 1e6
-    told: dict[str, object] = {}
+    payload: dict[str, object] = {}
     for line in (folder / "mlperf_log_detail.txt").read_text().splitlines():
         if line.startswith(_MARK):
             entry = json.loads(line[len(_MARK) :])
-            told[entry["key"]] = entry["value"]
+            payload[entry["key"]] = entry["value"]
     ours = {name(point): percentile(times_ms, point) for point in PERCENTILES}
     try:
         # Its own early stopping is for its target alone: what we do not print, it does not either.
         theirs = {
-            point: None if ours[point] is None else _ms(told[key]) for point, key in _POINTS.items()
+            point: None if ours[point] is None else _ms(payload[key])
+            for point, key in _POINTS.items()
         }
         theirs |= {
-            "mean": _ms(told["result_mean_latency_ns"]),
-            "max": _ms(told["result_max_latency_ns"]),
+            "mean": _ms(payload["result_mean_latency_ns"]),
+            "max": _ms(payload["result_max_latency_ns"]),
         }
-        queries, verdict = int(str(told["result_query_count"])), str(told["result_validity"])
+        queries, verdict = int(str(payload["result_query_count"])), str(payload["result_validity"])
     except KeyError as error:
         raise RunError(f"LoadGen's log has no {error}: it may be of another version") from error
     ours |= {"mean": float(times_ms.mean()), "max": float(times_ms.max())}
@@ -115,12 +116,12 @@ def lines(found: LoadGenRun) -> list[str]:
     rows = [f"{TITLE}: {found.queries} queries, {found.verdict}"]
     for key, theirs in found.loadgen_ms.items():
         ours = found.ours_ms[key]
-        told = (
+        payload = (
             "n too small"
             if theirs is None or ours is None
             else f"{theirs:.3f} ms, by our clock {ours:.3f} ms"
         )
-        rows.append(f"  {key:6} {told}")
+        rows.append(f"  {key:6} {payload}")
     return rows
 
 

@@ -23,7 +23,7 @@ from edgevision.bundle.directory import Bundle
 from edgevision.runtime.load import load
 from edgevision.runtime.options import RunOptions
 
-_LEAST_QUERIES = 64  # where LoadGen's 90th percentile holds
+_MIN_QUERIES = 64  # where LoadGen's 90th percentile holds
 _TIMED_CALLS = 20
 
 
@@ -61,7 +61,7 @@ def _drive(model: Any, frames: list[Any], folder: Path, duration_s: float) -> li
     settings.mode = loadgen.TestMode.PerformanceOnly
     settings.min_duration_ms = int(duration_s * 1e3)
     settings.max_duration_ms = int(duration_s * 2e3) + 1000
-    settings.min_query_count = _LEAST_QUERIES
+    settings.min_query_count = _MIN_QUERIES
     # It draws its queries beforehand, and ends with the last: with half a call's time as what it
     # expects there are enough for the whole duration.
     settings.single_stream_expected_latency_ns = max(1, _fastest_ns(model, frames[0]) // 2)

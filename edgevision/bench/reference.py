@@ -104,15 +104,15 @@ def rows(
                 calls[name] = partial(peer, feeds)
         progress("other ways, side by side", 0, 0)
         rounds_ns = measure(calls, rounds=rounds, least_calls=2, warm_up_s=1.0)
-    told = [Row(_OURS, 1.0, 1.0, 1.0, rounds_ns.median_us(_OURS))]
+    payload = [Row(_OURS, 1.0, 1.0, 1.0, rounds_ns.median_us(_OURS))]
     for name in calls:
         if name != _OURS:
             over = rounds_ns.ratio(name, over=_OURS)
             note = "the host copies nothing in or out" if name in (_LAUNCH, _BOUND) else ""
             median_us = rounds_ns.median_us(name)
-            told.append(Row(name, over.value, over.low, over.high, median_us, note))
+            payload.append(Row(name, over.value, over.low, over.high, median_us, note))
     flavour = model.selection.artifact.flavour
-    return (*told, *missing, _trtexec(graph, flavour))
+    return (*payload, *missing, _trtexec(graph, flavour))
 
 
 @contextmanager
@@ -188,6 +188,6 @@ def _trtexec(plan: bytes, flavour: Flavour) -> Row:
             command, capture_output=True, text=True, timeout=120, check=False, env=dict(os.environ)
         )
     flags = " ".join(_TRTEXEC_FLAGS)
-    if done.returncode or not (told := _MEDIAN.search(done.stdout)):
+    if done.returncode or not (payload := _MEDIAN.search(done.stdout)):
         return Row(name, note=f"it failed with code {done.returncode} ({flags})")
-    return Row(name, median_us=float(told[1]) * 1e3, note=f"not interleaved; {flags}")
+    return Row(name, median_us=float(payload[1]) * 1e3, note=f"not interleaved; {flags}")

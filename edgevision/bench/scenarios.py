@@ -221,11 +221,11 @@ class Notes:
         """Note an answer."""
         index, place = divmod(number, self._room)
         chunk = self._chunks[index]
-        told = (timings.wait_ms, timings.copy_in_ms, timings.compute_ms, timings.copy_out_ms)
+        payload = (timings.wait_ms, timings.copy_in_ms, timings.compute_ms, timings.copy_out_ms)
         chunk["done"][place] = done_ns
         # What is left after the stages that were measured is the answer's making and handing over.
-        left_ms = max(0.0, (done_ns - due_ns) / 1e6 - sum(told))
-        chunk["stages"][place] = (*told, left_ms)
+        left_ms = max(0.0, (done_ns - due_ns) / 1e6 - sum(payload))
+        chunk["stages"][place] = (*payload, left_ms)
 
     def note(self, ticket: Ticket[Any]) -> None:
         """Note a ticket that ran; one that failed or was dropped has no answer."""

@@ -71,7 +71,7 @@ class Bundle:
             check_hashes: read every file through and compare its SHA-256; else names and sizes.
 
         Raises:
-            BundleFormatError: it is no bundle, or one that this version cannot read.
+            BundleFormatError: it is not a bundle, or one that this version cannot read.
             BundleIntegrityError: a file is missing, changed, not listed, or no plain file.
             BundleError: the operating system does not let us read it.
 
@@ -167,7 +167,7 @@ class BundleWriter:
         """Make the directory aside.
 
         Raises:
-            BundleError: something that is no bundle is at the path, or it cannot be written.
+            BundleError: something that is not a bundle is at the path, or it cannot be written.
         """
         _refuse_foreign(self.path)
         with _writing(self.path):
@@ -310,7 +310,7 @@ def _read_manifest(root: Path) -> tuple[Manifest, str]:
         found = "is a file" if root.exists() else "does not exist"
         raise BundleFormatError(f"'{root}' {found}; expected the directory of a bundle.")
     if not os.path.lexists(root / MANIFEST):
-        raise BundleFormatError(f"'{root}' is no bundle: it has no {MANIFEST}.")
+        raise BundleFormatError(f"'{root}' is not a bundle: it has no {MANIFEST}.")
     with _opened(root, MANIFEST) as file:
         data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
@@ -375,7 +375,7 @@ def _open_below(root: Path, name: str) -> int:
 
 def _not_plain(name: str) -> BundleIntegrityError:
     return BundleIntegrityError(
-        f"'{name}' is no plain file, or lies behind a link. Copy the bundle again."
+        f"'{name}' is not a plain file, or lies behind a link. Copy the bundle again."
     )
 
 

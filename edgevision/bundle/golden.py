@@ -86,7 +86,7 @@ def _array(member: bytes, name: str, spec: TensorSpec) -> Array:
     end = start + int.from_bytes(member[len(_MAGIC) : start], "little")
     header = _HEADER.fullmatch(member, start, end)
     if not member.startswith(_MAGIC) or header is None:
-        raise BundleFormatError(f"golden.npz: '{name}' is no plain array; write it again")
+        raise BundleFormatError(f"golden.npz: '{name}' is not a plain array; write it again")
     dtype = spec.dtype.numpy
     shape = tuple(int(extent) for extent in re.findall(rb"\d+", header[2]))
     size_bytes = len(member) - end

@@ -187,7 +187,7 @@ class Manifest:
         """Read a manifest.
 
         Raises:
-            BundleFormatError: it is no manifest of this schema.
+            BundleFormatError: it is not a manifest of this schema.
         """
         try:
             parsed = json.loads(text, object_pairs_hook=_object)
@@ -226,7 +226,7 @@ def _check_value(value: object, depth: int) -> None:
     if isinstance(value, str) and UNPRINTABLE.search(value):
         raise ValueError(f"unprintable characters in {value[:80]!r}")
     if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{value} is no number")
+        raise ValueError(f"{value} is not a number")
     if isinstance(value, int) and abs(value) >= 1 << 63:
         raise ValueError("an integer of more than 64 bits")
     if isinstance(value, dict):

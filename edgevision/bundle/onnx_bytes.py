@@ -33,8 +33,8 @@ def external_weights(graph: bytes) -> str | None:
     """Return the name of a tensor whose values lie outside the file; None if there is none.
 
     Raises:
-        ValueError: it is no ONNX file. What another parser reads and this one does not is refused,
-            so that nothing can hide from it.
+        ValueError: it is not an ONNX file. What another parser reads and this one does not is
+            refused, so that nothing can hide from it.
     """
     pending = [("ModelProto", 0, len(graph))]
     while pending:
@@ -82,7 +82,7 @@ def refuse_external(graph: bytes, runtime: str) -> None:
         found = external_weights(graph)
     except ValueError as error:
         raise EngineLoadError(
-            f"{runtime} cannot load the graph: it is no ONNX file, or damaged: {error}"
+            f"{runtime} cannot load the graph: it is not an ONNX file, or damaged: {error}"
         ) from error
     if found is not None:
         raise EngineLoadError(

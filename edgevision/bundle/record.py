@@ -96,8 +96,8 @@ class Record:
 
     def to_json(self) -> str:
         """Return it as JSON."""
-        told = {"schema": _SCHEMA, **asdict(self), "flavour": self.flavour.name}
-        return json.dumps(told, indent=1, allow_nan=False) + "\n"
+        payload = {"schema": _SCHEMA, **asdict(self), "flavour": self.flavour.name}
+        return json.dumps(payload, indent=1, allow_nan=False) + "\n"
 
     @staticmethod
     def from_json(content: bytes) -> Record:
@@ -106,12 +106,12 @@ class Record:
         Raises:
             ValueError: it is anything else; says what.
         """
-        told = json.loads(content)
-        if not isinstance(told, dict) or told.pop("schema", None) != _SCHEMA:
+        payload = json.loads(content)
+        if not isinstance(payload, dict) or payload.pop("schema", None) != _SCHEMA:
             raise ValueError("it is of another schema")
-        if UNPRINTABLE.search("".join(_texts(told))):
+        if UNPRINTABLE.search("".join(_texts(payload))):
             raise ValueError("it holds unprintable characters")
-        fields = _fields(told, _KINDS)
+        fields = _fields(payload, _KINDS)
         stages = tuple(EngineFile(**_fields(stage, _STAGE_KINDS)) for stage in fields["stages"])
         for stage in stages:
             if "/" in stage.file or stage.file in (".", "..") or stage.size_bytes < 0:
@@ -230,23 +230,23 @@ def _fault(bundle: Bundle, folder: Path, record: Record, machine: Callable[[Flav
     return ""
 
 
-def _texts(told: Any) -> Iterator[str]:
+def _texts(payload: Any) -> Iterator[str]:
     """Give every text in a JSON value, names of fields too."""
-    if isinstance(told, str):
-        yield told
-    elif isinstance(told, dict):
-        for key, value in told.items():
+    if isinstance(payload, str):
+        yield payload
+    elif isinstance(payload, dict):
+        for key, value in payload.items():
             yield key
             yield from _texts(value)
-    elif isinstance(told, list):
-        for value in told:
+    elif isinstance(payload, list):
+        for value in payload:
             yield from _texts(value)
 
 
-def _fields(told: Any, kinds: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
-    if not isinstance(told, dict) or set(told) != set(kinds):
+def _fields(payload: Any, kinds: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
+    if not isinstance(payload, dict) or set(payload) != set(kinds):
         raise ValueError(f"expected the fields {', '.join(kinds)}")
     for key, expected in kinds.items():
-        if type(told[key]) not in expected:
+        if type(payload[key]) not in expected:
             raise ValueError(f"{key}: expected {expected[0].__name__}")
-    return dict(told)
+    return dict(payload)

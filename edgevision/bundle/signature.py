@@ -53,8 +53,13 @@ class Signature:
 
     def to_bytes(self) -> bytes:
         """Return the file's content; there is one way to write it."""
-        told = {"algorithm": "ed25519", "key": self.key, "schema": 1, "signature": self.signature}
-        return (json.dumps({**told, "version": self.version}, sort_keys=True) + "\n").encode()
+        payload = {
+            "algorithm": "ed25519",
+            "key": self.key,
+            "schema": 1,
+            "signature": self.signature,
+        }
+        return (json.dumps({**payload, "version": self.version}, sort_keys=True) + "\n").encode()
 
     @staticmethod
     def from_bytes(content: bytes) -> Signature:
@@ -64,8 +69,8 @@ class Signature:
             SignatureError: it is anything else.
         """
         try:
-            told = json.loads(content)
-            found = Signature(told["key"], told["version"], told["signature"])
+            payload = json.loads(content)
+            found = Signature(payload["key"], payload["version"], payload["signature"])
             is_sound = (
                 type(found.version) is int
                 and 1 <= found.version <= _MAX_VERSION
@@ -213,8 +218,8 @@ def _private_key(path: Path) -> Ed25519PrivateKey:
         ) from error
     except (ValueError, _unsupported()) as error:
         raise FileReadError(
-            f"'{path}' is no private key, or {PASSPHRASE} is wrong. `edgevision keygen NAME` makes "
-            "one"
+            f"'{path}' is not a private key, or {PASSPHRASE} is wrong. `edgevision keygen NAME` "
+            "makes one"
         ) from error
     if not isinstance(key, ed25519.Ed25519PrivateKey):
         raise FileReadError(f"'{path}' is no Ed25519 key: `edgevision keygen NAME` makes one")
@@ -228,7 +233,7 @@ def _public_key(path: Path) -> Ed25519PublicKey:
         key = serialization.load_pem_public_key(content)
     except (ValueError, _unsupported()) as error:
         raise FileReadError(
-            f"'{path}' is no public key. `edgevision keygen NAME` writes one as NAME.pub"
+            f"'{path}' is not a public key. `edgevision keygen NAME` writes one as NAME.pub"
         ) from error
     if not isinstance(key, ed25519.Ed25519PublicKey):
         raise FileReadError(f"'{path}' is no Ed25519 key: `edgevision keygen NAME` makes one")
@@ -245,7 +250,7 @@ def _read_key(path: Path, *, is_private: bool) -> bytes:
         raise FileReadError(f"the key '{path}' cannot be read: {error.strerror}") from error
     if is_private and stat.S_IMODE(mode) & 0o077:
         raise FileReadError(
-            f"'{path}' can be read by others (mode {stat.S_IMODE(mode):o}), so it is no secret: "
+            f"'{path}' can be read by others (mode {stat.S_IMODE(mode):o}), so it is not a secret: "
             f"chmod 600 {path}, or make another key"
         )
     return content

@@ -316,24 +316,24 @@ def target_from_file(path: Path) -> TargetProfile:
         >>> # sm = ["8.7"]
         >>> target_from_file(Path("board.toml"))  # doctest: +SKIP
     """
-    told = read_toml(path, "a target file")
+    payload = read_toml(path, "a target file")
     try:
-        return _from_fields(told)
+        return _from_fields(payload)
     except (TypeError, ValueError) as error:
         raise FileReadError(f"'{path}' describes no target: {error}") from error
 
 
-def _from_fields(told: dict[str, Any]) -> TargetProfile:
+def _from_fields(payload: dict[str, Any]) -> TargetProfile:
     known = {field.name: field for field in fields(TargetProfile)}
-    for key in told:
+    for key in payload:
         if key not in known:
             raise ValueError(f"unknown field {key!r:.80}.{_nearest(key, list(known))}")
     for key in ("name", "title", "flavour"):
-        if key not in told:
+        if key not in payload:
             raise ValueError(f"'{key}' is missing")
     kinds = {"memory_bytes": int, "opset": int, "dla_cores": int, "built_here": bool}
     made: dict[str, Any] = {}
-    for key, value in told.items():
+    for key, value in payload.items():
         if key in ("versions", "sm"):
             if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
                 raise ValueError(f"{key}: got {value!r}, expected a list of strings")

@@ -117,13 +117,13 @@ def _loadgen(options: argparse.Namespace) -> int:
     from edgevision.bench.loadgen import TITLE, drive, lines
     from edgevision.machine.environment import environment
 
-    told = []
+    payload = []
     for bundle in options.bundles:
         found = drive(bundle, duration_s=options.duration, device=options.device)
-        told.append({"name": Path(bundle).name, "harness": TITLE, **asdict(found)})
+        payload.append({"name": Path(bundle).name, "harness": TITLE, **asdict(found)})
         if not options.json:
             print("\n".join([f"{Path(bundle).name}: {lines(found)[0]}", *lines(found)[1:]]))
-    put_json(options, {"environment": environment(), "runs": told})
+    put_json(options, {"environment": environment(), "runs": payload})
     return OK
 
 
@@ -158,7 +158,7 @@ def _side(source: str, options: argparse.Namespace, stack: ExitStack) -> Side:
 
     if options.on is None:
         if is_package(source) and Path(source).exists():
-            raise ValueError(f"'{source}' is no bundle: give --on BUNDLE, which both sides run")
+            raise ValueError(f"'{source}' is not a bundle: give --on BUNDLE, which both sides run")
         return of_bundle(source, device=options.device)
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     return of_package(source, options.on, folder, device=options.device)

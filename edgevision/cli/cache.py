@@ -59,8 +59,8 @@ def _cache(options: argparse.Namespace) -> int:
     if options.action == "prune":
         removed = cache.prune(options.max_bytes)
         freed = sum(entry.size_bytes for entry in removed)
-        told = {"removed": [entry.key for entry in removed], "freed_bytes": freed}
-        return _told(options, told, f"{len(removed)} engines removed, {freed / 1e6:.1f} MB")
+        payload = {"removed": [entry.key for entry in removed], "freed_bytes": freed}
+        return _told(options, payload, f"{len(removed)} engines removed, {freed / 1e6:.1f} MB")
     entries = cache.entries()
     if put_json(options, {"root": str(cache.root), "engines": [asdict(e) for e in entries]}):
         return OK
@@ -75,7 +75,7 @@ def _cache(options: argparse.Namespace) -> int:
     return OK
 
 
-def _told(options: argparse.Namespace, told: dict[str, object], text: str) -> int:
-    if not put_json(options, told):
+def _told(options: argparse.Namespace, payload: dict[str, object], text: str) -> int:
+    if not put_json(options, payload):
         print(text)
     return OK

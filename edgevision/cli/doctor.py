@@ -34,8 +34,8 @@ _PACKAGES = (
 )
 
 # What a build of a net of this project's size needs; below it NVIDIA's builder swaps or is killed.
-_LEAST_MEMORY_BYTES = 2e9
-_LEAST_DISK_BYTES = 2e9
+_MIN_MEMORY_BYTES = 2e9
+_MIN_DISK_BYTES = 2e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def examine() -> list[Finding]:
         reason = unavailable(target)
         findings.append(Finding(f"target {target.name}", reason or "builds here"))
     free = shutil.disk_usage(tempfile.gettempdir()).free
-    remedy = "" if free >= _LEAST_DISK_BYTES else "export TMPDIR=/a/folder/with/2/GB"
+    remedy = "" if free >= _MIN_DISK_BYTES else "export TMPDIR=/a/folder/with/2/GB"
     where = tempfile.gettempdir()
     findings.append(Finding("free for builds", f"{free / 1e9:.1f} GB in {where}", remedy))
     return [*findings, *examine_gpu(), *examine_jetson()]
@@ -167,13 +167,13 @@ def _memory(memory: Memory) -> list[Finding]:
     disk_swap_bytes = memory.swap_bytes - memory.zram_bytes
     swap = f"{disk_swap_bytes / 1e9:.1f} GB on disk, {memory.zram_bytes / 1e9:.1f} GB zram"
     return [
-        Finding("memory", found, "" if available >= _LEAST_MEMORY_BYTES else remedy),
+        Finding("memory", found, "" if available >= _MIN_MEMORY_BYTES else remedy),
         Finding(
             "swap",
             swap,
             # zram holds in memory what a build pushes out of it.
             ""
-            if disk_swap_bytes >= _LEAST_MEMORY_BYTES or available >= 2 * _LEAST_MEMORY_BYTES
+            if disk_swap_bytes >= _MIN_MEMORY_BYTES or available >= 2 * _MIN_MEMORY_BYTES
             else "sudo fallocate -l 4G /swap && sudo chmod 600 /swap && sudo mkswap /swap && "
             "sudo swapon /swap",
         ),

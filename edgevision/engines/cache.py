@@ -111,8 +111,8 @@ class EngineCache:
         output.write_bytes(artifact)
         with contextlib.suppress(OSError):
             os.utime(folder / ENTRY)
-        told: dict[str, Any] = fields["result"]
-        return told
+        payload: dict[str, Any] = fields["result"]
+        return payload
 
     def put(self, shapes: Mapping[str, Any], result: BuildResult, target: str) -> None:
         """Keep a built artifact; the caller holds the lock of its key.
@@ -128,7 +128,7 @@ class EngineCache:
 
         def fill(folder: Path) -> bytes:
             digest, size_bytes = _copy(result.path, folder / ARTIFACT)
-            told = {
+            payload = {
                 "key": shapes,
                 "target": target,
                 "flavour": result.flavour.name,
@@ -137,7 +137,7 @@ class EngineCache:
                 "size_bytes": size_bytes,
                 "result": result.to_json(),
             }
-            return json.dumps(told).encode()
+            return json.dumps(payload).encode()
 
         key = key_of(shapes)
         self._publish(key, fill)
@@ -149,13 +149,13 @@ class EngineCache:
         for folder in self._folders():
             try:
                 with open_folder(folder, is_ours=True) as opened:
-                    told = _read_json(opened, folder.name)
+                    payload = _read_json(opened, folder.name)
                     used = os.stat(ENTRY, dir_fd=opened, follow_symlinks=False).st_mtime
             except DAMAGED:
                 continue
             found.append(
-                Entry(folder.name, told["target"], told["flavour"], told["version"],
-                      told["size_bytes"], used)
+                Entry(folder.name, payload["target"], payload["flavour"], payload["version"],
+                      payload["size_bytes"], used)
             )  # fmt: skip
         return sorted(found, key=lambda entry: -entry.used)
 
@@ -195,8 +195,8 @@ class EngineCache:
             one of DAMAGED: it is damaged, or not this user's.
         """
         folder = self._engines / entry.key
-        told, artifact = _read_entry(folder)
-        return json.dumps(told).encode(), artifact
+        payload, artifact = _read_entry(folder)
+        return json.dumps(payload).encode(), artifact
 
     def adopt(self, key: str, entry: bytes, artifact: bytes) -> bool:
         """Take an entry that was made elsewhere; returns whether it was new.
@@ -206,7 +206,7 @@ class EngineCache:
             one of DAMAGED: it is damaged, or not what its key says.
         """
         if not _KEY.fullmatch(key):
-            raise ValueError(f"{key[:80]!r} is no key")
+            raise ValueError(f"{key[:80]!r} is not a key")
         _check_artifact(_checked(json.loads(entry), key), artifact)
         with self.lock(key):
             if (self._engines / key).exists():
@@ -299,12 +299,12 @@ def cached_build(
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(cache.lock(key, progress))
-            told = cache.take(key, request.output)
+            payload = cache.take(key, request.output)
         except OSError as error:
             warnings.warn(f"no engine cache in {cache.root}: {error.strerror}", stacklevel=2)
             return build_engine(request, progress)
-        if told is not None:
-            found = BuildResult.from_json(told, request.output, request.target.flavour)
+        if payload is not None:
+            found = BuildResult.from_json(payload, request.output, request.target.flavour)
             seconds = time.perf_counter() - began
             return replace(found, seconds=seconds, log="from the cache", cached=True)
         result = build_engine(request, progress)
@@ -372,10 +372,12 @@ def _read_entry(folder: Path) -> tuple[dict[str, Any], bytes]:
     """
     # By the folder's descriptor: whoever can exchange folders cannot do so between two looks.
     with open_folder(folder, is_ours=True) as opened:
-        told = _read_json(opened, folder.name)
-        artifact = read_plain(ARTIFACT, max_bytes=told["size_bytes"], is_ours=True, folder=opened)
-    _check_artifact(told, artifact)
-    return told, artifact
+        payload = _read_json(opened, folder.name)
+        artifact = read_plain(
+            ARTIFACT, max_bytes=payload["size_bytes"], is_ours=True, folder=opened
+        )
+    _check_artifact(payload, artifact)
+    return payload, artifact
 
 
 def _read_json(folder: int, key: str) -> dict[str, Any]:
@@ -383,27 +385,27 @@ def _read_json(folder: int, key: str) -> dict[str, Any]:
     return _checked(json.loads(content), key)
 
 
-def _checked(told: Any, key: str) -> dict[str, Any]:
+def _checked(payload: Any, key: str) -> dict[str, Any]:
     """Return an entry's fields, of their types, if they are those of `key`."""
-    if not isinstance(told, dict) or not isinstance(told["key"], dict):
-        raise TypeError("it is no entry")
-    if key_of(told["key"]) != key or told["flavour"] != told["key"]["flavour"]:
+    if not isinstance(payload, dict) or not isinstance(payload["key"], dict):
+        raise TypeError("it is not an entry")
+    if key_of(payload["key"]) != key or payload["flavour"] != payload["key"]["flavour"]:
         raise ValueError("it was built from something else than its key says")
-    if not all(isinstance(told[name], str) for name in ("target", "flavour", "version")):
+    if not all(isinstance(payload[name], str) for name in ("target", "flavour", "version")):
         raise TypeError("target, flavour and version are no text")
-    if UNPRINTABLE.search(told["target"] + told["version"]):
+    if UNPRINTABLE.search(payload["target"] + payload["version"]):
         raise ValueError("target or version hold unprintable characters")
-    if type(told["size_bytes"]) is not int or not 0 <= told["size_bytes"] <= MAX_FILE_BYTES:
-        raise ValueError(f"size_bytes: got {told['size_bytes']!r:.40}")
-    BuildResult.from_json(told["result"], Path(ARTIFACT), flavour(told["flavour"]))
-    return told
+    if type(payload["size_bytes"]) is not int or not 0 <= payload["size_bytes"] <= MAX_FILE_BYTES:
+        raise ValueError(f"size_bytes: got {payload['size_bytes']!r:.40}")
+    BuildResult.from_json(payload["result"], Path(ARTIFACT), flavour(payload["flavour"]))
+    return payload
 
 
-def _check_artifact(told: Mapping[str, Any], artifact: bytes) -> None:
+def _check_artifact(payload: Mapping[str, Any], artifact: bytes) -> None:
     digest = hashlib.sha256(artifact).hexdigest()
-    if len(artifact) != told["size_bytes"] or digest != told["sha256"]:
+    if len(artifact) != payload["size_bytes"] or digest != payload["sha256"]:
         raise ValueError("the artifact was changed")
-    shapes = told["key"]
+    shapes = payload["key"]
     # What runs on any machine is the graph itself, so nothing is taken on trust.
     is_graph = flavour(shapes["flavour"]).is_graph and not shapes["machine"]
     if is_graph and digest != shapes["graph"]:

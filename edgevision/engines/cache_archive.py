@@ -41,10 +41,10 @@ def export_cache(cache: EngineCache, file: PathLike, *, force: bool = False) -> 
         ):
             for entry in cache.entries():
                 try:
-                    told, artifact = cache.read(entry)
+                    payload, artifact = cache.read(entry)
                 except DAMAGED:
                     continue
-                for name, content in ((ENTRY, told), (ARTIFACT, artifact)):
+                for name, content in ((ENTRY, payload), (ARTIFACT, artifact)):
                     _add(archive, f"{entry.key}/{name}", content)
                 count += 1
     except OSError as error:
@@ -76,7 +76,8 @@ def import_cache(cache: EngineCache, file: PathLike) -> int:
                 raise ValueError(f"it has more than {_MAX_ENTRIES} entries")
     except (tarfile.TarError, *DAMAGED) as error:
         raise FileReadError(
-            f"'{os.fspath(file)}' is no export of an engine cache, or is damaged: {error!s:.300}"
+            f"'{os.fspath(file)}' is not an export of an engine cache, or is damaged: "
+            f"{error!s:.300}"
         ) from error
     return count
 
@@ -92,11 +93,11 @@ def _pair(
 ) -> tuple[str, bytes, bytes]:
     """Read one entry of an archive of `size_bytes`: its JSON, then its artifact."""
     key, _, name = first.name.partition("/")
-    told = _content(archive, first, MAX_ENTRY_BYTES, size_bytes)
+    payload = _content(archive, first, MAX_ENTRY_BYTES, size_bytes)
     second = archive.next()
     if name != ENTRY or second is None or second.name != f"{key}/{ARTIFACT}":
-        raise ValueError(f"{first.name[:80]!r} is no entry with an artifact behind it")
-    return key, told, _content(archive, second, MAX_FILE_BYTES, size_bytes)
+        raise ValueError(f"{first.name[:80]!r} is not an entry with an artifact behind it")
+    return key, payload, _content(archive, second, MAX_FILE_BYTES, size_bytes)
 
 
 def _content(
@@ -104,7 +105,7 @@ def _content(
 ) -> bytes:
     # A sparse member is as large as it says, however small the archive is.
     if not member.isreg() or member.issparse() or not 0 <= member.size <= limit_bytes:
-        raise ValueError(f"{member.name[:80]!r} is no plain file, or too large")
+        raise ValueError(f"{member.name[:80]!r} is not a plain file, or too large")
     if member.offset_data + member.size > size_bytes:
         raise ValueError(f"{member.name[:80]!r} ends too soon")
     file = archive.extractfile(member)

@@ -39,7 +39,7 @@ from edgevision.bundle.record import (
 from edgevision.bundle.targets import TargetProfile
 from edgevision.engines.artifacts import check_tensors
 from edgevision.engines.cache import EngineCache, cached_build, timing_cache_file
-from edgevision.engines.delivered import unmet
+from edgevision.engines.layer_precision import precision_shortfall
 from edgevision.engines.registry import builder_for, unavailable
 from edgevision.engines.request import BuilderKnobs, BuildRequest, BuildResult
 from edgevision.errors import (
@@ -66,7 +66,7 @@ Image = npt.NDArray[np.uint8]
 
 # The builder gets this share of the free memory; the rest is for weights, the context and others.
 _SHARE_OF_FREE = 0.5
-_LEAST_WORKSPACE_BYTES = 256 << 20
+_MIN_WORKSPACE_BYTES = 256 << 20
 _POLL_S = 0.05
 _LOCK = ".lock"
 # What `staged`, the graph beside it and the builder's process write, and nothing else.
@@ -213,8 +213,8 @@ class _Work:
                     version_compatible=self.lean,
                     timing_cache=timing_cache_file(self.cache, self.target.flavour),
                 )
-                told = _timed(self.progress, stage.name, last_s)
-                result = cached_build(request, told, cache=self.cache)
+                payload = _timed(self.progress, stage.name, last_s)
+                result = cached_build(request, payload, cache=self.cache)
             finally:
                 graph.unlink(missing_ok=True)
             check_tensors(stage, result, self.target)
@@ -320,7 +320,7 @@ def _first_fault(
     for file in files:
         for kind, count in (file.layers or {}).items():
             layers = {**(layers or {}), kind: (layers or {}).get(kind, 0) + count}
-    return unmet(precision, layers)
+    return precision_shortfall(precision, layers)
 
 
 def _engine_file(name: str, result: BuildResult, data: bytes) -> EngineFile:
@@ -354,10 +354,10 @@ def _timed(progress: Progress, stage: str, last_s: float | None) -> Progress:
     began = time.monotonic()
     last = "" if last_s is None else f" of some {last_s:.0f}"
 
-    def told(phase: str, done: int, total: int) -> None:
+    def payload(phase: str, done: int, total: int) -> None:
         progress(f"{stage}: {phase}, {time.monotonic() - began:.0f} s{last}", done, total)
 
-    return told
+    return payload
 
 
 def _workspace_bytes(device: Device | None) -> int | None:
@@ -375,10 +375,10 @@ def _workspace_bytes(device: Device | None) -> int | None:
         with contextlib.suppress(FileReadError):
             free_bytes = max(free_bytes, read_memory().available_bytes)
     limit = int(free_bytes * _SHARE_OF_FREE)
-    if limit < _LEAST_WORKSPACE_BYTES:
+    if limit < _MIN_WORKSPACE_BYTES:
         raise InsufficientMemoryError(
             f"{free_bytes / 1e6:.0f} of {total_bytes / 1e6:.0f} MB are free, and a builder wants "
-            f"{_LEAST_WORKSPACE_BYTES / _SHARE_OF_FREE / 1e6:.0f} MB. Close other programs first, "
+            f"{_MIN_WORKSPACE_BYTES / _SHARE_OF_FREE / 1e6:.0f} MB. Close other programs first, "
             "or say how little it may use: --set workspace_bytes=128MB (workspace_bytes= in Python)"
         )
     # A power of two: it is part of an engine's key in the cache, and free memory never repeats.
@@ -402,8 +402,8 @@ def _locked(folder: Path, progress: Progress, *, is_named: bool) -> Iterator[Non
         there = set(os.listdir(opened))
         if not there & {_LOCK, RECORD} and any(name[0] != "." for name in there):
             raise BundleError(
-                f"'{folder}' is no folder of finished engines, and nothing in it is replaced. Give "
-                "another: --engines DIR, and the same to load as engines="
+                f"'{folder}' is not a folder of finished engines, and nothing in it is replaced. "
+                "Give another: --engines DIR, and the same to load as engines="
             )
         while (lock := try_lock(_LOCK, folder=opened)) is None:
             progress("waiting for another build of it", 0, 0)

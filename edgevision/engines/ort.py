@@ -19,7 +19,7 @@ from edgevision.bundle.flavours import ORT
 from edgevision.bundle.onnx_bytes import refuse_external
 from edgevision.bundle.targets import TargetProfile
 from edgevision.bundle.tensors import TensorSpec
-from edgevision.engines.delivered import layers_from_profile
+from edgevision.engines.layer_precision import layers_from_profile
 from edgevision.engines.portable import pass_on
 from edgevision.engines.profiles import check_profiles
 from edgevision.engines.request import BuildRequest, BuildResult

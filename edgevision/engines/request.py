@@ -191,12 +191,12 @@ class BuildResult:
         )
 
 
-def _layers(told: object) -> Mapping[str, int] | None:
-    if told is None:
+def _layers(payload: object) -> Mapping[str, int] | None:
+    if payload is None:
         return None
-    if not isinstance(told, dict) or not all(type(count) is int for count in told.values()):
+    if not isinstance(payload, dict) or not all(type(count) is int for count in payload.values()):
         raise TypeError("layers: expected counts by type")
-    return {str(kind): count for kind, count in told.items()}
+    return {str(kind): count for kind, count in payload.items()}
 
 
 class Builder(Protocol):

@@ -82,8 +82,8 @@ def build_plan(
     # TensorRT-RTX takes some garbage for an empty network.
     if not parser.parse(graph) or not network.num_outputs:
         errors = [_parser_error(parser.get_error(i)) for i in range(parser.num_errors)]
-        told = _told(errors[:_QUOTED_ERRORS] or ["it has no outputs"])
-        raise BuildError(f"the parser for '{name}' refuses the graph: {told}")
+        payload = _told(errors[:_QUOTED_ERRORS] or ["it has no outputs"])
+        raise BuildError(f"the parser for '{name}' refuses the graph: {payload}")
     inputs = tuple(_spec(trt, network.get_input(i)) for i in range(network.num_inputs))
     outputs = tuple(_spec(trt, network.get_output(i)) for i in range(network.num_outputs))
     config = builder.create_builder_config()

@@ -13,7 +13,7 @@ from edgevision._optional import installed_version, require
 from edgevision.bundle.flavours import TRT
 from edgevision.bundle.targets import TargetProfile
 from edgevision.bundle.user_cache import read_cache, write_cache
-from edgevision.engines.delivered import layers_from_inspector
+from edgevision.engines.layer_precision import layers_from_inspector
 from edgevision.engines.request import BuildRequest, BuildResult
 from edgevision.engines.tensorrt_network import build_plan, make_logger
 from edgevision.errors import BuildError
@@ -116,8 +116,8 @@ def _layers(trt: ModuleType, plan: bytes) -> Mapping[str, int] | None:
     if engine is None:
         return None
     inspector = engine.create_engine_inspector()
-    told = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
-    return layers_from_inspector(str(told))
+    payload = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
+    return layers_from_inspector(str(payload))
 
 
 def _gpu_mismatch(target: TargetProfile, sm: str | None) -> str | None:

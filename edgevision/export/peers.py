@@ -40,7 +40,7 @@ def torch_peers(source: str) -> Mapping[str, Peer | str]:
         return {**peers, "torch.compile": reason, _USUAL: reason}
     peers["torch.compile"] = _compiled(adapter.fused)
     size = adapter.size
-    usual = Usual(adapter.fused.get_submodule("module"), size)
+    usual = NumpyPrePost(adapter.fused.get_submodule("module"), size)
     if adapter.inputs[0].shape[1:3] == size:
         peers[_USUAL] = lambda feeds: usual.run(feeds["frame"][0])
     else:
@@ -48,7 +48,7 @@ def torch_peers(source: str) -> Mapping[str, Peer | str]:
     return peers
 
 
-class Usual:
+class NumpyPrePost:
     """What deployment tutorials write: numpy in front, float logits out, numpy behind.
 
     The same net on ONNX Runtime, from a camera's frame to a class map.

@@ -67,7 +67,7 @@ def preflight(
 
     Raises:
         ValueError: the target is unknown.
-        FileReadError: the file cannot be read, or is no ONNX file.
+        FileReadError: the file cannot be read, or is not an ONNX file.
         BundleError: it is a directory and no sound bundle.
     """
     profile = get_target(target)
@@ -85,7 +85,7 @@ def read_graph(path: Path) -> bytes:
     """Return the bytes of an ONNX file that holds its own weights.
 
     Raises:
-        FileReadError: it cannot be read, is too large, or is no ONNX file; says which.
+        FileReadError: it cannot be read, is too large, or is not an ONNX file; says which.
     """
     try:
         return read_plain(path, max_bytes=_MAX_FILE_BYTES, follow_links=True)
@@ -123,9 +123,9 @@ def _parsed(name: str, graph: bytes) -> onnx.ModelProto:
     try:
         model = onnx.load_model_from_string(graph)
     except Exception as error:  # protobuf's own errors share no class
-        raise FileReadError(f"'{name}' is no ONNX file: {error}") from error
+        raise FileReadError(f"'{name}' is not an ONNX file: {error}") from error
     if not model.graph.node or not model.graph.output:
-        raise FileReadError(f"'{name}' is no ONNX file: it has no nodes or no outputs")
+        raise FileReadError(f"'{name}' is not an ONNX file: it has no nodes or no outputs")
     if external_weights(graph) is not None:
         raise FileReadError(
             f"'{name}' keeps weights in another file. Save it as one: "
@@ -169,8 +169,8 @@ def _built(
         except BuildError as error:
             return f"TensorRT-RTX refused it for '{proof.name}'", None, [_refusal(str(error))]
         size = result.path.stat().st_size
-    told = f"TensorRT-RTX {result.version} built it in {result.seconds:.1f} s"
-    return told, size, _contract(result.inputs, result.outputs, stage)
+    payload = f"TensorRT-RTX {result.version} built it in {result.seconds:.1f} s"
+    return payload, size, _contract(result.inputs, result.outputs, stage)
 
 
 def _refusal(error: str) -> Finding:

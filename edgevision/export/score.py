@@ -62,7 +62,7 @@ def score_forms(
                 session = Session.open(graph, flavour=ORT, profiles=stage.profiles)
                 parts[name] = stack.enter_context(session).run
             if isinstance(adapter, StagedAdapter):
-                runs[form] = adapter.joined(parts)
+                runs[form] = adapter.join_stages(parts)
             else:
                 runs[form] = parts["main"]
         forms = {form: _predict(decoder, camera, run) for form, run in runs.items()}

@@ -33,7 +33,7 @@ def cpu_name() -> str:
 
 
 @functools.cache
-def products_overflow() -> bool:
+def int8_dot_saturates() -> bool:
     """Whether sums of 8-bit products saturate silently on this CPU: x86 without VNNI or AMX.
 
     ONNX Runtime, "Quantize ONNX models": U8S8 on AVX2 and AVX512 adds two products in 16 bits.
@@ -69,5 +69,5 @@ def gpu_name() -> str:
     name, version = ctypes.create_string_buffer(_NAME_BYTES), ctypes.c_int()
     driver.cuDeviceGetName(name, _NAME_BYTES, 0)
     driver.cuDriverGetVersion(ctypes.byref(version))
-    told = name.value.decode(errors="replace")
-    return f"{told}, SM {capability}, CUDA {version.value // 1000}.{version.value % 1000 // 10}"
+    payload = name.value.decode(errors="replace")
+    return f"{payload}, SM {capability}, CUDA {version.value // 1000}.{version.value % 1000 // 10}"

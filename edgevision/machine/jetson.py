@@ -24,7 +24,7 @@ from pathlib import Path
 from edgevision.errors import FileReadError
 
 # A board's whole package list is about 3 MB.
-_MOST_BYTES = 64 * 2**20
+_MAX_BYTES = 64 * 2**20
 _GPU_CLOCKS = ("17000000.gpu", "17000000.ga10b", "gpu-gpc-0")
 _JETPACKS = {
     "36.3": "6.0", "36.4.0": "6.1", "36.4": "6.2", "36.5": "6.2",
@@ -75,7 +75,7 @@ def board_model(root: Path = Path("/")) -> str:
 
 
 def read_jetson(root: Path = Path("/")) -> Jetson | None:
-    """Return what the Jetson under `root` says of itself, or None if it is no Jetson."""
+    """Return what the Jetson under `root` says of itself, or None if it is not a Jetson."""
     release = _text(root / "etc/nv_tegra_release")
     model = board_model(root)
     if not release and "Jetson" not in model:
@@ -102,11 +102,11 @@ def read_memory(root: Path = Path("/")) -> Memory:
     Raises:
         FileReadError: the kernel does not tell.
     """
-    told = dict(
+    payload = dict(
         re.findall(r"^(\w+):\s+(\d+) kB$", _text(root / "proc/meminfo"), re.ASCII | re.MULTILINE)
     )
     try:
-        total, available = int(told["MemTotal"]), int(told["MemAvailable"])
+        total, available = int(payload["MemTotal"]), int(payload["MemAvailable"])
     except KeyError as missing:
         raise FileReadError(f"{root / 'proc/meminfo'}: no line {missing}") from None
     zram = sum(
@@ -118,7 +118,7 @@ def read_memory(root: Path = Path("/")) -> Memory:
     return Memory(
         total_bytes=total * 1024,
         available_bytes=available * 1024,
-        swap_bytes=int(told.get("SwapTotal", "0")) * 1024,
+        swap_bytes=int(payload.get("SwapTotal", "0")) * 1024,
         zram_bytes=zram * 1024,
     )
 
@@ -173,6 +173,6 @@ def _packages(status: Path) -> dict[str, str]:
 def _text(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            return file.read(_MOST_BYTES).decode(errors="replace").strip("\0 \n")
+            return file.read(_MAX_BYTES).decode(errors="replace").strip("\0 \n")
     except OSError:
         return ""

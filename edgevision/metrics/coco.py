@@ -23,15 +23,15 @@ from edgevision.bundle.files import read_plain
 from edgevision.errors import FileReadError
 from edgevision.metrics.detection import Objects
 
-_MOST_BYTES = 1 << 30
+_MAX_BYTES = 1 << 30
 _NO_PICTURE = "of pictures that are not listed"
 _NO_OUTLINE = "without an outline (what a net finds there counts as wrong)"
 _BROKEN = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
 # Of all masks of one picture: 4 kB of JSON can ask for any number of masks of 64 megapixels.
-_MOST_MASK_BYTES = 1 << 30
+_MAX_MASK_BYTES = 1 << 30
 # The codec walks a polygon's edges in fifths of a pixel and counts the steps in 32 bits.
 _STEPS_A_PIXEL = 5
-_MOST_STEPS = 1 << 22
+_MAX_STEPS = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class LabelledObjects:
         """
         boxes, labels, masks, crowd = [], [], [], []
         count = len(self.annotations[index])
-        if count * math.prod(size) > _MOST_MASK_BYTES:
+        if count * math.prod(size) > _MAX_MASK_BYTES:
             raise FileReadError(
                 f"{self.images[index].name}: {count} masks of {list(size)}, which are too many to "
                 "hold"
@@ -159,7 +159,7 @@ def _read(file: Path) -> tuple[dict[str, Any], list[_Picture], list[Mapping[str,
         FileReadError: it cannot be read, or a picture cannot; those without entries may be missing.
     """
     try:
-        content = json.loads(read_plain(file, max_bytes=_MOST_BYTES, follow_links=True))
+        content = json.loads(read_plain(file, max_bytes=_MAX_BYTES, follow_links=True))
         images, annotations = list(content["images"]), list(content["annotations"])
     except OSError as error:
         raise FileReadError(
@@ -301,7 +301,7 @@ def _mask(region: Any, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
     for polygon in polygons:
         if len(polygon) < 6 or len(polygon) % 2 or not all(abs(v) <= farthest for v in polygon):
             raise ValueError(f"expected polygons of three or more points, got {polygon!r:.80}")
-    if (steps := sum(map(_steps, polygons))) > _MOST_STEPS:
+    if (steps := sum(map(_steps, polygons))) > _MAX_STEPS:
         raise ValueError(f"polygons of {steps // _STEPS_A_PIXEL} pixels around")
     codec = require("pycocotools.mask", extra="metrics")
     with warnings.catch_warnings():

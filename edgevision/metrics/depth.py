@@ -28,7 +28,7 @@ Floats = npt.NDArray[np.float32]
 
 _DELTA = 1.25
 _SAME = 0.01
-_LEAST_M = 1e-3
+_MIN_M = 1e-3
 _MAX_ARRAY_BYTES = 512 << 20
 
 
@@ -88,7 +88,7 @@ class DepthErrors:
         wanted, found = (side[known].astype(np.float64) for side in (truth, predicted))
         distance = np.abs(found - wanted)
         # A depth of 0 is infinitely many times nearer than any truth: bounded, and wrong.
-        found = np.maximum(found, _LEAST_M)
+        found = np.maximum(found, _MIN_M)
         self.pixels += wanted.size
         self.relative += float((distance / wanted).sum())
         self.squared += float((distance**2).sum())

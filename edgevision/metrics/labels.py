@@ -43,18 +43,18 @@ class LabelValues:
     def doubt(self) -> str | None:
         """Return what a reader of the score should know of the labels; None if nothing."""
         missing = np.flatnonzero(self._counts[: self.class_count] == 0)
-        void, told = self._void(), []
+        void, payload = self._void(), []
         share = self._counts[self.class_count :].sum() / max(1, self._counts.sum())
         if missing.size:
-            told.append(f"of {self.class_count} classes {_listed(missing)} never occur")
+            payload.append(f"of {self.class_count} classes {_listed(missing)} never occur")
         if missing.size == self.class_count - 1 > 0:
-            told.append("a net that never says them is right everywhere")
+            payload.append("a net that never says them is right everywhere")
         if share > _MUCH_VOID or np.count_nonzero(void != _VOID) > 1:
-            told.append(f"{share:.1%} of the pixels are void and not scored")
-        if not told:
+            payload.append(f"{share:.1%} of the pixels are void and not scored")
+        if not payload:
             return None
         advice = f" {self._advice()}" if void.size else ""
-        return f"{', and '.join(told)}: {self._found()}.{advice}"
+        return f"{', and '.join(payload)}: {self._found()}.{advice}"
 
     def _void(self) -> npt.NDArray[np.intp]:
         return np.flatnonzero(self._counts[self.class_count :]) + self.class_count

@@ -55,9 +55,9 @@ class Captioner(nn.Module):
 
     def forward(self, pixels: Tensor, tokens: Tensor) -> Tensor:
         """Return logits float32[N, T, V] after each of `tokens: int64[N, T]`."""
-        return self.taught(pixels, tokens)[0]
+        return self.train_step(pixels, tokens)[0]
 
-    def taught(self, pixels: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    def train_step(self, pixels: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Return what `forward` does, and the encoder's map, for training."""
         places = self.encoder(pixels)
         features = self.decoder.read(places)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from typing import Any
 
 from edgevision.bundle.directory import Bundle
@@ -20,7 +21,7 @@ from edgevision.runtime.model import Model
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.select import Selection, select
 from edgevision.runtime.session import Session
-from edgevision.runtime.words import WordModel
+from edgevision.runtime.streaming import StreamingCaptioner
 from edgevision.tasks.caption import TASK as CAPTION
 from edgevision.tasks.task import decoder_of
 
@@ -64,7 +65,7 @@ def load(
         The model; close it, or use it in a `with` statement. `explain()` says what was chosen.
 
     Raises:
-        BundleError: it is no bundle, it was changed, or nothing in it fits this machine.
+        BundleError: it is not a bundle, it was changed, or nothing in it fits this machine.
         SignatureError: it is unsigned, signed by another, changed since, too old, or another model.
         UnverifiedError: an engine finished on this machine has no sound proof, or lies in a folder
             that is not named though a signature is required.
@@ -84,7 +85,7 @@ def load(
     if len(manifest.stages) != 1:
         raise EngineLoadError(
             f"'{manifest.name}' has {len(manifest.stages)} stages, load() runs one. A captioner "
-            "built with form='step' opens with edgevision.load_words."
+            "built with form='step' opens with edgevision.load_streaming."
         )
     decoder = decoder_of(manifest, opened.read)
     stage = manifest.stages[0]
@@ -107,7 +108,7 @@ def load(
         raise
 
 
-def load_words(
+def load_streaming(
     bundle: Bundle | str | os.PathLike[str],
     *,
     device: str = "auto",
@@ -119,7 +120,7 @@ def load_words(
     engines: str | os.PathLike[str] | None = None,
     allow_unverified: bool = False,
     target: str | None = None,
-) -> WordModel:
+) -> StreamingCaptioner:
     """Open a bundle of a captioner that was built with form="step"; see `load`.
 
     Raises:
@@ -158,7 +159,7 @@ def load_words(
         for program in programs:
             program.close()
         raise
-    return WordModel(
+    return StreamingCaptioner(
         (programs[0], programs[1]),
         decoder,
         end=end,
@@ -166,6 +167,16 @@ def load_words(
         explained="\n".join(map(str, chosen)),
         options=options,
     )
+
+
+def load_words(bundle: Bundle | str | os.PathLike[str], **options: Any) -> StreamingCaptioner:
+    """Call `load_streaming`, which this was called before 0.2."""
+    warnings.warn(
+        "edgevision.load_words is now edgevision.load_streaming, and goes in 0.3",
+        DeprecationWarning,
+        stacklevel=2,
+    )
+    return load_streaming(bundle, **options)
 
 
 def engines_beside(

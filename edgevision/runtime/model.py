@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 from edgevision.bundle.manifest import Manifest
 from edgevision.errors import ClosedError, RunError, WrongTaskError
-from edgevision.runtime.clocks import Clock
 from edgevision.runtime.select import Selection
 from edgevision.runtime.session import Session
+from edgevision.runtime.stream.clocks import Clock
 from edgevision.runtime.stream.pipeline import Pipeline
 from edgevision.runtime.stream.schedule import Policy, StreamOptions
 from edgevision.runtime.stream.ticket import Ticket

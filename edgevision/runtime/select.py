@@ -148,8 +148,10 @@ def select(
             return Selection(artifact, on_gpu, _chosen(artifact, has, on_gpu=on_gpu), left)
         rejected[artifact.target] = reason
         packages += [package] if package else []
-    told = "; ".join(f"{target}: {reason}" for target, reason in rejected.items()) or "it has none"
-    message = f"no artifact of stage '{stage.name}' runs here on device '{device}': {told}."
+    payload = (
+        "; ".join(f"{target}: {reason}" for target, reason in rejected.items()) or "it has none"
+    )
+    message = f"no artifact of stage '{stage.name}' runs here on device '{device}': {payload}."
     if packages:
         raise MissingDependencyError(f"{message} Install what is missing: {packages[0]}")
     pending = [a for a in stage.artifacts if a.is_pending]

@@ -26,7 +26,7 @@ Array = npt.NDArray[np.generic]
 Floats = npt.NDArray[np.float32]
 
 ENCODE, STEP = "encode", "step"
-"""Names of the stages of a captioner that speaks word by word."""
+"""Names of the stages of a captioner that streams tokens."""
 
 NEXT = "_next"
 """Ends the name of what a step makes anew."""
@@ -257,8 +257,10 @@ class CaptionTask(CameraTask[CaptionResult]):
         return CaptionDecoder(vocabulary_of(settings, read), camera)
 
 
-def gathered(words: Iterable[Mapping[str, Array]], *, end: int, steps: int) -> dict[str, Array]:
-    """Return what one graph would have given, of the steps of a search word by word.
+def gather_caption(
+    words: Iterable[Mapping[str, Array]], *, end: int, steps: int
+) -> dict[str, Array]:
+    """Return what one graph would have given, of the steps of a token stream.
 
     Args:
         words: of each step "token" int64[1], "gained" float32[1], its log-probability, and maybe

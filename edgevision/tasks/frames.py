@@ -380,7 +380,7 @@ def _as_shown(pixels: Image, matrix: npt.NDArray[np.int32], path: Path) -> Image
         turned, x, y = pixels.swapaxes(0, 1), c, b
     else:
         raise FileReadError(
-            f"{path}: is shown turned by an angle that is no multiple of 90 degrees. Turn it for "
-            "good first, e.g.: ffmpeg -i IN.mp4 OUT.mp4"
+            f"{path}: is shown turned by an angle that is not a multiple of 90 degrees. Turn it "
+            "for good first, e.g.: ffmpeg -i IN.mp4 OUT.mp4"
         )
     return np.ascontiguousarray(turned[:: -1 if y < 0 else 1, :: -1 if x < 0 else 1])

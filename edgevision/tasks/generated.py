@@ -83,7 +83,7 @@ class GeneratedResult:
 
         Raises:
             FileWriteError: there is a file that edgevision did not make; `force` replaces it.
-            ValueError: the ending is no picture's.
+            ValueError: the ending is not a picture's.
             OSError: the file cannot be written.
             MissingDependencyError: Pillow is not installed.
         """
@@ -119,7 +119,7 @@ class GeneratedDecoder:
         """Return a dict of arrays as it is; numpy arrays have their values checked.
 
         Raises:
-            FrameError: it is no dict of arrays, or holds NaN or a label without a class.
+            FrameError: it is not a dict of arrays, or holds NaN or a label without a class.
         """
         if not isinstance(frame, Mapping):
             wanted = ", ".join(str(item.spec) for item in self.inputs)

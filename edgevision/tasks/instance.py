@@ -24,7 +24,7 @@ Array = npt.NDArray[np.generic]
 Floats = npt.NDArray[np.float32]
 
 _OUTPUTS = ("boxes", "labels", "scores", "masks", "count", "overflow", "converged")
-_MOST_CANDIDATES = 1000
+_MAX_CANDIDATES = 1000
 # Paired by `matching`: how far two objects may be apart, and the share that may be further.
 _DISTANCES = {
     "labels": Bars(0.0, 0.0, 0.0),
@@ -196,7 +196,7 @@ class InstanceDecoder:
             self.classes,
             self.camera.size,
             bool(outputs["converged"][0]),
-            int(outputs["overflow"][0]) <= _MOST_CANDIDATES,
+            int(outputs["overflow"][0]) <= _MAX_CANDIDATES,
             timings,
         )
 

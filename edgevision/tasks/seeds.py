@@ -53,7 +53,7 @@ class Normal:
         return drawn.reshape(-1, *self.shape)
 
     def check(self, values: Array) -> None:
-        """Raise FrameError where a value is no number."""
+        """Raise FrameError where a value is not a number."""
         if not np.isfinite(values).all():
             raise FrameError(f"input '{self.name}': holds NaN or infinity, expected finite numbers")
 
@@ -111,7 +111,7 @@ class Level:
     def __post_init__(self) -> None:
         """Check the fields."""
         if not math.isfinite(self.default):
-            raise ValueError(f"input '{self.name}': default {self.default} is no finite number")
+            raise ValueError(f"input '{self.name}': default {self.default} is not a finite number")
 
     @property
     def spec(self) -> TensorSpec:
@@ -123,7 +123,7 @@ class Level:
         return np.full((len(seeds), 1), self.default, np.float32)
 
     def check(self, values: Array) -> None:
-        """Raise FrameError where a value is no number."""
+        """Raise FrameError where a value is not a number."""
         if not np.isfinite(values).all():
             raise FrameError(f"input '{self.name}': holds NaN or infinity, expected finite numbers")
 
@@ -151,7 +151,8 @@ def generator_input(item: object) -> GeneratorInput:
             found = Level(name, float(default))
         case _:
             raise BundleFormatError(
-                f"task generated: {item!r:.80} is no input; expected kind normal, label or level"
+                f"task generated: {item!r:.80} is not an input; expected kind normal, label or "
+                "level"
             )
     return found
 
@@ -160,7 +161,7 @@ def checked_seeds(seeds: object) -> tuple[int, ...]:
     """Return one seed or many as a tuple.
 
     Raises:
-        TypeError: one is no integer.
+        TypeError: one is not an integer.
         ValueError: there is none, or one is not 0 to 2**64 - 1.
     """
     listed = [seeds] if isinstance(seeds, int | np.integer) else seeds

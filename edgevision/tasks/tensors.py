@@ -68,7 +68,7 @@ class TensorsDecoder:
         """Return the arrays as they are.
 
         Raises:
-            FrameError: it is no dict of arrays.
+            FrameError: it is not a dict of arrays.
         """
         if not isinstance(frame, Mapping):
             wanted = ", ".join(str(spec) for spec in self.inputs)

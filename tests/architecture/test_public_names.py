@@ -30,6 +30,7 @@ HOMES = {
     "build": "edgevision.export.build",
     "finish": "edgevision.engines.extend",
     "load": "edgevision.runtime.load",
+    "load_streaming": "edgevision.runtime.load",
     "load_words": "edgevision.runtime.load",
 }
 

@@ -181,7 +181,7 @@ def test_what_is_no_earlier_run_is_refused(
     other = tmp_path / "other.json"
     other.write_text(content)
     assert main(["bench", "compare", str(earlier), str(other)]) == 2
-    assert "is no result of `edgevision bench --json`" in capsys.readouterr().err
+    assert "is not a result of `edgevision bench --json`" in capsys.readouterr().err
 
 
 def test_a_page_is_refused_where_there_is_none(

@@ -266,7 +266,7 @@ def test_views_are_tensors(device: Device) -> None:
         view[:] = 1.5
         assert view.shape == (4, 8)
         assert set(host(buffer)[: 4 * 32].view(np.float32).tolist()) == {1.5}
-        with pytest.raises(ValueError, match="are few for"):
+        with pytest.raises(ValueError, match=r"has .* bytes, .* needs"):
             buffer.view(TensorSpec("x", DType.FLOAT32, (SIZE,)))
     with pytest.raises(ClosedError, match="buffer 'h0' is closed"):
         buffer.view(TensorSpec("x", DType.FLOAT32, (4, 8)))

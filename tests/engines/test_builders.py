@@ -245,7 +245,7 @@ REFUSED = {
         graph([node("TopK", "x k", "y i")], {"k": np.array([4000])}, x=(1, [1, 5000])),
         "no engine could be built for 'rtx'.*the_TopK.*TopK goes to 3840",
     ),
-    "garbage": (b"this is no ONNX file", "refuses the graph.*is ONNX and complete"),
+    "garbage": (b"this is not an ONNX file", "refuses the graph.*is ONNX and complete"),
     "more garbage": (b"not ONNX" * 99, "refuses the graph.*is ONNX and complete"),
     "nothing": (b"", "refuses the graph.*is ONNX and complete"),
 }  # fmt: skip

@@ -183,7 +183,7 @@ DAMAGES = {
     "infinite size": write('{"size_bytes": 1e999}'),
     "a size of another type": change(size_bytes="1"),
     "a size below zero": change(size_bytes=-1),
-    "an input that is no object": change(result=RESULT | {"inputs": [3]}),
+    "an input that is not an object": change(result=RESULT | {"inputs": [3]}),
     "another flavour": change(flavour="trt"),
     "no key": change(key=None),
     "another key": change(key={"flavour": "ort"}),
@@ -359,7 +359,7 @@ def test_a_hostile_archive_is_refused(
             attack(member)
             bad.addfile(member, io.BytesIO(data))
     other = EngineCache(tmp_path / "other")
-    with pytest.raises(FileReadError, match="is no export of an engine cache"):
+    with pytest.raises(FileReadError, match="is not an export of an engine cache"):
         import_cache(other, tmp_path / "bad.tar")
     assert other.entries() == []
 
@@ -403,7 +403,7 @@ def test_an_archive_that_claims_more_than_it_has_is_refused(
     }[attack]()
     content = entry.tobuf(tarfile.GNU_FORMAT) + b"{}".ljust(512, b"\0") + header + bytes(1024)
     (tmp_path / "bad.tar").write_bytes(content)
-    with pytest.raises(FileReadError, match="is no export of an engine cache"):
+    with pytest.raises(FileReadError, match="is not an export of an engine cache"):
         import_cache(cache, tmp_path / "bad.tar")
 
 
@@ -422,5 +422,5 @@ def test_pipes_in_a_cache_and_for_an_archive_do_not_hang(
 def test_other_files_are_no_archive(cache: EngineCache, tmp_path: Path) -> None:
     (tmp_path / "text").write_text("hello")
     for name in ("text", "gone"):
-        with pytest.raises(FileReadError, match="is no export of an engine cache"):
+        with pytest.raises(FileReadError, match="is not an export of an engine cache"):
             import_cache(cache, tmp_path / name)

@@ -20,8 +20,12 @@ from edgevision.bundle.manifest import Artifact
 from edgevision.bundle.record import Record, finish_command
 from edgevision.bundle.targets import get_target
 from edgevision.cli import main
-from edgevision.engines.delivered import layers_from_inspector, layers_from_profile, unmet
 from edgevision.engines.finish import _workspace_bytes, finish_target
+from edgevision.engines.layer_precision import (
+    layers_from_inspector,
+    layers_from_profile,
+    precision_shortfall,
+)
 from edgevision.errors import (
     BundleError,
     BundleIntegrityError,
@@ -300,7 +304,7 @@ def test_a_folder_of_somebody_else_s_is_left_alone(bundle: Bundle, tmp_path: Pat
     theirs = tmp_path / "nets" / "local-cpu" / "main.onnx"
     theirs.parent.mkdir(parents=True)
     theirs.write_bytes(b"trained for weeks")
-    with pytest.raises(BundleError, match=r"local-cpu' is no folder of finished engines"):
+    with pytest.raises(BundleError, match=r"local-cpu' is not a folder of finished engines"):
         finish_target(bundle, LOCAL, engines=tmp_path / "nets")
     assert theirs.read_bytes() == b"trained for weeks"
     assert os.listdir(theirs.parent) == ["main.onnx"]
@@ -412,6 +416,6 @@ def test_delivered_types_are_read_from_the_inspector() -> None:
 def test_a_precision_that_was_not_met_is_named(
     precision: str, layers: dict[str, int] | None, message: str
 ) -> None:
-    found = unmet(precision, layers)
+    found = precision_shortfall(precision, layers)
     assert message in found
     assert bool(found) is bool(message)

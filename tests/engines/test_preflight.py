@@ -217,8 +217,8 @@ def test_an_open_size_is_not_called_proven(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (b"", "it has no nodes or no outputs"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(100), "is no ONNX file"),
-        (b"hello, this is text and no model at all", "is no ONNX file"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), "is not an ONNX file"),
+        (b"hello, this is text and no model at all", "is not an ONNX file"),
     ],
 )
 def test_other_files_are_refused_kindly(

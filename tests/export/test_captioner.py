@@ -20,7 +20,7 @@ from edgevision.engines.request import BuildRequest
 from edgevision.errors import ExportError
 from edgevision.export import Captioner
 from edgevision.export.graph.capture import serialized
-from edgevision.export.graph.loops import looped, unrolled
+from edgevision.export.graph.loops import make_loop, unroll
 from edgevision.export.graph.subgraphs import nested
 from edgevision.export.precision.fp16 import to_fp16
 from edgevision.export.precision.int8 import to_int8
@@ -65,7 +65,7 @@ def word_by_word(net: nn.Module, count: int) -> Answers:
             name: stack.enter_context(Session.open(serialized(part.to_onnx()), flavour=ORT)).run
             for name, part in parts.stages.items()
         }
-        caption = parts.joined(runs)
+        caption = parts.join_stages(runs)
         rows = [caption({"frame": squares(index)[0][None]}) for index in range(count)]
     # A caption without a word has no attention.
     full = next(row for row in rows if row["lengths"].any())
@@ -102,7 +102,7 @@ def test_greedy_captions_are_those_of_pytorch(
     lengths = {len(words) for words, _, _ in wanted}
     assert len(lengths) > 1
     assert min(lengths) < MAX_LENGTH
-    forms = [answers(model, batch, count) for model in (looped(search), unrolled(search))]
+    forms = [answers(model, batch, count) for model in (make_loop(search), unroll(search))]
     forms.append(word_by_word(captioner, count))
     for found in forms:
         assert [written(found, i) for i in range(count)] == [words for words, _, _ in wanted]
@@ -125,7 +125,7 @@ def test_every_hypothesis_is_that_of_a_search_by_plain_python(
 ) -> None:
     captioner = (trained if batch == 1 else untrained)(decoder, attention=attention)
     search = adapter(captioner, batch=batch, beams=beams).search()
-    loop, flat = (answers(model, batch, 20) for model in (looped(search), unrolled(search)))
+    loop, flat = (answers(model, batch, 20) for model in (make_loop(search), unroll(search)))
     for i in range(20):
         wanted = beam_search(captioner, squares(i)[0], beams)
         for found in (loop, flat):
@@ -299,7 +299,7 @@ def test_modules_that_fail_are_told_apart_from_ours() -> None:
         ({"max_length": 513}, "expected 1 to 512"),
         ({"beams": 0}, "beams: got 0"),
         ({"batch": 65}, "batch: got 65"),
-        ({"form": "while"}, "form: got 'while', expected one of loop, unrolled"),
+        ({"form": "while"}, "form: got 'while', expected one of loop, unroll"),
         ({"end": "<stop>"}, "end: '<stop>' is none of the vocabulary's 7 tokens"),
         ({"end": 7}, "end: 7 is none of"),
         ({"start": "<go>"}, "start: '<go>' is none"),

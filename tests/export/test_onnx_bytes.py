@@ -148,7 +148,7 @@ def test_every_way_to_a_tensor_is_walked() -> None:
 def test_what_is_no_onnx_file_is_refused(content: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         external_weights(content)
-    with pytest.raises(EngineLoadError, match="it is no ONNX file"):
+    with pytest.raises(EngineLoadError, match="it is not an ONNX file"):
         OrtProgram(content)
 
 

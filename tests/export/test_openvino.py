@@ -12,8 +12,9 @@ from edgevision.bundle.targets import get_target
 from edgevision.engines.registry import unavailable
 from edgevision.export import Captioner, SemanticSegmentation
 from edgevision.models.unet import unet
+from edgevision.tasks.frames import read_image
 from tests.export.captions import MAX_LENGTH, SIZE, WORDS, greedy, squares, trained
-from tests.export.conftest import PHOTOS, frames, taught
+from tests.export.conftest import teach, write_halves
 
 TARGET = "openvino-cpu"
 
@@ -26,25 +27,26 @@ pytestmark = [
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_a_net_is_proven_and_runs(precision: str, tmp_path: Path) -> None:
     torch.manual_seed(2)
-    net = SemanticSegmentation(taught(unet(4, width=8)), size=(64, 96), classes=list("abcd"))
+    net = SemanticSegmentation(teach(unet(4, width=8)), size=(64, 96), classes=list("abcd"))
+    pictures = write_halves(tmp_path / "pictures")
     summary = edgevision.build(
-        net, tmp_path / "a.ev", precision=precision, calibration=PHOTOS, targets=[TARGET]
+        net, tmp_path / "a.ev", precision=precision, calibration=pictures, targets=[TARGET]
     )
     proofs = [report for report in summary.parity if report.name.startswith(f"main/{TARGET}")]
     assert proofs
     assert all(report.passed for report in proofs)
-    (frame,) = frames(1, (64, 96))
+    frame = read_image(pictures / "03.png")
     with edgevision.load(summary.bundle) as model:
-        mask = model(frame["frame"][0]).mask
+        mask = model(frame).mask
         assert "OpenVINO on this CPU" in model.explain()
-    assert (mask == net.reference(frame)["classes"][0]).mean() > 0.9
+    assert (mask == net.reference({"frame": frame[None]})["classes"][0]).mean() > 0.9
 
 
 def test_words_are_those_of_pytorch(tmp_path: Path) -> None:
     net = trained("gru", attention=True)
     adapter = Captioner(net, WORDS, size=SIZE, max_length=MAX_LENGTH, form="step")
     edgevision.build(adapter, tmp_path / "say.ev", targets=["host-cpu", TARGET])
-    with edgevision.load_words(tmp_path / "say.ev", target=TARGET) as model:
+    with edgevision.load_streaming(tmp_path / "say.ev", target=TARGET) as model:
         for index in range(8):
             frame = squares(index)[0]
             assert [word.token for word in model.words(frame)] == greedy(net, frame)[0]

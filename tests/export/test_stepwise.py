@@ -1,4 +1,4 @@
-"""A captioner that speaks word by word: built in two stages, loaded, and used wrongly."""
+"""A captioner that streams tokens: built in two stages, loaded, and used wrongly."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_words_are_those_of_pytorch(tmp_path: Path) -> None:
         net = trained("transformer", attention=attention)
         adapter = Captioner(net, WORDS, size=SIZE, max_length=MAX_LENGTH, form="step")
         edgevision.build(adapter, tmp_path / "say.ev")
-        with edgevision.load_words(tmp_path / "say.ev") as model:
+        with edgevision.load_streaming(tmp_path / "say.ev") as model:
             for index in range(200):
                 frame = squares(index)[0]
                 tokens, score, looks = greedy(net, frame)
@@ -93,7 +93,7 @@ def test_each_stage_says_what_it_was_calibrated_on(summary: Any) -> None:
 
 def test_a_caption_that_was_left_ends_with_an_error(summary: Any) -> None:
     frame = next(squares(i)[0] for i in range(50) if len(squares(i)[1]) == 7)
-    with edgevision.load_words(summary.bundle) as model:
+    with edgevision.load_streaming(summary.bundle) as model:
         words = model.words(frame)
         next(words)
         again = model.words(frame)
@@ -111,7 +111,7 @@ def test_a_caption_that_was_left_ends_with_an_error(summary: Any) -> None:
 
 def test_threads_take_turns(summary: Any) -> None:
     frames = [squares(i)[0] for i in range(16)]
-    with edgevision.load_words(summary.bundle) as model:
+    with edgevision.load_streaming(summary.bundle) as model:
         wanted = [model(frame).text for frame in frames]
         wrong: list[str] = []
 
@@ -132,19 +132,19 @@ def test_threads_take_turns(summary: Any) -> None:
 
 
 def test_frames_of_another_size_are_refused(summary: Any) -> None:
-    with edgevision.load_words(summary.bundle) as model:
+    with edgevision.load_streaming(summary.bundle) as model:
         with pytest.raises(FrameError, match="expected"):
             model(np.zeros((4, 4, 3), np.uint8))
         assert "host-cpu" in model.explain()
 
 
 def test_each_kind_of_bundle_says_how_it_is_opened(summary: Any, tmp_path: Path) -> None:
-    with pytest.raises(EngineLoadError, match=r"2 stages.*edgevision\.load_words"):
+    with pytest.raises(EngineLoadError, match=r"2 stages.*edgevision\.load_streaming"):
         edgevision.load(summary.bundle)
     whole = Captioner(trained("gru", attention=False), WORDS, size=SIZE, max_length=MAX_LENGTH)
     edgevision.build(whole, tmp_path / "whole.ev")
     with pytest.raises(BundleFormatError, match=r"does not stream tokens: .*edgevision\.load"):
-        edgevision.load_words(tmp_path / "whole.ev")
+        edgevision.load_streaming(tmp_path / "whole.ev")
 
 
 @pytest.mark.parametrize(

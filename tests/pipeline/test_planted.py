@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from edgevision.errors import EdgeVisionError
-from edgevision.runtime.clocks import StampClock
 from edgevision.runtime.device.memory import Buffer
 from edgevision.runtime.slots.slot import Slot
+from edgevision.runtime.stream.clocks import StampClock
 from edgevision.runtime.stream.pipeline import Pipeline
 from edgevision.runtime.stream.schedule import Schedule as FrameSchedule
 from edgevision.runtime.stream.worker import Worker

@@ -350,7 +350,7 @@ def test_counts_and_seeds_without_pictures(
         ({"inputs": []}, "the settings name"),
         ({"inputs": [{**INPUTS[0], "shape": [11]}, *INPUTS[1:]]}, "the settings name"),
         ({"inputs": [INPUTS[0], {**INPUTS[1], "classes": 0}, INPUTS[2]]}, "got 0 classes"),
-        ({"inputs": [{"kind": "poem"}]}, "is no input"),
+        ({"inputs": [{"kind": "poem"}]}, "is not an input"),
     ],
 )
 def test_a_bundle_with_other_settings(

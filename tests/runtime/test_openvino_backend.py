@@ -132,7 +132,7 @@ def test_where_products_overflow_they_are_computed_in_float(
     sent = np.linspace(-2.5, 2.5, 16 * 64, dtype=np.float32).reshape(1, 16, 8, 8)
     with Session.open(quantised_conv(), flavour=ORT) as session:
         expected = session.run({"x": sent})["y"]
-    monkeypatch.setattr(backend, "products_overflow", lambda: True)
+    monkeypatch.setattr(backend, "int8_dot_saturates", lambda: True)
     program = OpenVinoProgram(quantised_conv())
     told = [op.get_rt_info() for op in program.compiled.get_runtime_model().get_ops()]
     kinds = {

@@ -99,7 +99,7 @@ def test_a_roll_back_is_refused(signed: Bundle, keys: tuple[Path, Path]) -> None
 def test_engines_beside_a_signed_bundle_are_not_covered_by_its_signature(
     signed: Bundle, keys: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Their record is no signature: whoever can write there can make one."""
+    """Their record is not a signature: whoever can write there can make one."""
     pytest.importorskip("onnxruntime")
     finish_target(signed, get_target("local-cpu"))
     folder = signed.root.with_name(f"{signed.root.name}.engines")
@@ -318,11 +318,11 @@ def test_key_files_of_other_kinds_are_refused(
     )
     cases = {
         "gone.pub": (None, "cannot be read: No such file"),
-        "text.pub": (b"hello", "is no public key"),
-        "swapped.pub": (keys[0].read_bytes(), "is no public key"),
+        "text.pub": (b"hello", "is not a public key"),
+        "swapped.pub": (keys[0].read_bytes(), "is not a public key"),
         "elliptic.pub": (public, "is no Ed25519 key"),
         "huge.pub": (b"-" * 20_000, "larger than 16384 bytes"),
-        "unknown.pub": (unknown_algorithm(keys[1]), "is no public key"),
+        "unknown.pub": (unknown_algorithm(keys[1]), "is not a public key"),
     }
     os.mkfifo(tmp_path / "fifo.pub")
     with pytest.raises(FileReadError, match="cannot be read: it is not a regular file"):
@@ -333,8 +333,8 @@ def test_key_files_of_other_kinds_are_refused(
         with pytest.raises(FileReadError, match=message):
             check_signature(signed, tmp_path / name)
     for name, content, message in (
-        ("text.key", b"hello", "is no private key"),
-        ("swapped.key", keys[1].read_bytes(), "is no private key"),
+        ("text.key", b"hello", "is not a private key"),
+        ("swapped.key", keys[1].read_bytes(), "is not a private key"),
         ("elliptic.key", secret, "is no Ed25519 key"),
     ):
         (tmp_path / name).write_bytes(content)

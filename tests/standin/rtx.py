@@ -100,7 +100,7 @@ def refuses_a_good_plan() -> None:
 
 
 def refuses_rubbish() -> None:
-    """Print why what is no plan is refused."""
+    """Print why what is not a plan is refused."""
     print(refused(b"no plan"))
 
 

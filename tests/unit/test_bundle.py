@@ -124,7 +124,7 @@ def test_unknown_names_are_misuse(good_bundle: Path) -> None:
     [
         (lambda path: None, "does not exist"),
         (lambda path: path.write_bytes(b"ONNX"), "is a file"),
-        (lambda path: path.mkdir(), "is no bundle: it has no manifest.json"),
+        (lambda path: path.mkdir(), "is not a bundle: it has no manifest.json"),
         (lambda path: path.symlink_to("nowhere"), "does not exist"),
     ],
 )

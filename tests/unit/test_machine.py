@@ -29,4 +29,4 @@ def test_products_overflow_on_x86_without_vnni(
 
     monkeypatch.setattr("platform.machine", lambda: kind)
     monkeypatch.setattr(Path, "read_text", read)
-    assert machine.products_overflow.__wrapped__() is overflow
+    assert machine.int8_dot_saturates.__wrapped__() is overflow

@@ -133,7 +133,7 @@ def test_values_without_a_meaning(item: GeneratorInput, values: list[object], me
     ],
 )
 def test_settings_that_describe_no_input(item: object) -> None:
-    with pytest.raises(BundleFormatError, match="is no input"):
+    with pytest.raises(BundleFormatError, match="is not an input"):
         generator_input(item)
 
 

@@ -2,15 +2,16 @@
 
 Worker processes of both sides, and of the first one again as a control, take turns in random
 order, one short block each: a single call if it takes a millisecond or more, since a shared
-machine changes its speed within tens of them, and calls that lie close together share its weather.
+machine changes its speed within tens of them, and calls that lie close together share its noise.
 Of a block with several calls the fastest counts. After some rounds each worker loads its model
 anew, and after some loads the processes are fresh: where a model's memory happens to lie makes it a
 percent faster or slower, and rounds of one load are no independent draws. Each load gives one
 number, the mean of the middle half of the logarithms of its rounds' ratios. Now and then a process
 is a tenth slower for all its life, so the fifth of the loads at either end does not count either;
 the interval is Yuen's over the loads, or over the sets of processes where these differ by more than
-their loads explain. Where the control differs from its own twin, and by more than half of what is
-found between the sides, the machine is too noisy for a verdict, which is no verdict, not a failure.
+their loads explain. Where the A/A control differs from itself, and by more than half of what is
+found between the sides, the machine is too noisy for a verdict, which is neither a verdict nor a
+failure.
 
 What slows only some calls (a pause now and then) does not show here; `edgevision bench` tells it.
 
@@ -42,14 +43,14 @@ _NOISE = 0.02
 _PART_OF_GATE = 0.4
 _BLOCK_NS = 1_000_000
 _WARM_UP_CALLS = 3
-_LEAST_ROUNDS = 8
+_MIN_ROUNDS = 8
 _CONFIDENCE = 0.99
 # Sets count as different if chance alone would make them so in one of fifty comparisons.
 _CHANCE = 0.02
 _TRIMMED, _TRIMMED_LOADS = 0.25, 0.2
-_LEAST_PROCESSES, _LEAST_LOADS = 5, 2  # so that of the sets three are left
+_MIN_PROCESSES, _MIN_LOADS = 5, 2  # so that of the sets three are left
 # A decision takes so long, and so many calls of a slow model, but no longer than the last.
-_LEAST_S, _CALLS, _MOST_S = 6.0, 2000, 40.0
+_MIN_S, _CALLS, _MAX_S = 6.0, 2000, 40.0
 
 Ratios = npt.NDArray[np.float64]
 
@@ -106,10 +107,10 @@ def compare(
         RunError: a worker failed, the sides are unlike, or the machine changed: says in what.
         ValueError: the gate is not between 1 % and 100 %, or there are too few processes or loads.
     """
-    if processes < _LEAST_PROCESSES or loads < _LEAST_LOADS:
+    if processes < _MIN_PROCESSES or loads < _MIN_LOADS:
         raise ValueError(
             f"got {processes} sets of processes with {loads} loads, expected "
-            f"{_LEAST_PROCESSES} or more with {_LEAST_LOADS}"
+            f"{_MIN_PROCESSES} or more with {_MIN_LOADS}"
         )
     if not 0.01 <= gate <= 1:
         raise ValueError(f"gate: got {gate:.3g}, expected 0.01 to 1")
@@ -128,7 +129,7 @@ def compare(
                     for worker in started:
                         _load_again(worker)
                 found = np.log(_rounds(started, calls, shuffle, clock))
-                # Both twins stand for the first side: their mean halves its noise.
+                # Both controls stand for the first side: their mean halves its noise.
                 ratios.append(_middle(found[:, 1] - (found[:, 0] + found[:, 2]) / 2))
                 controls.append(_middle(found[:, 2] - found[:, 0]))
                 times.append(found[:, 0])
@@ -200,7 +201,7 @@ class _Clock:
         """Note that a set of processes is ready; those left will take as long to start."""
         now_ns = perf_counter_ns()
         if not self._budget_ns:
-            self._budget_ns = min(max(_LEAST_S * 1e9, _CALLS * call_ns), _MOST_S * 1e9)
+            self._budget_ns = min(max(_MIN_S * 1e9, _CALLS * call_ns), _MAX_S * 1e9)
             self._start_ns = now_ns - self._begin_ns
         self._later_ns = sets_left * self._start_ns
 
@@ -221,7 +222,7 @@ def _rounds(
     """Return the times of one load in ns, [round, worker]."""
     end_ns = clock.load_ends_ns()
     found: list[list[float]] = []
-    while len(found) < _LEAST_ROUNDS or perf_counter_ns() < end_ns:
+    while len(found) < _MIN_ROUNDS or perf_counter_ns() < end_ns:
         order = list(range(len(started)))
         shuffle(order)
         times = [0.0] * len(started)

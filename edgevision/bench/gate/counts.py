@@ -56,5 +56,7 @@ def sentence(found: Counted) -> str:
     """Return what grew, or that nothing did."""
     if not found.grown:
         return "Counts per frame: nothing grew."
-    told = (f"{name} from {found.first[name]:,} to {found.second[name]:,}" for name in found.grown)
-    return f"Counts per frame GREW: {'; '.join(told).replace('_', ' ')}."
+    payload = (
+        f"{name} from {found.first[name]:,} to {found.second[name]:,}" for name in found.grown
+    )
+    return f"Counts per frame GREW: {'; '.join(payload).replace('_', ' ')}."

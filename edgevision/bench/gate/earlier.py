@@ -29,10 +29,10 @@ def read(path: Path) -> list[Run]:
         FileReadError: it cannot be read, or is something else.
     """
     try:
-        told = json.loads(read_plain(path, max_bytes=_MAX_BYTES, follow_links=True))
-        if not isinstance(told, list) or not told:
+        payload = json.loads(read_plain(path, max_bytes=_MAX_BYTES, follow_links=True))
+        if not isinstance(payload, list) or not payload:
             raise TypeError("it lists no run")
-        for run in told:
+        for run in payload:
             _ = [run[key] for key in ("name", *_SAME)]
             parts = (run["settings"], run["environment"], run["summary"] or {})
             if not all(isinstance(part, dict) for part in parts):
@@ -40,9 +40,9 @@ def read(path: Path) -> list[Run]:
             _figures(run)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FileReadError(
-            f"{path} is no result of `edgevision bench --json`: {type(error).__name__}: {error}"
+            f"{path} is not a result of `edgevision bench --json`: {type(error).__name__}: {error}"
         ) from error
-    return told
+    return payload
 
 
 def compared(first: Sequence[Run], second: Sequence[Run]) -> list[dict[str, Any]]:
@@ -80,6 +80,6 @@ def _differences(one: Run, other: Run) -> list[str]:
 def _figures(run: Run) -> dict[str, float]:
     """Return what was told in ms; None and what is missing are left out."""
     summary = run["summary"] or {}
-    told = {f"{point}, ms": value for point, value in summary.get("percentiles_ms", {}).items()}
-    told |= {f"{key[:-3]}, ms": summary.get(key) for key in ("mean_ms", "max_ms")}
-    return {key: float(value) for key, value in told.items() if value is not None}
+    payload = {f"{point}, ms": value for point, value in summary.get("percentiles_ms", {}).items()}
+    payload |= {f"{key[:-3]}, ms": summary.get(key) for key in ("mean_ms", "max_ms")}
+    return {key: float(value) for key, value in payload.items() if value is not None}

@@ -109,7 +109,7 @@ def _extract(revision: str, target: Path) -> None:
     archived = _git(["archive", "--format=tar", commit.decode().strip(), "edgevision"])
     if not archived:
         raise FileReadError(
-            f"'{revision}' is no bundle, no wheel, no interpreter, and no git revision with an "
+            f"'{revision}' is not a bundle, wheel, interpreter or git revision with an "
             "edgevision/ in it. For a revision stand in its repository"
         )
     with tarfile.open(fileobj=io.BytesIO(archived)) as archive:
@@ -121,12 +121,12 @@ def _git(arguments: Sequence[str]) -> bytes:
     asked = ["git", "rev-parse", "--show-toplevel"]
     try:
         top = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
-        told = subprocess.run(
+        payload = subprocess.run(
             ["git", *arguments], capture_output=True, check=False, cwd=top or None
         )
     except FileNotFoundError:
         raise FileReadError("git is not installed, so there are no revisions here") from None
-    return b"" if told.returncode else told.stdout
+    return b"" if payload.returncode else payload.stdout
 
 
 def _own_variables() -> dict[str, str]:

@@ -17,7 +17,7 @@ _MEANING = {
     "on a quieter machine",
     "slower": "it is slower",
     "faster": "it is faster",
-    "too noisy": "the first side differs from its own twin by {noise:+.1%}: this machine is too "
+    "too noisy": "the first side differs from its A/A control by {noise:+.1%}: this machine is too "
     "busy for a verdict. Try again; nothing is wrong with the second side",
 }
 
@@ -45,8 +45,8 @@ def as_markdown(found: Comparison, counted: Counted, first: str, second: str) ->
 
 def as_json(found: Comparison, counted: Counted, first: str, second: str) -> dict[str, object]:
     """Return everything, and the sentence."""
-    told = {"first": first, "second": second, "says": sentence(found), **asdict(found)}
-    return {**told, "counts": {**asdict(counted), "says": counts.sentence(counted)}}
+    payload = {"first": first, "second": second, "says": sentence(found), **asdict(found)}
+    return {**payload, "counts": {**asdict(counted), "says": counts.sentence(counted)}}
 
 
 def as_junit(found: Comparison, counted: Counted, first: str, second: str) -> str:

@@ -57,7 +57,7 @@ def main() -> None:
     frames = itertools.cycle(feeds(model.session.inputs))
     first = next(frames)
     model.session.run(first)
-    told = {
+    payload = {
         "edgevision": edgevision.__version__,
         "package": str(edgevision.__file__),
         "python": platform.python_version(),
@@ -73,7 +73,7 @@ def main() -> None:
             "answered": perf_counter_ns(),
         },
     }
-    print(json.dumps(told), flush=True)
+    print(json.dumps(payload), flush=True)
     gc.collect()
     gc.freeze()
     gc.disable()

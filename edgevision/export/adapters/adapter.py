@@ -59,5 +59,5 @@ class StagedAdapter(Protocol):
     def stage_feeds(self, samples: Sequence[Feeds]) -> Mapping[str, list[Feeds]]:
         """Return what each stage is fed when the model runs on `samples`."""
 
-    def joined(self, runs: Mapping[str, Run]) -> Run:
+    def join_stages(self, runs: Mapping[str, Run]) -> Run:
         """Return what runs the whole model, given what runs each stage."""

@@ -30,19 +30,19 @@ from edgevision.export.adapters.search import (
     NextWord,
     Step,
     as_tuple,
-    behind_scores,
-    stepped,
+    nodes_behind_scores,
+    take_step,
 )
-from edgevision.export.adapters.stepwise import Part, joined, stage_feeds
+from edgevision.export.adapters.stepwise import Part, join_stages, stage_feeds
 from edgevision.export.graph.capture import capture, evaluating
-from edgevision.export.graph.loops import GOING, NUMBER, Search, looped, unrolled
+from edgevision.export.graph.loops import GOING, NUMBER, Search, make_loop, unroll
 from edgevision.export.graph.subgraphs import nested
 from edgevision.export.zoo import card_size
 from edgevision.tasks.caption import ENCODE, MAX_STEPS, NEXT, STEP
 from edgevision.tasks.vocabulary import Vocabulary, WordList
 
 FORMS = ("loop", "unrolled", "step")
-_MOST_BEAMS = 32
+_MAX_BEAMS = 32
 _VOCABULARY = "task/vocabulary.json"
 
 
@@ -90,7 +90,7 @@ class Captioner:
             length_penalty: hypotheses are ranked by score / length ** length_penalty at the end.
             form: "loop", an ONNX Loop that ends with the longest caption; "unrolled", every step
                 written out, for devices that refuse a Loop; or "step", an encoder and a step for
-                `edgevision.load_words`, which gives each word as it comes.
+                `edgevision.load_streaming`, which gives each word as it comes.
             start: the token before the first word, or its number.
             end: the token after the last word, or its number.
             mean: per channel on the 0-1 scale, in RGB; by default ImageNet's.
@@ -110,7 +110,7 @@ class Captioner:
             WordList(vocabulary) if isinstance(vocabulary, Sequence) else vocabulary
         )
         _check_range("max_length", max_length, MAX_STEPS)
-        _check_range("beams", beams, _MOST_BEAMS)
+        _check_range("beams", beams, _MAX_BEAMS)
         if form not in FORMS:
             raise ValueError(f"form: got '{form}', expected one of {', '.join(FORMS)}")
         if form == "step" and (beams, batch) != (1, 1):
@@ -181,7 +181,7 @@ class Captioner:
             ExportError: torch cannot export the module.
         """
         search = self.search()
-        return looped(search) if self._form == "loop" else unrolled(search)
+        return make_loop(search) if self._form == "loop" else unroll(search)
 
     def search(self) -> Search:
         """Return the graphs of one step and of what stands around it.
@@ -206,16 +206,16 @@ class Captioner:
         """Return what the encoder and the step are fed, of a captioner of form "step"."""
         return stage_feeds(self.stages, samples, end=self._end, steps=self._max_length)
 
-    def joined(self, runs: Mapping[str, Run]) -> Run:
+    def join_stages(self, runs: Mapping[str, Run]) -> Run:
         """Return what gives whole captions, of a captioner of form "step"."""
-        return joined(runs, end=self._end, steps=self._max_length)
+        return join_stages(runs, end=self._end, steps=self._max_length)
 
     def kept_fp32(self, graph: onnx.ModelProto) -> list[str]:
         """Return what follows from the log-probabilities: sums of scores, and what they rank.
 
         Two words nearly as likely are told apart by digits that float16 does not have.
         """
-        return [name for part in nested(graph.graph) for name in behind_scores(part.node)]
+        return [name for part in nested(graph.graph) for name in nodes_behind_scores(part.node)]
 
     def _parts(self) -> dict[str, ModelAdapter]:
         states = [f"state_{i}" for i in range(self._states)]
@@ -224,8 +224,8 @@ class Captioner:
         with evaluating(first):
             made = first(torch.zeros(self.inputs[0].shape, dtype=torch.uint8))
         specs = tuple(_spec(name, x) for name, x in zip(names, made, strict=True))
-        told = ["gained", *(["places"] if self._attends else [])]
-        answers = (f"token{NEXT}", *told, *(name + NEXT for name in states))
+        payload = ["gained", *(["places"] if self._attends else [])]
+        answers = (f"token{NEXT}", *payload, *(name + NEXT for name in states))
         return {
             ENCODE: Part(first, self.inputs, tuple(names)),
             STEP: Part(NextWord(self._module, self._states), specs, answers),
@@ -261,7 +261,7 @@ def _tried(
         features = as_tuple(module.encode(pixels(frame)))
         state = as_tuple(module.start(features))
         token = torch.full((count,), start)
-        logits, new, weights = stepped(module, token, state, features)
+        logits, new, weights = take_step(module, token, state, features)
     except ExportError:
         raise
     except Exception as error:  # the user's module may raise anything

@@ -28,7 +28,7 @@ MOST_PLACES = 3840
 BOX_BINS, MASK_BINS = 7, 14
 DELTA_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 _LONGEST_STEP = math.log(1000.0 / 16)
-_LEAST_PROPOSAL, _LEAST_DETECTION = 1e-3, 1e-2
+_MIN_PROPOSAL, _MIN_DETECTION = 1e-3, 1e-2
 
 
 class Detections(FrontEnd):
@@ -111,7 +111,7 @@ class Detections(FrontEnd):
             )
             box = clip(box, self.size)
             score = best.sigmoid()
-            usable = is_large(box, _LEAST_PROPOSAL) * (score >= self.settings.proposal_score)
+            usable = is_large(box, _MIN_PROPOSAL) * (score >= self.settings.proposal_score)
             score = torch.where(usable > 0, score, torch.full_like(score, -1))
             boxes.append(pad(box, (0, 0, 0, most - kept)))
             scores.append(pad(score, (0, most - kept), value=-1.0))
@@ -141,7 +141,7 @@ class Detections(FrontEnd):
         boxes = clip(
             decode(proposals[:, :, None].expand_as(moves), moves, DELTA_WEIGHTS), self.size
         )
-        usable = is_large(boxes, _LEAST_DETECTION) * (score > self.settings.score)
+        usable = is_large(boxes, _MIN_DETECTION) * (score > self.settings.score)
         score = torch.where(usable > 0, score, torch.full_like(score, -1)).flatten(1)
         candidates = (score > 0).to(torch.int32).sum(-1).to(torch.int32)
         kept = min(CANDIDATES, regions * classes)

@@ -92,11 +92,11 @@ class Step(nn.Module):
         attention = others.pop(0) if self.attends else None
         state, features = others[: self.states], others[self.states :]
         ended = (token == self.end) & (step > 0)
-        logits, states, weights = stepped(self.module, token, tuple(state), tuple(features))
+        logits, states, weights = take_step(self.module, token, tuple(state), tuple(features))
         here = torch.arange(words.shape[1]) == step
         if attention is not None:
-            told = (here & ~ended[:, None])[:, :, None, None]
-            attention = torch.where(told, weights[:, None], attention)
+            payload = (here & ~ended[:, None])[:, :, None, None]
+            attention = torch.where(payload, weights[:, None], attention)
         likely = logits.log_softmax(-1)
         if self.beams == 1:
             token = torch.where(ended, torch.full_like(token, self.end), logits.argmax(-1))
@@ -150,7 +150,7 @@ class NextWord(nn.Module):
     def forward(self, token: Tensor, *others: Tensor) -> Tensors:
         """Return the word, its log-probability, maybe places, and the new state."""
         state, features = others[: self.states], others[self.states :]
-        logits, states, weights = stepped(self.module, token, state, features)
+        logits, states, weights = take_step(self.module, token, state, features)
         word = logits.argmax(-1)
         gained = logits.log_softmax(-1).gather(1, word[:, None])[:, 0]
         return (word, gained, *([] if weights is None else [weights]), *states)
@@ -192,7 +192,7 @@ def as_tuple(made: object) -> Tensors:
     raise ExportError(f"expected a tensor or a tuple of tensors, got {type(made).__name__}")
 
 
-def stepped(
+def take_step(
     module: Any, token: Tensor, state: Tensors, features: Tensors
 ) -> tuple[Tensor, Tensors, Any]:
     """Return logits, state, and attention if the module gives any."""
@@ -200,7 +200,7 @@ def stepped(
     return logits, as_tuple(state), rest[0] if rest else None
 
 
-def behind_scores(nodes: Sequence[onnx.NodeProto]) -> Iterator[str]:
+def nodes_behind_scores(nodes: Sequence[onnx.NodeProto]) -> Iterator[str]:
     """Give the names of the nodes that sum or rank log-probabilities."""
     scores = set[str]()
     for node in nodes:

@@ -1,4 +1,4 @@
-"""A captioner as two graphs, an encoder and a step, for `edgevision.load_words`."""
+"""A captioner as two graphs, an encoder and a step, for `edgevision.load_streaming`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from torch import nn
 from edgevision.bundle.manifest import Settings
 from edgevision.bundle.tensors import ShapeProfile, TensorSpec
 from edgevision.export.adapters.adapter import Array, Feeds, ModelAdapter, Run
-from edgevision.export.adapters.search import behind_scores
+from edgevision.export.adapters.search import nodes_behind_scores
 from edgevision.export.graph.capture import capture, evaluating
-from edgevision.tasks.caption import ENCODE, NEXT, STEP, TASK, gathered
+from edgevision.tasks.caption import ENCODE, NEXT, STEP, TASK, gather_caption
 
 
 @dataclass
@@ -53,7 +53,7 @@ class Part:
 
     def kept_fp32(self, graph: onnx.ModelProto) -> list[str]:
         """Return what follows from the log-probabilities."""
-        return list(behind_scores(graph.graph.node))
+        return list(nodes_behind_scores(graph.graph.node))
 
 
 def stage_feeds(
@@ -72,7 +72,7 @@ def stage_feeds(
     return found
 
 
-def joined(runs: Mapping[str, Run], *, end: int, steps: int) -> Run:
+def join_stages(runs: Mapping[str, Run], *, end: int, steps: int) -> Run:
     """Return what gives whole captions of one frame, by a loop on the host."""
 
     def words(frame: Feeds) -> Iterator[Mapping[str, Array]]:
@@ -84,7 +84,7 @@ def joined(runs: Mapping[str, Run], *, end: int, steps: int) -> Run:
                 return
             feeds = _following(feeds, made)
 
-    return lambda frame: gathered(words(frame), end=end, steps=steps)
+    return lambda frame: gather_caption(words(frame), end=end, steps=steps)
 
 
 def _following(feeds: Feeds, made: Mapping[str, Array]) -> Feeds:

@@ -38,7 +38,7 @@ class Search:
     steps: int
 
 
-def looped(search: Search) -> onnx.ModelProto:
+def make_loop(search: Search) -> onnx.ModelProto:
     """Return the search as one graph with a Loop, which ends when no caption goes on."""
     body = _prefixed(search.body.graph, "body/", keep={NUMBER, GOING})
     inner = {name: f"body/{name}" for name in search.carried}
@@ -67,7 +67,7 @@ def looped(search: Search) -> onnx.ModelProto:
     return _joined(search, [loop], stored, last)
 
 
-def unrolled(search: Search) -> onnx.ModelProto:
+def unroll(search: Search) -> onnx.ModelProto:
     """Return the search as one flat graph: every step written out, none left out."""
     body = _prefixed(search.body.graph, "body/", keep=set())
     stored = list(body.initializer)

@@ -19,7 +19,7 @@ from edgevision.export.graph.observe import constants
 from edgevision.export.graph.qdq_rules import Finding, lint_qdq
 from edgevision.export.precision.fp16 import INNER_SUMS
 
-_MOST_TOP_K = 3840
+_MAX_TOP_K = 3840
 _NO_LAYER = {
     "BitShift": "compute it with Mul, or leave bit packing to the host",
     "Compress": "keep every element and multiply by a mask",
@@ -73,9 +73,9 @@ def check_graph(model: onnx.ModelProto, target: TargetProfile) -> list[Finding]:
     try:
         inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
     except Exception as error:  # onnx raises InferenceError, ValueError and others
-        told = str(error).strip().splitlines()[0][:300]
+        payload = str(error).strip().splitlines()[0][:300]
         remedy = "cast one of the two, so that both sides of each op have one type"
-        findings.append(Finding("the graph", "types", f"its types do not fit: {told}", remedy))
+        findings.append(Finding("the graph", "types", f"its types do not fit: {payload}", remedy))
         inferred = model
     for scope in _scopes(inferred.graph, {}, {}, is_main=True):
         for rule in _RULES:
@@ -137,10 +137,8 @@ def _top_k(scope: _Scope) -> list[Finding]:
         if count is None:
             message, remedy = "its K is computed", "make K a constant, and mask what is too much"
             found.append(_finding(node, "topk", message, remedy))
-        elif int(numpy_helper.to_array(count).max(initial=0)) > _MOST_TOP_K:
-            message = (
-                f"K is {int(numpy_helper.to_array(count).max())}, at most {_MOST_TOP_K} builds"
-            )
+        elif int(numpy_helper.to_array(count).max(initial=0)) > _MAX_TOP_K:
+            message = f"K is {int(numpy_helper.to_array(count).max())}, at most {_MAX_TOP_K} builds"
             found.append(
                 _finding(node, "topk", message, "take fewer candidates, or take them twice")
             )

@@ -19,7 +19,7 @@ from edgevision.export.graph.observe import Profiles
 from edgevision.runtime.session import Session
 
 _HARD_PERCENTILE = 10.0
-_LEAST_POWER = 1e-30
+_MIN_POWER = 1e-30
 
 
 def signal_to_noise_db(
@@ -64,19 +64,19 @@ def signal_to_noise_db(
         runs = [session.run(sample) for sample in samples]
     powers = np.array([[float(power) for power in run.values()] for run in runs])
     # A layer without noise is perfect; one without a signal too, if it adds none.
-    ratios = np.maximum(powers[:, 0::2], _LEAST_POWER) / np.maximum(powers[:, 1::2], _LEAST_POWER)
+    ratios = np.maximum(powers[:, 0::2], _MIN_POWER) / np.maximum(powers[:, 1::2], _MIN_POWER)
     decibels = np.percentile(10 * np.log10(ratios), _HARD_PERCENTILE, axis=0)
     return dict(zip(order, decibels.tolist(), strict=True))
 
 
 def _add_layer(graph: onnx.GraphProto, node: onnx.NodeProto, number: int) -> None:
-    """Add a layer's quantised twin, and the powers of its signal and noise as outputs."""
+    """Add a layer's quantised copy, and the powers of its signal and noise as outputs."""
     stem = f"edgevision_twin{number}"
-    twin = onnx.NodeProto()
-    twin.CopyFrom(node)
-    twin.name = stem
-    twin.output[0] = stem
-    graph.node.append(twin)
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
+    copy.name = stem
+    copy.output[0] = stem
+    graph.node.append(copy)
     graph.node.append(helper.make_node("Sub", [node.output[0], stem], [f"{stem}_noise"]))
     for kind, name in (("signal", node.output[0]), ("noise", f"{stem}_noise")):
         square, power = f"{stem}_{kind}2", f"{stem}_{kind}_power"

@@ -12,7 +12,7 @@ from edgevision.bundle.flavours import OPENVINO
 from edgevision.bundle.onnx_bytes import refuse_external
 from edgevision.bundle.tensors import DYNAMIC, DType, TensorSpec
 from edgevision.errors import ClosedError, EngineLoadError, RunError
-from edgevision.machine.identity import products_overflow
+from edgevision.machine.identity import int8_dot_saturates
 from edgevision.runtime.backends.program import Shape
 from edgevision.runtime.device.device import Device, Stream
 from edgevision.runtime.device.host import HostDevice
@@ -93,7 +93,7 @@ class OpenVinoProgram:
         try:
             core = self.openvino.Core()
             model = core.read_model(graph)
-            if products_overflow():
+            if int8_dot_saturates():
                 _widen_weights(model)
             # Compiled, a tensor goes by the names of all that was folded into it as well.
             self.inputs = _specs(model.inputs)
@@ -197,5 +197,5 @@ def _specs(ports: Sequence[Any]) -> tuple[TensorSpec, ...]:
 def _reason(error: Exception) -> str:
     """Return the last line that says something: the first ones name OpenVINO's own files."""
     lines = [line.strip() for line in str(error).splitlines()]
-    told = [line for line in lines if line and not line.startswith("Exception from ")]
-    return (told or lines or [type(error).__name__])[0][:500]
+    payload = [line for line in lines if line and not line.startswith("Exception from ")]
+    return (payload or lines or [type(error).__name__])[0][:500]

@@ -13,7 +13,7 @@ from edgevision.bundle.flavours import ORT
 from edgevision.bundle.onnx_bytes import refuse_external
 from edgevision.bundle.tensors import DType, TensorSpec
 from edgevision.errors import ClosedError, EngineLoadError, RunError
-from edgevision.machine.identity import products_overflow
+from edgevision.machine.identity import int8_dot_saturates
 from edgevision.runtime.backends.program import Shape
 from edgevision.runtime.device.device import Device, Stream
 from edgevision.runtime.device.host import HostDevice
@@ -46,7 +46,7 @@ def session_options(ort: Any, cpu_threads: int = 0) -> Any:
     options.add_session_config_entry("session.load_model_format", "ONNX")
     # Two spinning pools on few cores slow each other up to fivefold; a control loop has others.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if products_overflow():
+    if int8_dot_saturates():
         # Q and DQ are left as they are, around products in float: slower, and right. ONNX Runtime's
         # own remedy, session.x64quantprecision, does not load graphs with loops (1.32).
         options.add_session_config_entry("session.disable_quant_qdq", "1")

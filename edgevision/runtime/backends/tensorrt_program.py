@@ -131,7 +131,7 @@ def start_fault(trt: ModuleType, device: Device) -> tuple[str, str]:
     """Return why this TensorRT cannot use the GPU, and what to do; twice "" if it can."""
     log = log_of(trt)
     try:
-        # What is no plan is refused before CUDA is of any use, and is told of a CUDA that fails.
+        # What is not a plan is refused before CUDA is of any use, and is told of a CUDA that fails.
         with device.active(), log.asking(), log.calling():
             _runtime(trt, device.ordinal).deserialize_cuda_engine(b"no plan")
     except TypeError:  # how the binding says that the library gave no runtime

@@ -82,7 +82,9 @@ class Buffer:
             raise ValueError(f"buffer '{self.label}' is device memory; copy it to the host first")
         size_bytes = math.prod(spec.shape) * spec.dtype.element_bytes
         if size_bytes > self.size_bytes:
-            raise ValueError(f"buffer '{self.label}': {self.size_bytes} bytes are few for {spec}")
+            raise ValueError(
+                f"buffer '{self.label}' has {self.size_bytes} bytes, {spec} needs {spec.size_bytes}"
+            )
         return self.host[:size_bytes].view(spec.dtype.numpy).reshape(spec.shape)
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ from edgevision.runtime.stream.ticket import Ticket
 T = TypeVar("T")
 
 
-class Lent:
+class InputBuffer:
     """Input arrays of a slot, valid inside the `with` block that lent them."""
 
     def __init__(self, slot: Slot) -> None:
@@ -45,8 +45,8 @@ class Lent:
         return self._slot
 
 
-class SessionInput(Lent):
-    """Lent by `Session.input`."""
+class SessionInput(InputBuffer):
+    """InputBuffer by `Session.input`."""
 
     def run(self) -> OutputView:
         """Run on what was written; the view is valid until the next run or the block's end.
@@ -88,8 +88,8 @@ class LentOutputs(_GeneratorContextManager[OutputView]):
         )
 
 
-class PipelineInput(Lent, Generic[T]):
-    """Lent by `Pipeline.input`."""
+class PipelineInput(InputBuffer, Generic[T]):
+    """InputBuffer by `Pipeline.input`."""
 
     def __init__(self, slot: Slot, submit: Callable[[int | None, object], Ticket[T]]) -> None:
         super().__init__(slot)

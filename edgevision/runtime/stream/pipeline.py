@@ -22,13 +22,13 @@ from typing import Generic, TypeVar
 from edgevision.bundle.tensors import Profiles
 from edgevision.errors import CallbackError, ClosedError, RunError
 from edgevision.runtime.backends.program import Program
-from edgevision.runtime.clocks import Clock, StampClock
 from edgevision.runtime.lifetime import Lifetime
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.sharing import SharedProgram
 from edgevision.runtime.slots.feeds import FeedCheck
 from edgevision.runtime.slots.lending import PipelineInput
 from edgevision.runtime.slots.slot import Slot
+from edgevision.runtime.stream.clocks import Clock, StampClock
 from edgevision.runtime.stream.schedule import Counters, Entry, Schedule, StreamOptions
 from edgevision.runtime.stream.ticket import Ticket
 from edgevision.runtime.stream.worker import Codec, OnResult, Worker
@@ -116,7 +116,7 @@ class Pipeline(Generic[F, T]):
 
         Raises:
             FrameError: the frame has the wrong dtype or shape.
-            TypeError: the stamp is no integer.
+            TypeError: the stamp is not an integer.
             ValueError: the stamp is of another clock or unit: far too old, or ahead.
             ClosedError: the pipeline is closed.
             CallbackError: a callback has raised since the last call. The frame was taken all the

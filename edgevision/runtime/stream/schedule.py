@@ -17,7 +17,7 @@ T = TypeVar("T")
 Policy = Literal["latest", "block", "drop_oldest"]
 
 REPLACED = "a newer frame took its place"
-HOPELESS = "it could not make its deadline any more"
+EXPIRED = "its deadline could no longer be met"
 CLOSED = "the pipeline was closed"
 LOST = "the engine failed"
 MOST_MS = 86_400_000.0
@@ -213,7 +213,7 @@ class Schedule(Generic[T]):
                 self._dropped += 1
                 if now_ns <= deadline_ns:  # not its age, but the estimate made it hopeless
                     self._run_ns -= self._run_ns // 8
-                entry.fate = HOPELESS
+                entry.fate = EXPIRED
                 by.ended += (entry,)
                 continue
             del self.waiting[0]

@@ -12,7 +12,7 @@ from typing import Generic, Protocol, TypeVar
 from edgevision.runtime.lifetime import Lifetime
 
 T = TypeVar("T")
-_MOST_S = 1e6
+_MAX_S = 1e6
 """Longer than anybody waits, and short enough for every system's clock."""
 
 
@@ -97,7 +97,7 @@ class Ticket(Generic[T]):
             TimeoutError: `timeout_s` has passed.
             ClosedError: it is not done, and this is a child that was forked from the process that
                 answers.
-            ValueError: `timeout_s` is no number.
+            ValueError: `timeout_s` is not a number.
         """
         if not self.done_ns:
             self._wait(timeout_s)
@@ -230,7 +230,7 @@ class Ticket(Generic[T]):
 
 def _ns(timeout_s: float) -> int:
     try:
-        return int(min(timeout_s, _MOST_S) * 1e9)
+        return int(min(timeout_s, _MAX_S) * 1e9)
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"timeout_s: got {timeout_s!r}, expected seconds, or None") from error
 

@@ -24,15 +24,15 @@ from edgevision.bundle.tensors import Profiles
 from edgevision.errors import FrameDroppedError, FrameLostError, RunError, StalledError
 from edgevision.runtime.backends.program import Program
 from edgevision.runtime.device.memory import Array
-from edgevision.runtime.leaving import end_at_exit
 from edgevision.runtime.lifetime import Lifetime
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.sharing import SharedProgram
 from edgevision.runtime.slots.slots import Slots
+from edgevision.runtime.stream.leaving import end_at_exit
+from edgevision.runtime.stream.log import PipelineLog
 from edgevision.runtime.stream.schedule import CLOSED, LOST, Entry, Schedule, StreamOptions
 from edgevision.runtime.stream.ticket import Ticket
 from edgevision.runtime.stream.watchdog import unwatch, watch
-from edgevision.runtime.telling import Telling
 from edgevision.tasks.timings import Timings, timings
 
 T = TypeVar("T")
@@ -110,7 +110,7 @@ class Worker(Generic[T]):
         self._has_begun = self._is_closing = self._is_freeing = False
         self._is_forgotten = False
         self._waits_since_ns = 0
-        self._telling = Telling(program.device.name)
+        self._telling = PipelineLog(program.device.name)
         self.callback_errors = self._telling.callback_errors
         self._opening_error: BaseException | None = None
         self._release_error: RunError | None = None

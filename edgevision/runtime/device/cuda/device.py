@@ -58,10 +58,10 @@ def cuda_device(ordinal: int = 0, *, binding: str = "auto") -> CudaDevice:
                 reasons.append((name, error))
             else:
                 return device
-    told = "; ".join(f"{name}: {error}" for name, error in reasons)
+    payload = "; ".join(f"{name}: {error}" for name, error in reasons)
     if all(isinstance(error, MissingDependencyError) for _, error in reasons):
-        raise MissingDependencyError(f"no CUDA binding is installed. {told}")
-    raise CudaError(f"no GPU can be used. {told}")
+        raise MissingDependencyError(f"no CUDA binding is installed. {payload}")
+    raise CudaError(f"no GPU can be used. {payload}")
 
 
 def _leave_to_parent() -> None:

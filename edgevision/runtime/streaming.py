@@ -1,4 +1,4 @@
-"""Captions word by word: an encoder and a step engine, with the state kept on the device.
+"""Captions token by token: an encoder and a step engine, with the state kept on the device.
 
 Two executions of the step read what the other wrote, so that nothing but a word and its weights
 crosses the bus. For long texts, and for those who want each word as soon as it is known; a whole
@@ -27,7 +27,7 @@ from edgevision.runtime.lifetime import Lifetime
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.slots.feeds import FeedCheck
 from edgevision.tasks.camera import Image
-from edgevision.tasks.caption import NEXT, CaptionDecoder, CaptionResult, gathered
+from edgevision.tasks.caption import NEXT, CaptionDecoder, CaptionResult, gather_caption
 from edgevision.tasks.interop import DeviceArray
 from edgevision.tasks.timings import Timings
 
@@ -54,7 +54,7 @@ class Word:
     attention: npt.NDArray[np.float32] | None
 
 
-class WordSearch:
+class TokenStream:
     """The likeliest word at every step, over two programs of one device.
 
     One thread at a time; the programs stay the caller's. Memory is allocated here and freed by
@@ -224,14 +224,14 @@ class WordSearch:
         return resource
 
 
-class WordModel:
-    """A captioner that tells each word as it comes; made by `edgevision.load_words`.
+class StreamingCaptioner:
+    """A captioner that tells each word as it comes; made by `edgevision.load_streaming`.
 
     Safe to share between threads: whole captions take turns, and the words of a frame end with an
     error once another frame was begun.
 
     Example:
-        >>> with edgevision.load_words("say.ev") as model:  # doctest: +SKIP
+        >>> with edgevision.load_streaming("say.ev") as model:  # doctest: +SKIP
         ...     for word in model.words(frame):
         ...         print(word.text, end=" ", flush=True)
     """
@@ -256,7 +256,7 @@ class WordModel:
         encode, step = programs
         try:
             self._check = FeedCheck(encode.inputs, {}, None)
-            self._search = WordSearch(encode, step, options)
+            self._search = TokenStream(encode, step, options)
         except BaseException:
             self._lifetime.end()
             for program in programs:
@@ -280,7 +280,7 @@ class WordModel:
         start_ns = perf_counter_ns()
         with self._whole:
             steps = self._steps(self._begin(frame))
-            outputs = gathered(steps, end=self._end, steps=self._max_length)
+            outputs = gather_caption(steps, end=self._end, steps=self._max_length)
         took_ms = (perf_counter_ns() - start_ns) / 1e6
         return self.decoder.decode(outputs, Timings(0.0, took_ms, 0.0))
 
@@ -332,7 +332,7 @@ class WordModel:
             if int(found[_TOKEN][0]) == self._end:
                 return
 
-    def __enter__(self) -> WordModel:
+    def __enter__(self) -> StreamingCaptioner:
         return self
 
     def __exit__(
@@ -362,9 +362,9 @@ def check_stages(encode: Program, step: Program) -> list[str]:
     made = {spec.name: spec for spec in step.outputs}
     carried = [name for name in taken if name + NEXT in made]
     again = {k: TensorSpec(k, made[k + NEXT].dtype, made[k + NEXT].shape) for k in carried}
-    told = {name for name in made if not name.endswith(NEXT)}
+    payload = {name for name in made if not name.endswith(NEXT)}
     fits = given == taken and again == {name: taken[name] for name in carried}
-    if not fits or _TOKEN not in carried or not {_GAINED} <= told <= {_GAINED, _PLACES}:
+    if not fits or _TOKEN not in carried or not {_GAINED} <= payload <= {_GAINED, _PLACES}:
         raise EngineLoadError(
             f"the step takes {', '.join(map(str, step.inputs))} and gives "
             f"{', '.join(map(str, step.outputs))}, which does not follow on the encoder's "

@@ -14,7 +14,7 @@ _CLOCKS: dict[str, Callable[[], int]] = {
     "monotonic": monotonic_ns,
     "realtime": time_ns,
 }
-_MOST_AHEAD_NS = 60 * 10**9
+_MAX_AHEAD_NS = 60 * 10**9
 _OLDEST_NS = 3600 * 10**9
 
 
@@ -26,7 +26,7 @@ class StampClock:
 
         Raises:
             ValueError: there is no clock of that name.
-            TypeError: the function's time is no integer.
+            TypeError: the function's time is not an integer.
         """
         if callable(clock):
             self._now_ns = clock
@@ -48,14 +48,14 @@ class StampClock:
         How far the clocks are apart is measured for each stamp: NTP and PTP set theirs at any time.
 
         Raises:
-            TypeError: it is no integer.
+            TypeError: it is not an integer.
             ValueError: it is over an hour old or a minute ahead, so of another clock or unit.
         """
         if type(stamp_ns) is not int:
             stamp_ns = _integer(stamp_ns, "stamp_ns")
         now_ns = perf_counter_ns()
         age_ns = (now_ns if self._is_ours else self._now_ns()) - stamp_ns
-        if not -_MOST_AHEAD_NS <= age_ns <= _OLDEST_NS:
+        if not -_MAX_AHEAD_NS <= age_ns <= _OLDEST_NS:
             state = "old" if age_ns > 0 else "ahead"
             raise ValueError(
                 f"stamp_ns: {stamp_ns} is {abs(age_ns) / 1e9:.0f} s {state} by {self._name}. Give "

@@ -13,7 +13,7 @@ from edgevision.errors import EngineLoadError, RunError
 from edgevision.runtime.device.device import Device, Stream
 from edgevision.runtime.device.memory import Array, Buffer
 from edgevision.runtime.options import RunOptions
-from edgevision.runtime.words import WordSearch, check_stages
+from edgevision.runtime.streaming import TokenStream, check_stages
 
 FRAME = TensorSpec("frame", DType.INT64, (1,))
 NAMES = ("token", "state_0", "state_1", "state_2")
@@ -87,7 +87,7 @@ def wanted(frame: int) -> list[int]:
 @pytest.mark.parametrize("graph", [True, False], ids=["graph", "plain"])
 def test_each_step_reads_what_the_last_one_wrote(device: Device, graph: bool) -> None:
     programs = Queue(device, is_step=False), Queue(device, is_step=True)
-    search = WordSearch(*programs, RunOptions(graph=graph))
+    search = TokenStream(*programs, RunOptions(graph=graph))
     for frame in (5, 70, 900):
         search.start(np.array([frame]))
         found = [search.step() for _ in wanted(frame)]
@@ -98,7 +98,7 @@ def test_each_step_reads_what_the_last_one_wrote(device: Device, graph: bool) ->
 
 
 def test_a_frame_may_be_left_for_another(device: Device) -> None:
-    search = WordSearch(Queue(device, is_step=False), Queue(device, is_step=True))
+    search = TokenStream(Queue(device, is_step=False), Queue(device, is_step=True))
     for left in range(4):
         search.start(np.array([7]))
         for _ in range(left):
@@ -110,7 +110,7 @@ def test_a_frame_may_be_left_for_another(device: Device) -> None:
 
 def test_a_step_that_fails_frees_all(device: Device) -> None:
     encode, step = Queue(device, is_step=False), Queue(device, is_step=True)
-    search = WordSearch(encode, step, RunOptions(graph=False))
+    search = TokenStream(encode, step, RunOptions(graph=False))
     search.start(np.array([7]))
     step.refuses = True
     with pytest.raises(RunError, match="refused"):
@@ -125,7 +125,7 @@ def test_an_engine_that_never_runs_leaves_nothing_behind(device: Device) -> None
     encode, step = Queue(device, is_step=False), Queue(device, is_step=True)
     step.refuses = True
     with pytest.raises(RunError, match="refused"):
-        WordSearch(encode, step)
+        TokenStream(encode, step)
 
 
 @pytest.mark.parametrize(

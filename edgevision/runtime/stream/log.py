@@ -1,7 +1,7 @@
 """What a pipeline says of itself to the log: at most a line in five seconds of each kind.
 
-The logger is `edgevision.runtime.telling`. Frames that were dropped or late are INFO, a device that
-does not answer is WARNING, a failed engine and a callback that raised are ERROR.
+The logger is `edgevision.runtime.stream.log`. Frames that were dropped or late are INFO, a device
+that does not answer is WARNING, a failed engine and a callback that raised are ERROR.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _KEPT_ERRORS = 64
 _log = logging.getLogger(__name__)
 
 
-class Telling:
+class PipelineLog:
     """Logs for one worker.
 
     Attributes:
@@ -62,8 +62,8 @@ class Telling:
 
         What `ticket.result()` raised in it is the frame's outcome, which is told and counted.
         """
-        told = ticket.error()
-        if told is not None and type(error) is type(told) and error.args == told.args:
+        payload = ticket.error()
+        if payload is not None and type(error) is type(payload) and error.args == payload.args:
             return
         now_ns = perf_counter_ns()
         if now_ns - self._callbacks_ns > _EVERY_NS:

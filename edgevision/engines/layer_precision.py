@@ -27,13 +27,13 @@ _NO_WORK = re.compile(
 )
 _REQUESTED = {"int8": "int8", "fp16": "fp16"}
 # Of an FP16 graph most layers are FP16; what keeps float32 for range or coordinates is the rest.
-_LEAST_HALF = 0.5
+_MIN_HALF = 0.5
 
 
-def layers_from_inspector(told: str) -> Mapping[str, int] | None:
+def layers_from_inspector(payload: str) -> Mapping[str, int] | None:
     """Return the layers by type from TensorRT's inspector; None if it names no types."""
     try:
-        layers = json.loads(told)["Layers"]
+        layers = json.loads(payload)["Layers"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
     counted: Counter[str] = Counter()
@@ -47,10 +47,10 @@ def layers_from_inspector(told: str) -> Mapping[str, int] | None:
     return dict(counted) or None
 
 
-def layers_from_profile(told: str) -> Mapping[str, int] | None:
+def layers_from_profile(payload: str) -> Mapping[str, int] | None:
     """Return the kernels by type from a profile of one run by ONNX Runtime; None if it has none."""
     try:
-        events = json.loads(told)
+        events = json.loads(payload)
     except (ValueError, RecursionError):
         return None
     counted: Counter[str] = Counter()
@@ -67,7 +67,7 @@ def layers_from_profile(told: str) -> Mapping[str, int] | None:
     return dict(counted) or None
 
 
-def unmet(precision: str, layers: Mapping[str, int] | None) -> str:
+def precision_shortfall(precision: str, layers: Mapping[str, int] | None) -> str:
     """Return why an engine is not of the precision that was asked for; empty if it is.
 
     Where the runtime tells no types there is nothing to hold against it.
@@ -76,11 +76,11 @@ def unmet(precision: str, layers: Mapping[str, int] | None) -> str:
     if wanted is None or layers is None:
         return ""
     total = sum(layers.values())
-    told = ", ".join(f"{count} in {kind}" for kind, count in sorted(layers.items()))
+    payload = ", ".join(f"{count} in {kind}" for kind, count in sorted(layers.items()))
     if precision == "int8" and not layers.get("int8"):
-        return f"no layer runs in INT8, though the bundle is INT8: {told}"
-    if precision == "fp16" and layers.get("fp16", 0) < _LEAST_HALF * total:
-        return f"the bundle is FP16, and {layers.get('fp16', 0)} of {total} layers are: {told}"
+        return f"no layer runs in INT8, though the bundle is INT8: {payload}"
+    if precision == "fp16" and layers.get("fp16", 0) < _MIN_HALF * total:
+        return f"the bundle is FP16, and {layers.get('fp16', 0)} of {total} layers are: {payload}"
     return ""
 
 
