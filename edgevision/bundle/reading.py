@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterable
 from typing import TypeVar, cast
 
-from edgevision.bundle.printable import UNPRINTABLE
+from edgevision.bundle.printable import UNPRINTABLE, UNPRINTABLE_BUT_LINES
 
 JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
 
@@ -15,8 +16,12 @@ _MAX_DEPTH = 32
 _T = TypeVar("_T")
 
 
-def parse(content: str | bytes) -> object:
+def parse(content: str | bytes, *, has_lines: bool = False) -> object:
     """Return what a JSON document holds; how large it may be is its reader's business.
+
+    Args:
+        content: the document.
+        has_lines: whether its texts may have line breaks and tabs.
 
     Raises:
         ValueError: it is no JSON, or holds what JSON allows and nobody downstream expects: the same
@@ -24,7 +29,7 @@ def parse(content: str | bytes) -> object:
     """
     try:
         parsed: object = json.loads(content, object_pairs_hook=_object)
-        _check(parsed, depth=0)
+        _check(parsed, UNPRINTABLE_BUT_LINES if has_lines else UNPRINTABLE, depth=0)
     except RecursionError as error:
         raise ValueError(f"nested deeper than {_MAX_DEPTH}") from error
     return parsed
@@ -131,10 +136,10 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return fields
 
 
-def _check(value: object, depth: int) -> None:
+def _check(value: object, unprintable: re.Pattern[str], depth: int) -> None:
     if depth > _MAX_DEPTH:
         raise ValueError(f"nested deeper than {_MAX_DEPTH}")
-    if isinstance(value, str) and UNPRINTABLE.search(value):
+    if isinstance(value, str) and unprintable.search(value):
         raise ValueError(f"unprintable characters in {value[:80]!r}")
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{value} is no number")
@@ -142,8 +147,8 @@ def _check(value: object, depth: int) -> None:
         raise ValueError("an integer of more than 64 bits")
     if isinstance(value, dict):
         for key, inner in value.items():
-            _check(key, depth + 1)
-            _check(inner, depth + 1)
+            _check(key, unprintable, depth + 1)
+            _check(inner, unprintable, depth + 1)
     elif isinstance(value, list):
         for inner in value:
-            _check(inner, depth + 1)
+            _check(inner, unprintable, depth + 1)

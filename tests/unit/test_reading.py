@@ -39,6 +39,12 @@ def test_what_nobody_expects_is_refused_whole(content: str | bytes, message: str
         parse(content)
 
 
+def test_lines_are_read_where_they_are_expected() -> None:
+    assert parse('["a\\n\\tb"]', has_lines=True) == ["a\n\tb"]
+    with pytest.raises(ValueError, match="unprintable"):
+        parse('["a\\rb"]', has_lines=True)
+
+
 @given(VALUES)
 def test_whatever_is_written_is_read_as_it_was_or_refused(value: object) -> None:
     try:

@@ -30,7 +30,7 @@ def read(path: Path) -> list[Run]:
         FileReadError: it cannot be read, or is something else.
     """
     try:
-        told = parse(read_plain(path, max_bytes=_MAX_BYTES, follow_links=True))
+        told = parse(read_plain(path, max_bytes=_MAX_BYTES, follow_links=True), has_lines=True)
         if not isinstance(told, list) or not told:
             raise ValueError("it lists no run")
         return [_run(run, f"run {number}") for number, run in enumerate(told, 1)]
