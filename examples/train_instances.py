@@ -119,7 +119,7 @@ def train_epoch(
             compose(stock, options.seed, first + i, most=MOST_DIGITS) for i in range(options.batch)
         ]
         frames = torch.from_numpy(np.stack([scene.frame for scene in scenes]))
-        parts = losses(net, graph, graph.normalized(frames), truth_of(scenes))
+        parts = losses(net, graph, graph.pixels(frames), truth_of(scenes))
         loss = sum(parts.values(), torch.zeros(()))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

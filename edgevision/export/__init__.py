@@ -9,6 +9,8 @@ from edgevision._optional import require
 
 if TYPE_CHECKING:
     from edgevision.export.adapters.caption import Captioner
+    from edgevision.export.adapters.classification import Classification
+    from edgevision.export.adapters.depth import Depth
     from edgevision.export.adapters.generated import ImageGenerator
     from edgevision.export.adapters.instance import InstanceSegmentation
     from edgevision.export.adapters.semantic import SemanticSegmentation
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Captioner",
+    "Classification",
+    "Depth",
     "ImageGenerator",
     "InstanceSegmentation",
     "Label",
@@ -26,15 +30,22 @@ __all__ = [
     "Tensors",
 ]
 
-_HOMES = {
+ADAPTERS = {
     "Captioner": "edgevision.export.adapters.caption",
+    "Classification": "edgevision.export.adapters.classification",
+    "Depth": "edgevision.export.adapters.depth",
     "ImageGenerator": "edgevision.export.adapters.generated",
     "InstanceSegmentation": "edgevision.export.adapters.instance",
+    "SemanticSegmentation": "edgevision.export.adapters.semantic",
+    "Tensors": "edgevision.export.adapters.tensors",
+}
+"""The class that wraps a module for each task, and where it is."""
+
+_HOMES = {
+    **ADAPTERS,
     "Label": "edgevision.tasks.seeds",
     "Level": "edgevision.tasks.seeds",
     "Normal": "edgevision.tasks.seeds",
-    "SemanticSegmentation": "edgevision.export.adapters.semantic",
-    "Tensors": "edgevision.export.adapters.tensors",
 }
 
 # Here, because whichever module of the room is imported first passes through here.

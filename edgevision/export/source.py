@@ -17,6 +17,7 @@ from torch import nn
 
 from edgevision.bundle.files import open_plain, read_plain
 from edgevision.errors import ExportError, FileReadError
+from edgevision.export import ADAPTERS
 from edgevision.export.adapters.adapter import ModelAdapter
 from edgevision.export.adapters.registry import (
     ClassNames,
@@ -158,10 +159,10 @@ def _from_zoo(
             "path that ends in .onnx."
         )
     entry = zoo_entry(name)
-    chosen = weights or entry.weights
     if task not in (None, entry.task):
         raise ValueError(f"'{name}' is a net for task '{entry.task}'; leave out task '{task}'")
     home = adapter_home(get_task(entry.task))
+    chosen = weights or entry.weights
     module = _loaded(_zoo_module(entry), chosen)
     adapter = home.from_card(module, entry.card, size=size, classes=classes)
     return Source(name, adapter, _provenance(name, chosen), entry.samples)
@@ -206,8 +207,7 @@ def _from_factory(
     if not hasattr(made, "to_onnx"):
         raise ExportError(
             f"'{source}' returned {type(made).__name__}, expected a torch module or an adapter "
-            "(edgevision.export.SemanticSegmentation, InstanceSegmentation, Captioner, "
-            "ImageGenerator, Tensors)"
+            f"(edgevision.export has {', '.join(ADAPTERS)})"
         )
     refuse_options("an adapter", weights=weights, size=size, classes=classes, task=task)
     return Source(name, made, {"source": source})

@@ -5,12 +5,15 @@ Source: Everingham et al. 2010, "The Pascal Visual Object Classes Challenge", se
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 import numpy.typing as npt
 
 from edgevision._optional import require
 
 Image = npt.NDArray[np.uint8]
+S = TypeVar("S", bound=np.generic)
 
 # Of the diagonal, as Csurka et al. 2013 choose it.
 _TOLERANCE_SHARE = 0.0075
@@ -140,11 +143,11 @@ def _outline(labels: npt.NDArray[np.integer], void: npt.NDArray[np.bool_]) -> np
     return outline
 
 
-def resize_nearest(mask: Image, shape: tuple[int, ...]) -> Image:
-    """Return a class map at another (H, W), by nearest neighbour."""
+def resize_nearest(mask: npt.NDArray[S], shape: tuple[int, ...]) -> npt.NDArray[S]:
+    """Return a map of labels or measurements at another (H, W), by nearest neighbour."""
     if mask.shape == shape:
         return mask
     rows = (np.arange(shape[0]) * mask.shape[0]) // shape[0]
     columns = (np.arange(shape[1]) * mask.shape[1]) // shape[1]
-    scaled: Image = mask[rows[:, None], columns]
+    scaled: npt.NDArray[S] = mask[rows[:, None], columns]
     return scaled

@@ -118,3 +118,20 @@ class MobileNetV2(nn.Module):
         """
         left_behind = ("features.18.", "classifier.")
         self.load_state_dict({k: v for k, v in state.items() if not k.startswith(left_behind)})
+
+
+class MobileNetV2Classifier(nn.Module):
+    """The whole of MobileNetV2 as it was trained: logits of 1,000 classes, or of others."""
+
+    def __init__(self, classes: int = 1000) -> None:
+        super().__init__()
+        backbone = MobileNetV2()
+        width = 1280
+        last = _conv_bn_relu6(backbone.channels[-1], width, kernel=1)
+        self.features = nn.Sequential(*backbone.features, last)
+        self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(width, classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits `float32[N, classes]` of `x: float32[N, 3, H, W]`."""
+        logits: Tensor = self.classifier(self.features(x).mean((2, 3)))
+        return logits

@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from edgevision._optional import require
 from edgevision.bundle.manifest import Settings
 from edgevision.bundle.tensors import TensorSpec
 from edgevision.tasks.camera import CameraFrame, Image
@@ -18,6 +19,7 @@ from edgevision.tasks.task import Feeds, Result, Task
 R = TypeVar("R", bound=Result)
 
 _RED = (255, 48, 48)
+_DIFFERENCE_WIDTH_PX = 640
 
 
 class CameraTask(Task[R]):
@@ -48,3 +50,17 @@ class CameraTask(Task[R]):
         marked[where] = _RED
         drawn = [result.pictures(frame)[".overlay.jpg"] for result in (before, after)]
         return float(where.mean()), np.concatenate([*drawn, marked], axis=1)
+
+
+def both_beneath(frame: Image, before: str, after: str) -> Image:
+    """Return the frame with two answers in words beneath, the second in red where it differs."""
+    images = require("PIL.Image", extra="media")
+    font = require("PIL.ImageFont", extra="media").load_default(15)
+    canvas = images.new("RGB", (_DIFFERENCE_WIDTH_PX, 300), "white")
+    shown = images.fromarray(frame)
+    shown.thumbnail((_DIFFERENCE_WIDTH_PX, 250))
+    canvas.paste(shown, (0, 0))
+    draw = require("PIL.ImageDraw", extra="media").Draw(canvas)
+    draw.text((4, 254), before, "black", font)
+    draw.text((4, 276), after, "black" if before == after else "red", font)
+    return np.asarray(canvas)

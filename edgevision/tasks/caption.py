@@ -15,7 +15,7 @@ from edgevision.bundle.parity import ParityReport, Tolerance
 from edgevision.bundle.tensors import DType, TensorSpec
 from edgevision.errors import BundleFormatError, FrameError
 from edgevision.tasks.camera import CameraFrame, Image, check_same_frame
-from edgevision.tasks.camera_task import CameraTask
+from edgevision.tasks.camera_task import CameraTask, both_beneath
 from edgevision.tasks.matching import caption_distances
 from edgevision.tasks.proof import Arrays, Bars, Proof, element_tolerance, held_at_zero
 from edgevision.tasks.task import Headline, Read, Summary, bounded_read
@@ -45,7 +45,6 @@ _DISTANCES = {
 # One word changes all that follow. On captioner-digits 3 of 62 layers stay float instead of 1, and
 # 96 to 97 % of 200 captions are the same instead of 93 to 95 %, in every form.
 _MIN_SNR_DB = 27.0
-_DIFFERENCE_WIDTH_PX = 640
 _COLUMNS = 5
 _TILE_PX = 240
 _MARGIN_PX = 4
@@ -248,7 +247,7 @@ class CaptionTask(CameraTask[CaptionResult]):
         self, frame: Image, before: CaptionResult, after: CaptionResult
     ) -> tuple[float, Image]:
         """Return 1 where the texts differ, and the frame with both beneath."""
-        return float(before.text != after.text), _both(frame, before.text, after.text)
+        return float(before.text != after.text), both_beneath(frame, before.text, after.text)
 
     def _decoder(self, stage: Stage, settings: Settings, read: Read) -> CaptionDecoder:
         if len(stage.inputs) != 1:
@@ -363,20 +362,6 @@ def _sheet(tiles: list[tuple[Image, str]], caption: str) -> Image:
         x, y = index % columns * width, line + index // columns * (height + line)
         canvas.paste(images.fromarray(tile), (x, y))
         draw.text((x + _MARGIN_PX, y + height + 2), word, "black", small)
-    return np.asarray(canvas)
-
-
-def _both(frame: Image, before: str, after: str) -> Image:
-    """Return the frame with both captions beneath, the second in red where it differs."""
-    images = require("PIL.Image", extra="media")
-    font = require("PIL.ImageFont", extra="media").load_default(15)
-    canvas = images.new("RGB", (_DIFFERENCE_WIDTH_PX, 300), "white")
-    shown = images.fromarray(frame)
-    shown.thumbnail((_DIFFERENCE_WIDTH_PX, 250))
-    canvas.paste(shown, (0, 0))
-    draw = require("PIL.ImageDraw", extra="media").Draw(canvas)
-    draw.text((4, 254), before, "black", font)
-    draw.text((4, 276), after, "black" if before == after else "red", font)
     return np.asarray(canvas)
 
 

@@ -68,6 +68,15 @@ def read_labels(path: str | os.PathLike[str]) -> Image:
     return _read(path, _class_indices)
 
 
+def read_counts(path: str | os.PathLike[str]) -> npt.NDArray[np.uint16]:
+    """Read an image of one 16-bit number a pixel, as uint16[H, W].
+
+    Raises:
+        FileReadError: the file cannot be read, or is not a one-channel 16-bit image.
+    """
+    return _read(path, _wide_numbers)
+
+
 def resize(frame: Image, size: tuple[int, int]) -> Image:
     """Return `frame: uint8[H, W, 3]` at `size` (H, W), bilinear with antialiasing."""
     if frame.shape[:2] == size:
@@ -204,7 +213,9 @@ def _names(images: Sequence[Path]) -> list[str]:
     return [image.name for image in images]  # of a.png, a.jpg and a.png.jpg
 
 
-def _read(path: str | os.PathLike[str], decode: Callable[[Any, bytes], Image]) -> Image:
+def _read(
+    path: str | os.PathLike[str], decode: Callable[[Any, bytes], npt.NDArray[Any]]
+) -> npt.NDArray[Any]:
     """Return what `decode` makes of a file that holds one picture, and of the file's first bytes.
 
     Raises:
@@ -309,6 +320,12 @@ def _class_indices(image: Any, start: bytes) -> Image:
         "wider values are no classes. Write each pixel's class, e.g. with Pillow: "
         "Image.fromarray(indices.astype(np.uint8)).save(NAME)"
     )
+
+
+def _wide_numbers(image: Any, _: bytes) -> npt.NDArray[np.uint16]:
+    if not image.mode.startswith("I"):
+        raise _UnfitError(f"mode {image.mode}, expected one 16-bit number a pixel (I;16)")
+    return np.asarray(image).astype(np.uint16)
 
 
 def _open_video(path: Path) -> Any:

@@ -28,7 +28,15 @@ Feeds = dict[str, npt.NDArray[np.generic]]
 Read = Callable[[str], bytes]
 """From a path inside the bundle to the file's bytes."""
 
-_NAMES = ("semantic", "instance", "caption", "generated", "tensors")
+_NAMES = (
+    "semantic",
+    "instance",
+    "caption",
+    "classification",
+    "depth",
+    "generated",
+    "tensors",
+)
 # A vocabulary is the largest of what a task keeps beside its graphs.
 _MAX_FILE_BYTES = 16 << 20
 

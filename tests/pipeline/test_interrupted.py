@@ -32,6 +32,7 @@ RUNTIME = edgevision.runtime.__path__[0]
 HANGS_AFTER_S = 20.0
 MOMENTS = ("RESUME", "CALL", "JUMP_BACKWARD", "JUMP_ABSOLUTE")
 FEEDS = {"frame": frame(1)}
+OTHERS: set[threading.Thread] = set()
 
 
 class Interrupt:
@@ -94,8 +95,16 @@ def in_time(call: Callable[[], object]) -> None:
         raise raised[0]
 
 
+@pytest.fixture(autouse=True)
+def others() -> None:
+    """Note the threads of other tests' pipelines, such as those of planted bugs."""
+    OTHERS.clear()
+    OTHERS.update(threading.enumerate())
+
+
 def nothing_is_left(device: Device) -> None:
-    assert "edgevision pipeline" not in {thread.name for thread in threading.enumerate()}
+    ours = set(threading.enumerate()) - OTHERS
+    assert "edgevision pipeline" not in {thread.name for thread in ours}
     if isinstance(device, SimulatedDevice):
         assert device.live == {"buffer": 0, "event": 0, "graph": 0, "stream": 0}
 

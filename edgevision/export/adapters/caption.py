@@ -15,6 +15,12 @@ from edgevision.bundle.manifest import Settings
 from edgevision.bundle.tensors import DType, ShapeProfile, TensorSpec
 from edgevision.errors import ExportError
 from edgevision.export.adapters.adapter import Array, Feeds, ModelAdapter, Run
+from edgevision.export.adapters.frame import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    CameraInput,
+    FrontEnd,
+)
 from edgevision.export.adapters.registry import ClassNames, Size, refuse_options
 from edgevision.export.adapters.resize import ResizeCrop
 from edgevision.export.adapters.search import (
@@ -27,7 +33,6 @@ from edgevision.export.adapters.search import (
     behind_scores,
     stepped,
 )
-from edgevision.export.adapters.semantic import side_of, three_of
 from edgevision.export.adapters.stepwise import Part, joined, stage_feeds
 from edgevision.export.graph.capture import capture, evaluating
 from edgevision.export.graph.loops import GOING, NUMBER, Search, looped, unrolled
@@ -67,8 +72,8 @@ class Captioner:
         form: str = "loop",
         start: str | int = "<start>",
         end: str | int = "<end>",
-        mean: Sequence[float] = (0.485, 0.456, 0.406),
-        std: Sequence[float] = (0.229, 0.224, 0.225),
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
         resize: int | None = None,
         channel_order: str = "rgb",
         input_size: tuple[int, int] | None = None,
@@ -106,30 +111,24 @@ class Captioner:
         )
         _check_range("max_length", max_length, MAX_STEPS)
         _check_range("beams", beams, _MOST_BEAMS)
-        _check_range("batch", batch, 64)
         if form not in FORMS:
             raise ValueError(f"form: got '{form}', expected one of {', '.join(FORMS)}")
         if form == "step" and (beams, batch) != (1, 1):
             raise ValueError(f"form: 'step' takes one beam and one frame, got {beams} and {batch}")
         if not math.isfinite(length_penalty):
             raise ValueError(f"length_penalty: got {length_penalty}, expected a number")
-        if channel_order not in ("rgb", "bgr"):
-            raise ValueError(f"channel_order: got '{channel_order}', expected rgb or bgr")
         own = getattr(module, "max_length", None)
         if own is not None and own < max_length:
             raise ValueError(f"max_length: got {max_length}, the module holds {own} steps")
-        self._size = side_of("size", size)
-        self._input_size = side_of("input_size", input_size) if input_size else self._size
+        self._camera = CameraInput.check(size, input_size, channel_order, batch)
         self._start = _number("start", start, self.vocabulary)
         self._end = _number("end", end, self.vocabulary)
-        self._channel_order, self._form = channel_order, form
+        self._form = form
         self._max_length, self._beams, self._penalty = max_length, beams, length_penalty
-        pixels = _Pixels(
-            self._input_size, self._size, resize, mean, std, flip=channel_order == "bgr"
-        )
-        self.inputs: tuple[TensorSpec, ...] = (
-            TensorSpec("frame", DType.UINT8, (batch, *self._input_size, 3)),
-        )
+        same = self._camera.size == self._camera.input_size and resize is None
+        fit = None if same else ResizeCrop(self._camera.input_size, self._camera.size, resize)
+        pixels = FrontEnd(self._camera, mean, std, fit=fit)
+        self.inputs: tuple[TensorSpec, ...] = (self._camera.tensor,)
         self.profiles: Mapping[str, ShapeProfile] = {}
         with evaluating(module):
             tried = _tried(module, pixels, batch * beams, self._start, self.vocabulary.size)
@@ -145,9 +144,7 @@ class Captioner:
     def settings(self) -> Settings:
         """Return the sizes, the search and where the vocabulary stands, for the manifest."""
         return {
-            "size": list(self._size),
-            "input_size": list(self._input_size),
-            "channel_order": self._channel_order,
+            **self._camera.settings(),
             "vocabulary": {
                 "kind": self.vocabulary.kind,
                 "path": _VOCABULARY,
@@ -245,43 +242,8 @@ class Captioner:
         return ["tokens", "lengths", "scores", *(["attention"] if self._attends else [])]
 
 
-class _Pixels(nn.Module):
-    """Normalises a camera's frame as a classifier is fed."""
-
-    scale: Tensor
-    bias: Tensor
-    order: Tensor
-
-    def __init__(
-        self,
-        input_size: tuple[int, int],
-        size: tuple[int, int],
-        resize: int | None,
-        mean: Sequence[float],
-        std: Sequence[float],
-        *,
-        flip: bool,
-    ) -> None:
-        super().__init__()
-        means, stds = three_of("mean", mean), three_of("std", std)
-        self.flip, self.frame_size = flip, input_size
-        self.register_buffer("scale", (1 / (255 * stds)).view(1, 3, 1, 1))
-        self.register_buffer("bias", (-means / stds).view(1, 3, 1, 1))
-        self.register_buffer("order", torch.tensor([2, 1, 0]))
-        same = size == input_size and resize is None
-        self.fit = nn.Identity() if same else ResizeCrop(input_size, size, resize)
-
-    def forward(self, frame: Tensor) -> Tensor:
-        # TensorRT takes uint8 at a Cast alone, so the cast comes before any change of layout.
-        x = frame.float().permute(0, 3, 1, 2)
-        if self.flip:
-            x = x.index_select(1, self.order)
-        fitted: Tensor = self.fit(x * self.scale + self.bias)
-        return fitted
-
-
 def _tried(
-    module: Any, pixels: _Pixels, count: int, start: int, words: int
+    module: Any, pixels: FrontEnd, count: int, start: int, words: int
 ) -> tuple[int, int, tuple[int, int] | None]:
     """Run one step, and return how many features and states there are, and the attention's grid.
 
@@ -294,7 +256,7 @@ def _tried(
             f"{type(module).__name__} has no {', '.join(missing)}: a captioner needs encode(pixels)"
             " -> features, start(features) -> state, step(token, state, features) -> logits, state"
         )
-    frame = torch.zeros(count, *pixels.frame_size, 3, dtype=torch.uint8)
+    frame = torch.zeros(count, *pixels.camera.input_size, 3, dtype=torch.uint8)
     try:
         features = as_tuple(module.encode(pixels(frame)))
         state = as_tuple(module.start(features))

@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import interpolate, pad
+from torch import Tensor
+from torch.nn.functional import pad
 
+from edgevision.export.adapters.frame import CameraInput, FrontEnd
 from edgevision.export.adapters.regions import RegionSampler
 from edgevision.export.adapters.suppression import suppress
 from edgevision.models.mask_rcnn import DetectionSettings
@@ -30,33 +31,25 @@ _LONGEST_STEP = math.log(1000.0 / 16)
 _LEAST_PROPOSAL, _LEAST_DETECTION = 1e-3, 1e-2
 
 
-class Detections(nn.Module):
+class Detections(FrontEnd):
     """The fused graph: frame in, boxes, labels, scores, masks and counts out."""
 
-    scale: Tensor
-    bias: Tensor
-    order: Tensor
     to_frame: Tensor
 
     def __init__(
         self,
         module: Any,
         settings: DetectionSettings,
-        size: tuple[int, int],
-        input_size: tuple[int, int],
+        camera: CameraInput,
         *,
-        flip: bool,
         masks: str = "cells",
     ) -> None:
         """Read the maps' shapes off one pass of the backbone over zeros."""
-        super().__init__()
+        super().__init__(camera, settings.mean, settings.std)
         self.backbone, self.head, self.heads = module.backbone, module.rpn.head, module.roi_heads
-        self.settings, self.size, self.input_size, self.flip = settings, size, input_size, flip
+        size, input_size = camera.size, camera.input_size
+        self.settings, self.size, self.input_size = settings, size, input_size
         self.masks = masks
-        mean, std = torch.tensor(settings.mean), torch.tensor(settings.std)
-        self.register_buffer("scale", (1 / (255 * std)).view(1, 3, 1, 1))
-        self.register_buffer("bias", (-mean / std).view(1, 3, 1, 1))
-        self.register_buffer("order", torch.tensor([2, 1, 0]))
         height, width = (there / here for there, here in zip(input_size, size, strict=True))
         self.register_buffer("to_frame", torch.tensor([width, height, width, height]))
         with torch.no_grad():
@@ -73,7 +66,7 @@ class Detections(nn.Module):
 
     def forward(self, frame: Tensor) -> tuple[Tensor, ...]:
         """Return boxes, labels, scores, masks, count, overflow and converged of `frame`."""
-        maps = list(self.backbone(self.normalized(frame)).values())
+        maps = list(self.backbone(self.pixels(frame)).values())
         proposals, valid, settled = self.proposals(*self.head(maps))
         atlas = self.sampler.atlas(maps[:-1])
         boxes, labels, scores, overflow, also_settled = self._detections(atlas, proposals, valid)
@@ -92,17 +85,6 @@ class Detections(nn.Module):
             overflow,
             (settled * also_settled).to(torch.int32),
         )
-
-    def normalized(self, frame: Tensor) -> Tensor:
-        """Return `float32[N, 3, *size]` of `frame: uint8[N, *input_size, 3]`."""
-        # TensorRT takes uint8 at a Cast alone, so the cast comes before any change of layout.
-        x = frame.float().permute(0, 3, 1, 2)
-        if self.flip:
-            x = x.index_select(1, self.order)
-        x = x * self.scale + self.bias
-        if self.size != self.input_size:
-            x = interpolate(x, size=self.size, mode="bilinear", align_corners=False)
-        return x
 
     def anchors(self) -> list[Tensor]:
         """Return each map's anchors, float32[h w A, 4] x1 y1 x2 y2 px."""

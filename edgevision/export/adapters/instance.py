@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from edgevision.bundle.manifest import Settings
-from edgevision.bundle.tensors import DType, ShapeProfile, TensorSpec
+from edgevision.bundle.tensors import ShapeProfile, TensorSpec
 from edgevision.errors import ExportError
 from edgevision.export.adapters.adapter import Array, Feeds
 from edgevision.export.adapters.detections import CANDIDATES, MOST_PLACES, Detections, names
+from edgevision.export.adapters.frame import CameraInput, class_labels
 from edgevision.export.adapters.registry import ClassNames, Size, need_size_and_classes
-from edgevision.export.adapters.semantic import labels_of, side_of
 from edgevision.export.graph.capture import capture, evaluating
 from edgevision.export.zoo import card_classes, card_size
 from edgevision.models.mask_rcnn import DetectionSettings, MaskRCNN
@@ -68,45 +68,28 @@ class InstanceSegmentation:
             ExportError: the module is no Mask R-CNN that can be exported, or does not fit the
                 classes.
         """
-        self._classes = labels_of(classes)
-        self._size = side_of("size", size)
-        if any(side % _LARGEST_STRIDE for side in self._size):
+        self._classes = class_labels(classes)
+        self._camera = CameraInput.check(size, input_size, channel_order, batch)
+        if any(side % _LARGEST_STRIDE for side in self._camera.size):
             height, width = (-(-side // _LARGEST_STRIDE) * _LARGEST_STRIDE for side in size)
             raise ValueError(
                 f"size: got {size}, both sides must be divisible by {_LARGEST_STRIDE}; "
                 f"take ({height}, {width}) and give the camera's frame as input_size"
             )
-        self._input_size = side_of("input_size", input_size) if input_size else self._size
-        if channel_order not in ("rgb", "bgr"):
-            raise ValueError(f"channel_order: got '{channel_order}', expected rgb or bgr")
-        if not 1 <= batch <= 64:
-            raise ValueError(f"batch: got {batch}, expected 1 to 64")
         if masks not in ("cells", "frame"):
             raise ValueError(f"masks: got '{masks}', expected cells or frame")
-        self._channel_order = channel_order
         self.detection = settings_of(module)
         _check(module, self.detection, len(self._classes))
         with evaluating(module):
-            self._graph = Detections(
-                module,
-                self.detection,
-                self._size,
-                self._input_size,
-                flip=channel_order == "bgr",
-                masks=masks,
-            )
-        self.inputs: tuple[TensorSpec, ...] = (
-            TensorSpec("frame", DType.UINT8, (batch, *self._input_size, 3)),
-        )
+            self._graph = Detections(module, self.detection, self._camera, masks=masks)
+        self.inputs: tuple[TensorSpec, ...] = (self._camera.tensor,)
         self.profiles: Mapping[str, ShapeProfile] = {}
 
     def settings(self) -> Settings:
         """Return the classes, sizes and channel order, for the manifest."""
         return {
             "classes": [{"name": name, "color": color} for name, color in self._classes],
-            "size": list(self._size),
-            "input_size": list(self._input_size),
-            "channel_order": self._channel_order,
+            **self._camera.settings(),
         }
 
     def files(self) -> dict[str, bytes]:

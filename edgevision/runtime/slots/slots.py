@@ -3,8 +3,9 @@
 Whoever waits for a slot stands in line: it goes to who came first, not to who happens to be awake.
 
 Ctrl-C may come anywhere in `take` and `give`, and no slot may be lost for it. CPython runs signal
-handlers when a function begins, after a call and when a loop goes round. So a slot changes hands
-in lines without any of these, and what an interrupted call holds is known by its `Hold`.
+handlers, and lets another thread run, when a function begins, after a call and where it jumps. So a
+slot changes hands in straight lines without any of these, which needs no lock, the dearest part of
+a short net's frame; and what an interrupted call holds is known by its `Hold`.
 """
 
 from __future__ import annotations
@@ -39,11 +40,9 @@ class Hold:
     """
 
     slot: Slot | None = None
+    thread = 0
     is_lent = False
     gate: threading.Lock | None = None
-
-    def __init__(self) -> None:
-        self.thread = get_ident()
 
 
 class Slots:
@@ -70,9 +69,7 @@ class Slots:
         self._free: deque[Slot] = deque()
         self._waiting: deque[Hold] = deque()
         self._holds: dict[Slot, Hold] = {}
-        # A signal's handler may close a model in the middle of a call, and find it consistent.
-        self._lock = threading.RLock()
-        self._closing = threading.RLock()
+        self._closing = threading.RLock()  # a signal's handler may close in the middle of that
         self._back = threading.Lock()
         self._device = program.device
         self._scratch: Buffer | None = None
@@ -93,14 +90,12 @@ class Slots:
 
     def take(self, hold: Hold) -> Slot | None:
         """Give `hold` a slot if one is free and nobody waits; None if not, or if closed."""
-        if not self.is_open:
-            return None
-        with self._lock:
-            if self._free and not self._waiting and self.is_open:
-                slot = self._free[0]
-                del self._free[0]
-                self._holds[slot] = hold
-                hold.slot = slot
+        hold.thread = get_ident()
+        if self._free and not self._waiting and self.is_open:
+            slot = self._free[0]
+            del self._free[0]
+            self._holds[slot] = hold
+            hold.slot = slot
         return hold.slot
 
     def wait(self, hold: Hold, timeout_s: float = _POLL_S) -> Slot | None:
@@ -117,45 +112,44 @@ class Slots:
                 "inside `with ... input()`, or in a signal's handler while it ran. Leave the "
                 "block first, or give more slots."
             )
-        with self._lock:
-            if not self.is_open or hold.slot is not None:
-                return hold.slot
-            if hold.gate is None:
-                if self._free and not self._waiting:
-                    slot = self._free[0]
-                    del self._free[0]
-                    self._holds[slot] = hold
-                    hold.slot = slot
-                    return slot
-                gate = threading.Lock()
-                gate.acquire()
-                hold.gate = gate
-                self._waiting.append(hold)
-        if not hold.gate.acquire(timeout=timeout_s):
-            self._take_back_what_is_lost()
+        gate = hold.gate
+        if gate is None:
+            gate = threading.Lock()
+            gate.acquire()
+            hold.gate = gate
+            self._waiting += (hold,)
+        if self.is_open and hold.slot is None:
+            self._serve_first()
+            if not gate.acquire(timeout=timeout_s):
+                self._take_back_what_is_lost()
         return hold.slot
 
     def give(self, hold: Hold) -> None:
         """Pass the slot on to who waits longest, or leave the line; safe to call twice."""
-        with self._lock:
-            slot = hold.slot
-            if slot is None:
-                if hold.gate is not None and hold in self._waiting:
-                    self._waiting.remove(hold)
-                return
+        slot = hold.slot
+        if slot is not None:
             hold.slot = None
             del self._holds[slot]
-            if self._waiting:
-                heir = self._waiting[0]
-                del self._waiting[0]
-                self._holds[slot] = heir
-                heir.slot = slot
-                assert heir.gate is not None
+            self._free += (slot,)
+        elif hold.gate is not None:
+            with suppress(ValueError):
+                self._waiting.remove(hold)
+            if hold.slot is not None:  # it had its turn meanwhile
+                self.give(hold)
+        if self._waiting:
+            self._serve_first()
+        if not self.is_open:
+            self._wake_closer()
+
+    def _serve_first(self) -> None:
+        """Give what is free to who waits longest."""
+        while self._free and self._waiting:
+            heir, slot = self._waiting[0], self._free[0]
+            del self._waiting[0], self._free[0]
+            self._holds[slot] = heir
+            heir.slot = slot
+            if heir.gate is not None:
                 heir.gate.release()
-            else:
-                self._free.append(slot)
-            if not self.is_open:
-                self._wake_closer()
 
     def is_held_here(self) -> bool:
         """Whether this thread holds a slot: in a lent block, or in a call that a signal stopped."""
@@ -166,12 +160,12 @@ class Slots:
 
     def end(self) -> None:
         """Give out no more slots, and wake those who wait for one."""
-        with self._lock:
-            self.is_open = False
-            while self._waiting:
-                hold = self._waiting.popleft()
-                if hold.gate is not None:
-                    hold.gate.release()
+        self.is_open = False
+        while self._waiting:
+            hold = self._waiting[0]
+            del self._waiting[0]
+            if hold.gate is not None:
+                hold.gate.release()
 
     def close(self) -> None:
         """Wait until nobody uses a slot, then free them; safe to call twice and on any thread.

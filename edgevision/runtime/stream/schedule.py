@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass
-from threading import get_ident
 from typing import Generic, Literal, TypeVar
 
 from edgevision.runtime.slots.slots import Hold
@@ -138,7 +137,6 @@ class Entry(Hold, Generic[T]):
     fate = ""
 
     def __init__(self, start_ns: int = 0) -> None:
-        self.thread = get_ident()  # here, not by the base: each frame makes one
         self.start_ns = start_ns
 
     @property

@@ -15,7 +15,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from queue import SimpleQueue
 from time import perf_counter_ns
 from typing import Generic, Protocol, TypeVar
@@ -359,19 +359,28 @@ class Worker(Generic[T]):
             self._ready.set()
             return
         self._ready.set()
+        while not (self._is_closing and self._is_done()):
+            try:
+                self._serve()
+            except BaseException as error:  # a fault of ours: nobody may wait for ever
+                with suppress(Exception):
+                    self._fail(error, self._own)
+                if self._is_closing:
+                    break
+        self._free()
+
+    def _serve(self) -> None:
+        """Answer frames until the end."""
         running, waiting = self._schedule.running, self._schedule.waiting
         with self._active:
             while not (self._is_closing and self._is_done()):
                 entry = self._calls.get()
                 if self.left or self._is_forgotten or self.failure is not None:
                     self._finish_what_is_left()
-                with self._lock:
-                    is_first = bool(running) and running[0] is entry and not waiting
-                if not is_first:
+                if not (running and running[0] is entry and not waiting):
                     entry = self._next()
                 while entry is not None:
                     entry = self._finish(entry)
-        self._free()
 
     def _measure(self) -> None:
         """Time a run, so that the first frames' chances are known."""

@@ -1,0 +1,189 @@
+"""A depth net with its pixels: camera frame in, metres for each pixel out, one graph."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from edgevision.bundle.manifest import Settings
+from edgevision.bundle.tensors import ShapeProfile, TensorSpec
+from edgevision.errors import ExportError
+from edgevision.export.adapters.adapter import Array, Feeds
+from edgevision.export.adapters.frame import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    CameraInput,
+    FrontEnd,
+)
+from edgevision.export.adapters.output import first_tensor, try_module
+from edgevision.export.adapters.registry import ClassNames, Size, refuse_options
+from edgevision.export.graph.capture import capture, evaluating
+from edgevision.export.zoo import card_size
+from edgevision.tasks.depth import TASK
+
+OUTPUTS = ("float32", "float16")
+_NAMES = ("predicted_depth", "depth", "out")
+_MAX_HALF = 65504.0
+
+
+class Depth:
+    """Adapter of any module that gives one number for each pixel, `float32[N, 1, h, w]`.
+
+    The graph takes `frame: uint8[1, H, W, 3]` of `input_size` and gives `depth: float32[1, H, W]`
+    in metres. Casting, normalising, resizing to the net's `size`, the scale, resizing back and the
+    bounds are inside it. The module is used, never changed.
+
+    Example:
+        >>> net = Depth(module, size=(384, 384), input_size=(480, 640),
+        ...             max_m=80.0)  # doctest: +SKIP
+    """
+
+    task = TASK.name
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        size: Size,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        channel_order: str = "rgb",
+        input_size: Size | None = None,
+        scale: float = 1.0,
+        max_m: float | None = None,
+        output: str = "float32",
+    ) -> None:
+        """Wrap `module`.
+
+        Args:
+            module: gives `float32[N, 1, h, w]` or `[N, h, w]` as a tensor, a dict or an object with
+                `predicted_depth`, `depth` or `out`, or a tuple of which the first is taken.
+            size: (H, W) of the net's input.
+            mean: per channel on the 0-1 scale, in RGB; by default ImageNet's.
+            std: per channel on the 0-1 scale, in RGB; by default ImageNet's.
+            channel_order: "rgb" or "bgr", the order in which the camera's frames will come.
+            input_size: (H, W) of the camera's frame, if it is not `size`.
+            scale: metres for each unit of the net's output.
+            max_m: depths beyond are set to it; by default none are.
+            output: "float32", or "float16": half the bytes from the device to the host, three
+                digits.
+
+        Raises:
+            ValueError: an argument makes no sense.
+            ExportError: the module does not run, or gives something else.
+        """
+        self._camera = CameraInput.check(size, input_size, channel_order)
+        if not (math.isfinite(scale) and scale > 0):
+            raise ValueError(f"scale: got {scale}, expected metres for each unit, over 0")
+        if max_m is not None and not (math.isfinite(max_m) and max_m > 0):
+            raise ValueError(f"max_m: got {max_m}, expected metres over 0")
+        if output not in OUTPUTS:
+            raise ValueError(f"output: got '{output}', expected one of {', '.join(OUTPUTS)}")
+        if output == "float16" and not (max_m is not None and max_m <= _MAX_HALF):
+            raise ValueError(f"output: float16 ends at {_MAX_HALF:g}; give max_m up to it, too")
+        self._graph = _PixelsToMetres(
+            module, self._camera, mean, std, scale=scale, max_m=max_m, output=output
+        )
+        self.inputs: tuple[TensorSpec, ...] = (self._camera.tensor,)
+        self.profiles: Mapping[str, ShapeProfile] = {}
+        with evaluating(self._graph):
+            try_module(self._graph.measured, self._camera)
+
+    def settings(self) -> Settings:
+        """Return the sizes and channel order, for the manifest."""
+        return self._camera.settings()
+
+    def files(self) -> dict[str, bytes]:
+        """Return nothing: the manifest says it all."""
+        return {}
+
+    def reference(self, feeds: Feeds) -> dict[str, Array]:
+        """Return `depth` of `frame: uint8[1, H, W, 3]` by eager PyTorch."""
+        with evaluating(self._graph):
+            depth = self._graph(torch.from_numpy(np.array(feeds["frame"])))
+        return {"depth": depth.numpy()}
+
+    def to_onnx(self) -> onnx.ModelProto:
+        """Return the FP32 graph.
+
+        Raises:
+            ExportError: torch cannot export the module.
+        """
+        return capture(self._graph, self.inputs, ("depth",), {})
+
+    def kept_fp32(self, graph: onnx.ModelProto) -> tuple[str, ...]:
+        """Return nothing: what must stay wide is found by its values."""
+        return ()
+
+
+class _PixelsToMetres(FrontEnd):
+    """The fused graph around the user's module."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        camera: CameraInput,
+        mean: Sequence[float],
+        std: Sequence[float],
+        *,
+        scale: float,
+        max_m: float | None,
+        output: str,
+    ) -> None:
+        super().__init__(camera, mean, std)
+        self.module = module
+        self.metres, self.max_m, self.is_half = scale, max_m, output == "float16"
+
+    def measured(self, frame: Tensor) -> Tensor:
+        """Return what the net gives, `float32[N, 1, h, w]`."""
+        y = first_tensor(self.module(self.pixels(frame)), names=_NAMES, what="depths")
+        y = y[:, None] if y.ndim == 3 else y
+        if y.ndim != 4 or y.shape[:2] != (frame.shape[0], 1):
+            raise ExportError(
+                f"the module gives {list(y.shape)}, expected one number for each pixel, "
+                f"[{frame.shape[0]}, 1, h, w] or [{frame.shape[0]}, h, w]"
+            )
+        return y
+
+    def forward(self, frame: Tensor) -> Tensor:
+        y = self.measured(frame)
+        if self.metres != 1.0:
+            y = y * self.metres
+        if tuple(y.shape[-2:]) != self.camera.input_size:
+            y = interpolate(y, size=self.camera.input_size, mode="bilinear", align_corners=False)
+        y = y.relu()
+        if self.max_m is not None:
+            y = y.clamp(max=self.max_m)
+        return (y.half() if self.is_half else y)[:, 0]
+
+
+def from_module(
+    module: nn.Module, source: str, *, size: Size | None, classes: ClassNames | None
+) -> Depth:
+    """Return the adapter of a user's module; see `registry`."""
+    refuse_options("a net that measures", classes=classes)
+    if size is None:
+        raise ValueError(f"'{source}': the net's input size is needed; give --size HxW (size=)")
+    return Depth(module, size=size)
+
+
+def from_card(
+    module: nn.Module, card: Mapping[str, Any], *, size: Size | None, classes: ClassNames | None
+) -> Depth:
+    """Return the adapter of a shipped net; see `registry`."""
+    refuse_options("a net that measures", classes=classes)
+    return Depth(
+        module,
+        size=size or card_size(card),
+        mean=card["mean"],
+        std=card["std"],
+        scale=card.get("scale", 1.0),
+        max_m=card.get("max_m"),
+    )

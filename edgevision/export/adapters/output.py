@@ -1,0 +1,61 @@
+"""The tensor that a user's net returns, however it is wrapped, and the first try of a net."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from edgevision.errors import ExportError
+from edgevision.export.adapters.frame import CameraInput
+
+_NAMES = ("out", "logits")
+
+
+def first_tensor(output: object, *, names: tuple[str, ...] = _NAMES, what: str) -> Tensor:
+    """Find the tensor in what a net returns.
+
+    Args:
+        output: a tensor, a dict or an object with one of `names`, or a tuple of which the first is
+            taken.
+        names: keys or attributes, looked for in this order.
+        what: what it is called in the message, e.g. "logits".
+
+    Raises:
+        ExportError: it is none of these.
+    """
+    found = output
+    for name in names:
+        if isinstance(output, Mapping) and name in output:
+            found = output[name]
+            break
+        if hasattr(output, name):
+            found = getattr(output, name)
+            break
+    if isinstance(found, tuple | list) and found:
+        found = found[0]
+    if not isinstance(found, Tensor):
+        raise ExportError(
+            f"the module returns {type(output).__name__}, expected {what} as a tensor, a dict or "
+            f"an object with {' or '.join(names)}, or a tuple that starts with them"
+        )
+    return found
+
+
+def try_module(call: Callable[[Tensor], Tensor], camera: CameraInput) -> Tensor:
+    """Return what a net gives on a black frame.
+
+    Raises:
+        ExportError: it fails.
+    """
+    try:
+        with torch.no_grad():
+            return call(camera.zeros())
+    except ExportError:
+        raise
+    except Exception as error:  # the user's module may raise anything
+        height, width = camera.size
+        raise ExportError(
+            f"the module fails on a frame of {height}x{width}: {type(error).__name__}: {error}"
+        ) from error

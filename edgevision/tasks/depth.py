@@ -1,0 +1,197 @@
+"""Depth on the run side: camera frame in, metres for each pixel and a picture of them out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edgevision._optional import require
+from edgevision.bundle.manifest import Settings, Stage
+from edgevision.bundle.tensors import DType
+from edgevision.errors import BundleFormatError, FrameError
+from edgevision.tasks.camera import CameraFrame, Image, check_same_frame
+from edgevision.tasks.camera_task import CameraTask
+from edgevision.tasks.task import Headline, Read, Summary
+from edgevision.tasks.timings import Timings
+
+Array = npt.NDArray[np.generic]
+Floats = npt.NDArray[np.float32]
+
+# Every 17th of the 256 colours of matplotlib's magma (van der Walt and Smith 2015, CC0), which is
+# perceptually uniform; between them lines are within 2.2 of 255 of it.
+_MAGMA = np.array(
+    [
+        list(bytes.fromhex(color))
+        for color in "000004 0b0924 20114b 3b0f70 57157e 721f81 8c2981 a8327d c43c75 de4968 f1605d "
+        "fa7f5e fe9f6d febf84 fddea0 fcfdbf".split()
+    ],
+    np.float32,
+)
+_TABLE_SIZE = 256
+# Of a picture's depths, so that one wild pixel does not take the colours from all others.
+_SHOWN_PERCENTILES = (2.0, 98.0)
+_TICKS = 5
+# Depths further apart than this share of the first are drawn as different.
+_NOTABLE = 0.05
+_RED = (255, 48, 48)
+
+
+@dataclass(frozen=True, slots=True)
+class DepthResult:
+    """How far what each pixel shows is away.
+
+    Attributes:
+        depth: float32[H, W] in metres, host; the caller's own.
+        timings: how long it took.
+    """
+
+    depth: Floats
+    timings: Timings
+
+    def range_m(self) -> tuple[float, float]:
+        """Return the nearest and the furthest depth in metres, without the outermost 2 %."""
+        near, far = np.percentile(self.depth, _SHOWN_PERCENTILES)
+        return float(near), float(far)
+
+    def colored(self, near_m: float | None = None, far_m: float | None = None) -> Image:
+        """Return the depths in colours, uint8[H, W, 3] RGB: bright is near, dark is far.
+
+        Args:
+            near_m: what is this near or nearer is brightest; by default the picture's own.
+            far_m: what is this far or further is darkest; by default the picture's own.
+        """
+        near, far = self.range_m()
+        near = near if near_m is None else near_m
+        far = far if far_m is None else far_m
+        share = (far - self.depth) / max(far - near, 1e-6)
+        return _colors()[(share.clip(0, 1) * (_TABLE_SIZE - 1)).round().astype(np.uint8)]
+
+    def with_scale(self) -> Image:
+        """Return the depths in colours over a bar that says which colour is how many metres."""
+        near, far = self.range_m()
+        return np.concatenate([self.colored(near, far), _bar(near, far, self.depth.shape)])
+
+    def summary(self) -> Summary:
+        """Return the range and the median in metres."""
+        near, far = self.range_m()
+        median = float(np.median(self.depth))
+        fields: dict[str, object] = {"near_m": near, "median_m": median, "far_m": far}
+        return Summary(f"{near:.2f} to {far:.2f} m, median {median:.2f} m", fields)
+
+    def pictures(self, frame: Image) -> dict[str, Image]:
+        """Return the frame beside its depths in colours, with their scale beneath.
+
+        Raises:
+            FrameError: `frame` is not uint8[H, W, 3] of the size that was run.
+        """
+        height, width = self.depth.shape
+        check_same_frame(frame, (height, width))
+        drawn = self.with_scale()
+        beneath = np.full((drawn.shape[0] - height, width, 3), 255, np.uint8)
+        return {".overlay.jpg": np.concatenate([np.concatenate([frame, beneath]), drawn], axis=1)}
+
+
+@dataclass(frozen=True, slots=True)
+class DepthDecoder:
+    """Turns frames into feeds and outputs into `DepthResult`.
+
+    Attributes:
+        camera: the frame that the graph takes.
+    """
+
+    camera: CameraFrame
+
+    def feeds(self, frame: Image) -> dict[str, object]:
+        """Return `frame: uint8[H, W, 3]` as the graph takes it (a view)."""
+        return self.camera.feeds(frame)
+
+    def decode(self, outputs: Mapping[str, Array], timings: Timings) -> DepthResult:
+        """Return the result of one inference.
+
+        Raises:
+            FrameError: the engine gave a depth that cannot be.
+        """
+        depth = outputs["depth"][0].astype(np.float32)
+        low, high = float(depth.min()), float(depth.max())  # NaN passes through both
+        if not 0 <= low <= high < math.inf:
+            raise FrameError(
+                f"the engine gave depths from {low} to {high} m, expected finite ones from 0. Run "
+                "`edgevision verify` on the bundle."
+            )
+        return DepthResult(depth, timings)
+
+
+class DepthTask(CameraTask[DepthResult]):
+    """Metres for each pixel; held against its reference element by element."""
+
+    name = "depth"
+    headline = Headline("AbsRel", max_loss=0.01, is_higher_better=False)
+
+    def decoder(self, settings: Settings, stages: tuple[Stage, ...], read: Read) -> DepthDecoder:
+        """Return the decoder of one bundle; see `Task`."""
+        if len(stages) != 1 or len(stages[0].inputs) != 1 or len(stages[0].outputs) != 1:
+            raise BundleFormatError(f"task {self}: expected one stage with one input, one output")
+        frame, depth = stages[0].inputs[0], stages[0].outputs[0]
+        camera = CameraFrame.from_manifest(frame, settings, self.name)
+        fits = depth.name == "depth" and depth.dtype in (DType.FLOAT32, DType.FLOAT16)
+        if not fits or depth.shape != (1, *camera.size):
+            raise BundleFormatError(
+                f"task {self}: expected uint8[1, H, W, 3] -> depth float32[1, H, W] or float16, "
+                f"got {frame} -> {depth}"
+            )
+        return DepthDecoder(camera)
+
+    def differs(self, before: DepthResult, after: DepthResult) -> npt.NDArray[np.bool_]:
+        """Return bool[H, W]: where the depths are more than a twentieth apart."""
+        apart = np.abs(after.depth - before.depth)
+        found: npt.NDArray[np.bool_] = apart > _NOTABLE * np.maximum(before.depth, 1e-6)
+        return found
+
+    def difference(
+        self, frame: Image, before: DepthResult, after: DepthResult
+    ) -> tuple[float, Image]:
+        """Return the share of pixels that differ; both in the same colours, and where in red."""
+        where, span = self.differs(before, after), before.range_m()
+        marked = np.repeat((frame.mean(2, keepdims=True) * 0.45).astype(np.uint8), 3, 2)
+        marked[where] = _RED
+        drawn = [result.colored(*span) for result in (before, after)]
+        return float(where.mean()), np.concatenate([*drawn, marked], axis=1)
+
+
+def _colors() -> Image:
+    """Return uint8[256, 3]: magma, dark to bright."""
+    places = np.linspace(0, len(_MAGMA) - 1, _TABLE_SIZE)
+    anchors = np.arange(len(_MAGMA))
+    columns = [np.interp(places, anchors, channel) for channel in _MAGMA.T]
+    return np.stack(columns, 1).round().astype(np.uint8)
+
+
+def _bar(near: float, far: float, shape: tuple[int, ...]) -> Image:
+    """Return the scale as wide as a picture of `shape`: near on the left, metres beneath."""
+    width, text = shape[1], max(9, shape[0] // 26)
+    strip = text  # as high as the letters
+    image = require("PIL.Image", extra="media").new("RGB", (width, strip + 2 * text), "white")
+    font = require("PIL.ImageFont", extra="media").load_default(text)
+    draw = require("PIL.ImageDraw", extra="media").Draw(image)
+    # As many ticks as stand apart on a narrow picture.
+    widest = draw.textlength(f"{far:.2f} m ", font=font)
+    ticks = max(2, min(_TICKS, int(width // max(widest, 1.0))))
+    for tick in range(ticks):
+        share = tick / (ticks - 1)
+        label = f"{near + (far - near) * share:.2f} m"
+        x = share * (width - 1)
+        draw.line((x, strip, x, strip + text // 3), "black")
+        left = min(max(x - draw.textlength(label, font=font) / 2, 0), width)
+        left = min(left, max(0, width - draw.textlength(label, font=font)))
+        draw.text((left, strip + text // 2), label, "black", font)
+    drawn = np.array(image)
+    row = np.linspace(_TABLE_SIZE - 1, 0, width).round().astype(np.uint8)
+    drawn[:strip] = _colors()[row]
+    return drawn
+
+
+TASK = DepthTask()
