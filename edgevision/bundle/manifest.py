@@ -7,16 +7,15 @@ same inputs give the same bytes.
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar, cast
+from typing import cast
 
 from edgevision.bundle.flavours import Flavour, flavour
 from edgevision.bundle.migrations import SCHEMA, migrate
 from edgevision.bundle.parity import Tolerance
-from edgevision.bundle.printable import UNPRINTABLE
+from edgevision.bundle.reading import JsonValue, Reader, extent, parse, text_value
 from edgevision.bundle.tensors import DType, ShapeProfile, TensorSpec
 from edgevision.errors import BundleFormatError
 
@@ -26,14 +25,11 @@ MAX_BYTES = 1 << 20
 MAX_FILE_BYTES = 1 << 32
 """Largest file that a manifest may list."""
 
-JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
 Settings = Mapping[str, JsonValue]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _PATH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*){0,7}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_MAX_DEPTH = 32
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,16 +186,18 @@ class Manifest:
             BundleFormatError: it is not a manifest of this schema.
         """
         try:
-            parsed = json.loads(text, object_pairs_hook=_object)
-            _check_value(parsed, depth=0)
-        except (ValueError, RecursionError) as error:
-            raise BundleFormatError(f"manifest.json is not JSON: {error}") from error
-        reader = _Reader(parsed, "manifest")
-        fields = migrate(reader.fields, reader.integer("schema"))
-        try:
-            manifest = _manifest_from(_Reader(fields, "manifest"))
+            parsed = parse(text)
         except ValueError as error:
-            raise BundleFormatError(f"manifest: {str(error)[:400]}") from error
+            raise BundleFormatError(f"manifest.json is not JSON: {error}") from error
+        try:
+            reader = Reader(parsed, "manifest")
+            fields = migrate(reader.fields, reader.integer("schema"))
+            manifest = _manifest_from(Reader(fields, "manifest"))
+        except ValueError as error:
+            payload = str(error)[:400]
+            raise BundleFormatError(
+                payload if payload.startswith("manifest") else f"manifest: {payload}"
+            ) from error
         listed = {entry.path for entry in manifest.files}
         for path in manifest.used_paths():
             if path not in listed:
@@ -212,86 +210,14 @@ def _match(pattern: re.Pattern[str], text: str, what: str) -> None:
         raise BundleFormatError(f"manifest: bad {what} {text[:80]!r}")
 
 
-def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        raise ValueError("an object has the same key twice")
-    return fields
-
-
-def _check_value(value: object, depth: int) -> None:
-    """Refuse what JSON allows and nobody downstream expects: in `settings` no reader is typed."""
-    if depth > _MAX_DEPTH:
-        raise ValueError(f"nested deeper than {_MAX_DEPTH}")
-    if isinstance(value, str) and UNPRINTABLE.search(value):
-        raise ValueError(f"unprintable characters in {value[:80]!r}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{value} is not a number")
-    if isinstance(value, int) and abs(value) >= 1 << 63:
-        raise ValueError("an integer of more than 64 bits")
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            _check_value(key, depth + 1)
-            _check_value(inner, depth + 1)
-    elif isinstance(value, list):
-        for inner in value:
-            _check_value(inner, depth + 1)
-
-
-class _Reader:
-    """Typed access to one JSON object; every miss names its place."""
-
-    def __init__(self, value: object, place: str) -> None:
-        if not isinstance(value, dict):
-            raise BundleFormatError(f"{place}: expected an object, got {type(value).__name__}")
-        self.fields = cast(dict[str, object], value)
-        self.place = place
-
-    def _get(self, key: str, kind: type[_T]) -> _T:
-        value = self.fields.get(key)
-        # bool is an int to isinstance, but not in JSON.
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            found = "nothing" if key not in self.fields else type(value).__name__
-            raise BundleFormatError(f"{self.place}.{key}: expected {kind.__name__}, got {found}")
-        return value
-
-    def text(self, key: str) -> str:
-        return self._get(key, str)
-
-    def integer(self, key: str) -> int:
-        return self._get(key, int)
-
-    def number(self, key: str) -> float:
-        value = self.fields.get(key)
-        return float(self._get(key, int) if isinstance(value, int) else self._get(key, float))
-
-    def array(self, key: str, read: Callable[[object, str], _T]) -> tuple[_T, ...]:
-        values = self._get(key, list)
-        return tuple(read(v, f"{self.place}.{key}[{i}]") for i, v in enumerate(values))
-
-    def mapping(self, key: str) -> dict[str, object]:
-        return cast(dict[str, object], self._get(key, dict))
-
-    def optional_text(self, key: str) -> str | None:
-        return None if self.fields.get(key) is None else self.text(key)
-
-
-def _text(value: object, place: str) -> str:
-    if not isinstance(value, str):
-        raise BundleFormatError(f"{place}: expected str, got {type(value).__name__}")
-    return value
-
-
-def _dimension(value: object, place: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value >= 1 << 31:
-        raise BundleFormatError(f"{place}: expected an extent, got {value!r:.40}")
-    return value
-
-
 def spec_from_json(value: object, place: str) -> TensorSpec:
-    """Read a tensor description; `place` names it in errors."""
-    r = _Reader(value, place)
-    return TensorSpec(r.text("name"), DType(r.text("dtype")), r.array("shape", _dimension))
+    """Read a tensor description; `place` names it in errors.
+
+    Raises:
+        ValueError: it is none.
+    """
+    r = Reader(value, place)
+    return TensorSpec(r.text("name"), DType(r.text("dtype")), r.array("shape", extent))
 
 
 def spec_to_json(spec: TensorSpec) -> JsonValue:
@@ -300,12 +226,16 @@ def spec_to_json(spec: TensorSpec) -> JsonValue:
 
 
 def profile_from_json(value: object, place: str) -> ShapeProfile:
-    """Read a shape profile; `place` names it in errors."""
-    r = _Reader(value, place)
+    """Read a shape profile; `place` names it in errors.
+
+    Raises:
+        ValueError: it is none.
+    """
+    r = Reader(value, place)
     return ShapeProfile(
-        r.array("minimum", _dimension),
-        r.array("optimum", _dimension),
-        r.array("maximum", _dimension),
+        r.array("minimum", extent),
+        r.array("optimum", extent),
+        r.array("maximum", extent),
     )
 
 
@@ -319,13 +249,13 @@ def profile_to_json(profile: ShapeProfile) -> JsonValue:
 
 
 def _artifact(value: object, place: str) -> Artifact:
-    r = _Reader(value, place)
+    r = Reader(value, place)
     return Artifact(
         target=r.text("target"),
         flavour=flavour(r.text("flavour")),
         path=r.optional_text("path"),
         version=r.text("version"),
-        sm=r.array("sm", _text),
+        sm=r.array("sm", text_value),
         reason=r.text("reason"),
         command=r.text("command"),
     )
@@ -344,7 +274,7 @@ def _artifact_json(artifact: Artifact) -> JsonValue:
 
 
 def _tolerance(value: object, place: str) -> Tolerance:
-    r = _Reader(value, place)
+    r = Reader(value, place)
     return Tolerance(r.number("max_abs"), r.number("max_mismatch_share"))
 
 
@@ -356,7 +286,7 @@ def _tolerance_json(tolerance: Tolerance) -> JsonValue:
 
 
 def _stage(value: object, place: str) -> Stage:
-    r = _Reader(value, place)
+    r = Reader(value, place)
     tolerances, profiles = r.mapping("tolerances"), r.mapping("profiles")
     return Stage(
         name=r.text("name"),
@@ -386,11 +316,11 @@ def _stage_json(stage: Stage) -> JsonValue:
 
 
 def _file(value: object, place: str) -> FileEntry:
-    r = _Reader(value, place)
+    r = Reader(value, place)
     return FileEntry(r.text("path"), r.integer("size_bytes"), r.text("sha256"))
 
 
-def _manifest_from(r: _Reader) -> Manifest:
+def _manifest_from(r: Reader) -> Manifest:
     provenance = r.mapping("provenance")
     return Manifest(
         name=r.text("name"),
@@ -399,7 +329,9 @@ def _manifest_from(r: _Reader) -> Manifest:
         settings=cast(Settings, r.mapping("settings")),
         stages=r.array("stages", _stage),
         files=r.array("files", _file),
-        provenance={k: _text(v, f"manifest.provenance.{k[:64]}") for k, v in provenance.items()},
+        provenance={
+            k: text_value(v, f"manifest.provenance.{k[:64]}") for k, v in provenance.items()
+        },
     )
 
 

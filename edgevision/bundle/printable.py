@@ -14,7 +14,9 @@ UNPRINTABLE = re.compile(
     "[\\x00-\\x1f\\x7f-\\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
     "\U000e0000-\U000e007f]"
 )
-_BUT_LINES = re.compile(UNPRINTABLE.pattern.replace("\\x00-\\x1f", "\\x00-\\x08\\x0b-\\x1f"))
+UNPRINTABLE_BUT_LINES = re.compile(
+    UNPRINTABLE.pattern.replace("\\x00-\\x1f", "\\x00-\\x08\\x0b-\\x1f")
+)
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~$&])")
 
 
@@ -25,7 +27,7 @@ def printable(text: object) -> str:
 
 def printable_lines(text: str) -> str:
     """Return `text` as `printable` does, but for its line breaks and tabs."""
-    return _BUT_LINES.sub(_escape, text)
+    return UNPRINTABLE_BUT_LINES.sub(_escape, text)
 
 
 def markdown(text: object) -> str:

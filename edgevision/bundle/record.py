@@ -12,16 +12,16 @@ import hashlib
 import json
 import os
 import shlex
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from edgevision.bundle.directory import Bundle
 from edgevision.bundle.files import open_folder, read_plain
 from edgevision.bundle.flavours import Flavour, flavour
 from edgevision.bundle.manifest import MAX_FILE_BYTES
 from edgevision.bundle.printable import UNPRINTABLE, printable
+from edgevision.bundle.reading import Reader, parse, text_value
 from edgevision.bundle.targets import typed_name
 from edgevision.errors import BundleIntegrityError, UnverifiedError
 
@@ -29,15 +29,6 @@ RECORD = "record.json"
 
 _SCHEMA = 1
 _MAX_BYTES = 1 << 20
-_KINDS: dict[str, tuple[type, ...]] = {
-    "target": (str,), "flavour": (str,), "version": (str,), "machine": (str,), "date": (str,),
-    "manifest_sha256": (str,), "passed": (bool,), "reason": (str,), "version_compatible": (bool,),
-    "parity": (list,), "score": (dict,), "stages": (list,),
-}  # fmt: skip
-_STAGE_KINDS: dict[str, tuple[type, ...]] = {
-    "name": (str,), "file": (str,), "sha256": (str,), "size_bytes": (int,), "seconds": (float, int),
-    "layers": (dict, type(None)),
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,18 +97,24 @@ class Record:
         Raises:
             ValueError: it is anything else; says what.
         """
-        payload = json.loads(content)
-        if not isinstance(payload, dict) or payload.pop("schema", None) != _SCHEMA:
+        payload = parse(content)
+        if Reader(payload, "record").fields.get("schema") != _SCHEMA:
             raise ValueError("it is of another schema")
-        if UNPRINTABLE.search("".join(_texts(payload))):
-            raise ValueError("it holds unprintable characters")
-        fields = _fields(payload, _KINDS)
-        stages = tuple(EngineFile(**_fields(stage, _STAGE_KINDS)) for stage in fields["stages"])
-        for stage in stages:
-            if "/" in stage.file or stage.file in (".", "..") or stage.size_bytes < 0:
-                raise ValueError(f"stage '{stage.name[:40]}' has no sound file")
-        fields |= {"stages": stages, "flavour": flavour(fields["flavour"])}
-        return Record(**{**fields, "parity": tuple(map(str, fields["parity"]))})
+        r = Reader(payload, "record", only=("schema", *_names(Record)))
+        return Record(
+            target=r.text("target"),
+            flavour=flavour(r.text("flavour")),
+            version=r.text("version"),
+            machine=r.text("machine"),
+            date=r.text("date"),
+            manifest_sha256=r.text("manifest_sha256"),
+            passed=r.boolean("passed"),
+            reason=r.text("reason"),
+            version_compatible=r.boolean("version_compatible"),
+            parity=r.array("parity", text_value),
+            score=r.numbers("score"),
+            stages=r.array("stages", _engine_file),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +207,7 @@ def _examined(bundle: Bundle, folder: Path, machine: Callable[[Flavour], str]) -
         record = Record.from_json(content)
     except FileNotFoundError:
         return Finished(folder, None, "it has no record: the build was not finished", command)
-    except (OSError, ValueError, TypeError, OverflowError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         return Finished(folder, None, f"its record cannot be read: {printable(reason)}", command)
     return Finished(folder, record, _fault(bundle, folder, record, machine), command)
@@ -230,23 +227,20 @@ def _fault(bundle: Bundle, folder: Path, record: Record, machine: Callable[[Flav
     return ""
 
 
-def _texts(payload: Any) -> Iterator[str]:
-    """Give every text in a JSON value, names of fields too."""
-    if isinstance(payload, str):
-        yield payload
-    elif isinstance(payload, dict):
-        for key, value in payload.items():
-            yield key
-            yield from _texts(value)
-    elif isinstance(payload, list):
-        for value in payload:
-            yield from _texts(value)
+def _engine_file(value: object, place: str) -> EngineFile:
+    r = Reader(value, place, only=_names(EngineFile))
+    name, file, size_bytes = r.text("name"), r.text("file"), r.integer("size_bytes")
+    if "/" in file or file in (".", "..") or size_bytes < 0:
+        raise ValueError(f"stage '{name[:40]}' has no sound file")
+    return EngineFile(
+        name=name,
+        file=file,
+        sha256=r.text("sha256"),
+        size_bytes=size_bytes,
+        seconds=r.number("seconds"),
+        layers=None if r.fields["layers"] is None else r.integers("layers"),
+    )
 
 
-def _fields(payload: Any, kinds: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
-    if not isinstance(payload, dict) or set(payload) != set(kinds):
-        raise ValueError(f"expected the fields {', '.join(kinds)}")
-    for key, expected in kinds.items():
-        if type(payload[key]) not in expected:
-            raise ValueError(f"{key}: expected {expected[0].__name__}")
-    return dict(payload)
+def _names(kind: type) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))

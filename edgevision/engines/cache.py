@@ -30,7 +30,7 @@ from edgevision.bundle.files import open_folder, read_plain, write_new
 from edgevision.bundle.flavours import Flavour, flavour
 from edgevision.bundle.locking import try_lock
 from edgevision.bundle.manifest import MAX_FILE_BYTES, profile_to_json
-from edgevision.bundle.printable import UNPRINTABLE
+from edgevision.bundle.reading import Reader, parse
 from edgevision.bundle.user_cache import cache_root
 from edgevision.engines.builder import build_engine
 from edgevision.engines.registry import builder_for
@@ -207,7 +207,7 @@ class EngineCache:
         """
         if not _KEY.fullmatch(key):
             raise ValueError(f"{key[:80]!r} is not a key")
-        _check_artifact(_checked(json.loads(entry), key), artifact)
+        _check_artifact(_checked(entry, key), artifact)
         with self.lock(key):
             if (self._engines / key).exists():
                 return False
@@ -382,23 +382,22 @@ def _read_entry(folder: Path) -> tuple[dict[str, Any], bytes]:
 
 def _read_json(folder: int, key: str) -> dict[str, Any]:
     content = read_plain(ENTRY, max_bytes=MAX_ENTRY_BYTES, is_ours=True, folder=folder)
-    return _checked(json.loads(content), key)
+    return _checked(content, key)
 
 
-def _checked(payload: Any, key: str) -> dict[str, Any]:
+def _checked(content: bytes, key: str) -> dict[str, Any]:
     """Return an entry's fields, of their types, if they are those of `key`."""
-    if not isinstance(payload, dict) or not isinstance(payload["key"], dict):
-        raise TypeError("it is not an entry")
-    if key_of(payload["key"]) != key or payload["flavour"] != payload["key"]["flavour"]:
+    r = Reader(parse(content), "entry")
+    shapes, runtime = r.inner("key"), r.text("flavour")
+    if key_of(shapes.fields) != key or runtime != shapes.text("flavour"):
         raise ValueError("it was built from something else than its key says")
-    if not all(isinstance(payload[name], str) for name in ("target", "flavour", "version")):
-        raise TypeError("target, flavour and version are no text")
-    if UNPRINTABLE.search(payload["target"] + payload["version"]):
-        raise ValueError("target or version hold unprintable characters")
-    if type(payload["size_bytes"]) is not int or not 0 <= payload["size_bytes"] <= MAX_FILE_BYTES:
-        raise ValueError(f"size_bytes: got {payload['size_bytes']!r:.40}")
-    BuildResult.from_json(payload["result"], Path(ARTIFACT), flavour(payload["flavour"]))
-    return payload
+    size_bytes = r.integer("size_bytes")
+    if not 0 <= size_bytes <= MAX_FILE_BYTES:
+        raise ValueError(f"size_bytes: got {size_bytes}")
+    BuildResult.from_json(r.mapping("result"), Path(ARTIFACT), flavour(runtime))
+    for name in ("target", "version", "sha256"):
+        r.text(name)
+    return r.fields
 
 
 def _check_artifact(payload: Mapping[str, Any], artifact: bytes) -> None:

@@ -275,7 +275,7 @@ def _versions() -> dict[str, str]:
 
 def _json(value: object) -> bytes:
     def plain(item: object) -> object:
-        # NaN is not a JSON: a class that does not occur has no IoU.
+        # NaN is not JSON: a class that does not occur has no IoU.
         if isinstance(item, float) and item != item:
             return None
         if isinstance(item, dict):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from edgevision.bundle.files import read_plain
+from edgevision.bundle.reading import Reader, parse
 from edgevision.errors import FileReadError, MissingDependencyError
 
 _CHECKPOINTS = Path(__file__).resolve().parents[2] / "checkpoints"
@@ -106,29 +106,35 @@ def zoo_entry(name: str) -> ZooEntry:
     """Return the shipped net called `name`.
 
     Raises:
-        FileReadError: its folder is not on this machine.
+        FileReadError: its folder is not on this machine, or its card is damaged.
     """
     folder = _CHECKPOINTS / name
     try:
-        card = json.loads(
-            read_plain(folder / "model.json", max_bytes=_MAX_CARD_BYTES, follow_links=True)
-        )
+        content = read_plain(folder / "model.json", max_bytes=_MAX_CARD_BYTES, follow_links=True)
     except OSError as error:
         raise FileReadError(
             f"{folder}: {error.strerror}. Trained nets come with the repository, not with the "
             "wheel: clone it and install it with pip install -e ."
         ) from error
-    return ZooEntry(
-        name=name,
-        factory=card["factory"],
-        arguments=card["arguments"],
-        folder=folder,
-        task=card["task"],
-        card=card,
-        metrics=card["metrics"],
-        samples=folder / "scenes" if (folder / "scenes").is_dir() else None,
-        packaged=PackagedWeights(**card["weights"]) if "weights" in card else None,
-    )
+    try:
+        card = Reader(parse(content), "model.json")
+        return ZooEntry(
+            name=name,
+            factory=card.text("factory"),
+            arguments=card.mapping("arguments"),
+            folder=folder,
+            task=card.text("task"),
+            card=card.fields,
+            metrics=card.numbers("metrics"),
+            samples=folder / "scenes" if (folder / "scenes").is_dir() else None,
+            packaged=_packaged(card.inner("weights")) if "weights" in card.fields else None,
+        )
+    except ValueError as error:
+        raise FileReadError(f"{folder}: {error}") from error
+
+
+def _packaged(r: Reader) -> PackagedWeights:
+    return PackagedWeights(**{field.name: r.text(field.name) for field in fields(PackagedWeights)})
 
 
 def card_size(card: Mapping[str, Any]) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from edgevision.bundle.manifest import JsonValue
+from edgevision.bundle.reading import JsonValue
 from edgevision.bundle.tensors import DYNAMIC, DType, TensorSpec
 from edgevision.errors import BundleFormatError, FrameError
 

@@ -25,7 +25,7 @@ NAMES = {
     r"_(MOST|LEAST)_": "_MAX_, _MIN_",
     r"^told$": "pop_errors, payload, reported",
     r"^(gathered|behind_scores|joined|taught|looped|stepped|unmet)$": "a verb",
-    r"^(HOPELESS|Telling|NumpyPrePost|Lent)$": "EXPIRED, PipelineLog, NumpyPrePost, InputBuffer",
+    r"^(HOPELESS|Telling)$": "EXPIRED, PipelineLog",
 }
 
 

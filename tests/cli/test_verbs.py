@@ -159,7 +159,7 @@ BUILD = ("build", "nets:net", "--size", "32x48", "--classes", "classes.txt", "--
         (("finish", "empty", "--target", "rtx"), 2, "manifest.json"),
         (("verify", "nowhere.ev"), 2, "nowhere.ev"),
         (("run", "nowhere.ev", "frames"), 2, "nowhere.ev"),
-        (("build", "gan-digits", "--size", "9x9", "--out", "b.ev"), 2, "size: not used with the"),
+        (("build", "gan-digits", "--size", "9x9", "--out", "b.ev"), 2, "size: not used with a"),
         (("build", "gan-digits", "--calibration", "frames", "--out", "b.ev"), 2, "takes seeds"),
         (("inspect", "classes.txt"), 2, "classes.txt"),
     ],

@@ -6,17 +6,18 @@ verdict: `edgevision bench compare` of two bundles gives one.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from edgevision.bundle.files import read_plain
+from edgevision.bundle.reading import Reader, parse
 from edgevision.errors import FileReadError, RunError
 from edgevision.machine.environment import unlike
 
 _SAME = ("task", "precision", "device")
 _SETTINGS = ("scenario", "fps", "deadline_ms", "slots")
+_ALONE_MS = ("mean_ms", "max_ms")
 _MAX_BYTES = 16 << 20
 
 Run = Mapping[str, Any]
@@ -29,20 +30,36 @@ def read(path: Path) -> list[Run]:
         FileReadError: it cannot be read, or is something else.
     """
     try:
-        payload = json.loads(read_plain(path, max_bytes=_MAX_BYTES, follow_links=True))
+        payload = parse(read_plain(path, max_bytes=_MAX_BYTES, follow_links=True), has_lines=True)
         if not isinstance(payload, list) or not payload:
-            raise TypeError("it lists no run")
-        for run in payload:
-            _ = [run[key] for key in ("name", *_SAME)]
-            parts = (run["settings"], run["environment"], run["summary"] or {})
-            if not all(isinstance(part, dict) for part in parts):
-                raise TypeError("settings, environment and summary must be objects")
-            _figures(run)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError("it lists no run")
+        return [_run(run, f"run {number}") for number, run in enumerate(payload, 1)]
+    except (OSError, ValueError) as error:
         raise FileReadError(
-            f"{path} is not a result of `edgevision bench --json`: {type(error).__name__}: {error}"
+            f"{path} is not a result of `edgevision bench --json`: {error}"
         ) from error
-    return payload
+
+
+def _run(value: object, place: str) -> Run:
+    """Return a run that has what is compared.
+
+    Raises:
+        ValueError: it has not; names the place.
+    """
+    r = Reader(value, place)
+    for key in ("name", *_SAME):
+        r.text(key)
+    for key in ("settings", "environment"):
+        r.mapping(key)
+    if r.fields.get("summary") is not None:
+        summary = r.inner("summary")
+        if "percentiles_ms" in summary.fields:
+            points = summary.inner("percentiles_ms")
+            for point, ms in points.fields.items():
+                _ = ms is None or points.number(point)
+        for key in _ALONE_MS:
+            _ = summary.fields.get(key) is None or summary.number(key)
+    return r.fields
 
 
 def compared(first: Sequence[Run], second: Sequence[Run]) -> list[dict[str, Any]]:
@@ -79,7 +96,7 @@ def _differences(one: Run, other: Run) -> list[str]:
 
 def _figures(run: Run) -> dict[str, float]:
     """Return what was told in ms; None and what is missing are left out."""
-    summary = run["summary"] or {}
+    summary = run.get("summary") or {}
     payload = {f"{point}, ms": value for point, value in summary.get("percentiles_ms", {}).items()}
-    payload |= {f"{key[:-3]}, ms": summary.get(key) for key in ("mean_ms", "max_ms")}
+    payload |= {f"{key[:-3]}, ms": summary.get(key) for key in _ALONE_MS}
     return {key: float(value) for key, value in payload.items() if value is not None}

@@ -1,0 +1,154 @@
+"""JSON as a stranger may have written it: bounded values, and typed access that names each miss."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterable
+from typing import TypeVar, cast
+
+from edgevision.bundle.printable import UNPRINTABLE, UNPRINTABLE_BUT_LINES
+
+JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
+
+_MAX_DEPTH = 32
+_T = TypeVar("_T")
+
+
+def parse(content: str | bytes, *, has_lines: bool = False) -> object:
+    """Return what a JSON document holds; how large it may be is its reader's business.
+
+    Args:
+        content: the document.
+        has_lines: whether its texts may have line breaks and tabs.
+
+    Raises:
+        ValueError: it is not JSON, or holds what JSON allows and nobody downstream expects: the same
+            key twice, unprintable characters, NaN, integers of more than 64 bits, deep nesting.
+    """
+    try:
+        parsed: object = json.loads(content, object_pairs_hook=_object)
+        _check(parsed, UNPRINTABLE_BUT_LINES if has_lines else UNPRINTABLE, depth=0)
+    except RecursionError as error:
+        raise ValueError(f"nested deeper than {_MAX_DEPTH}") from error
+    return parsed
+
+
+class Reader:
+    """Typed access to one JSON object; every miss is a ValueError that names its place.
+
+    Args:
+        value: the object.
+        place: what it is called in errors.
+        only: the names that it must have, all of them and no others; None for any.
+    """
+
+    def __init__(self, value: object, place: str, *, only: Iterable[str] | None = None) -> None:
+        if not isinstance(value, dict):
+            # Not a TypeError: it is the file that is wrong, whose bytes are a value.
+            raise ValueError(f"{place}: expected an object, got {type(value).__name__}")  # noqa: TRY004
+        self.fields = cast(dict[str, object], value)
+        self.place = place
+        if only is not None and set(self.fields) != (names := set(only)):
+            odd = sorted(set(self.fields) ^ names)[0]
+            raise ValueError(f"{place}: expected the fields {', '.join(only)}; see '{odd[:64]}'")
+
+    def text(self, key: str) -> str:
+        """Return the text of that key."""
+        return self._get(key, str)
+
+    def optional_text(self, key: str) -> str | None:
+        """Return the text of that key; None where it is missing or null."""
+        return None if self.fields.get(key) is None else self.text(key)
+
+    def boolean(self, key: str) -> bool:
+        """Return the true or false of that key."""
+        return self._get(key, bool)
+
+    def integer(self, key: str) -> int:
+        """Return the integer of that key."""
+        return self._get(key, int)
+
+    def number(self, key: str) -> float:
+        """Return the number of that key, with or without a fraction."""
+        value = self.fields.get(key)
+        return float(self._get(key, int) if isinstance(value, int) else self._get(key, float))
+
+    def array(self, key: str, read: Callable[[object, str], _T]) -> tuple[_T, ...]:
+        """Return the list of that key, each value as `read` makes it of the value and its place."""
+        values = self._get(key, list)
+        return tuple(read(v, f"{self.place}.{key}[{i}]") for i, v in enumerate(values))
+
+    def mapping(self, key: str) -> dict[str, object]:
+        """Return the object of that key as it is."""
+        return cast(dict[str, object], self._get(key, dict))
+
+    def numbers(self, key: str) -> dict[str, float]:
+        """Return the object of that key, whose values are numbers."""
+        inner = self.inner(key)
+        return {name: inner.number(name) for name in inner.fields}
+
+    def integers(self, key: str) -> dict[str, int]:
+        """Return the object of that key, whose values are integers."""
+        inner = self.inner(key)
+        return {name: inner.integer(name) for name in inner.fields}
+
+    def inner(self, key: str) -> Reader:
+        """Return the reader of the object of that key."""
+        return Reader(self.fields.get(key), f"{self.place}.{key}")
+
+    def _get(self, key: str, kind: type[_T]) -> _T:
+        value = self.fields.get(key)
+        # bool is an int to isinstance, but not in JSON.
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            found = "nothing" if key not in self.fields else type(value).__name__
+            raise ValueError(f"{self.place}.{key[:64]}: expected {kind.__name__}, got {found}")
+        return value
+
+
+def text_value(value: object, place: str) -> str:
+    """Return a value that must be text; `place` names it in errors.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(value, str):
+        raise ValueError(f"{place}: expected str, got {type(value).__name__}")  # noqa: TRY004
+    return value
+
+
+def extent(value: object, place: str) -> int:
+    """Return a value that must be a dimension of a tensor; `place` names it in errors.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value >= 1 << 31:
+        raise ValueError(f"{place}: expected an extent, got {value!r:.40}")
+    return value
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise ValueError("an object has the same key twice")
+    return fields
+
+
+def _check(value: object, unprintable: re.Pattern[str], depth: int) -> None:
+    if depth > _MAX_DEPTH:
+        raise ValueError(f"nested deeper than {_MAX_DEPTH}")
+    if isinstance(value, str) and unprintable.search(value):
+        raise ValueError(f"unprintable characters in {value[:80]!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value} is not a number")
+    if isinstance(value, int) and abs(value) >= 1 << 63:
+        raise ValueError("an integer of more than 64 bits")
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _check(key, unprintable, depth + 1)
+            _check(inner, unprintable, depth + 1)
+    elif isinstance(value, list):
+        for inner in value:
+            _check(inner, unprintable, depth + 1)

@@ -1,0 +1,76 @@
+"""JSON of a stranger: what is refused whole, and that each miss names its place."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgevision.bundle.reading import Reader, extent, parse, text_value
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "Expecting value"),
+        (b"\xff", "can't decode"),
+        ('{"a": 1, "a": 2}', "the same key twice"),
+        ('{"a\\u001b[2J": 1}', r"unprintable characters in 'a\\x1b\[2J'"),
+        ('["\\ud800"]', "unprintable characters"),
+        ("[NaN]", "nan is not a number"),
+        ("[1e999]", "inf is not a number"),
+        (f"[{1 << 63}]", "more than 64 bits"),
+        ("[" * 40 + "]" * 40, "nested deeper than 32"),
+        ("[" * 100_000, "nested deeper than 32"),
+        (f"[{'9' * 10_000}]", "limit|64 bits"),
+    ],
+)
+def test_what_nobody_expects_is_refused_whole(content: str | bytes, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse(content)
+
+
+def test_lines_are_read_where_they_are_expected() -> None:
+    assert parse('["a\\n\\tb"]', has_lines=True) == ["a\n\tb"]
+    with pytest.raises(ValueError, match="unprintable"):
+        parse('["a\\rb"]', has_lines=True)
+
+
+@given(VALUES)
+def test_whatever_is_written_is_read_as_it_was_or_refused(value: object) -> None:
+    try:
+        parsed = parse(json.dumps(value))
+    except ValueError:
+        return
+    assert parsed == value
+
+
+@pytest.mark.parametrize(
+    ("read", "message"),
+    [
+        (lambda r: r.text("n"), r"^it\.n: expected str, got int$"),
+        (lambda r: r.text("gone"), r"^it\.gone: expected str, got nothing$"),
+        (lambda r: r.integer("yes"), r"^it\.yes: expected int, got bool$"),
+        (lambda r: r.number("yes"), r"^it\.yes: expected int, got bool$"),
+        (lambda r: r.boolean("n"), r"^it\.n: expected bool, got int$"),
+        (lambda r: r.array("list", text_value), r"^it\.list\[1\]: expected str, got int$"),
+        (lambda r: r.array("wide", extent), r"^it\.wide\[0\]: expected an extent, got 2147483648$"),
+        (lambda r: r.numbers("inner"), r"^it\.inner\.b: expected float, got str$"),
+        (lambda r: r.integers("inner"), r"^it\.inner\.b: expected int, got str$"),
+        (lambda r: r.inner("n"), r"^it\.n: expected an object, got int$"),
+        (lambda r: Reader(r.fields, "it", only=["n"]), r"^it: expected the fields n; see 'inner'$"),
+    ],
+)
+def test_each_miss_names_its_place(read: Callable[[Reader], object], message: str) -> None:
+    told = {"n": 1, "yes": True, "list": ["a", 2], "wide": [1 << 31], "inner": {"a": 1, "b": "2"}}
+    with pytest.raises(ValueError, match=message):
+        read(Reader(told, "it"))
