@@ -24,8 +24,9 @@ def parse(content: str | bytes, *, has_lines: bool = False) -> object:
         has_lines: whether its texts may have line breaks and tabs.
 
     Raises:
-        ValueError: it is not JSON, or holds what JSON allows and nobody downstream expects: the same
-            key twice, unprintable characters, NaN, integers of more than 64 bits, deep nesting.
+        ValueError: it is not JSON, or holds what JSON allows and nobody downstream expects: the
+            same key twice, unprintable characters, NaN, integers of more than 64 bits, deep
+            nesting.
     """
     try:
         parsed: object = json.loads(content, object_pairs_hook=_object)

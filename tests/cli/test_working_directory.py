@@ -109,7 +109,7 @@ def test_loadgen_s_process_imports_nothing_of_it(
 def test_pip_is_not_taken_from_it(
     archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (archive / "broken.whl").write_bytes(b"no wheel")
+    (archive / "broken.whl").write_bytes(b"not a wheel")
     (tmp_path / "side").mkdir()
     monkeypatch.chdir(archive)
     with pytest.raises(RunError, match="cannot be installed"):

@@ -179,13 +179,13 @@ def file_open_to_all(folder: Path) -> None:
 RESULT = {"version": "1", "sm": [], "inputs": [], "outputs": [], "layers": None}
 DAMAGES = {
     "nested": write("[" * 100_000 + "]" * 100_000),
-    "no object": write("[]"),
+    "not an object": write("[]"),
     "infinite size": write('{"size_bytes": 1e999}'),
     "a size of another type": change(size_bytes="1"),
     "a size below zero": change(size_bytes=-1),
     "an input that is not an object": change(result=RESULT | {"inputs": [3]}),
     "another flavour": change(flavour="trt"),
-    "no key": change(key=None),
+    "not a key": change(key=None),
     "another key": change(key={"flavour": "ort"}),
     "no text": change(target=3),
     "terminal codes": change(target="a\x1b[2J"),

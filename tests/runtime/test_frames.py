@@ -300,7 +300,9 @@ def test_video_frames_are_as_a_player_shows_them(
 
 def test_a_video_turned_by_another_angle_is_refused(tmp_path: Path) -> None:
     path = turned_video(tmp_path / "clip.mp4", (0.7, 0.7, -0.7, 0.7))
-    with pytest.raises(FileReadError, match=r"no multiple of 90 degrees\. Turn it for good first"):
+    with pytest.raises(
+        FileReadError, match=r"not a multiple of 90 degrees\. Turn it for good first"
+    ):
         list(iterate_frames(path))
 
 

@@ -86,8 +86,16 @@ def test_dynamic_shapes_follow_each_feed(device: SimulatedDevice) -> None:
 @pytest.mark.parametrize(
     ("plan", "refuses", "message"),
     [
-        (b"no plan", (), r"refuses the plan: \[runtime.cpp::readHeader.*cpp:765\)\. Plans.*build"),
-        (b"no plan", ("cuda",), r"refuses the plan: \[runtime.cpp::readHeader.*cpp:765\)\. Plans"),
+        (
+            b"not a plan",
+            (),
+            r"refuses the plan: \[runtime.cpp::readHeader.*cpp:765\)\. Plans.*build",
+        ),
+        (
+            b"not a plan",
+            ("cuda",),
+            r"refuses the plan: \[runtime.cpp::readHeader.*cpp:765\)\. Plans",
+        ),
         (
             plan_of(*SHAPE),
             ("cuda",),

@@ -101,7 +101,7 @@ def refuses_a_good_plan() -> None:
 
 def refuses_rubbish() -> None:
     """Print why what is not a plan is refused."""
-    print(refused(b"no plan"))
+    print(refused(b"not a plan"))
 
 
 def is_interrupted() -> None:

@@ -362,7 +362,7 @@ ATTACKS: dict[str, tuple[Callable[[Path], None], type[BundleError], str]] = {
     "pipe": (pipe_instead_of_file, INTEGRITY, r"is not a plain file"),
     "pipe as manifest": (pipe_as_manifest, INTEGRITY, r"manifest\.json' is not a plain file"),
     "socket": (socket_instead_of_file, INTEGRITY, r"is not a plain file"),
-    "no manifest": (manifest_missing, FORMAT, r"no bundle: it has no manifest\.json"),
+    "not a manifest": (manifest_missing, FORMAT, r"not a bundle: it has no manifest\.json"),
     "empty manifest": (manifest_empty, FORMAT, r"not JSON"),
     "truncated manifest": (manifest_truncated, FORMAT, r"not JSON"),
     "manifest twice": (manifest_twice, FORMAT, r"not JSON: Extra data"),
@@ -491,7 +491,7 @@ ATTACKS: dict[str, tuple[Callable[[Path], None], type[BundleError], str]] = {
     "golden header lies up": (
         _frame_header(b"(3, 1, 4, 6, 3)", b"(999999999, 1, 4, 6, 3)"),
         FORMAT,
-        r"no plain array|in \d+ bytes",
+        r"not a plain array|in \d+ bytes",
     ),
     "golden header lies down": (
         _frame_header(b"(3, 1, 4, 6, 3)", b"(2, 1, 4, 6, 3)"),
@@ -503,11 +503,11 @@ ATTACKS: dict[str, tuple[Callable[[Path], None], type[BundleError], str]] = {
         FORMAT,
         r"is not a plain array",
     ),
-    "golden header dtype": (_frame_header(b"'|u1'", b"'|O8'"), FORMAT, r"no plain array"),
+    "golden header dtype": (_frame_header(b"'|u1'", b"'|O8'"), FORMAT, r"not a plain array"),
     "golden header order": (
         _frame_header(b"'fortran_order': False", b"'fortran_order': True "),
         FORMAT,
-        r"no plain array",
+        r"not a plain array",
     ),
     "golden other shape": (
         _frame_is(np.zeros((3, 1, 4, 5, 3), np.uint8)),
@@ -523,12 +523,12 @@ ATTACKS: dict[str, tuple[Callable[[Path], None], type[BundleError], str]] = {
             )
         ),
         FORMAT,
-        r"no plain array",
+        r"not a plain array",
     ),
     "golden no .npy": (
         _golden(lambda members: _zipped(members | {FRAME: b""})),
         FORMAT,
-        r"no plain array",
+        r"not a plain array",
     ),
 }
 
