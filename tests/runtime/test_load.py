@@ -106,7 +106,7 @@ def test_an_engine_with_other_tensors_than_promised_is_refused(
     [
         (
             {"task": "dream"},
-            "this edgevision knows semantic, instance, caption, generated, tensors",
+            "this edgevision knows semantic, instance, ",
         ),
         ({"settings": {}}, "channel_order is None"),
         ({"settings": {"channel_order": "rgb", "classes": []}}, "list of 1 to 256 classes"),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, load_model_from_string, numpy_helper
 
 from edgevision.bench import reference
 from edgevision.bundle.flavours import OPENVINO, ORT
@@ -81,10 +81,32 @@ def test_open_extents_are_told() -> None:
 
 def test_a_refusal_is_one_line_without_its_source_files() -> None:
     with pytest.raises(EngineLoadError) as caught:
-        OpenVinoProgram(b"garbage")
+        OpenVinoProgram(repeated(TensorProto.FLOAT).replace(b"Identity", b"NoSuchOp"))
     assert str(caught.value).startswith("OpenVINO 20")
+    assert "No conversion rule found for operations: NoSuchOp" in str(caught.value)
     assert ".cpp" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_onnx_file_is_not_given_to_it() -> None:
+    with pytest.raises(EngineLoadError, match=r"^OpenVINO cannot load .* no ONNX file"):
+        OpenVinoProgram(b"garbage")
+
+
+def test_weights_in_another_file_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load_model_from_string(repeated(TensorProto.FLOAT))
+    weights = numpy_helper.from_array(np.zeros(4, np.float32), "w")
+    weights.data_location = TensorProto.EXTERNAL
+    weights.ClearField("raw_data")
+    entry = weights.external_data.add()
+    entry.key, entry.value = "location", "w.bin"
+    model.graph.initializer.append(weights)
+    (tmp_path / "w.bin").write_bytes(bytes(16))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(EngineLoadError, match="keeps the weights 'w' in another file"):
+        OpenVinoProgram(model.SerializeToString())
 
 
 def test_a_gpu_is_refused() -> None:
