@@ -197,10 +197,5 @@ def _specs(ports: Sequence[Any]) -> tuple[TensorSpec, ...]:
 def _reason(error: Exception) -> str:
     """Return on one line what is told, but for the lines that name OpenVINO's own files."""
     lines = [line.strip() for line in str(error).splitlines()]
-<<<<<<< HEAD
-    payload = [line for line in lines if line and not line.startswith("Exception from ")]
-    return (payload or lines or [type(error).__name__])[0][:500]
-=======
-    told = [line for line in lines if line and ".cpp:" not in line]
-    return " ".join(told)[:500] or type(error).__name__
->>>>>>> merge-trust
+    payload = [line for line in lines if line and ".cpp:" not in line]
+    return " ".join(payload)[:500] or type(error).__name__
