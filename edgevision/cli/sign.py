@@ -15,7 +15,7 @@ def add_to(verbs: Verbs) -> None:
     """Add the verbs."""
     keygen = verb(verbs, "keygen", _keygen, example="keygen ours")
     keygen.add_argument("name", type=Path, help="writes NAME.key and NAME.pub")
-    sign = verb(verbs, "sign", _sign, example="sign road.ev --key ours.key")
+    sign = verb(verbs, "sign", _sign, example="sign road.ev --key ours.key --version 7")
     sign.add_argument("bundle", type=Path, metavar="BUNDLE")
     sign.add_argument("--key", type=Path, required=True, metavar="NAME.key")
     sign.add_argument(

@@ -117,7 +117,7 @@ def test_other_ways_to_say_it(tmp_path: Path, line: str, found: object) -> None:
         ('workspace_bytes = "much"', "workspace_bytes: found 'much', expected a whole number"),
         ("cache = 1", "cache: found 1, expected true, false or a path"),
         ("source", "is not a TOML file"),
-        ("# " + "x" * 70_000, "larger than 65536 bytes, and not a build file"),
+        ("# " + "x" * 70_000, "cannot be read as a build file: it is larger than 65536 bytes"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, line: str, message: str) -> None:
