@@ -29,6 +29,7 @@ from scenes import MOST_DIGITS, SIZE, Frame, Scene, Stock, compose, read_stock, 
 from torch import nn
 
 from edgevision.export.adapters.detections import Detections as Graph
+from edgevision.export.adapters.frame import CameraInput
 from edgevision.export.adapters.instance import InstanceSegmentation
 from edgevision.metrics.detection import AveragePrecision, Detections, DetectionScore, Objects
 from edgevision.models.mask_rcnn import MaskRCNN, maskrcnn_mobilenet_v2
@@ -109,7 +110,7 @@ def train_epoch(
     epoch: int,
 ) -> dict[str, float]:
     """Train on new scenes; return the mean of each loss, and of their sum."""
-    graph = Graph(net.eval(), net.settings, SIZE, SIZE, flip=False)
+    graph = Graph(net.eval(), net.settings, CameraInput.check(SIZE, None, "rgb"))
     net.train()
     torch.manual_seed(options.seed * 10_000 + epoch)  # for the choice of anchors and regions
     rows = []

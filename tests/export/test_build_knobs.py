@@ -11,8 +11,8 @@ import pytest
 
 import edgevision
 from edgevision.bundle.targets import get_target
-from edgevision.engines.builder import unavailable
 from edgevision.engines.cache import EngineCache
+from edgevision.engines.registry import unavailable
 from edgevision.errors import BuildError, ExportError
 from edgevision.export.build import _names_in
 from tests.engines.small_graphs import model

@@ -21,8 +21,8 @@ from edgevision.bundle.onnx_bytes import PATHS, external_weights
 from edgevision.bundle.parity import Tolerance
 from edgevision.bundle.targets import get_target
 from edgevision.bundle.tensors import DType, TensorSpec
-from edgevision.engines.builder import BuildRequest
 from edgevision.engines.ort import OrtBuilder
+from edgevision.engines.request import BuildRequest
 from edgevision.errors import BuildError, BundleFormatError, EngineLoadError
 from edgevision.progress import silent
 from edgevision.runtime.backends.ort import OrtProgram

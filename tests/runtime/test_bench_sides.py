@@ -117,7 +117,7 @@ def test_an_interpreter_brings_its_own_packages(bundle: Bundle, tmp_path: Path) 
 
 @pytest.mark.parametrize("source", ["no-such-revision", "--upload-pack=touch x", "gone.whl"])
 def test_what_is_nothing_is_refused(source: str, bundle: Bundle, tmp_path: Path) -> None:
-    with pytest.raises(FileReadError, match=r"no git revision|there is no wheel"):
+    with pytest.raises(FileReadError, match=r"or git revision with|there is no wheel"):
         of_package(source, bundle.root, tmp_path)
 
 

@@ -193,12 +193,12 @@ def test_captions_are_scored_against_what_people_said(tmp_path: Path) -> None:
     ("annotations", "changes", "message"),
     [
         ([], {}, "2 pictures and no caption"),
-        ([{"image_id": 3, "caption": "x"}], {}, "not in COCO's format"),
-        ([{"image_id": 1}], {}, "not in COCO's format"),
-        ("x", {}, "not in COCO's format"),
-        (SAID, {"images": [{"id": 1, "file_name": "../a.png"}, {"id": 2}]}, "not in COCO's"),
+        ([{"image_id": 3, "caption": "x"}], {}, "2 pictures and no caption"),
+        ([{"image_id": 1}], {}, "an annotation of 1 has no text 'caption'"),
+        ("x", {}, "image_id None, expected a whole number"),
+        (SAID, {"images": [{"id": 1, "file_name": "../a.png"}, {"id": 2}]}, "leads out of the f"),
         ([{"image_id": 1, "caption": "x"}], {"images": [{"id": 1, "file_name": "c.png"}]},
-         "1 of 1 pictures are missing, the first 'c.png'"),
+         "1 of 1 pictures are missing, the first 'images/c.png'"),
     ],
 )  # fmt: skip
 def test_folders_that_hold_no_captions(

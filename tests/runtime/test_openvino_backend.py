@@ -89,7 +89,7 @@ def test_a_refusal_is_one_line_without_its_source_files() -> None:
 
 
 def test_what_is_no_onnx_file_is_not_given_to_it() -> None:
-    with pytest.raises(EngineLoadError, match=r"^OpenVINO cannot load .* no ONNX file"):
+    with pytest.raises(EngineLoadError, match=r"^OpenVINO cannot load .* not an ONNX file"):
         OpenVinoProgram(b"garbage")
 
 

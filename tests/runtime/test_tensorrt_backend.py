@@ -231,13 +231,15 @@ def test_what_is_raised_while_tensorrt_logs_is_raised_after_its_call(
     handler = Raising(how)
     caplog.set_level(logging.DEBUG, logger="edgevision")
     logging.getLogger("edgevision").addHandler(handler)
-    before = signal.getsignal(signal.SIGINT)
+    # Whatever another test or library left there: without a handler the signal ends the process.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(raised):
             program_of(trt)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         logging.getLogger("edgevision").removeHandler(handler)
-    assert signal.getsignal(signal.SIGINT) is before
+        signal.signal(signal.SIGINT, before)
     assert not trt.swallowed
     program_of(trt).close()
 

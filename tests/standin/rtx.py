@@ -20,8 +20,9 @@ from onnx import TensorProto, helper
 
 from edgevision.errors import EngineLoadError
 from edgevision.runtime.backends.tensorrt_program import make_logger
-from edgevision.runtime.backends.trt_rtx import trt_rtx_program
+from edgevision.runtime.backends.trt_rtx import open_program
 from edgevision.runtime.device.cuda.device import cuda_device
+from edgevision.runtime.options import RunOptions
 
 _LOG = logging.getLogger("edgevision")
 
@@ -46,7 +47,7 @@ def plan() -> bytes:
 def refused(content: bytes) -> str:
     """Load it, and return why it was refused."""
     try:
-        trt_rtx_program(content, cuda_device(), graph=True).close()
+        open_program(content, cuda_device(), RunOptions(graph=True)).close()
     except EngineLoadError as error:
         return str(error)
     return "it was taken"
