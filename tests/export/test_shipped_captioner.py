@@ -66,5 +66,5 @@ def test_its_own_scenes_prove_it_where_no_folder_is_given() -> None:
 
 @pytest.mark.parametrize("options", [{"size": (64, 64)}, {"task": "semantic"}])
 def test_it_says_its_size_itself(options: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="a shipped captioner, which says this|leave out task"):
+    with pytest.raises(ValueError, match=r"a shipped captioner, which says this|leave out task"):
         resolve("captioner-digits", **options)  # type: ignore[arg-type]
