@@ -99,6 +99,18 @@ class CameraFrame:
         return np.ascontiguousarray(resized)
 
 
+class FrameDecoder:
+    """What decoders share that take one frame; each has a field `camera` of its own."""
+
+    __slots__ = ()
+
+    camera: CameraFrame
+
+    def feeds(self, frame: Image) -> dict[str, object]:
+        """Return `frame: uint8[H, W, 3]` as the graph takes it (a view)."""
+        return self.camera.feeds(frame)
+
+
 def classes_of(settings: Settings, task: str) -> tuple[ClassLabel, ...]:
     """Read the class labels out of a manifest; BundleFormatError if they are none."""
     classes = settings.get("classes")

@@ -14,7 +14,7 @@ from edgevision.bundle.manifest import Manifest, Settings, Stage
 from edgevision.bundle.parity import ParityReport, Tolerance
 from edgevision.bundle.tensors import DType, TensorSpec
 from edgevision.errors import BundleFormatError, FrameError
-from edgevision.tasks.camera import CameraFrame, Image, check_same_frame
+from edgevision.tasks.camera import CameraFrame, FrameDecoder, Image, check_same_frame
 from edgevision.tasks.camera_task import CameraTask, both_beneath
 from edgevision.tasks.matching import caption_distances
 from edgevision.tasks.proof import Arrays, Bars, Proof, element_tolerance, held_at_zero
@@ -118,7 +118,7 @@ class CaptionResult:
 
 
 @dataclass(frozen=True, slots=True)
-class CaptionDecoder:
+class CaptionDecoder(FrameDecoder):
     """Turns frames into feeds and outputs into `CaptionResult`.
 
     Attributes:
@@ -128,10 +128,6 @@ class CaptionDecoder:
 
     vocabulary: Vocabulary
     camera: CameraFrame
-
-    def feeds(self, frame: Image) -> dict[str, object]:
-        """Return `frame: uint8[H, W, 3]` as the graph takes it (a view)."""
-        return self.camera.feeds(frame)
 
     def decode(self, outputs: Mapping[str, Array], timings: Timings) -> CaptionResult:
         """Return the result of one inference.

@@ -14,7 +14,7 @@ from edgevision.bundle.manifest import Settings, Stage
 from edgevision.bundle.parity import ParityReport, Tolerance
 from edgevision.bundle.tensors import DType, TensorSpec
 from edgevision.errors import BundleFormatError, FrameError
-from edgevision.tasks.camera import CameraFrame, Image, check_same_frame
+from edgevision.tasks.camera import CameraFrame, FrameDecoder, Image, check_same_frame
 from edgevision.tasks.camera_task import CameraTask, both_beneath
 from edgevision.tasks.proof import Arrays, Bars, held_at_zero
 from edgevision.tasks.task import Headline, Read, Summary
@@ -105,7 +105,7 @@ class ClassificationResult:
 
 
 @dataclass(frozen=True, slots=True)
-class ClassificationDecoder:
+class ClassificationDecoder(FrameDecoder):
     """Turns frames into feeds and outputs into `ClassificationResult`.
 
     Attributes:
@@ -115,10 +115,6 @@ class ClassificationDecoder:
 
     classes: tuple[str, ...]
     camera: CameraFrame
-
-    def feeds(self, frame: Image) -> dict[str, object]:
-        """Return `frame: uint8[H, W, 3]` as the graph takes it (a view)."""
-        return self.camera.feeds(frame)
 
     def decode(self, outputs: Mapping[str, Array], timings: Timings) -> ClassificationResult:
         """Return the result of one inference.

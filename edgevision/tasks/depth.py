@@ -13,7 +13,7 @@ from edgevision._optional import require
 from edgevision.bundle.manifest import Settings, Stage
 from edgevision.bundle.tensors import DType
 from edgevision.errors import BundleFormatError, FrameError
-from edgevision.tasks.camera import CameraFrame, Image, check_same_frame
+from edgevision.tasks.camera import CameraFrame, FrameDecoder, Image, check_same_frame
 from edgevision.tasks.camera_task import CameraTask
 from edgevision.tasks.task import Headline, Read, Summary
 from edgevision.tasks.timings import Timings
@@ -96,7 +96,7 @@ class DepthResult:
 
 
 @dataclass(frozen=True, slots=True)
-class DepthDecoder:
+class DepthDecoder(FrameDecoder):
     """Turns frames into feeds and outputs into `DepthResult`.
 
     Attributes:
@@ -104,10 +104,6 @@ class DepthDecoder:
     """
 
     camera: CameraFrame
-
-    def feeds(self, frame: Image) -> dict[str, object]:
-        """Return `frame: uint8[H, W, 3]` as the graph takes it (a view)."""
-        return self.camera.feeds(frame)
 
     def decode(self, outputs: Mapping[str, Array], timings: Timings) -> DepthResult:
         """Return the result of one inference.

@@ -13,7 +13,14 @@ from edgevision.bundle.forms import Form
 from edgevision.bundle.manifest import Settings, Stage
 from edgevision.bundle.parity import ParityReport, Tolerance
 from edgevision.errors import BundleFormatError, FrameError
-from edgevision.tasks.camera import CameraFrame, ClassLabel, Image, check_same_frame, classes_of
+from edgevision.tasks.camera import (
+    CameraFrame,
+    ClassLabel,
+    FrameDecoder,
+    Image,
+    check_same_frame,
+    classes_of,
+)
 from edgevision.tasks.camera_task import CameraTask
 from edgevision.tasks.matching import MATCHED, distances
 from edgevision.tasks.proof import Arrays, Bars, held_at_zero
@@ -156,7 +163,7 @@ class InstanceResult:
 
 
 @dataclass(frozen=True, slots=True)
-class InstanceDecoder:
+class InstanceDecoder(FrameDecoder):
     """Turns frames into feeds and outputs into `InstanceResult`.
 
     Attributes:
@@ -166,10 +173,6 @@ class InstanceDecoder:
 
     classes: tuple[ClassLabel, ...]
     camera: CameraFrame
-
-    def feeds(self, frame: Image) -> dict[str, object]:
-        """Return `frame: uint8[H, W, 3]` as the graph takes it (a view)."""
-        return self.camera.feeds(frame)
 
     def decode(self, outputs: Mapping[str, Array], timings: Timings) -> InstanceResult:
         """Return the result of one inference.

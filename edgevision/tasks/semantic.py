@@ -11,7 +11,14 @@ import numpy.typing as npt
 from edgevision.bundle.manifest import Settings, Stage
 from edgevision.bundle.tensors import DType
 from edgevision.errors import BundleFormatError, FrameError
-from edgevision.tasks.camera import CameraFrame, ClassLabel, Image, check_same_frame, classes_of
+from edgevision.tasks.camera import (
+    CameraFrame,
+    ClassLabel,
+    FrameDecoder,
+    Image,
+    check_same_frame,
+    classes_of,
+)
 from edgevision.tasks.camera_task import CameraTask
 from edgevision.tasks.task import Headline, Read, Summary
 from edgevision.tasks.timings import Timings
@@ -72,7 +79,7 @@ class SemanticResult:
 
 
 @dataclass(frozen=True, slots=True)
-class SemanticDecoder:
+class SemanticDecoder(FrameDecoder):
     """Turns frames into feeds and outputs into `SemanticResult`.
 
     Attributes:
@@ -82,10 +89,6 @@ class SemanticDecoder:
 
     classes: tuple[ClassLabel, ...]
     camera: CameraFrame
-
-    def feeds(self, frame: Image) -> dict[str, object]:
-        """Return `frame: uint8[H, W, 3]` as the graph takes it (a view)."""
-        return self.camera.feeds(frame)
 
     def decode(self, outputs: Mapping[str, Array], timings: Timings) -> SemanticResult:
         """Return the result of one inference.
