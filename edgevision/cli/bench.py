@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import tempfile
 from contextlib import ExitStack
@@ -42,7 +43,7 @@ def add_to(verbs: Verbs) -> None:
     add_force(bench)
     compare = verb(
         verbs, "bench compare", _compare,
-        example="bench compare last_release.ev road.ev --gate 5% --junit speed.xml",
+        example="bench compare last_release.ev road.ev --gate 5% --evaluate data/val",
     )  # fmt: skip
     compare.add_argument(
         "before",
@@ -55,6 +56,9 @@ def add_to(verbs: Verbs) -> None:
     add_force(compare)
     compare.add_argument("--on", metavar="BUNDLE", help="compare two edgevisions on this bundle")
     compare.add_argument("--gate", type=_percent, default=0.05, help="slow-down to find, e.g. 5%%")
+    compare.add_argument(
+        "--evaluate", metavar="DIR", help="hold B's headline figure against A's on this data, too"
+    )
     compare.add_argument("--junit", type=Path, metavar="FILE.xml", help="for a CI's list of tests")
     compare.add_argument("--markdown", type=Path, metavar="FILE.md", help="for a CI's summary")
 
@@ -128,12 +132,15 @@ def _loadgen(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    """Say whether B is slower than A, measured side by side on this machine."""
+    """Say whether B is slower than A, measured side by side on this machine, or less accurate."""
     _check_files(options, options.junit, options.markdown, options.json_file)
     sources = (options.before, options.after)
+    if options.evaluate and (options.on or not all(map(os.path.isdir, sources))):
+        raise ValueError("evaluate: give two bundles; else there is one net, or nothing to run")
     if all(source.endswith(".json") for source in sources):
         return _compare_earlier(options, *sources)
     from edgevision.bench.gate import counts
+    from edgevision.bench.gate.accuracy import compare_accuracy
     from edgevision.bench.gate.compare import compare
     from edgevision.bench.gate.verdict import as_json, as_junit, as_markdown
     from edgevision.tasks.outputs import MARK
@@ -142,15 +149,19 @@ def _compare(options: argparse.Namespace) -> int:
         first, second = (_side(source, options, stack) for source in sources)
         progress = stack.enter_context(progress_bar())
         counted = counts.count(first, second, gate=options.gate)
+        accuracy = options.evaluate and compare_accuracy(
+            *sources, options.evaluate, device=options.device, progress=progress
+        )
         found = compare(first, second, gate=options.gate, progress=progress)
-    said = (found, counted, first.name, second.name)
+    said = (found, counted, first.name, second.name, accuracy)
     if options.junit:
         options.junit.write_text(as_junit(*said), "utf-8")
     if options.markdown:
         options.markdown.write_text(f"{as_markdown(*said)}\n\n<!-- {MARK} -->\n", "utf-8")
     if not put_json(options, as_json(*said)):
         print(as_markdown(*said))
-    return NO if found.verdict == "slower" or counted.grown else OK
+    is_worse = found.verdict == "slower" or counted.grown or (accuracy and not accuracy.passed)
+    return NO if is_worse else OK
 
 
 def _side(source: str, options: argparse.Namespace, stack: ExitStack) -> Side:

@@ -11,9 +11,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from edgevision.bench.gate.accuracy import compare_accuracy
 from edgevision.bench.gate.compare import Comparison
 from edgevision.bench.gate.counts import Counted
 from edgevision.bench.gate.verdict import as_junit
@@ -21,7 +25,7 @@ from edgevision.bundle.flavours import TRT
 from edgevision.bundle.manifest import Artifact
 from edgevision.cli import main
 from edgevision.tasks.outputs import refuse_foreign
-from tests.runtime.conftest import semantic_bundle
+from tests.runtime.conftest import HEIGHT, WIDTH, semantic_bundle
 
 Capture = pytest.CaptureFixture[str]
 
@@ -112,6 +116,53 @@ def test_a_half_precision_bundle_is_not_compared_with_a_whole_one(
     told = capsys.readouterr().err
     assert "do not do the same work" in told
     assert "precision: fp32 against fp16" in told
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> Path:
+    """Two frames, and which channel is the strongest at each of their pixels."""
+    folder = tmp_path / "labelled"
+    for name in ("images", "labels"):
+        (folder / name).mkdir(parents=True)
+    for i, frame in enumerate(np.random.default_rng(3).integers(0, 256, (2, HEIGHT, WIDTH, 3))):
+        Image.fromarray(frame.astype(np.uint8)).save(folder / f"images/{i}.png")
+        Image.fromarray(frame.argmax(-1).astype(np.uint8)).save(folder / f"labels/{i}.png")
+    return folder
+
+
+def test_a_bundle_that_lost_its_headline_figure_is_found(
+    bundle: Path, tmp_path: Path, labelled: Path
+) -> None:
+    worse = semantic_bundle(tmp_path / "release" / bundle.name, channel_order="bgr").root
+    assert compare_accuracy(bundle, bundle, labelled, device="cpu").passed
+    found = compare_accuracy(bundle, worse, labelled, device="cpu")
+    assert not found.passed
+    assert "A's 1.0000; a loss of" in found.text
+
+
+def test_a_comparison_fails_on_accuracy_alone(
+    bundle: Path, tmp_path: Path, labelled: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    worse = semantic_bundle(tmp_path / "worse.ev", channel_order="bgr").root
+    found = Comparison("same", 1.0, 0.99, 1.01, 1.0, 0.05, 8, 7, 10.0)
+    monkeypatch.setattr("edgevision.bench.gate.compare.compare", lambda *_, **__: found)
+    junit = tmp_path / "gate.xml"
+    for other, code in ((bundle, 0), (worse, 1)):
+        arguments = [str(bundle), str(other), "--evaluate", str(labelled), "--junit", str(junit)]
+        assert main(["bench", "compare", *arguments]) == code
+        assert ("Accuracy LOST: mIoU" in capsys.readouterr().out) == bool(code)
+        suite = ElementTree.fromstring(junit.read_text())
+        failed = [case.get("name", "") for case in suite if case.find("failure") is not None]
+        assert failed == (["worse.ev over tiny.ev: accuracy"] if code else [])
+        assert len(list(suite.iter("testcase"))) == 3
+
+
+def test_figures_of_what_is_no_pair_of_bundles_are_refused(
+    bundle: Path, labelled: Path, capsys: Capture
+) -> None:
+    pair = [str(bundle), "HEAD", "--on", str(bundle)]
+    assert main(["bench", "compare", *pair, "--evaluate", str(labelled)]) == 2
+    assert "evaluate: give two bundles" in capsys.readouterr().err
 
 
 def with_setting(name: str, value: object) -> Callable[[dict[str, Any]], None]:

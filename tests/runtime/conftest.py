@@ -68,6 +68,7 @@ def semantic_bundle(
     artifacts: tuple[Artifact, ...] | None = None,
     size: tuple[int, int] = (HEIGHT, WIDTH),
     precision: str = "fp32",
+    channel_order: str = "rgb",
 ) -> Bundle:
     """Publish a bundle of `strongest_channel` with three golden frames."""
     graph = strongest_channel(*size)
@@ -87,7 +88,8 @@ def semantic_bundle(
             {"classes": Tolerance()},
             artifacts=(on_cpu,) if artifacts is None else artifacts,
         )
-        return writer.publish(Manifest("tiny", "semantic", precision, SETTINGS, (stage,), ()))
+        settings = {**SETTINGS, "channel_order": channel_order}
+        return writer.publish(Manifest("tiny", "semantic", precision, settings, (stage,), ()))
 
 
 @pytest.fixture

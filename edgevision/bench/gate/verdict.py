@@ -1,4 +1,7 @@
-"""A comparison in words, as JSON, and as JUnit XML for a CI's list of tests."""
+"""A comparison in words, as JSON, and as JUnit XML for a CI's list of tests.
+
+What is said: the times, the counts per frame and, where data was given, the headline figure.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from edgevision.bench.gate import counts
 from edgevision.bench.gate.compare import Comparison
 from edgevision.bench.gate.counts import Counted
 from edgevision.bundle.printable import markdown, printable
+from edgevision.metrics.metric import Verdict
 from edgevision.tasks.outputs import MARK
 
 _MEANING = {
@@ -28,9 +32,14 @@ def sentence(found: Comparison) -> str:
     return f"{found.verdict}: {meaning}."
 
 
-def as_markdown(found: Comparison, counted: Counted, first: str, second: str) -> str:
+def as_markdown(
+    found: Comparison, counted: Counted, first: str, second: str, accuracy: Verdict | None = None
+) -> str:
     """Return a short table with the verdicts below it."""
     first, second = markdown(first), markdown(second)
+    sentences = [f"**{sentence(found)}**", counts.sentence(counted)]
+    if accuracy is not None:
+        sentences.append(f"{'Accuracy' if accuracy.passed else 'Accuracy LOST'}: {accuracy.text}.")
     return "\n".join(
         [
             f"| {second} over {first} | 99 % interval | control | rounds | {first}, median |",
@@ -38,32 +47,45 @@ def as_markdown(found: Comparison, counted: Counted, first: str, second: str) ->
             f"| {found.ratio:.4f} | {found.low:.4f} to {found.high:.4f} | {found.control:.4f} "
             f"| {found.rounds} of {found.processes} processes | {found.first_us:.1f} us |",
             "",
-            f"**{sentence(found)}** {counts.sentence(counted)}",
+            " ".join(sentences),
         ]
     )
 
 
-def as_json(found: Comparison, counted: Counted, first: str, second: str) -> dict[str, object]:
+def as_json(
+    found: Comparison, counted: Counted, first: str, second: str, accuracy: Verdict | None = None
+) -> dict[str, object]:
     """Return everything, and the sentence."""
-    payload = {"first": first, "second": second, "says": sentence(found), **asdict(found)}
-    return {**payload, "counts": {**asdict(counted), "says": counts.sentence(counted)}}
+    return {
+        "first": first,
+        "second": second,
+        "says": sentence(found),
+        **asdict(found),
+        "counts": {**asdict(counted), "says": counts.sentence(counted)},
+        "accuracy": accuracy and asdict(accuracy),
+    }
 
 
-def as_junit(found: Comparison, counted: Counted, first: str, second: str) -> str:
-    """Return two test cases: time, failed if slower, skipped without a verdict; and counts."""
-    suite = ElementTree.Element("testsuite", name="edgevision bench compare", tests="2")
+def as_junit(
+    found: Comparison, counted: Counted, first: str, second: str, accuracy: Verdict | None = None
+) -> str:
+    """Return a test case each: time (skipped without a verdict), counts and, if asked, accuracy."""
     title = f"{printable(second)} over {printable(first)}"
-    timed = ElementTree.SubElement(suite, "testcase", name=f"{title}: time")
-    ElementTree.SubElement(suite, "testcase", name=f"{title}: counts")
-    marks = []
-    if found.verdict in ("slower", "unclear", "too noisy"):
-        marks.append((timed, "failure" if found.verdict == "slower" else "skipped"))
-        ElementTree.SubElement(timed, marks[0][1], message=sentence(found))
-    if counted.grown:
-        marks.append((suite[1], "failure"))
-        ElementTree.SubElement(suite[1], "failure", message=counts.sentence(counted))
+    time_mark = {"slower": "failure", "unclear": "skipped", "too noisy": "skipped"}
+    cases = [
+        ("time", time_mark.get(found.verdict, ""), sentence(found)),
+        ("counts", "failure" if counted.grown else "", counts.sentence(counted)),
+    ]
+    if accuracy is not None:
+        cases.append(("accuracy", "" if accuracy.passed else "failure", accuracy.text))
+    suite = ElementTree.Element("testsuite", name="edgevision bench compare", tests=str(len(cases)))
+    for name, mark, message in cases:
+        case = ElementTree.SubElement(suite, "testcase", name=f"{title}: {name}")
+        if mark:
+            ElementTree.SubElement(case, mark, message=message)
     for kind, attribute in (("failure", "failures"), ("skipped", "skipped")):
-        suite.set(attribute, str(sum(mark == kind for _, mark in marks)))
-    ElementTree.SubElement(timed, "system-out").text = as_markdown(found, counted, first, second)
+        suite.set(attribute, str(sum(mark == kind for _, mark, _ in cases)))
+    said = as_markdown(found, counted, first, second, accuracy)
+    ElementTree.SubElement(suite[0], "system-out").text = said
     suite.append(ElementTree.Comment(f" {MARK} "))
     return ElementTree.tostring(suite, "unicode", xml_declaration=True) + "\n"
