@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -84,6 +88,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.write_line(f"skipped: {len(_skips)}" + (f" ({counted})" if counted else ""))
     for nodeid in _forbidden():
         terminalreporter.write_line(f"ERROR {nodeid}: nothing may be skipped here", red=True)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Say how a worker of pytest-xdist ended that should not have; by itself it says nothing."""
+    if error:
+        popen = node.gateway._io.popen
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            popen.wait(10)
+        code = "none, it still runs" if popen.returncode is None else popen.returncode
+        print(f"\n[{node.gateway.id}] return code: {code}", file=sys.stderr, flush=True)
 
 
 def _forbidden() -> list[str]:
