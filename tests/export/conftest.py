@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from edgevision.bundle.flavours import ORT
 from edgevision.export import SemanticSegmentation
@@ -23,6 +25,9 @@ from edgevision.export.graph.capture import serialized
 from edgevision.models.unet import unet
 from edgevision.runtime.session import Session
 from tests.export.operators import installed_torchvision
+
+# Each export parses the exporter's 500 translations of operators anew: half of a small net's time.
+ONNXRegistry.from_torchlib = staticmethod(functools.cache(ONNXRegistry.from_torchlib))  # type: ignore[method-assign]
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PHOTOS = EXAMPLES / "photos"

@@ -28,15 +28,14 @@ LOG = """noise
 def test_its_log_agrees_with_our_clock_within_two_percent(tmp_path: Path) -> None:
     # A call of half a millisecond and more: LoadGen's clock has Python's way to it inside.
     bundle = semantic_bundle(tmp_path / "large.ev", size=(360, 640))
-    for _ in range(3):  # a pause between the two clocks is in one of them alone
-        found = loadgen.drive(bundle.root, duration_s=2.0)
+    for _ in range(10):  # a pause between the two clocks is in one of them alone
+        found = loadgen.drive(bundle.root, duration_s=1.0)
         assert (found.loadgen_ms["p99.9"] is None) == (found.queries < 6636), "as ours are told"
-        if (
-            found.verdict == "VALID"
-            and found.queries >= 662
-            and all(
-                found.ours_ms[p] == pytest.approx(found.loadgen_ms[p], rel=0.02) for p in POINTS
-            )
+        # A slow machine has too few answers for its high percentiles.
+        told = [point for point in POINTS if found.loadgen_ms[point] is not None]
+        assert {"p50", "mean"} <= {*told}
+        if found.verdict == "VALID" and all(
+            found.ours_ms[p] == pytest.approx(found.loadgen_ms[p], rel=0.02) for p in told
         ):
             return
     pytest.fail(f"LoadGen: {found.loadgen_ms}, ours: {found.ours_ms}")
