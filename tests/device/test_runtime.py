@@ -73,8 +73,9 @@ def test_times_are_measured(program: ScriptedProgram) -> None:
     with session_of(program) as session:
         outputs, times = session.run_timed({"frame": frame(1)})
         np.testing.assert_array_equal(outputs["echo"], frame(1))
-        assert min(times.copy_in_ms, times.compute_ms, times.copy_out_ms) >= 0
-        assert times.total_ms > 0
+        parts = (times.copy_in_ms, times.compute_ms, times.copy_out_ms)
+        assert min(parts) >= 0
+        assert times.total_ms > sum(parts) * 0.99  # two clocks
     with session_of(program_on(program.device), timing=False) as session:
         assert session.run_timed({"frame": frame(1)})[1].total_ms > 0
 

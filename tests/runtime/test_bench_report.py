@@ -150,7 +150,15 @@ def test_two_bundles_are_compared(
     code = main(["bench", "compare", root, root, "--gate", "10%", "--json", "--junit", str(junit)])
     told = json.loads(capsys.readouterr().out)
     assert code == (1 if told["verdict"] == "slower" else 0)
-    assert told["verdict"] in ("same", "slower", "faster", "unclear", "too noisy")
+    # Which verdict depends on the machine; that the figures bear it out does not.
+    borne_out = {
+        "same": told["high"] < 1.1,
+        "slower": told["low"] > 1,
+        "faster": told["high"] < 1,
+        "unclear": told["low"] < told["high"],
+        "too noisy": abs(told["control"] - 1) > 0.02,
+    }
+    assert borne_out[told["verdict"]], told
     assert told["low"] <= told["ratio"] <= told["high"]
     assert (told["processes"], told["gate"]) == (7, 0.1)
     assert told["rounds"] >= 7 * 3 * 8
