@@ -16,6 +16,7 @@ from hypothesis import settings
 
 TIME_LIMITS_S = {
     "architecture": 120,
+    "bench": 60,
     "cli": 300,
     "contract": 120,
     "deploy": 300,

@@ -1,0 +1,15 @@
+"""The bundle that is measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgevision.bundle.directory import Bundle
+from tests.runtime.conftest import semantic_bundle
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return semantic_bundle(tmp_path / "tiny.ev")
