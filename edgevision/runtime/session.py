@@ -17,8 +17,8 @@ from edgevision.runtime.lifetime import Lifetime
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.sharing import SharedProgram
 from edgevision.runtime.slots.feeds import FeedCheck
-from edgevision.runtime.slots.lending import LentOutputs, SessionInput
-from edgevision.runtime.slots.slot import OutputView, Slot
+from edgevision.runtime.slots.lending import LentOutputs, OutputView, SessionInput
+from edgevision.runtime.slots.slot import Slot
 from edgevision.runtime.slots.slots import Hold, Slots
 from edgevision.tasks.timings import Timings, timings
 

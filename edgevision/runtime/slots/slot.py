@@ -6,11 +6,11 @@ captured graph of copy in, run and copy out. One thread at a time uses a slot.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 
 from edgevision.bundle.tensors import Profiles
-from edgevision.errors import CudaError, FrameError, RunError, StaleViewError
+from edgevision.errors import CudaError, FrameError, RunError
 from edgevision.runtime.backends.program import Program, Shape
 from edgevision.runtime.device.device import Event, Graph, Stream
 from edgevision.runtime.device.memory import Array, Buffer
@@ -20,6 +20,7 @@ from edgevision.runtime.slots.recycle import LEAST_BYTES, Recycler
 from edgevision.tasks.interop import DeviceArray
 
 _ALIGNMENT_BYTES = 256
+_NO_STATE: Mapping[str, Buffer] = {}
 _INVALID_HANDLE = 400
 
 
@@ -42,11 +43,23 @@ class Slot:
         options: RunOptions,
         *,
         scratch: Buffer | None = None,
+        stream: Stream | None = None,
+        state: Mapping[str, Buffer] = _NO_STATE,
+        told: Collection[str] = (),
     ) -> None:
-        """Allocate for the largest shapes; `scratch` stays the caller's."""
+        """Allocate for the largest shapes; what is given stays the caller's.
+
+        Args:
+            program: what runs.
+            profiles: bounds of its dynamic inputs.
+            options: how it runs.
+            scratch: working memory that it shares with other slots.
+            stream: whose work its own is to follow; None for one of its own.
+            state: memory of tensors that stay where engines use it, by name; no feed fills them.
+            told: outputs in `state` that are copied to the host all the same.
+        """
         self.program = program
         self.generation = 0
-        self.no_graph = "not warmed up"
         self.is_open = True
         self._device = program.device
         self._active = program.device.active()
@@ -64,6 +77,8 @@ class Slot:
             for spec in program.inputs
         }
         self._is_dynamic = any(spec.is_dynamic for spec in program.inputs)
+        self.no_graph = self._graph_fault() or "not warmed up"
+        self._state, self._told = state, told
         self._graph: Graph | None = None
         self._foreign: Mapping[str, DeviceArray] = {}
         self._inputs: dict[str, Array] = {}
@@ -71,11 +86,13 @@ class Slot:
         self._copies: list[tuple[str, Callable[[], Array]]] = []
         self._shapes: dict[str, Shape] = {}
         with self._device.active():
-            self._stream = self._device.stream(priority=options.priority)
+            self._stream = stream or self._device.stream(priority=options.priority)
+            self._owns_stream = stream is None
             try:
                 self._execution = program.execution(scratch)
             except BaseException:
-                self._stream.close()
+                if self._owns_stream:
+                    self._stream.close()
                 raise
             try:
                 timing = options.timing and self._asynchronous
@@ -229,7 +246,8 @@ class Slot:
             while self._closers:
                 self._try(self._closers[-1].close, errors)
                 del self._closers[-1]
-            self._try(self._stream.close, errors)
+            if self._owns_stream:
+                self._try(self._stream.close, errors)
         self.is_open = False  # not before: Ctrl-C may come anywhere, and close() be called again
         if errors and not is_dead:
             raise errors[0]
@@ -259,9 +277,14 @@ class Slot:
         self._shapes = dict(shapes)
         found = self._execution.reshape(shapes)
         self._inputs, self._outputs, self._copies = {}, {}, []
+        for name in self._state.keys() & self._specs.keys():
+            self._execution.bind(name, self._state[name])
         for spec in self.program.inputs:
-            self._inputs[spec.name] = self._bind(spec.name, shapes[spec.name])
+            if spec.name not in self._state:
+                self._inputs[spec.name] = self._bind(spec.name, shapes[spec.name])
         for spec in self.program.outputs:
+            if spec.name in self._state and spec.name not in self._told:
+                continue
             shape = found[spec.name]
             array = None if shape is None else self._bind(spec.name, shape)
             self._outputs[spec.name] = array
@@ -284,13 +307,17 @@ class Slot:
 
     def _allocate(self, name: str, size_bytes: int) -> tuple[Buffer, Buffer]:
         """Return a tensor's host buffer, and the buffer that the engine uses."""
+        bound = self._state.get(name)
+        if bound is not None and self._in_place:
+            return bound, bound
         padded = -(-size_bytes // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
         host = self._device.allocate_host(padded, label=f"{name} (host)")
         self._closers.append(host)
         if self._in_place:
             return host, host
-        bound = self._device.allocate(padded, label=f"{name} (device)")
-        self._closers.append(bound)
+        if bound is None:
+            bound = self._device.allocate(padded, label=f"{name} (device)")
+            self._closers.append(bound)
         return host, bound
 
     def _queue(self) -> None:
@@ -298,10 +325,10 @@ class Slot:
         stream, marks = self._stream, self._marks
         if marks:
             stream.record(marks[0])
-        for spec in self.program.inputs:
-            host, bound = self._buffers[spec.name]
-            if bound is not host and spec.name not in self._foreign:
-                stream.copy(bound, host, self._inputs[spec.name].nbytes)
+        for name, given in self._inputs.items():
+            host, bound = self._buffers[name]
+            if bound is not host and name not in self._foreign:
+                stream.copy(bound, host, given.nbytes)
         if marks:
             stream.record(marks[1])
         self._execution.enqueue(stream)
@@ -348,8 +375,8 @@ class Slot:
         self._stream.wait(self._ready)
         return theirs
 
-    def _capture(self) -> str:
-        """Capture the frame's work; return why not, empty if it was captured."""
+    def _graph_fault(self) -> str:
+        """Return why frames are never launched as a graph; empty if they can be."""
         capabilities = self._device.capabilities
         if not self._options.graph:
             return "switched off by RunOptions.graph"
@@ -359,6 +386,12 @@ class Slot:
             return self.program.no_graph
         if self._is_dynamic:
             return "an input has a dynamic shape, and a graph freezes shapes"
+        return ""
+
+    def _capture(self) -> str:
+        """Capture the frame's work; return why not, empty if it was captured."""
+        if fault := self._graph_fault():
+            return fault
         if self._graph is not None:  # of an earlier warm-up
             self._graph.close()
             self._graph = None
@@ -369,27 +402,3 @@ class Slot:
             return f"capture failed: {error}"
         self._graph = capture.graph
         return ""
-
-
-class OutputView:
-    """Outputs of one frame in the slot's own memory; an error, not garbage, once it is reused."""
-
-    __slots__ = ("_generation", "_slot")
-
-    def __init__(self, slot: Slot) -> None:
-        self._slot = slot
-        self._generation = slot.generation
-
-    def __getitem__(self, name: str) -> Array:
-        """Return an output; do not keep the array beyond the view.
-
-        Raises:
-            StaleViewError: the slot has taken another frame, or was closed.
-            KeyError: there is no such output.
-        """
-        if self._slot.generation != self._generation:
-            raise StaleViewError(
-                f"output '{name}' is gone: its memory holds a newer frame or was freed. Read "
-                "a view before the next frame, or take copies with `run`."
-            )
-        return self._slot.output(name)
