@@ -82,7 +82,18 @@ class Bundle:
         root = Path(os.path.abspath(path))
         if not os.path.lexists(root):
             recover(root)
-        return _settled(root, lambda: _checked(root, check_hashes=check_hashes))
+        return settled(root, lambda: _checked(root, check_hashes=check_hashes))
+
+    def check_hashes(self) -> None:
+        """Read every file through and compare its SHA-256, as `open` does.
+
+        Raises:
+            BundleIntegrityError: a file is missing or changed.
+            BundleError: the operating system does not let us read it.
+        """
+        for entry in self.manifest.files:
+            with _opened(self.root, entry.path) as file:
+                _compare(entry, *_hash(file, entry.size_bytes))
 
     def path(self, name: str) -> Path:
         """Return where file `name` lies; who needs its bytes as they were checked calls `read`.
@@ -141,6 +152,11 @@ class Bundle:
             if entry.path == name:
                 return entry
         raise ValueError(f"'{self.root}' has no file '{name}'")
+
+
+def engines_folder(bundle: Path, chosen: str | os.PathLike[str] | None = None) -> Path:
+    """Return where the engines finished for a bundle lie: beside it, or where the caller says."""
+    return Path(chosen) if chosen is not None else bundle.with_name(f"{bundle.name}.engines")
 
 
 class BundleWriter:
@@ -260,7 +276,7 @@ class BundleWriter:
         self._files[name] = FileEntry(name, size_bytes, digest.hexdigest())
 
 
-def _settled(root: Path, attempt: Callable[[], _T]) -> _T:
+def settled(root: Path, attempt: Callable[[], _T]) -> _T:
     """Return what `attempt` gives; again if a writer replaced the bundle while it was read."""
     for _ in range(_ATTEMPTS):
         before = _identity(root)
@@ -283,15 +299,14 @@ def _identity(root: Path) -> tuple[int, int] | None:
 def _checked(root: Path, *, check_hashes: bool) -> Bundle:
     manifest, manifest_sha256 = _read_manifest(root)
     _refuse_unlisted(root, manifest)
-    signature = _read_signature(root)
+    bundle = Bundle(root, manifest, manifest_sha256, _read_signature(root))
     for entry in manifest.files:
+        # A file of another size is refused unread, however large it is.
         with _opened(root, entry.path) as file:
-            size_bytes, sha256 = os.fstat(file.fileno()).st_size, entry.sha256
-            # A file of another size is refused unread, however large it is.
-            if check_hashes and size_bytes == entry.size_bytes:
-                size_bytes, sha256 = _hash(file, entry.size_bytes)
-            _compare(entry, size_bytes, sha256)
-    return Bundle(root, manifest, manifest_sha256, signature)
+            _compare(entry, os.fstat(file.fileno()).st_size, entry.sha256)
+    if check_hashes:
+        bundle.check_hashes()
+    return bundle
 
 
 def _read_signature(root: Path) -> bytes | None:
@@ -428,7 +443,7 @@ def _golden_keys(stage: Stage) -> dict[str, TensorSpec]:
 def _refuse_foreign(path: Path) -> None:
     """Refuse to replace anything but a bundle or an empty folder: what is replaced is removed."""
     try:
-        _settled(path, lambda: _check_replaceable(path))
+        settled(path, lambda: _check_replaceable(path))
     except BundleError as error:
         raise BundleFormatError(
             f"'{path}' is there and is no sound bundle, so it is not replaced: {error} "
