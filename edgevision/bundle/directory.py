@@ -16,16 +16,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import BinaryIO, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from edgevision.bundle import golden as _golden
 from edgevision.bundle.files import write_whole
 from edgevision.bundle.manifest import MAX_BYTES, FileEntry, Manifest, Stage
 from edgevision.bundle.onnx_bytes import external_weights
-from edgevision.bundle.staging import Staging, recover
 from edgevision.bundle.tensors import TensorSpec
 from edgevision.errors import (
     BundleError,
@@ -33,6 +31,9 @@ from edgevision.errors import (
     BundleIntegrityError,
     ClosedError,
 )
+
+if TYPE_CHECKING:  # only those who write, or read golden vectors, need zip files and the rest
+    from edgevision.bundle.staging import Staging
 
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
@@ -81,6 +82,8 @@ class Bundle:
         """
         root = Path(os.path.abspath(path))
         if not os.path.lexists(root):
+            from edgevision.bundle.staging import recover
+
             recover(root)
         return settled(root, lambda: _checked(root, check_hashes=check_hashes))
 
@@ -134,13 +137,15 @@ class Bundle:
             BundleFormatError: the golden file is missing or not what the manifest needs.
             BundleIntegrityError: the golden file was changed.
         """
+        from edgevision.bundle.golden import decode
+
         stages = {known.name: known for known in self.manifest.stages}
         if stage not in stages:
             raise ValueError(f"no stage '{stage}'; the bundle has: {', '.join(stages)}")
         if GOLDEN not in {entry.path for entry in self.manifest.files}:
             raise BundleFormatError(f"'{self.root}' has no {GOLDEN}. Build it again.")
         expected = {key: spec for s in stages.values() for key, spec in _golden_keys(s).items()}
-        arrays = _golden.decode(self.read(GOLDEN), expected, f"{stage}/")
+        arrays = decode(self.read(GOLDEN), expected, f"{stage}/")
         if len({len(array) for array in arrays.values()}) != 1:
             raise BundleFormatError(f"{GOLDEN}: the arrays of '{stage}' differ in samples")
         inputs = {s.name: arrays[f"{stage}/input/{s.name}"] for s in stages[stage].inputs}
@@ -185,6 +190,8 @@ class BundleWriter:
         Raises:
             BundleError: something that is not a bundle is at the path, or it cannot be written.
         """
+        from edgevision.bundle.staging import Staging
+
         _refuse_foreign(self.path)
         with _writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -238,8 +245,10 @@ class BundleWriter:
         Raises:
             BundleError: it could not be written, or what was written is no sound bundle.
         """
+        from edgevision.bundle.golden import encode
+
         folder = self._open_staging().folder
-        self._write(GOLDEN, _golden.encode(self._golden))
+        self._write(GOLDEN, encode(self._golden))
         files = tuple(sorted(self._files.values(), key=lambda entry: entry.path))
         manifest = replace(manifest, files=files)
         self._write(MANIFEST, manifest.to_json().encode())

@@ -50,6 +50,7 @@ class Model(Generic[R]):
         # A pipeline keeps its model; one that is forgotten ends by itself.
         self._pipelines: weakref.WeakSet[Pipeline[Any, Any]] = weakref.WeakSet()
         self.decoder = decoder
+        self._feeds, self._run, self._decode = decoder.feeds, session.run_timed, decoder.decode
 
     def __call__(self, frame: Frame) -> R:
         """Run the model once.
@@ -67,8 +68,8 @@ class Model(Generic[R]):
             ClosedError: the model is closed.
             CudaError: the device failed.
         """
-        feeds = self.decoder.feeds(frame)
-        return self.decoder.decode(*self.session.run_timed(feeds))
+        outputs, timings = self._run(self._feeds(frame))
+        return self._decode(outputs, timings)
 
     def generate(self, seeds: int | Iterable[int], **given: object) -> GeneratedResult:
         """Make one picture of each seed, however many seeds there are.
