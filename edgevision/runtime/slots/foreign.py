@@ -13,7 +13,7 @@ _INVALID_HANDLE = 400
 def queue_copy(
     feed: DeviceArray, target: Buffer, *, name: str, device: Device, stream: Stream, ready: Event
 ) -> None:
-    """Copy the input `name` on `stream`, after what its owner has queued and before what it will queue.
+    """Copy the input `name` after what its owner has queued and before what it will queue.
 
     Without a stream of the owner's, or where it writes on another, the copy is waited for. `ready`
     is the caller's, to be used again.
