@@ -9,7 +9,6 @@ that only runs models never imports what makes them.
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -86,7 +85,8 @@ if not TYPE_CHECKING:  # A type checker that saw it would let every misspelt nam
 
     def __getattr__(name: str) -> object:
         if name == "__version__":
-            return importlib.metadata.version("edgevision")
+            # Not above: it takes as long to import as all that `load` needs of ours.
+            return importlib.import_module("importlib.metadata").version("edgevision")
         if name not in _HOMES:
             raise AttributeError(f"module 'edgevision' has no attribute '{name}'")
         return getattr(importlib.import_module(_HOMES[name]), name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import os
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -46,18 +45,22 @@ _DISTRIBUTIONS = {
 def installed_version(module: str) -> str | None:
     """Return the version of the distribution that brings `module`; None if no metadata tells.
 
-    Nothing is imported.
+    Nothing is imported but the library that reads metadata, which takes as long as all of ours.
     """
+    from importlib import metadata
+
     for name in _DISTRIBUTIONS.get(module, (module,)):
         try:
-            return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
             continue
     names = _all_distributions().get(module, ())
-    return importlib.metadata.version(names[0]) if names else None
+    return metadata.version(names[0]) if names else None
 
 
 @cache
 def _all_distributions() -> Mapping[str, Sequence[str]]:
     """Return which distributions bring a module; once a process, for it reads every package."""
-    return importlib.metadata.packages_distributions()
+    from importlib import metadata
+
+    return metadata.packages_distributions()

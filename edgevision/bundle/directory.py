@@ -16,16 +16,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import BinaryIO, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from edgevision.bundle import golden as _golden
 from edgevision.bundle.files import write_whole
 from edgevision.bundle.manifest import MAX_BYTES, FileEntry, Manifest, Stage
 from edgevision.bundle.onnx_bytes import external_weights
-from edgevision.bundle.staging import Staging, recover
 from edgevision.bundle.tensors import TensorSpec
 from edgevision.errors import (
     BundleError,
@@ -33,6 +31,9 @@ from edgevision.errors import (
     BundleIntegrityError,
     ClosedError,
 )
+
+if TYPE_CHECKING:  # only those who write, or read golden vectors, need zip files and the rest
+    from edgevision.bundle.staging import Staging
 
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
@@ -81,8 +82,21 @@ class Bundle:
         """
         root = Path(os.path.abspath(path))
         if not os.path.lexists(root):
+            from edgevision.bundle.staging import recover
+
             recover(root)
-        return _settled(root, lambda: _checked(root, check_hashes=check_hashes))
+        return settled(root, lambda: _checked(root, check_hashes=check_hashes))
+
+    def check_hashes(self) -> None:
+        """Read every file through and compare its SHA-256, as `open` does.
+
+        Raises:
+            BundleIntegrityError: a file is missing or changed.
+            BundleError: the operating system does not let us read it.
+        """
+        for entry in self.manifest.files:
+            with _opened(self.root, entry.path) as file:
+                _compare(entry, *_hash(file, entry.size_bytes))
 
     def path(self, name: str) -> Path:
         """Return where file `name` lies; who needs its bytes as they were checked calls `read`.
@@ -123,13 +137,15 @@ class Bundle:
             BundleFormatError: the golden file is missing or not what the manifest needs.
             BundleIntegrityError: the golden file was changed.
         """
+        from edgevision.bundle.golden import decode
+
         stages = {known.name: known for known in self.manifest.stages}
         if stage not in stages:
             raise ValueError(f"no stage '{stage}'; the bundle has: {', '.join(stages)}")
         if GOLDEN not in {entry.path for entry in self.manifest.files}:
             raise BundleFormatError(f"'{self.root}' has no {GOLDEN}. Build it again.")
         expected = {key: spec for s in stages.values() for key, spec in _golden_keys(s).items()}
-        arrays = _golden.decode(self.read(GOLDEN), expected, f"{stage}/")
+        arrays = decode(self.read(GOLDEN), expected, f"{stage}/")
         if len({len(array) for array in arrays.values()}) != 1:
             raise BundleFormatError(f"{GOLDEN}: the arrays of '{stage}' differ in samples")
         inputs = {s.name: arrays[f"{stage}/input/{s.name}"] for s in stages[stage].inputs}
@@ -141,6 +157,11 @@ class Bundle:
             if entry.path == name:
                 return entry
         raise ValueError(f"'{self.root}' has no file '{name}'")
+
+
+def engines_folder(bundle: Path, chosen: str | os.PathLike[str] | None = None) -> Path:
+    """Return where the engines finished for a bundle lie: beside it, or where the caller says."""
+    return Path(chosen) if chosen is not None else bundle.with_name(f"{bundle.name}.engines")
 
 
 class BundleWriter:
@@ -169,6 +190,8 @@ class BundleWriter:
         Raises:
             BundleError: something that is not a bundle is at the path, or it cannot be written.
         """
+        from edgevision.bundle.staging import Staging
+
         _refuse_foreign(self.path)
         with _writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -222,8 +245,10 @@ class BundleWriter:
         Raises:
             BundleError: it could not be written, or what was written is no sound bundle.
         """
+        from edgevision.bundle.golden import encode
+
         folder = self._open_staging().folder
-        self._write(GOLDEN, _golden.encode(self._golden))
+        self._write(GOLDEN, encode(self._golden))
         files = tuple(sorted(self._files.values(), key=lambda entry: entry.path))
         manifest = replace(manifest, files=files)
         self._write(MANIFEST, manifest.to_json().encode())
@@ -260,7 +285,7 @@ class BundleWriter:
         self._files[name] = FileEntry(name, size_bytes, digest.hexdigest())
 
 
-def _settled(root: Path, attempt: Callable[[], _T]) -> _T:
+def settled(root: Path, attempt: Callable[[], _T]) -> _T:
     """Return what `attempt` gives; again if a writer replaced the bundle while it was read."""
     for _ in range(_ATTEMPTS):
         before = _identity(root)
@@ -283,15 +308,14 @@ def _identity(root: Path) -> tuple[int, int] | None:
 def _checked(root: Path, *, check_hashes: bool) -> Bundle:
     manifest, manifest_sha256 = _read_manifest(root)
     _refuse_unlisted(root, manifest)
-    signature = _read_signature(root)
+    bundle = Bundle(root, manifest, manifest_sha256, _read_signature(root))
     for entry in manifest.files:
+        # A file of another size is refused unread, however large it is.
         with _opened(root, entry.path) as file:
-            size_bytes, sha256 = os.fstat(file.fileno()).st_size, entry.sha256
-            # A file of another size is refused unread, however large it is.
-            if check_hashes and size_bytes == entry.size_bytes:
-                size_bytes, sha256 = _hash(file, entry.size_bytes)
-            _compare(entry, size_bytes, sha256)
-    return Bundle(root, manifest, manifest_sha256, signature)
+            _compare(entry, os.fstat(file.fileno()).st_size, entry.sha256)
+    if check_hashes:
+        bundle.check_hashes()
+    return bundle
 
 
 def _read_signature(root: Path) -> bytes | None:
@@ -428,7 +452,7 @@ def _golden_keys(stage: Stage) -> dict[str, TensorSpec]:
 def _refuse_foreign(path: Path) -> None:
     """Refuse to replace anything but a bundle or an empty folder: what is replaced is removed."""
     try:
-        _settled(path, lambda: _check_replaceable(path))
+        settled(path, lambda: _check_replaceable(path))
     except BundleError as error:
         raise BundleFormatError(
             f"'{path}' is there and is no sound bundle, so it is not replaced: {error} "

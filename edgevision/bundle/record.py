@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from edgevision.bundle.directory import Bundle
+from edgevision.bundle.directory import Bundle, engines_folder
 from edgevision.bundle.files import open_folder, read_plain
 from edgevision.bundle.flavours import Flavour, flavour
 from edgevision.bundle.manifest import MAX_FILE_BYTES
@@ -156,11 +156,6 @@ class Finished:
                 "were changed."
             )
         return data
-
-
-def engines_folder(bundle: Path, chosen: str | os.PathLike[str] | None = None) -> Path:
-    """Return where the engines finished for a bundle lie: beside it, or where the caller says."""
-    return Path(chosen) if chosen is not None else bundle.with_name(f"{bundle.name}.engines")
 
 
 def finished(bundle: Bundle, folder: Path, machine: Callable[[Flavour], str]) -> list[Finished]:

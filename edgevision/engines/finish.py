@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgevision.bundle.directory import Bundle
+from edgevision.bundle.directory import Bundle, engines_folder
 from edgevision.bundle.files import open_folder, staged, write_whole
 from edgevision.bundle.flavours import ORT
 from edgevision.bundle.locking import try_lock
@@ -32,7 +32,6 @@ from edgevision.bundle.record import (
     EngineFile,
     Finished,
     Record,
-    engines_folder,
     finish_command,
     finished,
 )

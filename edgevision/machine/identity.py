@@ -48,7 +48,7 @@ def int8_instructions() -> tuple[str, ...]:
 
 def _cpu() -> tuple[str, list[str]]:
     """Return the processor's name and its flags, none where the kernel does not tell."""
-    model, flags = platform.processor() or platform.machine(), ""
+    model, flags = platform.machine(), ""  # not platform.processor(), which starts a process
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
             key, _, value = line.partition(":")

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import warnings
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from edgevision.bundle.directory import Bundle
+from edgevision.bundle.directory import Bundle, engines_folder, settled
 from edgevision.bundle.manifest import Stage
 from edgevision.bundle.printable import printable
-from edgevision.bundle.record import Finished, engines_folder, finished
-from edgevision.bundle.signature import check_signature
 from edgevision.errors import EngineLoadError, SignatureError, UnverifiedError
 from edgevision.machine.identity import machine_name
 from edgevision.runtime.backends.program import Program, program_of
-from edgevision.runtime.device.cuda.device import check_binding, cuda_device
 from edgevision.runtime.device.device import Device
 from edgevision.runtime.model import Model
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.select import Selection, select
 from edgevision.runtime.session import Session
-from edgevision.runtime.streaming import StreamingCaptioner
-from edgevision.tasks.caption import TASK as CAPTION
 from edgevision.tasks.task import decoder_of
+
+if TYPE_CHECKING:  # what not every load needs is imported by what does: half of its time
+    from edgevision.bundle.record import Finished
+    from edgevision.runtime.streaming import StreamingCaptioner
 
 _log = logging.getLogger(__name__)
 _DEFAULTS = RunOptions()
@@ -42,8 +44,10 @@ def load(
     allow_unverified: bool = False,
     target: str | None = None,
 ) -> Model[Any]:
-    """Open a bundle, make its model ready and run it once; never builds or falls back silently.
+    """Open a bundle and make its model ready to run; never builds or falls back silently.
 
+    On a GPU it is run once, so that no frame pays for what is slow at first. On a CPU the first
+    frame pays for the memory that the runtime allocates; `model.session.warm_up()` runs it before.
     ONNX Runtime's telemetry is off, unless it was imported before or ORT_DISABLE_TELEMETRY is set.
 
     Args:
@@ -80,32 +84,35 @@ def load(
         ...     mask = model(frame).mask
     """
     _check(binding, options)
-    opened = _open(bundle, require_signature, minimum_version, expected_name)
-    manifest = opened.manifest
-    if len(manifest.stages) != 1:
-        raise EngineLoadError(
-            f"'{manifest.name}' has {len(manifest.stages)} stages, load() runs one. A captioner "
-            "built with form='step' opens with edgevision.load_streaming."
+
+    def loaded(opened: Bundle) -> Model[Any]:
+        manifest = opened.manifest
+        if len(manifest.stages) != 1:
+            raise EngineLoadError(
+                f"'{manifest.name}' has {len(manifest.stages)} stages, load() runs one. A "
+                "captioner built with form='step' opens with edgevision.load_streaming."
+            )
+        decoder = decoder_of(manifest, opened.read)
+        stage = manifest.stages[0]
+        selection = select(
+            stage,
+            device=device,
+            beside=engines_beside(opened, engines, must_be_named=require_signature is not None),
+            allow_unverified=allow_unverified,
+            target=target,
+            bundle=opened.root,
         )
-    decoder = decoder_of(manifest, opened.read)
-    stage = manifest.stages[0]
-    beside = engines_beside(opened, engines, must_be_named=require_signature is not None)
-    selection = select(
-        stage,
-        device=device,
-        beside=beside,
-        allow_unverified=allow_unverified,
-        target=target,
-        bundle=opened.root,
-    )
-    _log.info("%s: %s", manifest.name, selection)
-    session = open_session(opened, stage, selection, binding=binding, options=options)
-    try:
-        session.warm_up()
-        return Model(manifest, session, selection, decoder)
-    except BaseException:
-        session.close()
-        raise
+        _log.info("%s: %s", manifest.name, selection)
+        session = open_session(opened, stage, selection, binding=binding, options=options)
+        try:
+            if session.program.device.capabilities.async_copies:
+                session.warm_up()
+            return Model(manifest, session, selection, decoder)
+        except BaseException:
+            session.close()
+            raise
+
+    return _checked(bundle, loaded, require_signature, minimum_version, expected_name)
 
 
 def load_streaming(
@@ -129,44 +136,50 @@ def load_streaming(
         MissingDependencyError: an artifact that fits needs a package that is not installed.
         CudaError: the GPU cannot be used, or its memory is full.
     """
+    from edgevision.runtime.streaming import StreamingCaptioner
+    from edgevision.tasks.caption import TASK as CAPTION
+
     _check(binding, options)
-    opened = _open(bundle, require_signature, minimum_version, expected_name)
-    manifest = opened.manifest
-    decoder, end, max_length = CAPTION.streaming(manifest, opened.read)
-    beside = engines_beside(opened, engines, must_be_named=require_signature is not None)
-    chosen = [
-        select(
-            stage,
-            device=device,
-            beside=beside,
-            allow_unverified=allow_unverified,
-            target=target,
-            bundle=opened.root,
+
+    def loaded(opened: Bundle) -> StreamingCaptioner:
+        manifest = opened.manifest
+        decoder, end, max_length = CAPTION.streaming(manifest, opened.read)
+        beside = engines_beside(opened, engines, must_be_named=require_signature is not None)
+        chosen = [
+            select(
+                stage,
+                device=device,
+                beside=beside,
+                allow_unverified=allow_unverified,
+                target=target,
+                bundle=opened.root,
+            )
+            for stage in manifest.stages
+        ]
+        if len({selection.on_gpu for selection in chosen}) > 1:
+            raise EngineLoadError(
+                f"the stages of '{manifest.name}' would run on different devices: "
+                f"{'; '.join(map(str, chosen))}. Build both for one target, or give device='cpu'."
+            )
+        gpu = _gpu(binding) if chosen[0].on_gpu else None
+        programs: list[Program] = []
+        try:
+            for stage, selection in zip(manifest.stages, chosen, strict=True):
+                programs.append(open_program(opened, stage, selection, gpu, options))
+        except BaseException:
+            for program in programs:
+                program.close()
+            raise
+        return StreamingCaptioner(
+            (programs[0], programs[1]),
+            decoder,
+            end=end,
+            max_length=max_length,
+            explained="\n".join(map(str, chosen)),
+            options=options,
         )
-        for stage in manifest.stages
-    ]
-    if len({selection.on_gpu for selection in chosen}) > 1:
-        raise EngineLoadError(
-            f"the stages of '{manifest.name}' would run on different devices: "
-            f"{'; '.join(map(str, chosen))}. Build both for one target, or give device='cpu'."
-        )
-    gpu = cuda_device(binding=binding) if chosen[0].on_gpu else None
-    programs: list[Program] = []
-    try:
-        for stage, selection in zip(manifest.stages, chosen, strict=True):
-            programs.append(open_program(opened, stage, selection, gpu, options))
-    except BaseException:
-        for program in programs:
-            program.close()
-        raise
-    return StreamingCaptioner(
-        (programs[0], programs[1]),
-        decoder,
-        end=end,
-        max_length=max_length,
-        explained="\n".join(map(str, chosen)),
-        options=options,
-    )
+
+    return _checked(bundle, loaded, require_signature, minimum_version, expected_name)
 
 
 def load_words(bundle: Bundle | str | os.PathLike[str], **options: Any) -> StreamingCaptioner:
@@ -204,33 +217,113 @@ def engines_beside(
             "--engines DIR, engines= in Python; or remove it to run what was signed",
             command="",
         )
+    if not os.path.lexists(folder):
+        return []
+    from edgevision.bundle.record import finished
+
     return finished(bundle, folder, machine_name)
+
+
+def _gpu(binding: str) -> Device:
+    from edgevision.runtime.device.cuda.device import cuda_device
+
+    return cuda_device(binding=binding)
 
 
 def _check(binding: str, options: RunOptions) -> None:
     """Refuse wrong arguments also where this machine would not get as far as using them."""
-    check_binding(binding)
+    if binding != "auto":
+        from edgevision.runtime.device.cuda.device import check_binding
+
+        check_binding(binding)
     if not isinstance(options, RunOptions):
         raise TypeError(f"options: got {type(options).__name__}, expected edgevision.RunOptions")
 
 
-def _open(
+class _Loaded(Protocol):
+    def close(self) -> None: ...
+
+
+_L = TypeVar("_L", bound=_Loaded)
+
+
+def _checked(
     bundle: str | os.PathLike[str] | Bundle,
+    load: Callable[[Bundle], _L],
     key: str | os.PathLike[str] | None,
     minimum_version: int,
     expected_name: str | None,
-) -> Bundle:
-    opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+) -> _L:
+    """Return what `load` makes of a bundle, of which nothing was changed.
+
+    What it reads is compared with its hash before it is used, and all the other files beside that
+    on a thread of their own: runtimes take their time over a graph, and hold no lock meanwhile.
+    """
+    if isinstance(bundle, Bundle):
+        _trust(bundle, key, minimum_version, expected_name)
+        return load(bundle)
+    path = Path(bundle)
+
+    def attempt() -> _L:
+        opened = Bundle.open(path, check_hashes=False)
+        _trust(opened, key, minimum_version, expected_name)
+        hashes = _Beside(opened.check_hashes)
+        try:
+            loaded = load(opened)
+        except Exception:
+            hashes.join()  # a file that was changed explains what failed
+            raise
+        try:
+            hashes.join()
+        except BaseException:
+            loaded.close()
+            raise
+        return loaded
+
+    return settled(path, attempt)
+
+
+class _Beside:
+    """Work on a thread of its own, or here and now where none can be started."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        self._work = work
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="edgevision hashes", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self._run()
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        except BaseException as error:
+            self._error = error
+
+    def join(self) -> None:
+        """Wait for it, and raise what it raised."""
+        if self._thread.ident is not None:
+            self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+
+def _trust(
+    opened: Bundle, key: str | os.PathLike[str] | None, minimum_version: int, name: str | None
+) -> None:
+    """Refuse what `key` did not sign, what is too old, and what is another model."""
     if key is not None:
+        from edgevision.bundle.signature import check_signature
+
         check_signature(opened, key, minimum_version=minimum_version)
     elif minimum_version:
         raise ValueError("minimum_version: without require_signature a version proves nothing")
-    if expected_name is not None and opened.manifest.name != expected_name:
+    if name is not None and opened.manifest.name != name:
         raise SignatureError(
-            f"'{opened.root}' is the model '{opened.manifest.name}', expected '{expected_name}': "
+            f"'{opened.root}' is the model '{opened.manifest.name}', expected '{name}': "
             "give the bundle that belongs here, or another expected_name"
         )
-    return opened
 
 
 def open_session(
@@ -247,7 +340,7 @@ def open_session(
         EngineLoadError: it does not load, or its tensors are not those of the manifest.
         CudaError: the GPU cannot be used, or its memory is full.
     """
-    device = cuda_device(binding=binding) if selection.on_gpu else None
+    device = _gpu(binding) if selection.on_gpu else None
     return Session(open_program(bundle, stage, selection, device, options), stage.profiles, options)
 
 

@@ -6,7 +6,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,13 +15,14 @@ from edgevision.bundle.manifest import Manifest
 from edgevision.errors import ClosedError, RunError, WrongTaskError
 from edgevision.runtime.select import Selection
 from edgevision.runtime.session import Session
-from edgevision.runtime.stream.clocks import Clock
-from edgevision.runtime.stream.pipeline import Pipeline
-from edgevision.runtime.stream.schedule import Policy, StreamOptions
-from edgevision.runtime.stream.ticket import Ticket
-from edgevision.tasks.generated import GeneratedDecoder, GeneratedResult
-from edgevision.tasks.seeds import checked_seeds
 from edgevision.tasks.task import Decoder, Result
+
+if TYPE_CHECKING:  # imported by the methods that use them: a first answer has no need of asyncio
+    from edgevision.runtime.stream.clocks import Clock
+    from edgevision.runtime.stream.pipeline import Pipeline
+    from edgevision.runtime.stream.schedule import Policy
+    from edgevision.runtime.stream.ticket import Ticket
+    from edgevision.tasks.generated import GeneratedDecoder, GeneratedResult
 
 Array = npt.NDArray[np.generic]
 Frame = npt.NDArray[np.uint8] | Mapping[str, Array]
@@ -49,6 +50,7 @@ class Model(Generic[R]):
         # A pipeline keeps its model; one that is forgotten ends by itself.
         self._pipelines: weakref.WeakSet[Pipeline[Any, Any]] = weakref.WeakSet()
         self.decoder = decoder
+        self._feeds, self._run, self._decode = decoder.feeds, session.run_timed, decoder.decode
 
     def __call__(self, frame: Frame) -> R:
         """Run the model once.
@@ -66,8 +68,8 @@ class Model(Generic[R]):
             ClosedError: the model is closed.
             CudaError: the device failed.
         """
-        feeds = self.decoder.feeds(frame)
-        return self.decoder.decode(*self.session.run_timed(feeds))
+        outputs, timings = self._run(self._feeds(frame))
+        return self._decode(outputs, timings)
 
     def generate(self, seeds: int | Iterable[int], **given: object) -> GeneratedResult:
         """Make one picture of each seed, however many seeds there are.
@@ -90,6 +92,8 @@ class Model(Generic[R]):
         Example:
             >>> model.generate(range(64), label=3).save("threes.png")  # doctest: +SKIP
         """
+        from edgevision.tasks.seeds import checked_seeds
+
         decoder = self.generator()
         checked = checked_seeds(seeds)
         parts = [
@@ -104,6 +108,8 @@ class Model(Generic[R]):
         Raises:
             WrongTaskError: the model is not a generator.
         """
+        from edgevision.tasks.generated import GeneratedDecoder
+
         decoder: object = self.decoder
         if not isinstance(decoder, GeneratedDecoder):
             raise WrongTaskError(
@@ -148,6 +154,9 @@ class Model(Generic[R]):
             ...     ticket = pipeline.submit(frame)
             ...     mask = ticket.result().mask
         """
+        from edgevision.runtime.stream.pipeline import Pipeline
+        from edgevision.runtime.stream.schedule import StreamOptions
+
         options = StreamOptions(slots, policy, deadline_ms, on_late, stall_ms)
         session = self.session
         with self._opening:  # `close` waits for it, and then closes this one, too

@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib.util
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from edgevision._optional import installed_version
 from edgevision.bundle.capabilities import runs_plan_of
@@ -14,7 +15,6 @@ from edgevision.bundle.directory import Bundle
 from edgevision.bundle.flavours import Flavour, flavours
 from edgevision.bundle.manifest import Artifact, Stage
 from edgevision.bundle.printable import printable
-from edgevision.bundle.record import Finished, Record, finish_command
 from edgevision.errors import (
     MissingDependencyError,
     PendingError,
@@ -22,6 +22,9 @@ from edgevision.errors import (
     UnverifiedError,
 )
 from edgevision.machine.gpu import compute_capability
+
+if TYPE_CHECKING:
+    from edgevision.bundle.record import Finished, Record
 
 _BINDINGS = ("cuda.bindings", "pycuda")
 
@@ -40,17 +43,32 @@ class Machine:
     versions: Mapping[str, str]
     has_binding: bool
 
-    def runtime(self, flavour: Flavour) -> tuple[str, str] | None:
-        """Return the package that runs a flavour here, and its version; None if there is none."""
-        found = (name for name in flavour.modules if name in self.versions)
-        return next(((name, self.versions[name]) for name in found), None)
+    def runtime(self, flavour: Flavour) -> str | None:
+        """Return the module that runs a flavour here; None if there is none."""
+        return next((name for name in flavour.modules if name in self.versions), None)
+
+
+class _Versions(Mapping[str, str]):
+    """Of the installed packages that run engines: each is asked for if the choice depends on it."""
+
+    def __getitem__(self, module: str) -> str:
+        if module not in self:
+            raise KeyError(module)
+        return installed_version(module) or ""
+
+    def __contains__(self, module: object) -> bool:
+        return _is_installed(str(module))
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for flavour in flavours() for name in flavour.modules if name in self)
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
 
 
 def this_machine() -> Machine:
     """Ask the driver and the installed packages, importing none of them."""
-    modules = [name for flavour in flavours() for name in flavour.modules if _is_installed(name)]
-    found = {name: installed_version(name) or "" for name in modules}
-    return Machine(compute_capability(), found, any(map(_is_installed, _BINDINGS)))
+    return Machine(compute_capability(), _Versions(), any(map(_is_installed, _BINDINGS)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +166,8 @@ def select(
             return Selection(artifact, on_gpu, _chosen(artifact, has, on_gpu=on_gpu), left)
         rejected[artifact.target] = reason
         packages += [package] if package else []
+    from edgevision.bundle.record import finish_command  # only who is told needs it
+
     payload = (
         "; ".join(f"{target}: {reason}" for target, reason in rejected.items()) or "it has none"
     )
@@ -209,9 +229,9 @@ def _finished(stage: Stage, found: Finished, has: Machine, *, allow_unverified: 
 def _outdated(record: Record, has: Machine) -> str:
     """Return why this machine's runtime does not run an engine that was finished here."""
     title = record.flavour.title
-    if (found := has.runtime(record.flavour)) is None:
+    if (module := has.runtime(record.flavour)) is None:
         return f"{title} is not installed any more"
-    _, here = found
+    here = has.versions[module]
     compatible = record.version_compatible and record.flavour.has_lean
     if not runs_plan_of(record.version, here, version_compatible=compatible):
         return f"it was made by {title} {record.version}; here is {here}"
@@ -231,9 +251,9 @@ def _unfit(artifact: Artifact, device: str, has: Machine) -> tuple[str, str]:
         return "needs an NVIDIA GPU and its driver; none was found", ""
     if artifact.sm and has.sm not in artifact.sm:
         return f"made for GPUs of SM {', '.join(artifact.sm)}; this one has {has.sm}", ""
-    if (found := has.runtime(flavour)) is None:
+    if (module := has.runtime(flavour)) is None:
         return f"{flavour.title} is not installed", flavour.remedy
-    parts, (_, here) = flavour.version_parts, found
+    parts, here = flavour.version_parts, has.versions[module]
     if here.split(".")[:parts] != artifact.version.split(".")[:parts]:
         return f"made by {flavour.title} {artifact.version}; here is {here}", ""
     if not has.has_binding:

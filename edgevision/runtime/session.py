@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from time import perf_counter_ns
 from types import TracebackType
 
 from edgevision.bundle.flavours import Flavour
@@ -17,10 +16,10 @@ from edgevision.runtime.lifetime import Lifetime
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.sharing import SharedProgram
 from edgevision.runtime.slots.feeds import FeedCheck
-from edgevision.runtime.slots.lending import LentOutputs, SessionInput
-from edgevision.runtime.slots.slot import OutputView, Slot
+from edgevision.runtime.slots.lending import LentOutputs, OutputView, SessionInput
+from edgevision.runtime.slots.slot import Slot
 from edgevision.runtime.slots.slots import Hold, Slots
-from edgevision.tasks.timings import Timings, timings
+from edgevision.tasks.timings import Timings
 
 _DEFAULTS = RunOptions()
 
@@ -50,7 +49,6 @@ class Session:
         self.inputs: tuple[TensorSpec, ...] = program.inputs
         self.outputs: tuple[TensorSpec, ...] = program.outputs
         self.check = FeedCheck(program.inputs, self.profiles, program.device)
-        self._active = program.device.active()
         self.shared = SharedProgram(program)
         self.shared.join(self)
         self._warming = threading.RLock()
@@ -104,19 +102,7 @@ class Session:
         hold = Hold()
         try:
             slot = self._slots.take(hold) or self._wait(hold)
-            checked = self.check(feeds)
-            start_ns = perf_counter_ns()
-            slot.fill(checked)
-            filled_ns = perf_counter_ns()
-            with self._active:
-                slot.launch()
-                slot.wait()
-                computed_ns = perf_counter_ns()
-                outputs = slot.outputs()
-                copied_ns = perf_counter_ns()
-                return outputs, timings(
-                    slot, filled_ns - start_ns, computed_ns - filled_ns, copied_ns - computed_ns
-                )
+            return slot.run_timed(feeds, self.check)
         finally:
             self._give(hold)
 

@@ -70,7 +70,7 @@ class TensorsDecoder:
         Raises:
             FrameError: it is not a dict of arrays.
         """
-        if not isinstance(frame, Mapping):
+        if type(frame) is not dict and not isinstance(frame, Mapping):
             wanted = ", ".join(str(spec) for spec in self.inputs)
             raise FrameError(f"got {type(frame).__name__}, expected a dict of arrays: {wanted}")
         return frame

@@ -1,4 +1,4 @@
-"""A search word by word on every device: each step reads what the last one wrote."""
+"""State on every device: each step reads what the last one wrote."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ import pytest
 from edgevision.bundle.tensors import DType, TensorSpec
 from edgevision.errors import EngineLoadError, RunError
 from edgevision.runtime.device.device import Device, Stream
+from edgevision.runtime.device.host import HostDevice
 from edgevision.runtime.device.memory import Array, Buffer
 from edgevision.runtime.options import RunOptions
-from edgevision.runtime.streaming import TokenStream, check_stages
+from edgevision.runtime.slots.state import StatefulRun, carried_names
+from edgevision.runtime.streaming import StreamingCaptioner
 
 FRAME = TensorSpec("frame", DType.INT64, (1,))
 NAMES = ("token", "state_0", "state_1", "state_2")
 CARRIED = tuple(TensorSpec(name, DType.INT64, (1,)) for name in NAMES)
 LAST = TensorSpec("feature_0", DType.INT64, (1,))
 MADE = tuple(TensorSpec(f"{name}_next", DType.INT64, (1,)) for name in NAMES)
+TOLD = ("token_next",)
 GAINED = TensorSpec("gained", DType.INT64, (1,))
 
 
@@ -87,37 +90,37 @@ def wanted(frame: int) -> list[int]:
 @pytest.mark.parametrize("graph", [True, False], ids=["graph", "plain"])
 def test_each_step_reads_what_the_last_one_wrote(device: Device, graph: bool) -> None:
     programs = Queue(device, is_step=False), Queue(device, is_step=True)
-    search = TokenStream(*programs, RunOptions(graph=graph))
+    search = StatefulRun(*programs, RunOptions(graph=graph), told=TOLD)
     for frame in (5, 70, 900):
-        search.start(np.array([frame]))
+        search.begin({"frame": np.array([frame])})
         found = [search.step() for _ in wanted(frame)]
-        assert [int(step["token"][0]) for step in found] == wanted(frame)
+        assert [int(step["token_next"][0]) for step in found] == wanted(frame)
         assert [int(step["gained"][0]) for step in found] == [0, *wanted(frame)[:-1]]
     search.close()
     search.close()
 
 
 def test_a_frame_may_be_left_for_another(device: Device) -> None:
-    search = TokenStream(Queue(device, is_step=False), Queue(device, is_step=True))
+    search = StatefulRun(Queue(device, is_step=False), Queue(device, is_step=True), told=TOLD)
     for left in range(4):
-        search.start(np.array([7]))
+        search.begin({"frame": np.array([7])})
         for _ in range(left):
             search.step()
-    search.start(np.array([8]))
-    assert [int(search.step()["token"][0]) for _ in range(6)] == wanted(8)
+    search.begin({"frame": np.array([8])})
+    assert [int(search.step()["token_next"][0]) for _ in range(6)] == wanted(8)
     search.close()
 
 
 def test_a_step_that_fails_frees_all(device: Device) -> None:
     encode, step = Queue(device, is_step=False), Queue(device, is_step=True)
-    search = TokenStream(encode, step, RunOptions(graph=False))
-    search.start(np.array([7]))
+    search = StatefulRun(encode, step, RunOptions(graph=False), told=TOLD)
+    search.begin({"frame": np.array([7])})
     step.refuses = True
     with pytest.raises(RunError, match="refused"):
         search.step()
     step.refuses = False
-    search.start(np.array([9]))
-    assert [int(search.step()["token"][0]) for _ in range(6)] == wanted(9)
+    search.begin({"frame": np.array([9])})
+    assert [int(search.step()["token_next"][0]) for _ in range(6)] == wanted(9)
     search.close()
 
 
@@ -125,7 +128,7 @@ def test_an_engine_that_never_runs_leaves_nothing_behind(device: Device) -> None
     encode, step = Queue(device, is_step=False), Queue(device, is_step=True)
     step.refuses = True
     with pytest.raises(RunError, match="refused"):
-        TokenStream(encode, step)
+        StatefulRun(encode, step)
 
 
 @pytest.mark.parametrize(
@@ -134,14 +137,25 @@ def test_an_engine_that_never_runs_leaves_nothing_behind(device: Device) -> None
         {"inputs": (*CARRIED, LAST, FRAME)},
         {"inputs": CARRIED},
         {"outputs": (*MADE[:3], TensorSpec("state_2_next", DType.INT64, (2,)), GAINED)},
-        {"outputs": MADE},
-        {"outputs": (*MADE[1:], GAINED)},
-        {"outputs": (*MADE, GAINED, FRAME)},
+        {"inputs": (TensorSpec("token", DType.INT32, (1,)), *CARRIED[1:], LAST)},
     ],
 )
 def test_stages_that_do_not_follow_on_each_other(device: Device, change: dict[str, Any]) -> None:
     step = Queue(device, is_step=True)
     for name, specs in change.items():
         setattr(step, name, specs)
-    with pytest.raises(EngineLoadError, match="does not follow on the encoder's"):
-        check_stages(Queue(device, is_step=False), step)
+    with pytest.raises(EngineLoadError, match="does not follow on the first one's"):
+        carried_names(Queue(device, is_step=False), step)
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [MADE, (*MADE[1:], TensorSpec("token_n", DType.INT64, (1,)), GAINED), (*MADE, GAINED, FRAME)],
+    ids=["without a score", "without a word", "with more"],
+)
+def test_a_step_that_is_no_captioners(outputs: tuple[TensorSpec, ...]) -> None:
+    encode, step = (Queue(HostDevice(), is_step=is_step) for is_step in (False, True))
+    step.outputs = outputs
+    decoder: Any = None  # never asked
+    with pytest.raises(EngineLoadError, match="does not follow"):
+        StreamingCaptioner((encode, step), decoder, end=0, max_length=5)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
+import subprocess
+import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +19,7 @@ from edgevision.bundle.manifest import Artifact
 from edgevision.bundle.tensors import TensorSpec
 from edgevision.errors import (
     BundleFormatError,
+    BundleIntegrityError,
     EngineLoadError,
     FrameError,
     MissingDependencyError,
@@ -169,3 +174,40 @@ def test_a_bundle_of_every_schema_is_verified_and_runs(path: Path) -> None:
     frame = np.random.default_rng(3).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
     with load(path) as model:
         np.testing.assert_array_equal(model(frame).mask, frame.argmax(-1))
+
+
+@pytest.mark.parametrize("has_threads", [True, False], ids=["beside", "no thread to be had"])
+@pytest.mark.parametrize("name", ["golden.npz", "stages/main/model.onnx"])
+def test_a_changed_file_that_nothing_runs_is_refused_and_nothing_stays_open(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, name: str, has_threads: bool
+) -> None:
+    if not has_threads:
+
+        def refuse(thread: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+    path = bundle.root / name
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(BundleIntegrityError, match=f"'{name}' was changed"):
+        load(bundle.root)
+    gc.collect()  # a session that was left open would warn
+
+
+def test_a_first_answer_imports_no_more_than_it_needs(bundle: Bundle) -> None:
+    # Each of these costs a process's first answer more than the check of a small bundle.
+    spared = (
+        "asyncio", "email", "edgevision.bundle.record", "edgevision.bundle.signature",
+        "edgevision.runtime.device.cuda.device", "edgevision.runtime.stream.pipeline",
+        "edgevision.tasks.caption", "edgevision.tasks.generated",
+    )  # fmt: skip
+    code = (
+        "import sys, numpy, onnxruntime; known = set(sys.modules); import edgevision\n"
+        f"with edgevision.load({str(bundle.root)!r}) as model:\n"
+        f"    model(numpy.zeros(({HEIGHT}, {WIDTH}, 3), 'uint8'))\n"
+        f"print(*sorted((set(sys.modules) - known) & set({spared})))"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == []

@@ -5,7 +5,8 @@ Any machine can run it, so it is what proves a graph's accuracy and what `host-c
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from edgevision._optional import require
@@ -136,7 +137,6 @@ class OrtExecution:
     def __init__(self, program: OrtProgram) -> None:
         self._ort = program._ort
         self._session = program.session
-        self._run = program.session.run_with_iobinding
         self._outputs = program.outputs
         self._specs = {spec.name: spec for spec in (*program.inputs, *program.outputs)}
         self._input_names = {spec.name for spec in program.inputs}
@@ -144,6 +144,7 @@ class OrtExecution:
 
     def _reset(self) -> None:
         self._binding: Any = self._session.io_binding()
+        self._run = _bound_run(self._session, self._binding, self._ort.RunOptions())
         # An OrtValue over host memory aliases it, so both are kept alive here.
         self._values: list[Any] = []
         self._shapes: dict[str, Shape] = {}
@@ -171,7 +172,7 @@ class OrtExecution:
     def enqueue(self, stream: Stream) -> None:
         """Compute the outputs; done on return."""
         try:
-            self._run(self._binding)
+            self._run()
         except Exception as error:  # ONNX Runtime has no common error class
             raise RunError(f"ONNX Runtime failed: {_first_line(error)}") from error
 
@@ -247,7 +248,19 @@ class OrtCudaExecution:
         self._after.close()
 
 
-def _closed(binding: object) -> None:
+def _bound_run(session: Any, binding: Any, options: Any) -> Callable[[], None]:
+    """Return what runs a binding, without what ONNX Runtime makes and asks anew for each frame.
+
+    It makes its run options anew where it is given none, which took 0.9 us of a run of 3.3 (1.32).
+    Its wrapper asks whether the binding is the session's, and whether WebGPU captures graphs: 0.4.
+    """
+    try:
+        return partial(session._sess.run_with_iobinding, binding._iobinding, options)
+    except AttributeError:  # the wrapped names are private, though they are as old as the wrapper
+        return partial(session.run_with_iobinding, binding, options)
+
+
+def _closed() -> None:
     raise RunError("the execution is closed")
 
 

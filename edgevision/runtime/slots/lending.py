@@ -4,14 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import _GeneratorContextManager
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from edgevision.errors import ClosedError, StaleViewError
 from edgevision.runtime.device.memory import Array
-from edgevision.runtime.slots.slot import OutputView, Slot
-from edgevision.runtime.stream.ticket import Ticket
+from edgevision.runtime.slots.slot import Slot
+
+if TYPE_CHECKING:
+    from edgevision.runtime.stream.ticket import Ticket
 
 T = TypeVar("T")
+
+
+class OutputView:
+    """Outputs of one frame in the slot's own memory; an error, not garbage, once it is reused."""
+
+    __slots__ = ("_generation", "_slot")
+
+    def __init__(self, slot: Slot) -> None:
+        self._slot = slot
+        self._generation = slot.generation
+
+    def __getitem__(self, name: str) -> Array:
+        """Return an output; do not keep the array beyond the view.
+
+        Raises:
+            StaleViewError: the slot has taken another frame, or was closed.
+            KeyError: there is no such output.
+        """
+        if self._slot.generation != self._generation:
+            raise StaleViewError(
+                f"output '{name}' is gone: its memory holds a newer frame or was freed. Read "
+                "a view before the next frame, or take copies with `run`."
+            )
+        return self._slot.output(name)
 
 
 class InputBuffer:

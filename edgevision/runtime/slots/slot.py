@@ -6,21 +6,32 @@ captured graph of copy in, run and copy out. One thread at a time uses a slot.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
+from time import perf_counter, perf_counter_ns
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy import ndarray
 
 from edgevision.bundle.tensors import Profiles
-from edgevision.errors import CudaError, FrameError, RunError, StaleViewError
+from edgevision.errors import CudaError, RunError
 from edgevision.runtime.backends.program import Program, Shape
 from edgevision.runtime.device.device import Event, Graph, Stream
 from edgevision.runtime.device.memory import Array, Buffer
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.slots.feeds import Feed
+from edgevision.runtime.slots.foreign import queue_copy
 from edgevision.runtime.slots.recycle import LEAST_BYTES, Recycler
 from edgevision.tasks.interop import DeviceArray
+from edgevision.tasks.timings import Timings, timings
+
+if TYPE_CHECKING:
+    from edgevision.runtime.slots.slots import Hold
 
 _ALIGNMENT_BYTES = 256
-_INVALID_HANDLE = 400
+_NO_STATE: Mapping[str, Buffer] = {}
+_as_timings = tuple.__new__  # what Timings(...) calls, in half of its time
 
 
 class Slot:
@@ -33,6 +44,7 @@ class Slot:
     Attributes:
         no_graph: why frames are not launched as a graph; empty if they are.
         generation: how many frames it has taken; a view of an older one is stale.
+        hold: whose it is; None while it is free. `Slots` sets it.
     """
 
     def __init__(
@@ -42,11 +54,24 @@ class Slot:
         options: RunOptions,
         *,
         scratch: Buffer | None = None,
+        stream: Stream | None = None,
+        state: Mapping[str, Buffer] = _NO_STATE,
+        told: Collection[str] = (),
     ) -> None:
-        """Allocate for the largest shapes; `scratch` stays the caller's."""
+        """Allocate for the largest shapes; what is given stays the caller's.
+
+        Args:
+            program: what runs.
+            profiles: bounds of its dynamic inputs.
+            options: how it runs.
+            scratch: working memory that it shares with other slots.
+            stream: whose work its own is to follow; None for one of its own.
+            state: memory of tensors that stay where engines use it, by name; no feed fills them.
+            told: outputs in `state` that are copied to the host all the same.
+        """
         self.program = program
         self.generation = 0
-        self.no_graph = "not warmed up"
+        self.hold: Hold | None = None
         self.is_open = True
         self._device = program.device
         self._active = program.device.active()
@@ -64,18 +89,25 @@ class Slot:
             for spec in program.inputs
         }
         self._is_dynamic = any(spec.is_dynamic for spec in program.inputs)
+        self._is_plain = not self._asynchronous and not self._is_dynamic
+        self.no_graph = self._graph_fault() or "not warmed up"
+        self._state, self._told = state, told
         self._graph: Graph | None = None
         self._foreign: Mapping[str, DeviceArray] = {}
         self._inputs: dict[str, Array] = {}
+        self._fills: list[tuple[str, Array, np.dtype[np.generic], Shape]] = []
         self._outputs: dict[str, Array | None] = {}
         self._copies: list[tuple[str, Callable[[], Array]]] = []
         self._shapes: dict[str, Shape] = {}
         with self._device.active():
-            self._stream = self._device.stream(priority=options.priority)
+            self._stream = stream or self._device.stream(priority=options.priority)
+            self._owns_stream = stream is None
             try:
                 self._execution = program.execution(scratch)
+                self._enqueue = self._execution.enqueue
             except BaseException:
-                self._stream.close()
+                if self._owns_stream:
+                    self._stream.close()
                 raise
             try:
                 timing = options.timing and self._asynchronous
@@ -104,14 +136,17 @@ class Slot:
             if shapes != self._shapes:
                 with self._device.active():
                     self._reshape(shapes)
-        if self._foreign:
-            self._foreign = {}
+        if not self._asynchronous:
+            for name, array in self._inputs.items():
+                array[...] = feeds[name]  # type: ignore[assignment]  # the check lets none else by
+            return
         foreign: dict[str, DeviceArray] = {}
+        self._foreign = {}
         for name, feed in feeds.items():
             if isinstance(feed, DeviceArray):
                 foreign[name] = feed
             else:
-                self._inputs[name][...] = feed  # on small arrays faster than np.copyto
+                self._inputs[name][...] = feed
         if foreign:
             with self._active:
                 self._queue_foreign(foreign)
@@ -131,7 +166,7 @@ class Slot:
             RunError: the engine or the device refused.
         """
         if not self._asynchronous:
-            self._execution.enqueue(self._stream)
+            self._enqueue(self._stream)
             return
         # Until the event is recorded it stands for the last frame, not for this one.
         self._in_flight, self._recorded = True, False
@@ -142,6 +177,54 @@ class Slot:
         self._stream.record(self._done)
         self._recorded = True
 
+    def run_timed(
+        self, feeds: Mapping[str, Any], check: Callable[[Mapping[str, Any]], Mapping[str, Feed]]
+    ) -> tuple[dict[str, Array], Timings]:
+        """Check, fill, run and return the outputs, the caller's, with how long each part took.
+
+        Raises:
+            FrameError: an input is missing, unknown, or has the wrong dtype or shape.
+            RunError: the engine or the device failed.
+        """
+        if not self._is_plain or len(feeds) != len(self._fills):
+            return self._run_checked(check(feeds))
+        # The same again in straight lines, for they are all that a short net's frame waits for.
+        start_s = perf_counter()
+        for name, array, dtype, shape in self._fills:
+            feed = feeds.get(name)
+            if type(feed) is not ndarray or feed.dtype is not dtype or feed.shape != shape:
+                return self._run_checked(check(feeds))
+            array[...] = feed  # on small arrays faster than np.copyto
+        self.generation += 1
+        filled_s = perf_counter()
+        self._enqueue(self._stream)
+        computed_s = perf_counter()
+        outputs = {}
+        for name, copy in self._copies:
+            outputs[name] = copy()
+        copied_s = perf_counter()
+        return outputs, _as_timings(
+            Timings,
+            (
+                (filled_s - start_s) * 1e3,
+                (computed_s - filled_s) * 1e3,
+                (copied_s - computed_s) * 1e3,
+                0.0,
+            ),
+        )
+
+    def _run_checked(self, feeds: Mapping[str, Feed]) -> tuple[dict[str, Array], Timings]:
+        start_ns = perf_counter_ns()
+        self.fill(feeds)
+        filled_ns = perf_counter_ns()
+        with self._active:
+            self.launch()
+            self.wait()
+            computed_ns = perf_counter_ns()
+            outputs = self.outputs()
+            copy_ns = perf_counter_ns() - computed_ns
+            return outputs, timings(self, filled_ns - start_ns, computed_ns - filled_ns, copy_ns)
+
     def run(self) -> None:
         """Launch and wait, on a thread where the device need not be active.
 
@@ -149,7 +232,7 @@ class Slot:
             RunError: the engine or the device failed.
         """
         if not self._asynchronous:
-            self._execution.enqueue(self._stream)
+            self._enqueue(self._stream)
             return
         with self._active:
             self.launch()
@@ -171,7 +254,10 @@ class Slot:
 
     def outputs(self) -> dict[str, Array]:
         """Return copies of the frame's outputs; the caller's own."""
-        return {name: copy() for name, copy in self._copies}
+        outputs = {}
+        for name, copy in self._copies:  # no comprehension, which is a call before Python 3.12
+            outputs[name] = copy()
+        return outputs
 
     def output(self, name: str) -> Array:
         """Return one output in the slot's memory."""
@@ -225,11 +311,13 @@ class Slot:
                 self._try(self._graph.close, errors)
                 self._graph = None
             self._try(self._execution.close, errors)
-            self._inputs, self._outputs, self._copies, self._foreign = {}, {}, [], {}
+            self._inputs, self._outputs, self._foreign = {}, {}, {}
+            self._fills, self._copies = [], []
             while self._closers:
                 self._try(self._closers[-1].close, errors)
                 del self._closers[-1]
-            self._try(self._stream.close, errors)
+            if self._owns_stream:
+                self._try(self._stream.close, errors)
         self.is_open = False  # not before: Ctrl-C may come anywhere, and close() be called again
         if errors and not is_dead:
             raise errors[0]
@@ -259,9 +347,15 @@ class Slot:
         self._shapes = dict(shapes)
         found = self._execution.reshape(shapes)
         self._inputs, self._outputs, self._copies = {}, {}, []
+        for name in self._state.keys() & self._specs.keys():
+            self._execution.bind(name, self._state[name])
         for spec in self.program.inputs:
-            self._inputs[spec.name] = self._bind(spec.name, shapes[spec.name])
+            if spec.name not in self._state:
+                self._inputs[spec.name] = self._bind(spec.name, shapes[spec.name])
+        self._fills = [(name, a, a.dtype, a.shape) for name, a in self._inputs.items()]
         for spec in self.program.outputs:
+            if spec.name in self._state and spec.name not in self._told:
+                continue
             shape = found[spec.name]
             array = None if shape is None else self._bind(spec.name, shape)
             self._outputs[spec.name] = array
@@ -284,13 +378,17 @@ class Slot:
 
     def _allocate(self, name: str, size_bytes: int) -> tuple[Buffer, Buffer]:
         """Return a tensor's host buffer, and the buffer that the engine uses."""
+        bound = self._state.get(name)
+        if bound is not None and self._in_place:
+            return bound, bound
         padded = -(-size_bytes // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
         host = self._device.allocate_host(padded, label=f"{name} (host)")
         self._closers.append(host)
         if self._in_place:
             return host, host
-        bound = self._device.allocate(padded, label=f"{name} (device)")
-        self._closers.append(bound)
+        if bound is None:
+            bound = self._device.allocate(padded, label=f"{name} (device)")
+            self._closers.append(bound)
         return host, bound
 
     def _queue(self) -> None:
@@ -298,13 +396,13 @@ class Slot:
         stream, marks = self._stream, self._marks
         if marks:
             stream.record(marks[0])
-        for spec in self.program.inputs:
-            host, bound = self._buffers[spec.name]
-            if bound is not host and spec.name not in self._foreign:
-                stream.copy(bound, host, self._inputs[spec.name].nbytes)
+        for name, given in self._inputs.items():
+            host, bound = self._buffers[name]
+            if bound is not host and name not in self._foreign:
+                stream.copy(bound, host, given.nbytes)
         if marks:
             stream.record(marks[1])
-        self._execution.enqueue(stream)
+        self._enqueue(stream)
         if marks:
             stream.record(marks[2])
         for name, array in self._outputs.items():
@@ -318,38 +416,17 @@ class Slot:
         self._in_flight, self._recorded = True, False
         self._foreign = feeds
         for name, feed in feeds.items():
-            source = Buffer.borrow(
-                feed.owner,
-                address=feed.address,
-                host=None,
-                size_bytes=feed.size_bytes,
-                label="the caller's array",
+            queue_copy(
+                feed,
+                self._buffers[name][1],
+                name=name,
+                device=self._device,
+                stream=self._stream,
+                ready=self._ready,
             )
-            theirs = None if feed.stream is None else self._wait_for(feed.stream, name)
-            self._stream.copy(self._buffers[name][1], source, feed.size_bytes)
-            self._stream.record(self._ready)
-            if theirs is not None and feed.is_written_on_stream:
-                theirs.wait(self._ready)
-            else:
-                self._ready.synchronize()
 
-    def _wait_for(self, handle: int, name: str) -> Stream:
-        """Let the slot's stream wait for all that the caller's has queued, and return that one."""
-        try:
-            theirs = self._device.foreign_stream(handle)
-            theirs.record(self._ready)
-        except CudaError as error:
-            if error.code not in (0, _INVALID_HANDLE):
-                raise
-            raise FrameError(
-                f"input '{name}': the stream {handle:#x} that it names cannot be waited for: "
-                f"{error} Give a stream that is open, in this process and on this GPU."
-            ) from error
-        self._stream.wait(self._ready)
-        return theirs
-
-    def _capture(self) -> str:
-        """Capture the frame's work; return why not, empty if it was captured."""
+    def _graph_fault(self) -> str:
+        """Return why frames are never launched as a graph; empty if they can be."""
         capabilities = self._device.capabilities
         if not self._options.graph:
             return "switched off by RunOptions.graph"
@@ -359,6 +436,12 @@ class Slot:
             return self.program.no_graph
         if self._is_dynamic:
             return "an input has a dynamic shape, and a graph freezes shapes"
+        return ""
+
+    def _capture(self) -> str:
+        """Capture the frame's work; return why not, empty if it was captured."""
+        if fault := self._graph_fault():
+            return fault
         if self._graph is not None:  # of an earlier warm-up
             self._graph.close()
             self._graph = None
@@ -369,27 +452,3 @@ class Slot:
             return f"capture failed: {error}"
         self._graph = capture.graph
         return ""
-
-
-class OutputView:
-    """Outputs of one frame in the slot's own memory; an error, not garbage, once it is reused."""
-
-    __slots__ = ("_generation", "_slot")
-
-    def __init__(self, slot: Slot) -> None:
-        self._slot = slot
-        self._generation = slot.generation
-
-    def __getitem__(self, name: str) -> Array:
-        """Return an output; do not keep the array beyond the view.
-
-        Raises:
-            StaleViewError: the slot has taken another frame, or was closed.
-            KeyError: there is no such output.
-        """
-        if self._slot.generation != self._generation:
-            raise StaleViewError(
-                f"output '{name}' is gone: its memory holds a newer frame or was freed. Read "
-                "a view before the next frame, or take copies with `run`."
-            )
-        return self._slot.output(name)

@@ -66,9 +66,8 @@ class Slots:
         """Make `count` slots; `share_scratch` where no two of them ever run at once."""
         self.all: list[Slot] = []
         self.is_open = True
-        self._free: deque[Slot] = deque()
+        self._free: list[Slot] = []
         self._waiting: deque[Hold] = deque()
-        self._holds: dict[Slot, Hold] = {}
         self._closing = threading.RLock()  # a signal's handler may close in the middle of that
         self._back = threading.Lock()
         self._device = program.device
@@ -94,8 +93,9 @@ class Slots:
         if self._free and not self._waiting and self.is_open:
             slot = self._free[0]
             del self._free[0]
-            self._holds[slot] = hold
+            slot.hold = hold
             hold.slot = slot
+            return slot
         return hold.slot
 
     def wait(self, hold: Hold, timeout_s: float = _POLL_S) -> Slot | None:
@@ -128,8 +128,7 @@ class Slots:
         """Pass the slot on to who waits longest, or leave the line; safe to call twice."""
         slot = hold.slot
         if slot is not None:
-            hold.slot = None
-            del self._holds[slot]
+            hold.slot = slot.hold = None
             self._free += (slot,)
         elif hold.gate is not None:
             with suppress(ValueError):
@@ -146,7 +145,7 @@ class Slots:
         while self._free and self._waiting:
             heir, slot = self._waiting[0], self._free[0]
             del self._waiting[0], self._free[0]
-            self._holds[slot] = heir
+            slot.hold = heir
             heir.slot = slot
             if heir.gate is not None:
                 heir.gate.release()
@@ -175,7 +174,7 @@ class Slots:
         """
         self.end()
         with self._closing:
-            while self._holds:
+            while self._holds():
                 self._back.acquire(timeout=_POLL_S)
                 self._take_back_what_is_lost()
             self._free_all()
@@ -207,20 +206,22 @@ class Slots:
 
     def _is_mine(self) -> bool:
         here = get_ident()
-        return any(hold.thread == here for hold in list(self._holds.values()))
+        return any(hold.thread == here for hold in self._holds())
 
     def _are_all_mine(self) -> bool:
         here = get_ident()
-        if not self._holds or len(self._holds) < len(self.all):
-            return False
-        if any(hold.thread != here for hold in list(self._holds.values())):
+        holds = self._holds()
+        if not holds or len(holds) < len(self.all) or any(h.thread != here for h in holds):
             return False
         self._take_back_what_is_lost()
-        return len(self._holds) == len(self.all)
+        return len(self._holds()) == len(self.all)
+
+    def _holds(self) -> list[Hold]:
+        return [hold for slot in list(self.all) if (hold := slot.hold) is not None]
 
     def _take_back_what_is_lost(self) -> None:
         """Give back what calls hold that have ended: a second Ctrl-C came before their `give`."""
-        holds = [hold for hold in list(self._holds.values()) if hold.thread and not hold.is_lent]
+        holds = [hold for hold in self._holds() if hold.thread and not hold.is_lent]
         if not holds:
             return
         running = sys._current_frames()  # after the holds were read: who holds one still is in it
