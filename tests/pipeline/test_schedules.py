@@ -28,6 +28,7 @@ from tests.pipeline.conftest import POISON, frame, pipeline_of, program_on
 from tests.pipeline.test_interrupted import is_interrupted
 
 SCHEDULES = 5000
+MOMENTS = 80  # of a `submit`, about
 STEPS = (
     *("submit", "submit", "submit", "lend", "abandon", "result", "poison", "raise", "reopen"),
     *("old", "stamp", "interrupt", "interrupt", "close", "exit"),
@@ -160,7 +161,9 @@ def run(schedule: Schedule) -> tuple[list[tuple[Ticket[Any], int]], Any]:
                 def submit(got: list[Ticket[Any]] = got, number: int = number) -> None:
                     got.append(pipeline.submit(frame(number)))
 
-                schedule.interrupted += is_interrupted(submit, schedule.moment)
+                schedule.interrupted += is_interrupted(
+                    submit, (schedule.moment + 13 * number) % MOMENTS
+                )
                 tickets += [(ticket, number) for ticket in got]
             elif step == "close":
                 closes = True
