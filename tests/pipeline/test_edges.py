@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import pickle
 import threading
 import time
 import types
@@ -268,6 +269,18 @@ def test_a_dropped_frame_s_error_keeps_nothing_alive() -> None:
             assert [ask()() for _ in range(3)] == [None] * 3
         finally:
             gc.enable()
+
+
+def test_a_ticket_in_another_process_says_that_it_is_there() -> None:
+    with pipeline_of(program_on(HostDevice()), policy="block") as pipeline:
+        ticket = pipeline.submit(frame(1), meta=threading.Lock())
+        for error in (CallbackError("mine", ticket=ticket), FrameLostError("mine")):
+            assert str(pickle.loads(pickle.dumps(error))) == "mine"
+        there = pickle.loads(pickle.dumps(CallbackError("mine", ticket=ticket))).ticket
+        np.testing.assert_array_equal(ticket.result(WAIT_S), frame(1))
+    assert (there.sequence, there.stamp_ns) == (ticket.sequence, ticket.stamp_ns)
+    with pytest.raises(ClosedError, match="send its result from there"):
+        there.result()
 
 
 @pytest.mark.parametrize("timeout_s", [float("nan"), "5", float("-inf")])
