@@ -10,10 +10,11 @@ any time, and others look on meanwhile.
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from queue import SimpleQueue
 from time import perf_counter_ns
 from typing import Generic, TypeVar
@@ -26,9 +27,11 @@ from edgevision.runtime.lifetime import Lifetime
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.sharing import SharedProgram
 from edgevision.runtime.slots.slots import Slots
+from edgevision.runtime.stream.answers import Answers, wake_all
 from edgevision.runtime.stream.log import PipelineLog
 from edgevision.runtime.stream.schedule import CLOSED, LOST, Entry, Schedule, StreamOptions
 from edgevision.runtime.stream.ticket import Ticket
+from edgevision.runtime.stream.trace import Trace
 from edgevision.tasks.timings import Timings
 
 T = TypeVar("T")
@@ -43,6 +46,8 @@ class Setup(Generic[T]):
         on_result: gives the callback for as long as the pipeline is there, which must not be kept
             alive by its thread; None if there is none.
         lock: guards `schedule`.
+        listeners: loops over its answers.
+        trace: of its stages; None if nobody asked for one.
     """
 
     program: Program
@@ -55,6 +60,8 @@ class Setup(Generic[T]):
     lock: AbstractContextManager[bool]
     lifetime: Lifetime
     shared: SharedProgram | None
+    trace: Trace | None
+    listeners: list[weakref.ref[Answers[T]]] = field(default_factory=list)
 
 
 class InFlight(Generic[T]):
@@ -89,6 +96,7 @@ class InFlight(Generic[T]):
         self._queues = self._device.capabilities.async_copies
         self._is_closing = self._is_forgotten = False
         self._waits_since_ns = 0
+        self._trace = setup.trace
         self._log = PipelineLog(self._device.name)
         self.callback_errors = self._log.callback_errors
 
@@ -178,6 +186,8 @@ class InFlight(Generic[T]):
             self._log.drops(counters)
         for ticket in tickets:
             ticket.wake()
+        if age_ms:
+            wake_all(self._setup.listeners)
 
     def _stalled_ms(self) -> float:
         """Return for how long the device has not answered; 0 while that is no longer than usual.
@@ -220,6 +230,7 @@ class InFlight(Generic[T]):
         self.slots.end()
         self._log.failed(error, self.failed_frames)
         self._settle(by)
+        wake_all(self._setup.listeners)
 
     def _settle(self, by: Entry[T]) -> None:
         """Free the slots of frames that `by` took out, and tell their tickets."""
@@ -234,6 +245,8 @@ class InFlight(Generic[T]):
                     interrupted = error  # the user's, who happened to press it in a callback
                 else:
                     self._log.callback_raised(error, entry.ticket)
+            if self._trace is not None:
+                self._trace.drop(entry.ticket.sequence, entry.fate)
             by.ended = by.ended[1:]
         if interrupted is not None:
             raise interrupted

@@ -5,6 +5,7 @@ One worker serves it at a time; after a failure another takes its place.
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import threading
 from time import perf_counter_ns
@@ -12,6 +13,7 @@ from types import FrameType, TracebackType
 from typing import Any, Generic, TypeVar
 
 from edgevision.errors import CallbackError, RunError
+from edgevision.runtime.stream.answers import Answers
 from edgevision.runtime.stream.in_flight import Setup
 from edgevision.runtime.stream.schedule import Counters
 from edgevision.runtime.stream.ticket import Ticket
@@ -36,6 +38,8 @@ class Life(Generic[T]):
         except BaseException:
             self._lifetime.end()
             worker.end(drain=False)
+            if setup.trace is not None:
+                setup.trace.close()
             raise
 
     @property
@@ -141,6 +145,12 @@ class Life(Generic[T]):
         worker.join()
         self._raise_callback_error(None)
 
+    async def aclose(self, *, drain: bool = True) -> None:
+        """Close without holding up the event loop; see `close`."""
+        self._check_place("close()")
+        self.ask_to_close(drain=drain)
+        await asyncio.to_thread(self.close, drain=drain)
+
     def ask_to_close(self, *, drain: bool = False) -> None:
         """Take no more frames, and end once those inside are done; returns at once."""
         self._lifetime.end()
@@ -172,6 +182,48 @@ class Life(Generic[T]):
         except RunError:
             if error is None:  # never mask what the user's block raised
                 raise
+
+    async def __aenter__(self: L) -> L:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            await self.aclose(drain=error is None)
+        except RunError:
+            if error is None:
+                raise
+
+    def __aiter__(self) -> Answers[T]:
+        """Go through the frames that ran, in order, as `on_result` is told of them.
+
+        A loop that is slower than the answers gets the newest ones, as many as there are slots. It
+        ends once the pipeline is closed.
+
+        Raises:
+            RunError: the engine has failed; after `reopen` another loop goes on.
+            StalledError: the device has not answered for too long.
+
+        Example:
+            >>> async for ticket in pipeline:  # doctest: +SKIP
+            ...     steer(ticket.result(), ticket.age_ms, ticket.meta)
+        """
+        self._lifetime.check_process()
+        setup = self._setup
+        return Answers(setup.listeners, setup.options.slots, self._is_at_end)
+
+    def _is_at_end(self) -> bool:
+        worker = self._worker
+        if worker.has_ended.is_set() and not self._lifetime.is_open:
+            return True
+        if self._lifetime.is_open:
+            self._check_usable()
+        worker.check_progress()
+        return False
 
     def __del__(self) -> None:
         lifetime = getattr(self, "_lifetime", None)

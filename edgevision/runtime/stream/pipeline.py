@@ -33,6 +33,7 @@ from edgevision.runtime.stream.in_flight import OnResult, Setup
 from edgevision.runtime.stream.life import Life
 from edgevision.runtime.stream.schedule import Entry, Schedule, StreamOptions
 from edgevision.runtime.stream.ticket import Ticket
+from edgevision.runtime.stream.trace import Trace
 from edgevision.runtime.stream.worker import Worker
 from edgevision.tasks.timings import Timings
 
@@ -116,6 +117,7 @@ class Pipeline(Life[T], Generic[F, T]):
                 threading.RLock(),  # a signal's handler may call anything in the middle of anything
                 Lifetime("the pipeline"),
                 shared,
+                None if options.trace is None else Trace(options.trace, options.slots),
             )
         )
 

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from edgevision.errors import FrameDroppedError, RunError, StalledError
 from edgevision.runtime.slots.slots import Slots
+from edgevision.runtime.stream.answers import wake_all
 from edgevision.runtime.stream.in_flight import InFlight, Setup
 from edgevision.runtime.stream.schedule import Entry
 from edgevision.runtime.stream.ticket import Ticket
@@ -37,6 +38,7 @@ class Worker(InFlight[T]):
         super().__init__(setup)
         self.newest: Ticket[T] | None = None
         self._decode, self._on_result = setup.decode, setup.on_result
+        self._listeners = setup.listeners
         self._has_begun = self._is_freeing = False
         self._opening_error: BaseException | None = None
         self._release_error: RunError | None = None
@@ -230,6 +232,13 @@ class Worker(InFlight[T]):
                 errors.append(failure)
         for raised in errors:
             self._log.callback_raised(raised, ticket)
+        for listener in tuple(self._listeners):
+            if (answers := listener()) is not None:
+                answers.offer(ticket)
+        if self._trace is not None:
+            begun_ns = entry.start_ns, entry.filled_ns, entry.launched_ns, computed_ns, done_ns
+            row = self.slots.all.index(slot)
+            self._trace.frame(ticket.sequence, row, (*begun_ns, perf_counter_ns()))
         if self._own.ended:
             self._settle(self._own)
         return self._next() if schedule.running or schedule.waiting else None
@@ -245,8 +254,11 @@ class Worker(InFlight[T]):
         finally:
             if self._setup.shared is not None:
                 self._setup.shared.leave(self)
+            if self._trace is not None and not self.lifetime.is_open:
+                self._trace.close()
             unwatch(self)
             self.has_ended.set()
+            wake_all(self._listeners)
 
 
 def _without_this_frame(error: BaseException) -> BaseException:
