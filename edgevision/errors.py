@@ -147,18 +147,11 @@ class FrameLostError(RunError):
 
 
 class CallbackError(RunError):
-    """A callback raised; `ticket` is that of the frame which the call took all the same, or None.
-
-    A ticket belongs to its process: pickling leaves it behind.
-    """
+    """A callback raised; `ticket` is of the frame that the call took all the same, or None."""
 
     def __init__(self, message: str, *, ticket: Ticket[Any] | None = None) -> None:
         super().__init__(message)
         self.ticket = ticket
-
-    def __reduce__(self) -> tuple[type[CallbackError], tuple[str]]:
-        """Pickle without the ticket."""
-        return type(self), (str(self),)
 
 
 class ClosedError(RunError):

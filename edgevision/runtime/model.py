@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
@@ -126,6 +127,7 @@ class Model(Generic[R]):
         deadline_ms: float | None = None,
         on_late: Literal["deliver", "drop"] = "deliver",
         stall_ms: float = 10_000.0,
+        trace: str | os.PathLike[str] | None = None,
         on_result: Callable[[Ticket[R]], None] | None = None,
         clock: Clock = "perf_counter",
     ) -> Pipeline[Frame, R]:
@@ -140,12 +142,14 @@ class Model(Generic[R]):
             deadline_ms: after its stamp an answer is late.
             on_late: whether late answers are delivered, marked, or dropped.
             stall_ms: a device that has not answered for so long is reported as stuck.
+            trace: a file to be made, with every frame's stages for ui.perfetto.dev.
             on_result: called with each ticket that ran, in order, on the pipeline's own thread.
             clock: what `submit(stamp_ns=)` goes by: "perf_counter", "monotonic", "realtime" (as
                 ROS and PTP do), or a function that returns the time in nanoseconds.
 
         Raises:
             ValueError: an option is out of range.
+            FileWriteError: the trace's file exists, or cannot be made.
             ClosedError: the model is closed.
             RunError: no thread can be started for it.
 
@@ -157,7 +161,7 @@ class Model(Generic[R]):
         from edgevision.runtime.stream.pipeline import Pipeline
         from edgevision.runtime.stream.schedule import StreamOptions
 
-        options = StreamOptions(slots, policy, deadline_ms, on_late, stall_ms)
+        options = StreamOptions(slots, policy, deadline_ms, on_late, stall_ms, trace)
         session = self.session
         with self._opening:  # `close` waits for it, and then closes this one, too
             session.check_open()

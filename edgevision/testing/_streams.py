@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from edgevision.errors import CudaError, HazardError
 from edgevision.runtime.device.device import Capture, Event, Graph, Stream
 from edgevision.runtime.device.memory import Buffer
+from edgevision.testing._core import NOT_CAPTURABLE, Core, Operation, Queue
 from edgevision.testing._ordering import Clock, merge, place
-
-if TYPE_CHECKING:
-    from edgevision.testing.simulated import SimulatedDevice
-
-NOT_CAPTURABLE = 900
 
 
 class SimulatedEvent:
     """See `Event`."""
 
-    def __init__(self, device: SimulatedDevice, *, timing: bool) -> None:
+    def __init__(self, device: Core, *, timing: bool) -> None:
         self.operation: Operation | None = None
         self.clock: Clock = {}
         self.ran_at = 0
@@ -56,17 +50,14 @@ class SimulatedEvent:
             self._device.live["event"] -= 1
 
 
-class SimulatedStream:
+class SimulatedStream(Queue):
     """See `Stream`."""
 
-    def __init__(self, device: SimulatedDevice, number: int) -> None:
-        self.number = number
-        self.handle = 0x1000 + number
-        self.clock: Clock = {}
-        self.queue: deque[Operation] = deque()
-        self.capturing: _Capture | None = None
+    def __init__(self, device: Core, number: int, handle: int | None = None) -> None:
+        super().__init__(number)
+        self.handle = 0x1000 + number if handle is None else handle
+        self._captured: _Capture | None = None
         self._device = device
-        self._sequence = 0
         self._is_open = True
 
     def copy(self, target: Buffer, source: Buffer, size_bytes: int) -> None:
@@ -99,8 +90,8 @@ class SimulatedStream:
         self._device.check_active("record")
         with self._device.lock:
             self._device.check_alive()
-            if self.capturing is not None:
-                self.capturing.steps.append(lambda stream: stream.mark(event))
+            if self._captured is not None:
+                self._captured.steps.append(lambda stream: stream.mark(event))
             else:
                 self.mark(event)
 
@@ -110,7 +101,7 @@ class SimulatedStream:
         self._device.check_active("wait")
         with self._device.lock:
             self._device.check_alive()
-            if self.capturing is not None:
+            if self._captured is not None:
                 raise CudaError(
                     f"wait at {place()}: an event from outside cannot be waited for in a capture",
                     code=NOT_CAPTURABLE,
@@ -123,7 +114,7 @@ class SimulatedStream:
         """Wait for all queued work."""
         self._device.check_active("synchronize")
         with self._device.lock:
-            if self.capturing is not None:
+            if self._captured is not None:
                 raise CudaError(
                     f"synchronize at {place()}: a stream cannot be waited for while it captures",
                     code=NOT_CAPTURABLE,
@@ -139,11 +130,13 @@ class SimulatedStream:
         self._device.check_active("capture")
         if not self._device.capabilities.graphs:
             raise CudaError(f"no capture: {self._device.capabilities.reasons['graphs']}")
-        captured = self.capturing = _Capture()
+        captured = self._captured = _Capture()
+        self.is_capturing = True
         try:
             yield captured
         finally:
-            self.capturing = None
+            self._captured = None
+            self.is_capturing = False
         self._device.live["graph"] += 1
         captured.graph = SimulatedGraph(self._device, captured.steps)
 
@@ -163,27 +156,6 @@ class SimulatedStream:
         event.operation = self.append(run)
         event.clock = dict(self.clock)
 
-    def append(
-        self, action: Callable[[], None] | None, *, after: Operation | None = None
-    ) -> Operation:
-        """Queue an operation that has been checked."""
-        self._sequence += 1
-        self.clock[self.number] = self._sequence
-        operation = Operation(self, self._sequence, action, after)
-        self.queue.append(operation)
-        return operation
-
-    def is_ready(self) -> bool:
-        """Whether its next operation may run."""
-        return bool(self.queue) and (self.queue[0].after is None or self.queue[0].after.is_done)
-
-    def run_next(self) -> None:
-        """Run its next operation."""
-        operation = self.queue.popleft()
-        if operation.action is not None:
-            operation.action()
-        operation.is_done = True
-
     def _enqueue(
         self,
         what: str,
@@ -196,8 +168,8 @@ class SimulatedStream:
         with self._device.lock:
             if not self._is_open:
                 raise HazardError(f"{what} at {where}: the stream was closed")
-            if self.capturing is not None:
-                self.capturing.steps.append(
+            if self._captured is not None:
+                self._captured.steps.append(
                     lambda stream: stream._device.enqueue(
                         stream, f"captured {what}", reads, writes, action, where
                     )
@@ -209,9 +181,7 @@ class SimulatedStream:
 class SimulatedGraph:
     """See `Graph`."""
 
-    def __init__(
-        self, device: SimulatedDevice, steps: Sequence[Callable[[SimulatedStream], None]]
-    ) -> None:
+    def __init__(self, device: Core, steps: Sequence[Callable[[SimulatedStream], None]]) -> None:
         self._device = device
         self._steps = steps
         self._is_open = True
@@ -238,22 +208,3 @@ class _Capture:
 
     def __init__(self) -> None:
         self.steps: list[Callable[[SimulatedStream], None]] = []
-
-
-class Operation:
-    """Queued work; `after` is what it waits for besides its own stream."""
-
-    __slots__ = ("action", "after", "is_done", "sequence", "stream")
-
-    def __init__(
-        self,
-        stream: SimulatedStream,
-        sequence: int,
-        action: Callable[[], None] | None,
-        after: Operation | None,
-    ) -> None:
-        self.stream = stream
-        self.sequence = sequence
-        self.action = action
-        self.after = after
-        self.is_done = False

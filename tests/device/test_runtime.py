@@ -279,7 +279,7 @@ def test_a_pipeline_may_be_closed_from_its_callback(program: ScriptedProgram) ->
     assert closed.wait(20)
     with pytest.raises(ClosedError, match=r"opened at .*conftest\.py:\d+"):
         pipeline.submit(frame(2))
-    pipeline._worker._thread.join(20)
+    pipeline._worker.thread.join(20)
 
 
 @pytest.mark.parametrize(

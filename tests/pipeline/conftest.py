@@ -32,12 +32,12 @@ class EchoCodec:
 
 
 POISON = 255
+_BASE = np.arange(np.prod(FRAME.shape), dtype=np.int64).reshape(FRAME.shape) * 7
 
 
 def frame(number: int) -> np.ndarray:
     """Return a frame unlike any other of the first 250, in every byte."""
-    base = np.arange(np.prod(FRAME.shape), dtype=np.int64) * 7 + number
-    return (base % 251).astype(np.uint8).reshape(FRAME.shape)
+    return ((_BASE + number) % 251).astype(np.uint8)
 
 
 def program_on(device: Device, **script: str) -> ScriptedProgram:

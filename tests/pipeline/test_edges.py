@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import pickle
 import threading
 import time
 import types
@@ -26,7 +27,7 @@ from edgevision.errors import (
 )
 from edgevision.runtime.device.device import Device
 from edgevision.runtime.device.host import HostDevice
-from edgevision.runtime.stream import watchdog
+from edgevision.runtime.stream import workers
 from edgevision.runtime.stream.ticket import Ticket
 from edgevision.testing import SimulatedDevice
 from tests.pipeline.conftest import frame, pipeline_of, program_on
@@ -57,7 +58,7 @@ def fail_first(pipeline: Any) -> None:
         del self.wait
         raise CudaError("launch failed", code=719)
 
-    slot = pipeline._schedule.running[0].slot
+    slot = pipeline._setup.schedule.running[0].slot
     slot.wait = types.MethodType(wait, slot)
 
 
@@ -177,8 +178,10 @@ def test_a_dropped_frame_s_callback_may_raise_anything_on_the_pipeline_s_thread(
 
     device = SimulatedDevice()
     pipeline = pipeline_of(program_on(device), policy="block", slots=3, deadline_ms=1_000)
-    pipeline._schedule._drops_late = True  # as with on_late="drop", whose warm-up takes any time
-    pipeline._schedule.depth = 1
+    pipeline._setup.schedule._drops_late = (
+        True  # as with on_late="drop", whose warm-up takes any time
+    )
+    pipeline._setup.schedule.depth = 1
     device.stall()
     first = pipeline.submit(frame(1))
     dropped = pipeline.submit(frame(2), stamp_ns=now() - 2 * 10**9)
@@ -266,6 +269,18 @@ def test_a_dropped_frame_s_error_keeps_nothing_alive() -> None:
             assert [ask()() for _ in range(3)] == [None] * 3
         finally:
             gc.enable()
+
+
+def test_a_ticket_in_another_process_says_that_it_is_there() -> None:
+    with pipeline_of(program_on(HostDevice()), policy="block") as pipeline:
+        ticket = pipeline.submit(frame(1), meta=threading.Lock())
+        for error in (CallbackError("mine", ticket=ticket), FrameLostError("mine")):
+            assert str(pickle.loads(pickle.dumps(error))) == "mine"
+        there = pickle.loads(pickle.dumps(CallbackError("mine", ticket=ticket))).ticket
+        np.testing.assert_array_equal(ticket.result(WAIT_S), frame(1))
+    assert (there.sequence, there.stamp_ns) == (ticket.sequence, ticket.stamp_ns)
+    with pytest.raises(ClosedError, match="send its result from there"):
+        there.result()
 
 
 @pytest.mark.parametrize("timeout_s", [float("nan"), "5", float("-inf")])
@@ -374,7 +389,7 @@ def test_without_a_thread_no_pipeline_is_opened(name: str, monkeypatch: pytest.M
 
     device = SimulatedDevice()
     with monkeypatch.context() as patch:
-        patch.setattr(watchdog, "_thread", None)  # another test's may still run
+        patch.setattr(workers, "_thread", None)  # another test's may still run
         patch.setattr(threading.Thread, "start", limited)
         with pytest.raises(RunError, match=r"none can be started.*pids limit"):
             pipeline_of(program_on(device))

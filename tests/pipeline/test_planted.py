@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import random
+import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from typing import Any
@@ -14,18 +15,21 @@ from edgevision.errors import EdgeVisionError
 from edgevision.runtime.device.memory import Buffer
 from edgevision.runtime.slots.slot import Slot
 from edgevision.runtime.stream.clocks import StampClock
+from edgevision.runtime.stream.in_flight import InFlight
+from edgevision.runtime.stream.log import PipelineLog
 from edgevision.runtime.stream.pipeline import Pipeline
 from edgevision.runtime.stream.schedule import Schedule as FrameSchedule
+from edgevision.runtime.stream.ticket import Ticket
 from edgevision.runtime.stream.worker import Worker
-from tests.pipeline.test_schedules import STEPS, Schedule, check
+from tests.pipeline.drive import CLOCKS, MOMENTS, STEPS, Schedule, check
 
 TRIES = 300
-# But for what reopens, as nothing fails here.
 FOUND = (
     *(AssertionError, EdgeVisionError, KeyError, TypeError, TimeoutError, ValueError),
     pytest.fail.Exception,
 )
-CALM = [step for step in STEPS if step != "reopen"]
+# But for what reopens, as nothing fails here.
+CALM = [step for step in STEPS if "reopen" not in step]
 Plant = Callable[[pytest.MonkeyPatch], None]
 
 
@@ -36,16 +40,17 @@ def schedule(seed: int) -> Schedule:
     return Schedule(
         slots=draw.randint(2, 4),
         policy=policy,
-        order=draw.choice(["eager", "lazy", draw.randint(0, 1 << 16)]),
+        order=draw.choice(["eager", "lazy", "host", draw.randint(0, 1 << 16)]),
         integrated=draw.random() < 0.3,
         graph=draw.random() < 0.5,
         refuse_run=0,
         fail_operation=0,
         on_device=False,
-        steps=[draw.choice(CALM) for _ in range(draw.randint(1, 12))],
+        steps=[draw.choice(CALM) for _ in range(draw.randint(1, 14))],
         drain=draw.random() < 0.5,
         drops_late=draw.random() < 0.5,
-        moment=draw.randint(0, 80),
+        moment=draw.randrange(MOMENTS),
+        clock=draw.choice(sorted(CLOCKS)),
     )
 
 
@@ -241,7 +246,8 @@ def forgets_what_interrupted_calls_dropped(patch: pytest.MonkeyPatch) -> None:
     rest = Worker._finish_what_is_left
 
     def forgetful(self: Any) -> None:
-        self.left.clear()
+        for call in self.left:
+            call.ended = ()
         rest(self)
 
     patch.setattr(Worker, "_finish_what_is_left", forgetful)
@@ -271,7 +277,146 @@ def numbers_frames_before_they_enter(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(FrameSchedule, "drop_oldest", skips)
 
 
+def does_not_wait_for_the_copy_of_a_device_array(patch: pytest.MonkeyPatch) -> None:
+    def unordered(self: Slot, feeds: Any) -> None:
+        self._foreign = feeds
+        for name, feed in feeds.items():
+            source = Buffer.borrow(
+                feed.owner,
+                address=feed.address,
+                host=None,
+                size_bytes=feed.size_bytes,
+                label="the caller's array",
+            )
+            if feed.stream is not None:
+                self._wait_for(feed.stream, name)
+            self._stream.copy(self._buffers[name][1], source, feed.size_bytes)
+
+    patch.setattr(Slot, "_queue_foreign", unordered)
+
+
+def copies_a_device_array_before_it_is_written(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Slot, "_wait_for", lambda self, handle, name: self._device.foreign_stream(handle))
+
+
+def copies_a_device_array_at_its_launch(patch: pytest.MonkeyPatch) -> None:
+    queue, foreign = Slot._queue, Slot._queue_foreign
+    patch.setattr(Slot, "_queue_foreign", lambda self, feeds: setattr(self, "_foreign", feeds))
+
+    def late(self: Slot) -> None:
+        if self._foreign:
+            foreign(self, self._foreign)
+        queue(self)
+
+    patch.setattr(Slot, "_queue", late)
+
+
+def forgets_a_device_array_s_copy(patch: pytest.MonkeyPatch) -> None:
+    """The graph, which copies the host's memory in, is launched for it as well."""
+    foreign = Slot._queue_foreign
+
+    def forgotten(self: Any, feeds: Any) -> None:
+        foreign(self, feeds)
+        self._foreign = {}
+
+    patch.setattr(Slot, "_queue_foreign", forgotten)
+
+
+def takes_a_stamp_s_age_for_its_future(patch: pytest.MonkeyPatch) -> None:
+    real = StampClock.stamp_ns
+
+    def mirrored(self: Any, stamp_ns: int) -> int:
+        return 2 * time.perf_counter_ns() - real(self, stamp_ns)
+
+    patch.setattr(StampClock, "stamp_ns", mirrored)
+
+
+def takes_every_clock_for_its_own(patch: pytest.MonkeyPatch) -> None:
+    init = StampClock.__init__
+
+    def own(self: Any, clock: Any) -> None:
+        init(self, "perf_counter")
+
+    patch.setattr(StampClock, "__init__", own)
+
+
+def calls_the_last_callback_first(patch: pytest.MonkeyPatch) -> None:
+    call_back = Ticket._call_back
+
+    def reversed_(self: Any) -> list[BaseException]:
+        self._callbacks.reverse()
+        return call_back(self)
+
+    patch.setattr(Ticket, "_call_back", reversed_)
+
+
+def lets_a_callback_hide_the_next(patch: pytest.MonkeyPatch) -> None:
+    call_back = Ticket._call_back
+
+    def hides(self: Any) -> list[BaseException]:
+        errors: list[BaseException] = []
+        while self._callbacks and not errors:
+            first, self._callbacks = self._callbacks[0], self._callbacks[1:]
+            rest, self._callbacks = self._callbacks, [first]
+            errors = call_back(self)
+            self._callbacks = [] if errors else rest
+        return errors
+
+    patch.setattr(Ticket, "_call_back", hides)
+
+
+def forgets_what_callbacks_raised(patch: pytest.MonkeyPatch) -> None:
+    raised = PipelineLog.callback_raised
+
+    def forgets(self: Any, error: BaseException, ticket: Any) -> None:
+        if ticket.sequence % 2:
+            raised(self, error, ticket)
+
+    patch.setattr(PipelineLog, "callback_raised", forgets)
+
+
+def fails_of_a_callback_that_exits(patch: pytest.MonkeyPatch) -> None:
+    resolve = Ticket.resolve
+
+    def exits(self: Any, *args: Any) -> list[BaseException]:
+        errors = resolve(self, *args)
+        for error in errors:
+            if not isinstance(error, Exception):
+                raise error
+        return errors
+
+    patch.setattr(Ticket, "resolve", exits)
+
+
+def drops_what_it_was_to_drain(patch: pytest.MonkeyPatch) -> None:
+    end = InFlight.end
+    patch.setattr(InFlight, "end", lambda self, drain: end(self, drain=False))
+
+
+def closes_for_the_first_who_asks(patch: pytest.MonkeyPatch) -> None:
+    """Whoever comes second does not wait."""
+    close = Pipeline.close
+
+    def once(self: Any, *, drain: bool = True) -> None:
+        if self.is_open:
+            close(self, drain=drain)
+
+    patch.setattr(Pipeline, "close", once)
+
+
 PLANTS: list[Plant] = [
+    does_not_wait_for_the_copy_of_a_device_array,
+    copies_a_device_array_before_it_is_written,
+    copies_a_device_array_at_its_launch,
+    forgets_a_device_array_s_copy,
+    takes_a_stamp_s_age_for_its_future,
+    takes_every_clock_for_its_own,
+    calls_the_last_callback_first,
+    lets_a_callback_hide_the_next,
+    forgets_what_callbacks_raised,
+    fails_of_a_callback_that_exits,
+    drops_what_it_was_to_drain,
+    closes_for_the_first_who_asks,
     closes_without_waiting,
     tells_on_result_of_what_never_ran,
     counts_hopeless_frames_twice,

@@ -75,7 +75,7 @@ def test_closing_ends_and_says_so(device: SimulatedDevice) -> None:
     with pytest.raises(ClosedError):
         pipeline.submit(frame(2))
     device.resume()
-    pipeline._worker._thread.join(20)
+    pipeline._worker.thread.join(20)
     assert not any(device.live.values())
 
 

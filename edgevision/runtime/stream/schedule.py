@@ -6,6 +6,7 @@ The pipeline asks under its lock and gives the time; so every policy can be test
 from __future__ import annotations
 
 import math
+import os
 from collections import deque
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
@@ -41,6 +42,8 @@ class StreamOptions:
             and then one is tried.
         stall_ms: a device that has not answered for so long, counted from its last answer, is
             reported as stuck; a day at most.
+        trace: a file to be made, with the stages of every frame for ui.perfetto.dev or
+            chrome://tracing; about 500 bytes a frame. None writes none.
     """
 
     slots: int = 3
@@ -48,6 +51,7 @@ class StreamOptions:
     deadline_ms: float | None = None
     on_late: Literal["deliver", "drop"] = "deliver"
     stall_ms: float = 10_000.0
+    trace: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
         """Check the fields."""

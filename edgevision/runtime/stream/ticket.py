@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator
 from time import perf_counter_ns
 from typing import Generic, Protocol, TypeVar
 
+from edgevision.errors import ClosedError
 from edgevision.runtime.lifetime import Lifetime
 
 T = TypeVar("T")
@@ -55,7 +56,7 @@ class Ticket(Generic[T]):
     )
 
     def __init__(
-        self, stamp_ns: int, deadline_ns: int | None, watch: Watched, meta: object = None
+        self, stamp_ns: int, deadline_ns: int | None, watch: Watched | None, meta: object = None
     ) -> None:
         self.sequence = -1
         self.stamp_ns = stamp_ns
@@ -66,7 +67,7 @@ class Ticket(Generic[T]):
         self._error: BaseException | None = None
         self._callbacks: list[Callable[[Ticket[T]], None]] = []
         self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
-        self._watch: Watched | None = watch
+        self._watch = watch
         self._gate = threading.Lock()
         self._gate.acquire()
 
@@ -169,6 +170,10 @@ class Ticket(Generic[T]):
         except RuntimeError:
             return
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle what tells the frame: the answer belongs to the process that waits for it."""
+        return _elsewhere, (self.sequence, self.stamp_ns, self.deadline_ns)
+
     def _wake_loops(self) -> None:
         while self._waiting:
             try:
@@ -233,6 +238,15 @@ def _ns(timeout_s: float) -> int:
         return int(min(timeout_s, _MAX_S) * 1e9)
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"timeout_s: got {timeout_s!r}, expected seconds, or None") from error
+
+
+def _elsewhere(sequence: int, stamp_ns: int, deadline_ns: int | None) -> Ticket[object]:
+    """Return a ticket as it is in another process."""
+    ticket: Ticket[object] = Ticket(stamp_ns, deadline_ns, None)
+    ticket.sequence = sequence
+    message = f"frame {sequence} is of another process: send its result from there, not its ticket"
+    ticket.resolve(None, ClosedError(message), perf_counter_ns())
+    return ticket
 
 
 def _finish(future: asyncio.Future[None]) -> None:
