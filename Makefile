@@ -1,11 +1,11 @@
 # What people type: make demo, make test, make check, make bench; on an NVIDIA GPU make gpu-check.
-# Each makes the .venv it needs.
+# Who writes or releases: make docs, make pictures, make packages. Each makes the .venv it needs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check bench gpu-check clean
+.PHONY: demo test check bench gpu-check packages clean
 
 demo: $(STAMP)
 	$(BIN)/edgevision demo
@@ -27,6 +27,12 @@ GPU_PYTHON ?= $(BIN)/python
 gpu-check:
 	$(GPU_PYTHON) -m pytest -q -m gpu tests/gpu
 	$(GPU_PYTHON) -m benchmarks.gpu --json-file benchmarks/results/gpu.json
+
+# Wheels and sdist into dist/, each tried in an empty environment; PYTHONS="python3.10 python3.13" tries others.
+PYTHONS ?= $(PYTHON)
+packages: $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt build twine
+	$(BIN)/python scripts/packages.py $(PYTHONS)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

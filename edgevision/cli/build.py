@@ -67,10 +67,18 @@ def _demo(options: argparse.Namespace) -> int:
 
     with progress_bar() as progress:
         made = run_demo(options.out, progress=progress)
-    if put_json(options, {"report": str(made.page), "pictures": [str(p) for p in made.pictures]}):
+    document = {
+        "report": str(made.page),
+        "pictures": [str(p) for p in made.pictures],
+        "size_bytes": made.size_bytes,
+        "int8_here": made.int8_here,
+    }
+    if put_json(options, document):
         return OK
     print_scores(made.summary)
-    print(f"\nPictures and a one-page report: {made.page}")
+    print("  ".join(f"{name}: {size / 1e6:.1f} MB" for name, size in made.size_bytes.items()))
+    print(f"Pictures, and a report on one page: {made.page}")
+    print(made.int8_here)
     return OK
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import filecmp
 import io
 import os
+import shutil
 import statistics
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +18,8 @@ import numpy.typing as npt
 from edgevision._optional import require
 from edgevision.bundle.directory import Bundle
 from edgevision.engines.summary import BuildSummary
-from edgevision.errors import FileReadError, FileWriteError
+from edgevision.errors import FileWriteError
+from edgevision.machine.identity import int8_instructions
 from edgevision.metrics.baselines import ColourVotes, Method
 from edgevision.progress import Progress, silent
 from edgevision.runtime.files.batch import save_pictures
@@ -36,17 +39,24 @@ _NET = "unet-camvid"
 _BUNDLES = ("fp32.ev", "int8.ev")
 _PAGE = "report.html"
 _PICTURES = "pictures"
+_PHOTOS = "photos"
 _REPEATS = 5
 _CLASSICAL_PHOTOS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class DemoReport:
-    """What the demo made: the INT8 build, the report's page and the overlay pictures."""
+    """What the demo made: the INT8 build, the report's page and the overlay pictures.
+
+    `size_bytes` is of each file that a target would load; `int8_here` says what INT8's time on
+    this CPU means.
+    """
 
     summary: BuildSummary
     page: Path
     pictures: tuple[Path, ...]
+    size_bytes: dict[str, int]
+    int8_here: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,24 +75,21 @@ def run_demo(out: str | os.PathLike[str], *, progress: Progress = silent) -> Dem
     """Build, run and report into the folder `out`.
 
     Raises:
-        FileReadError: the repository's checkpoint or photos are not on this machine; or something
-            that the demo did not make is in its place in `out`.
-        MissingDependencyError: a package that the demo needs is not installed.
+        FileWriteError: something that the demo did not make is in its place in `out`.
+        MissingDependencyError: a package that the demo needs, edgevision-zoo among them, is not
+            installed.
     """
     from edgevision.export.build import build
     from edgevision.export.zoo import card_classes, shipped_photos, zoo_entry
 
     jinja2 = require("jinja2", extra="report")
     photos = shipped_photos()
-    if photos is None:
-        raise FileReadError(
-            "the demo's photos come with the repository, not with the wheel: clone it, then "
-            "make demo"
-        )
     entry = zoo_entry(_NET)
     folder = Path(out)
     _check_folder(folder, photos)
-    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _PHOTOS).mkdir(parents=True, exist_ok=True)
+    for source, copy in _photo_copies(photos, folder):
+        shutil.copyfile(source, copy)
     plain = build(_NET, folder / _BUNDLES[0], evaluate=photos, progress=progress)
     summary = build(
         _NET,
@@ -102,14 +109,15 @@ def run_demo(out: str | os.PathLike[str], *, progress: Progress = silent) -> Dem
         autoescape=True,
         undefined=jinja2.StrictUndefined,
     )
-    page = folder / _PAGE
+    page, sizes, int8_here = folder / _PAGE, _sizes(plain, summary), _int8_here(latency)
     html = environment.get_template("demo.html.jinja").render(
         mark=MARK,
         net=_NET,
         metrics=entry.metrics,
         scores=summary.scores,
-        sizes=_sizes(plain, summary),
+        sizes=sizes,
         latency=latency,
+        int8_here=int8_here,
         rows=rows,
         classical=classical,
         classes=[ClassLabel(name, color) for name, color in card_classes(entry.card)],
@@ -118,7 +126,7 @@ def run_demo(out: str | os.PathLike[str], *, progress: Progress = silent) -> Dem
         provenance=summary.bundle.manifest.provenance,
     )
     page.write_text(html, "utf-8")
-    return DemoReport(summary, page, tuple(pictures))
+    return DemoReport(summary, page, tuple(pictures), sizes, int8_here)
 
 
 def _check_folder(folder: Path, photos: Path) -> None:
@@ -128,7 +136,8 @@ def _check_folder(folder: Path, photos: Path) -> None:
         for path in list_images(photos)
         for ending in SEMANTIC.picture_endings
     ]
-    refuse_foreign([folder / _PAGE, *pictures])
+    copies = [copy for source, copy in _photo_copies(photos, folder) if not _same(source, copy)]
+    refuse_foreign([folder / _PAGE, *pictures, *copies])
     for path in (folder / name for name in _BUNDLES):
         if path.is_dir() and any(path.iterdir()):
             found = Bundle.open(path, check_hashes=False).manifest
@@ -137,6 +146,15 @@ def _check_folder(folder: Path, photos: Path) -> None:
                     f"'{path}' is a bundle of '{found.name}', not of the demo, and is not "
                     "replaced. Give another --out"
                 )
+
+
+def _photo_copies(photos: Path, folder: Path) -> list[tuple[Path, Path]]:
+    """Return where each photo goes, so that whoever has no clone can run the other verbs on it."""
+    return [(path, folder / _PHOTOS / path.name) for path in sorted(photos.iterdir())]
+
+
+def _same(source: Path, copy: Path) -> bool:
+    return copy.is_file() and filecmp.cmp(source, copy, shallow=False)
 
 
 def _segment(
@@ -197,6 +215,22 @@ def _taken(net: Net) -> tuple[tuple[int, int], tuple[ClassLabel, ...]]:
     """Return (H, W) of the net's frame, and its classes."""
     assert isinstance(net.decoder, SemanticDecoder)
     return net.decoder.camera.size, net.decoder.classes
+
+
+def _int8_here(latency: dict[str, float]) -> str:
+    """Return what INT8's time on this CPU comes from, and that it says nothing of a GPU."""
+    have = ", ".join(int8_instructions())
+    why = (
+        f"sums of 8-bit products by {have}"
+        if have
+        else "it has no instructions for sums of 8-bit products (VNNI, AMX, Arm's dot product), "
+        "so INT8 is computed in float32 with the rounding added"
+    )
+    ratio = latency["INT8"] / latency["FP32"]
+    return (
+        f"INT8 took {ratio:.1f} times as long as FP32 on this CPU: {why}. "
+        "A GPU's times do not follow from it."
+    )
 
 
 def _sizes(plain: BuildSummary, summary: BuildSummary) -> dict[str, int]:

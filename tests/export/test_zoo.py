@@ -1,0 +1,79 @@
+"""The shipped nets where there is no clone: from edgevision-zoo, held to their hashes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgevision.errors import FileReadError
+from edgevision.export.zoo import zoo_entry, zoo_names
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parents[2]
+USED = "from edgevision.export.zoo import *; print(zoo_names(), shipped_photos())"
+
+
+def _alone(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in a folder that has the package edgevision, and no clone around it."""
+    return subprocess.run(
+        [sys.executable, *command], cwd=folder, env={**os.environ, "PYTHONPATH": str(folder)},
+        capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Path:
+    shutil.copytree(
+        ROOT / "edgevision", tmp_path / "edgevision", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    return tmp_path
+
+
+def test_without_a_clone_the_package_has_the_nets(alone: Path) -> None:
+    (alone / "edgevision_zoo").symlink_to(ROOT / "checkpoints")
+    done = _alone(alone, "-c", USED)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == f"{zoo_names()} {alone / 'edgevision_zoo' / 'photos'}"
+
+
+def test_without_either_the_package_is_named(alone: Path) -> None:
+    done = _alone(alone, "-m", "edgevision", "demo")
+    assert done.returncode == 3, done.stderr
+    assert "pip install edgevision-zoo" in done.stderr
+    done = _alone(alone, "-m", "edgevision", "build", "unet-camvid", "--out", "a.ev")
+    assert done.returncode == 2, done.stderr
+    assert "pip install edgevision-zoo" in done.stderr
+
+
+def test_weights_that_are_not_the_card_s_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgevision.export.zoo._REPOSITORY", tmp_path)
+    (tmp_path / "pyproject.toml").touch()
+    shutil.copytree(ROOT / "checkpoints" / "gan-digits", tmp_path / "gan-digits")
+    weights = zoo_entry("gan-digits").weights
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(FileReadError, match=r"the model card says .* pip install --force-reinst"):
+        _ = zoo_entry("gan-digits").weights
+
+
+def test_both_distributions_are_of_one_version() -> None:
+    code, zoo = (
+        tomllib.loads((ROOT / folder / "pyproject.toml").read_text("utf-8"))["project"]
+        for folder in (".", "checkpoints")
+    )
+    assert code["version"] == zoo["version"]
+    assert zoo["requires-python"] == code["requires-python"]
+    major, minor, _ = code["version"].split(".")
+    assert zoo["dependencies"] == [f"edgevision>={major}.{minor},<{major}.{int(minor) + 1}"]
