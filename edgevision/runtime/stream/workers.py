@@ -16,6 +16,7 @@ from time import perf_counter_ns
 from typing import Protocol
 
 from edgevision.errors import RunError
+from edgevision.runtime.stream.gate import Gate
 
 _PERIOD_S = 0.25
 _log = logging.getLogger(__name__)
@@ -26,11 +27,11 @@ class Watched(Protocol):
 
     Attributes:
         stall_ms: how long it may take to end.
-        has_ended: set when it has.
+        end_gate: opened when it has.
     """
 
     stall_ms: float
-    has_ended: threading.Event
+    end_gate: Gate
 
     def look(self) -> None:
         """Wake all who wait, if the device has not answered for too long; returns at once."""
@@ -109,7 +110,7 @@ def _end_all() -> None:
         end_ns = perf_counter_ns() + int(item.stall_ms * 1e6)
         while perf_counter_ns() < end_ns:
             try:
-                if item.has_ended.wait(_PERIOD_S):
+                if item.end_gate.wait():
                     break
             except KeyboardInterrupt:  # the frame in flight is all that is waited for
                 continue
