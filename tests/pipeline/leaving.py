@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from edgevision.bundle.flavours import ORT
 from edgevision.runtime.model import Model
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.session import Session
@@ -52,14 +53,13 @@ def write_graph(path: Path) -> None:
 def open_model(kind: str, graph: Path) -> tuple[Model[Any], dict[str, Any]]:
     """Return a model, and a frame of its; a simulated device begins to work a little later."""
     if kind == "host":
-        from edgevision.runtime.backends.ort import OrtProgram
-
-        program: Any = OrtProgram(graph.read_bytes(), cpu_threads=2)
+        options = RunOptions(cpu_threads=2)
+        session = Session.open(graph.read_bytes(), flavour=ORT, options=options)
         feeds: dict[str, Any] = {"x": np.zeros(SHAPE, np.float32)}
     else:
-        program, feeds = program_on(SimulatedDevice()), {"frame": frame(1)}
-    session = Session(program, {}, RunOptions())
-    return Model(None, session, None, TensorsDecoder(program.inputs)), feeds  # type: ignore[arg-type]
+        session = Session(program_on(SimulatedDevice()), {}, RunOptions())
+        feeds = {"frame": frame(1)}
+    return Model(None, session, None, TensorsDecoder(session.inputs)), feeds  # type: ignore[arg-type]
 
 
 def press_twice() -> None:

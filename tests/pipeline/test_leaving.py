@@ -23,7 +23,6 @@ FEW = [
     ("term", "idle", "host"),
     ("twice", "in flight", "host"),
     ("fork", "in flight", "host"),
-    ("fork", "in a callback", "simulated"),
 ]
 
 
