@@ -24,13 +24,13 @@ from edgevision.bundle.flavours import ORT
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.session import Session
 
-SHAPE = (1, 120, 160, 3)
+SHAPE = (1, 60, 80, 3)
 HZ = 50
 SHORT_S = 5e-4
 
 
 def opened() -> Session:
-    graph = busy_frame(SHAPE[1], SHAPE[2], 4)
+    graph = busy_frame(SHAPE[1], SHAPE[2], 8)
     return Session.open(graph, flavour=ORT, options=RunOptions(cpu_threads=1))
 
 

@@ -28,6 +28,7 @@ from edgevision.runtime.options import RunOptions
 from edgevision.runtime.sharing import SharedProgram
 from edgevision.runtime.slots.slots import Slots
 from edgevision.runtime.stream.answers import Answers, wake_all
+from edgevision.runtime.stream.gate import Gate
 from edgevision.runtime.stream.log import PipelineLog
 from edgevision.runtime.stream.schedule import CLOSED, LOST, Entry, Schedule, StreamOptions
 from edgevision.runtime.stream.ticket import Ticket
@@ -76,6 +77,7 @@ class InFlight(Generic[T]):
         failure: what ended it before its time.
         failed_frames: the numbers of the frames that were lost with it.
         callback_errors: what callbacks raised and nobody has been told of.
+        end_gate: opened once its worker is done, and everything is freed.
     """
 
     slots: Slots
@@ -99,6 +101,7 @@ class InFlight(Generic[T]):
         self._trace = setup.trace
         self._log = PipelineLog(self._device.name)
         self.callback_errors = self._log.callback_errors
+        self.end_gate = Gate()
 
     def enter(self, entry: Entry[T]) -> None:
         """Queue a filled slot, and launch it if the device has room.

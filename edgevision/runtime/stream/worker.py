@@ -31,7 +31,6 @@ class Worker(InFlight[T]):
     Attributes:
         newest: the ticket that was answered last.
         thread: which answers, and calls callbacks.
-        end_gate: opened once that thread is done, and everything is freed.
     """
 
     def __init__(self, setup: Setup[T]) -> None:
@@ -45,7 +44,6 @@ class Worker(InFlight[T]):
         self._own: Entry[T] = Entry()
         self._own.is_over = True  # nothing of its own is half done when it looks
         self._ready = Gate()
-        self.end_gate = Gate()
         self.thread = threading.Thread(target=self._work, name="edgevision pipeline", daemon=True)
 
     # For others
