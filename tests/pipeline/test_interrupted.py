@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 import edgevision.runtime
-from edgevision.errors import FrameDroppedError, RunError
+from edgevision.errors import CallbackError, FrameDroppedError, RunError
 from edgevision.runtime.device.device import Device
 from edgevision.runtime.device.host import HostDevice
 from edgevision.runtime.options import RunOptions
@@ -279,6 +279,33 @@ def test_dropped_frames_are_told_whenever_the_dropping_was_interrupted() -> None
         with pytest.raises(FrameDroppedError):
             tickets[1].result(timeout_s=0)
         assert called == [0, 1, 2], f"moment {after}"
+        after += 1
+    assert after > 20
+
+
+def test_an_interrupt_hides_one_callback_s_error_at_most() -> None:
+    after, is_left = 0, True
+    while is_left:
+        device = SimulatedDevice()
+        pipeline = pipeline_of(program_on(device), policy="latest", slots=2)
+        device.stall()
+        tickets = [pipeline.submit(frame(number)) for number in range(2)]
+        for number in range(3):
+            tickets[1].add_done_callback(lambda _, n=number: {}[n])  # type: ignore[misc]
+        told: list[object] = []
+        try:
+            is_left = is_interrupted(lambda p=pipeline: p.submit(frame(2)), after)  # type: ignore[misc]
+        except CallbackError as error:
+            told.append(error.__cause__)
+            is_left = False
+        device.resume()
+        while True:
+            try:
+                pipeline.close()
+                break
+            except CallbackError as error:
+                told.append(error.__cause__)
+        assert len(set(told)) >= (2 if is_left else 3), f"moment {after}"
         after += 1
     assert after > 20
 

@@ -354,9 +354,9 @@ def takes_every_clock_for_its_own(patch: pytest.MonkeyPatch) -> None:
 def calls_the_last_callback_first(patch: pytest.MonkeyPatch) -> None:
     call_back = Ticket._call_back
 
-    def reversed_(self: Any) -> list[BaseException]:
+    def reversed_(self: Any) -> None:
         self._callbacks.reverse()
-        return call_back(self)
+        call_back(self)
 
     patch.setattr(Ticket, "_call_back", reversed_)
 
@@ -364,14 +364,12 @@ def calls_the_last_callback_first(patch: pytest.MonkeyPatch) -> None:
 def lets_a_callback_hide_the_next(patch: pytest.MonkeyPatch) -> None:
     call_back = Ticket._call_back
 
-    def hides(self: Any) -> list[BaseException]:
-        errors: list[BaseException] = []
-        while self._callbacks and not errors:
-            first, self._callbacks = self._callbacks[0], self._callbacks[1:]
-            rest, self._callbacks = self._callbacks, [first]
-            errors = call_back(self)
-            self._callbacks = [] if errors else rest
-        return errors
+    def hides(self: Any) -> None:
+        while self._callbacks and not self._raised:
+            first, *rest = self._callbacks
+            self._callbacks = [first]
+            call_back(self)
+            self._callbacks = [] if self._raised else rest
 
     patch.setattr(Ticket, "_call_back", hides)
 
@@ -389,12 +387,11 @@ def forgets_what_callbacks_raised(patch: pytest.MonkeyPatch) -> None:
 def fails_of_a_callback_that_exits(patch: pytest.MonkeyPatch) -> None:
     resolve = Ticket.resolve
 
-    def exits(self: Any, *args: Any) -> list[BaseException]:
-        errors = resolve(self, *args)
-        for error in errors:
+    def exits(self: Any, *args: Any) -> None:
+        resolve(self, *args)
+        for error in self._raised:
             if not isinstance(error, Exception):
                 raise error
-        return errors
 
     patch.setattr(Ticket, "resolve", exits)
 

@@ -242,7 +242,8 @@ class InFlight(Generic[T]):
             entry = by.ended[0]
             if not (self._queues and entry.is_launching):
                 self.slots.give(entry)
-            for error in entry.ticket.resolve(None, self._why(entry), perf_counter_ns()):
+            entry.ticket.resolve(None, self._why(entry), perf_counter_ns())
+            while (error := entry.ticket.pop_error()) is not None:
                 is_main = threading.current_thread() is threading.main_thread()
                 if is_main and isinstance(error, KeyboardInterrupt):
                     interrupted = error  # the user's, who happened to press it in a callback

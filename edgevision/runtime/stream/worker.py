@@ -220,16 +220,16 @@ class Worker(InFlight[T]):
         self.slots.give(entry)
         if started is not None and self._queues:
             self._launch(started, self._own)
-        errors = ticket.resolve(answer, error, done_ns)
+        ticket.resolve(answer, error, done_ns)
+        while (raised := ticket.pop_error()) is not None:
+            self._log.callback_raised(raised, ticket)
         if self._on_result is not None:
             try:
                 callback = self._on_result()
                 if callback is not None:
                     callback(ticket)
             except BaseException as failure:
-                errors.append(failure)
-        for raised in errors:
-            self._log.callback_raised(raised, ticket)
+                self._log.callback_raised(failure, ticket)
         for listener in tuple(self._listeners):
             if (answers := listener()) is not None:
                 answers.offer(ticket)
