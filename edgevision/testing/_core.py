@@ -57,6 +57,7 @@ class Queue:
         clock: what is known to be done when its next operation runs.
         queue: what has not run.
         is_capturing: whether work is collected, not queued.
+        sequence: how many operations were queued.
     """
 
     def __init__(self, number: int) -> None:
@@ -64,15 +65,15 @@ class Queue:
         self.clock: Clock = {}
         self.queue: deque[Operation] = deque()
         self.is_capturing = False
-        self._sequence = 0
+        self.sequence = 0
 
     def append(
         self, action: Callable[[], None] | None, *, after: Operation | None = None
     ) -> Operation:
         """Queue an operation that has been checked."""
-        self._sequence += 1
-        self.clock[self.number] = self._sequence
-        operation = Operation(self, self._sequence, action, after)
+        self.sequence += 1
+        self.clock[self.number] = self.sequence
+        operation = Operation(self, self.sequence, action, after)
         self.queue.append(operation)
         return operation
 
@@ -169,6 +170,19 @@ class Core:
         for buffer in writes:
             self.find(buffer, what, where).accesses.add(access, writes=True)
         self._make_progress()
+
+    def retire(self, stream: Queue) -> None:
+        """Forget a stream that was closed: a device may see thousands of them."""
+        with self.lock:
+            self.live["stream"] -= 1
+            if stream.queue:
+                return  # it still runs
+            self._queues.remove(stream)
+            if self.known.get(stream.number, 0) >= stream.sequence:
+                # All that it did is known to the host, and so to whatever is queued from now on.
+                self.known.pop(stream.number, None)
+                for memory in self._buffers.values():
+                    memory.accesses.forget(stream.number)
 
     def find(self, buffer: Buffer, what: str, where: str) -> _Memory:
         """Return a buffer's memory.

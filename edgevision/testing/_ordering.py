@@ -64,6 +64,12 @@ class Accesses:
         else:
             self.reads = [r for r in self.reads if r.stream != access.stream] + [access]
 
+    def forget(self, stream: int) -> None:
+        """Drop the accesses of a stream, which everybody knows of."""
+        if self.write is not None and self.write.stream == stream:
+            self.write = None
+        self.reads = [read for read in self.reads if read.stream != stream]
+
 
 def merge(clock: Clock, other: Clock) -> None:
     """Let `clock` know what `other` knows."""

@@ -144,7 +144,7 @@ class SimulatedStream(Queue):
         """Free it; queued work still runs."""
         if self._is_open:
             self._is_open = False
-            self._device.live["stream"] -= 1
+            self._device.retire(self)
 
     def mark(self, event: SimulatedEvent) -> None:
         """Let `event` stand for all work queued so far."""

@@ -9,6 +9,7 @@ gets wrong bytes.
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from itertools import pairwise
@@ -71,7 +72,10 @@ class SimulatedDevice(Core):
             reasons={} if graphs else {"graphs": "this simulated device was made without graphs"},
         )
         super().__init__(capabilities, order, memory_bytes)
-        self._streams: dict[int, SimulatedStream] = {}
+        self._streams: weakref.WeakValueDictionary[int, SimulatedStream] = (
+            weakref.WeakValueDictionary()
+        )
+        self._numbers = 0
 
     # What a device does
 
@@ -84,7 +88,8 @@ class SimulatedDevice(Core):
         self.check_active("stream")
         with self.lock:
             self.live["stream"] += 1
-            return self._new_stream(len(self._streams) + 1)
+            self._numbers += 1
+            return self._new_stream(self._numbers)
 
     def foreign_stream(self, handle: int) -> SimulatedStream:
         """Return the stream with that handle, 1 for the legacy default stream, which is there.

@@ -21,6 +21,7 @@ from edgevision.runtime.stream.pipeline import Pipeline
 from edgevision.runtime.stream.schedule import Schedule as FrameSchedule
 from edgevision.runtime.stream.ticket import Ticket
 from edgevision.runtime.stream.worker import Worker
+from edgevision.testing._streams import SimulatedEvent, SimulatedStream
 from tests.pipeline.drive import CLOCKS, MOMENTS, STEPS, Schedule, check
 
 TRIES = 300
@@ -277,26 +278,36 @@ def numbers_frames_before_they_enter(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(FrameSchedule, "drop_oldest", skips)
 
 
-def does_not_wait_for_the_copy_of_a_device_array(patch: pytest.MonkeyPatch) -> None:
-    def unordered(self: Slot, feeds: Any) -> None:
-        self._foreign = feeds
-        for name, feed in feeds.items():
-            source = Buffer.borrow(
-                feed.owner,
-                address=feed.address,
-                host=None,
-                size_bytes=feed.size_bytes,
-                label="the caller's array",
-            )
-            if feed.stream is not None:
-                self._wait_for(feed.stream, name)
-            self._stream.copy(self._buffers[name][1], source, feed.size_bytes)
+def while_copying(
+    patch: pytest.MonkeyPatch, waits: Callable[[Any, Any], bool], is_awaited: bool
+) -> None:
+    """Copy device arrays where only some streams wait for events, and the host for none of them."""
+    foreign = Slot._queue_foreign
+    wait, synchronize = SimulatedStream.wait, SimulatedEvent.synchronize
+
+    def unordered(self: Any, feeds: Any) -> None:
+        def some(stream: Any, event: Any) -> None:
+            if waits(self, stream):
+                wait(stream, event)
+
+        def others(event: Any) -> None:
+            if is_awaited or event is not self._ready:
+                synchronize(event)
+
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(SimulatedStream, "wait", some)
+            inner.setattr(SimulatedEvent, "synchronize", others)
+            foreign(self, feeds)
 
     patch.setattr(Slot, "_queue_foreign", unordered)
 
 
+def does_not_let_the_caller_wait_for_a_device_array_s_copy(patch: pytest.MonkeyPatch) -> None:
+    while_copying(patch, lambda slot, stream: stream is slot._stream, is_awaited=False)
+
+
 def copies_a_device_array_before_it_is_written(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Slot, "_wait_for", lambda self, handle, name: self._device.foreign_stream(handle))
+    while_copying(patch, lambda slot, stream: stream is not slot._stream, is_awaited=True)
 
 
 def copies_a_device_array_at_its_launch(patch: pytest.MonkeyPatch) -> None:
@@ -343,9 +354,9 @@ def takes_every_clock_for_its_own(patch: pytest.MonkeyPatch) -> None:
 def calls_the_last_callback_first(patch: pytest.MonkeyPatch) -> None:
     call_back = Ticket._call_back
 
-    def reversed_(self: Any) -> list[BaseException]:
+    def reversed_(self: Any) -> None:
         self._callbacks.reverse()
-        return call_back(self)
+        call_back(self)
 
     patch.setattr(Ticket, "_call_back", reversed_)
 
@@ -353,14 +364,12 @@ def calls_the_last_callback_first(patch: pytest.MonkeyPatch) -> None:
 def lets_a_callback_hide_the_next(patch: pytest.MonkeyPatch) -> None:
     call_back = Ticket._call_back
 
-    def hides(self: Any) -> list[BaseException]:
-        errors: list[BaseException] = []
-        while self._callbacks and not errors:
-            first, self._callbacks = self._callbacks[0], self._callbacks[1:]
-            rest, self._callbacks = self._callbacks, [first]
-            errors = call_back(self)
-            self._callbacks = [] if errors else rest
-        return errors
+    def hides(self: Any) -> None:
+        while self._callbacks and not self._raised:
+            first, *rest = self._callbacks
+            self._callbacks = [first]
+            call_back(self)
+            self._callbacks = [] if self._raised else rest
 
     patch.setattr(Ticket, "_call_back", hides)
 
@@ -378,12 +387,11 @@ def forgets_what_callbacks_raised(patch: pytest.MonkeyPatch) -> None:
 def fails_of_a_callback_that_exits(patch: pytest.MonkeyPatch) -> None:
     resolve = Ticket.resolve
 
-    def exits(self: Any, *args: Any) -> list[BaseException]:
-        errors = resolve(self, *args)
-        for error in errors:
+    def exits(self: Any, *args: Any) -> None:
+        resolve(self, *args)
+        for error in self._raised:
             if not isinstance(error, Exception):
                 raise error
-        return errors
 
     patch.setattr(Ticket, "resolve", exits)
 
@@ -405,7 +413,7 @@ def closes_for_the_first_who_asks(patch: pytest.MonkeyPatch) -> None:
 
 
 PLANTS: list[Plant] = [
-    does_not_wait_for_the_copy_of_a_device_array,
+    does_not_let_the_caller_wait_for_a_device_array_s_copy,
     copies_a_device_array_before_it_is_written,
     copies_a_device_array_at_its_launch,
     forgets_a_device_array_s_copy,

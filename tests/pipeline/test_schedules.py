@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.pipeline.drive import CLOCKS, MOMENTS, STEPS, Schedule, check
 
-SCHEDULES = int(os.environ.get("EDGEVISION_TEST_SCHEDULES", "1000"))
+SCHEDULES = int(os.environ.get("EDGEVISION_TEST_SCHEDULES", "600"))
 
 
 @st.composite

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import subprocess
 import sys
 import threading
 import time
@@ -274,82 +273,3 @@ def test_every_call_in_a_forked_child_is_a_closed_error() -> None:
     device.resume()
     pipeline.close()
     session.close()
-
-
-# The interpreter's exit
-
-ENDINGS = {
-    "sys.exit(3)": ("exit", 3),
-    "an exception": ("raise", 1),
-    "a handler of SIGTERM": ("term", 5),
-    "two Ctrl-C": ("twice", -2),
-    "in a callback": ("callback", 4),
-}
-SCRIPT = """
-import os, signal, sys, threading, time
-import numpy as np
-from onnx import TensorProto, helper, numpy_helper
-from edgevision.runtime.backends.ort import OrtProgram
-from edgevision.runtime.model import Model
-from edgevision.runtime.options import RunOptions
-from edgevision.runtime.session import Session
-from edgevision.tasks.tensors import TensorsDecoder
-
-ending = sys.argv[1]
-shape = (1, 16, 96, 96)
-names = ["x", *(f"t{i}" for i in range(39)), "y"]
-nodes = [
-    helper.make_node("Conv", [names[i], "w"], [names[i + 1]], pads=[1, 1, 1, 1]) for i in range(40)
-]
-x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in "xy")
-w = numpy_helper.from_array(np.full((16, 16, 3, 3), 1e-3, np.float32), "w")
-graph = helper.make_graph(nodes, "g", [x], [y], [w])
-net = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-program = OrtProgram(net.SerializeToString(), cpu_threads=1)
-session = Session(program, {}, RunOptions())
-model = Model(None, session, None, TensorsDecoder(program.inputs))
-entered = threading.Event()
-callback = (lambda ticket: (entered.set(), time.sleep(0.3))) if ending == "callback" else None
-frame = {"x": np.zeros(shape, np.float32)}
-signal.signal(signal.SIGINT, signal.default_int_handler)
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(5))
-
-
-def press_twice():
-    for _ in range(2):
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.02)
-
-
-KEPT:
-    pipelines = [model.stream(policy="latest", on_result=callback) for _ in range(2)]
-    for pipeline in pipelines:
-        for _ in range(3):
-            pipeline.submit(frame)
-    if ending == "twice":
-        threading.Thread(target=press_twice, daemon=True).start()
-        time.sleep(20)
-    if ending == "term":
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(20)
-    if ending == "raise":
-        raise RuntimeError("on purpose")
-    if ending == "callback":
-        entered.wait(20)
-        sys.exit(4)
-    sys.exit(3)
-"""
-
-
-@pytest.mark.timeout(120)
-@pytest.mark.parametrize("name", ENDINGS)
-def test_a_process_with_frames_in_flight_ends_as_it_was_told(name: str) -> None:
-    ending, code = ENDINGS[name]
-    # What is open is left to the exit, or closed by a block that the second Ctrl-C leaves.
-    script = SCRIPT.replace("KEPT:", "with model:" if ending == "twice" else "if True:")
-    done = subprocess.run(
-        [sys.executable, "-c", script, ending],
-        capture_output=True, text=True, check=False, timeout=100,
-    )  # fmt: skip
-    assert done.returncode == code, done.stderr[-2000:]
-    assert "terminate called" not in done.stderr

@@ -28,6 +28,7 @@ from edgevision.runtime.options import RunOptions
 from edgevision.runtime.sharing import SharedProgram
 from edgevision.runtime.slots.slots import Slots
 from edgevision.runtime.stream.answers import Answers, wake_all
+from edgevision.runtime.stream.gate import Gate
 from edgevision.runtime.stream.log import PipelineLog
 from edgevision.runtime.stream.schedule import CLOSED, LOST, Entry, Schedule, StreamOptions
 from edgevision.runtime.stream.ticket import Ticket
@@ -76,6 +77,7 @@ class InFlight(Generic[T]):
         failure: what ended it before its time.
         failed_frames: the numbers of the frames that were lost with it.
         callback_errors: what callbacks raised and nobody has been told of.
+        end_gate: opened once its worker is done, and everything is freed.
     """
 
     slots: Slots
@@ -99,6 +101,7 @@ class InFlight(Generic[T]):
         self._trace = setup.trace
         self._log = PipelineLog(self._device.name)
         self.callback_errors = self._log.callback_errors
+        self.end_gate = Gate()
 
     def enter(self, entry: Entry[T]) -> None:
         """Queue a filled slot, and launch it if the device has room.
@@ -239,7 +242,8 @@ class InFlight(Generic[T]):
             entry = by.ended[0]
             if not (self._queues and entry.is_launching):
                 self.slots.give(entry)
-            for error in entry.ticket.resolve(None, self._why(entry), perf_counter_ns()):
+            entry.ticket.resolve(None, self._why(entry), perf_counter_ns())
+            while (error := entry.ticket.pop_error()) is not None:
                 is_main = threading.current_thread() is threading.main_thread()
                 if is_main and isinstance(error, KeyboardInterrupt):
                     interrupted = error  # the user's, who happened to press it in a callback

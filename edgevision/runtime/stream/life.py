@@ -218,7 +218,7 @@ class Life(Generic[T]):
 
     def _is_at_end(self) -> bool:
         worker = self._worker
-        if worker.has_ended.is_set() and not self._lifetime.is_open:
+        if worker.end_gate.is_open and not self._lifetime.is_open:
             return True
         if self._lifetime.is_open:
             self._check_usable()

@@ -46,6 +46,7 @@ class Ticket(Generic[T]):
         "_callbacks",
         "_error",
         "_gate",
+        "_raised",
         "_waiting",
         "_watch",
         "deadline_ns",
@@ -66,6 +67,7 @@ class Ticket(Generic[T]):
         self._answer: T | None = None
         self._error: BaseException | None = None
         self._callbacks: list[Callable[[Ticket[T]], None]] = []
+        self._raised: tuple[BaseException, ...] = ()
         self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
         self._watch = watch
         self._gate = threading.Lock()
@@ -125,8 +127,13 @@ class Ticket(Generic[T]):
                 "asyncio.ensure_future(ticket) returns, or await the ticket"
             )
         self._callbacks.append(callback)
-        if self.done_ns and (errors := self._call_back()):
-            raise errors[0]
+        if self.done_ns:
+            self._call_back()
+            first = error = self.pop_error()
+            while error is not None and (following := self.pop_error()) is not None:
+                error.__context__ = error = following  # of one that was added before, and races
+            if first is not None:
+                raise first
 
     def __await__(self) -> Generator[object, None, T]:
         """Wait in an event loop; the same as `result()` otherwise."""
@@ -141,13 +148,10 @@ class Ticket(Generic[T]):
                 watch.check_progress()
         return self.result()
 
-    def resolve(
-        self, answer: T | None, error: BaseException | None, done_ns: int
-    ) -> list[BaseException]:
+    def resolve(self, answer: T | None, error: BaseException | None, done_ns: int) -> None:
         """Give the answer, or why there is none; for the pipeline, which may say it again.
 
-        Returns:
-            What callbacks raised.
+        What callbacks raised is then to be had from `pop_error`.
         """
         if not self.done_ns:
             self._answer, self._error = answer, error
@@ -159,7 +163,16 @@ class Ticket(Generic[T]):
             self._gate.release()
         except RuntimeError:
             pass  # it was open: somebody else had woken the next who waits
-        return self._call_back() if self._callbacks else []
+        if self._callbacks:
+            self._call_back()
+
+    def pop_error(self) -> BaseException | None:
+        """Return what a callback raised and nobody has been told of; None if nothing is left."""
+        raised = self._raised
+        if not raised:
+            return None
+        self._raised = raised[1:]
+        return raised[0]
 
     def wake(self) -> None:
         """Let those who wait ask after the device."""
@@ -215,9 +228,8 @@ class Ticket(Generic[T]):
         fresh.__cause__, fresh.__suppress_context__ = error.__cause__, error.__suppress_context__
         return fresh.with_traceback(error.__traceback__)
 
-    def _call_back(self) -> list[BaseException]:
+    def _call_back(self) -> None:
         """Call those who asked for it, each once, whichever thread comes first."""
-        errors: list[BaseException] = []
         callbacks = self._callbacks
         while callbacks:
             try:
@@ -229,8 +241,7 @@ class Ticket(Generic[T]):
             try:
                 callback(self)
             except BaseException as error:
-                errors.append(error)
-        return errors
+                self._raised = (*self._raised, error)
 
 
 def _ns(timeout_s: float) -> int:

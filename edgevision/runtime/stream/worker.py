@@ -15,6 +15,7 @@ from typing import TypeVar
 from edgevision.errors import FrameDroppedError, RunError, StalledError
 from edgevision.runtime.slots.slots import Slots
 from edgevision.runtime.stream.answers import wake_all
+from edgevision.runtime.stream.gate import Gate
 from edgevision.runtime.stream.in_flight import InFlight, Setup
 from edgevision.runtime.stream.schedule import Entry
 from edgevision.runtime.stream.ticket import Ticket
@@ -22,7 +23,6 @@ from edgevision.runtime.stream.workers import start, unwatch, watch
 from edgevision.tasks.timings import timings
 
 T = TypeVar("T")
-_POLL_S = 0.25
 
 
 class Worker(InFlight[T]):
@@ -31,7 +31,6 @@ class Worker(InFlight[T]):
     Attributes:
         newest: the ticket that was answered last.
         thread: which answers, and calls callbacks.
-        has_ended: set once that thread is done, and everything is freed.
     """
 
     def __init__(self, setup: Setup[T]) -> None:
@@ -44,8 +43,7 @@ class Worker(InFlight[T]):
         self._release_error: RunError | None = None
         self._own: Entry[T] = Entry()
         self._own.is_over = True  # nothing of its own is half done when it looks
-        self._ready = threading.Event()
-        self.has_ended = threading.Event()
+        self._ready = Gate()
         self.thread = threading.Thread(target=self._work, name="edgevision pipeline", daemon=True)
 
     # For others
@@ -57,9 +55,9 @@ class Worker(InFlight[T]):
             RunError: no thread can be started, or a slot cannot be made.
         """
         start(self.thread)
-        self._ready.wait()
+        while not self._ready.wait():
+            pass
         if self._opening_error is not None:
-            self.has_ended.wait()
             self.thread.join()
             raise self._opening_error
 
@@ -75,7 +73,7 @@ class Worker(InFlight[T]):
         if self._is_closing and not self._has_begun:
             return  # its opening was interrupted, and the thread makes nothing any more
         end_ns = perf_counter_ns() + int(self.stall_ms * 1e6)
-        while not self.has_ended.wait(timeout=_POLL_S):
+        while not self.end_gate.wait():
             self.check_progress()
             if self._is_freeing and self.failure is not None and perf_counter_ns() > end_ns:
                 raise StalledError(
@@ -112,9 +110,9 @@ class Worker(InFlight[T]):
         except BaseException as error:
             self._opening_error = error
             self._free()
-            self._ready.set()
+            self._ready.open()
             return
-        self._ready.set()
+        self._ready.open()
         while not (self._is_closing and self._is_done()):
             try:
                 self._serve()
@@ -222,16 +220,16 @@ class Worker(InFlight[T]):
         self.slots.give(entry)
         if started is not None and self._queues:
             self._launch(started, self._own)
-        errors = ticket.resolve(answer, error, done_ns)
+        ticket.resolve(answer, error, done_ns)
+        while (raised := ticket.pop_error()) is not None:
+            self._log.callback_raised(raised, ticket)
         if self._on_result is not None:
             try:
                 callback = self._on_result()
                 if callback is not None:
                     callback(ticket)
             except BaseException as failure:
-                errors.append(failure)
-        for raised in errors:
-            self._log.callback_raised(raised, ticket)
+                self._log.callback_raised(failure, ticket)
         for listener in tuple(self._listeners):
             if (answers := listener()) is not None:
                 answers.offer(ticket)
@@ -257,7 +255,7 @@ class Worker(InFlight[T]):
             if self._trace is not None and not self.lifetime.is_open:
                 self._trace.close()
             unwatch(self)
-            self.has_ended.set()
+            self.end_gate.open()
             wake_all(self._listeners)
 
 

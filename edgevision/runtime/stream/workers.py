@@ -13,39 +13,22 @@ import os
 import threading
 from contextlib import suppress
 from time import perf_counter_ns
-from typing import Protocol
+from typing import Any
 
 from edgevision.errors import RunError
+from edgevision.runtime.stream.in_flight import InFlight
 
 _PERIOD_S = 0.25
 _log = logging.getLogger(__name__)
 
 
-class Watched(Protocol):
-    """A thread that runs an engine.
-
-    Attributes:
-        stall_ms: how long it may take to end.
-        has_ended: set when it has.
-    """
-
-    stall_ms: float
-    has_ended: threading.Event
-
-    def look(self) -> None:
-        """Wake all who wait, if the device has not answered for too long; returns at once."""
-
-    def forget(self) -> None:
-        """Ask it to end soon; returns at once."""
-
-
 _lock = threading.Lock()
-_alive: list[Watched] = []
+_alive: list[InFlight[Any]] = []
 _changed = threading.Event()
 _thread: threading.Thread | None = None
 
 
-def watch(item: Watched) -> None:
+def watch(item: InFlight[Any]) -> None:
     """Look after `item` until `unwatch`.
 
     Raises:
@@ -61,7 +44,7 @@ def watch(item: Watched) -> None:
         _alive.append(item)
 
 
-def unwatch(item: Watched) -> None:
+def unwatch(item: InFlight[Any]) -> None:
     """Forget `item`, which has ended; safe to call twice."""
     with _lock, suppress(ValueError):
         _alive.remove(item)
@@ -109,7 +92,7 @@ def _end_all() -> None:
         end_ns = perf_counter_ns() + int(item.stall_ms * 1e6)
         while perf_counter_ns() < end_ns:
             try:
-                if item.has_ended.wait(_PERIOD_S):
+                if item.end_gate.wait():
                     break
             except KeyboardInterrupt:  # the frame in flight is all that is waited for
                 continue
