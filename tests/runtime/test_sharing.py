@@ -305,7 +305,7 @@ x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name i
 w = numpy_helper.from_array(np.full((16, 16, 3, 3), 1e-3, np.float32), "w")
 graph = helper.make_graph(nodes, "g", [x], [y], [w])
 net = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-program = OrtProgram(net.SerializeToString(), cpu_threads=1)
+program = OrtProgram(net.SerializeToString(), options=RunOptions(cpu_threads=1))
 session = Session(program, {}, RunOptions())
 model = Model(None, session, None, TensorsDecoder(program.inputs))
 entered = threading.Event()

@@ -5,6 +5,7 @@ Any machine can run it, so it is what proves a graph's accuracy and what `host-c
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -27,6 +28,8 @@ from edgevision.runtime.options import RunOptions
 # (ONNX Runtime 1.32, SIGSEGV while it loads).
 DISABLED_OPTIMIZERS = ["WeightBiasQuantization", "MatmulTransposeFusion"]
 
+_DEFAULTS = RunOptions()
+
 _DTYPES = {
     "tensor(bool)": DType.BOOL,
     "tensor(uint8)": DType.UINT8,
@@ -38,19 +41,48 @@ _DTYPES = {
 }
 
 
-def session_options(ort: Any, cpu_threads: int = 0) -> Any:
-    """Return the options that every session of ours has; `cpu_threads` 0 takes every core."""
+# Its own format it would recognise by the first bytes, and nobody has checked what is in there.
+_FORMAT = "session.load_model_format"
+_AFFINITY = "session.intra_op_thread_affinities"
+
+
+def session_options(ort: Any, chosen: RunOptions = _DEFAULTS) -> Any:
+    """Return the options that every session of ours has, and what the user has chosen.
+
+    Raises:
+        ValueError: what was chosen is not the user's to choose, or a core is not there.
+    """
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    options.intra_op_num_threads = cpu_threads
-    # Not its own format, which it would recognise by the first bytes and nobody has checked.
-    options.add_session_config_entry("session.load_model_format", "ONNX")
+    options.intra_op_num_threads = chosen.cpu_threads
     # Two spinning pools on few cores slow each other up to fivefold; a control loop has others.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if int8_dot_saturates():
         # Q and DQ are left as they are, around products in float: slower, and right. ONNX Runtime's
         # own remedy, session.x64quantprecision, does not load graphs with loops (1.32).
         options.add_session_config_entry("session.disable_quant_qdq", "1")
+    if chosen.affinity:
+        there = os.sched_getaffinity(0)
+        if absent := sorted(set(chosen.affinity) - there):
+            raise ValueError(
+                f"affinity: core {absent[0]} is not one of this process's: {sorted(there)}"
+            )
+        # One for each thread that it starts, in numbers from 1; the caller's is the first thread.
+        options.intra_op_num_threads = chosen.cpu_threads or len(chosen.affinity) + 1
+        cores = ",".join(str(core + 1) for core in chosen.affinity)
+        each = [cores] * (options.intra_op_num_threads - 1)
+        options.add_session_config_entry(_AFFINITY, ";".join(each))
+    for key, value in chosen.ort.items():
+        if key in (_FORMAT, _AFFINITY):
+            raise ValueError(
+                f"ort: {key!r} cannot be chosen"
+                + (": use RunOptions.affinity" if key == _AFFINITY else "")
+            )
+        try:
+            options.add_session_config_entry(key, value)
+        except Exception as error:  # too long; ONNX Runtime has no common error class
+            raise ValueError(f"ort: {key!r:.80} is refused: {_first_line(error)}") from error
+    options.add_session_config_entry(_FORMAT, "ONNX")
     return options
 
 
@@ -59,10 +91,10 @@ class OrtProgram:
 
     scratch_bytes = 0
 
-    def __init__(self, graph: bytes, *, device: Device | None = None, cpu_threads: int = 0) -> None:
+    def __init__(
+        self, graph: bytes, *, device: Device | None = None, options: RunOptions = _DEFAULTS
+    ) -> None:
         """Load `graph`, an ONNX file's bytes without external data, for `device` or the host.
-
-        `cpu_threads` 0 takes every core.
 
         Raises:
             EngineLoadError: ONNX Runtime refuses the graph, it has weights in another file, or
@@ -75,7 +107,7 @@ class OrtProgram:
         self.device = device or HostDevice()
         self.version = f"ONNX Runtime {ort.__version__}"
         self.no_graph = "ONNX Runtime synchronises inside a run"
-        options = session_options(ort, cpu_threads)
+        chosen = session_options(ort, options)
         self._stream: Stream | None = None
         self.session: Any = None
         providers: list[Any] = ["CPUExecutionProvider"]
@@ -93,7 +125,7 @@ class OrtProgram:
         try:
             self.session = ort.InferenceSession(
                 graph,
-                options,
+                chosen,
                 providers=providers,
                 disabled_optimizers=DISABLED_OPTIMIZERS,
             )
@@ -128,7 +160,7 @@ class OrtProgram:
 
 def open_program(graph: bytes, device: Device | None, options: RunOptions) -> OrtProgram:
     """Load `graph` for `device`, None for the host; see `OrtProgram`."""
-    return OrtProgram(graph, device=device, cpu_threads=options.cpu_threads)
+    return OrtProgram(graph, device=device, options=options)
 
 
 class OrtExecution:
