@@ -39,6 +39,7 @@ from edgevision.tasks.timings import Timings
 
 HEIGHT, WIDTH = 90, 160
 WARM_UP_FRAMES = 30
+_ONE_THREAD = RunOptions(cpu_threads=1)
 
 
 @dataclass(frozen=True)
@@ -94,12 +95,12 @@ def program_of(target_ms: float) -> OrtProgram:
     """Return a net that takes about `target_ms` on one thread."""
     per_layer_ms = (timed_ms(41) - timed_ms(1)) / 40
     return OrtProgram(
-        busy_frame(HEIGHT, WIDTH, max(1, round(target_ms / per_layer_ms))), cpu_threads=1
+        busy_frame(HEIGHT, WIDTH, max(1, round(target_ms / per_layer_ms))), options=_ONE_THREAD
     )
 
 
 def timed_ms(layers: int) -> float:
-    program = OrtProgram(busy_frame(HEIGHT, WIDTH, layers), cpu_threads=1)
+    program = OrtProgram(busy_frame(HEIGHT, WIDTH, layers), options=_ONE_THREAD)
     feeds = {"x": np.zeros((1, HEIGHT, WIDTH, 3), np.uint8)}
     times = []
     for _ in range(15):

@@ -330,6 +330,6 @@ def test_a_recurrent_net_with_an_open_batch_loads_in_half(tmp_path: Path) -> Non
     # A process of its own: ONNX Runtime 1.32 died of this graph, and would take the tests along.
     load = (
         "import sys; from pathlib import Path; from edgevision.runtime.backends.ort import "
-        "OrtProgram; OrtProgram(Path(sys.argv[1]).read_bytes(), cpu_threads=1)"
+        "OrtProgram; OrtProgram(Path(sys.argv[1]).read_bytes())"
     )
     assert subprocess.run([sys.executable, "-c", load, str(file)], check=False).returncode == 0

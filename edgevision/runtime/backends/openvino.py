@@ -58,9 +58,15 @@ def open_program(graph: bytes, device: Device | None, options: RunOptions) -> Op
     Raises:
         EngineLoadError: OpenVINO refuses the graph, or a GPU is asked for.
         MissingDependencyError: OpenVINO is not installed.
+        ValueError: the options are ONNX Runtime's.
     """
     if device is not None and device.capabilities.async_copies:
         raise EngineLoadError("OpenVINO runs on the CPU here. Load with device='cpu'.")
+    if options.affinity or options.ort:
+        raise ValueError(
+            "RunOptions.affinity and .ort are ONNX Runtime's, and this artifact runs by OpenVINO. "
+            "Leave them out, or load with target='host-cpu'"
+        )
     return OpenVinoProgram(graph, cpu_threads=options.cpu_threads)
 
 
