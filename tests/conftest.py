@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -27,6 +28,10 @@ TIME_LIMITS_S = {
 # Files that take longest, by need: they start first, so that no worker ends alone.
 LONGEST_FIRST = ("cli", "export", "standin", "deploy", "device", "engines")
 NEVER_SKIPPED = ("tests/unit/", "tests/architecture/")
+
+# Nothing is kept in the home of whoever runs the tests.
+_state = tempfile.TemporaryDirectory(prefix="edgevision-state-")
+os.environ["EDGEVISION_STATE"] = _state.name
 
 # Workers share the cores: two teams of threads on the same cores wait for each other.
 if "PYTEST_XDIST_WORKER" in os.environ:

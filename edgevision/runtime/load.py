@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 from edgevision.bundle.directory import Bundle
 from edgevision.bundle.manifest import Stage
 from edgevision.bundle.printable import printable
-from edgevision.bundle.record import Finished, engines_folder, finished
-from edgevision.bundle.signature import check_signature
-from edgevision.errors import EngineLoadError, SignatureError, UnverifiedError
+from edgevision.bundle.record import Finished, finish_command, finished
+from edgevision.bundle.trust import Trust
+from edgevision.errors import EngineLoadError, UnverifiedError
 from edgevision.machine.identity import machine_name
 from edgevision.runtime.backends.program import Program, program_of
 from edgevision.runtime.device.cuda.device import check_binding, cuda_device
@@ -25,20 +26,22 @@ from edgevision.runtime.streaming import StreamingCaptioner
 from edgevision.tasks.caption import TASK as CAPTION
 from edgevision.tasks.task import decoder_of
 
+PathLike = str | os.PathLike[str]
+
 _log = logging.getLogger(__name__)
 _DEFAULTS = RunOptions()
 
 
 def load(
-    bundle: str | os.PathLike[str] | Bundle,
+    bundle: PathLike | Bundle,
     *,
     device: str = "auto",
     binding: str = "auto",
     options: RunOptions = _DEFAULTS,
-    require_signature: str | os.PathLike[str] | None = None,
+    require_signature: PathLike | Sequence[PathLike] | None = None,
     minimum_version: int = 0,
     expected_name: str | None = None,
-    engines: str | os.PathLike[str] | None = None,
+    engines: PathLike | None = None,
     allow_unverified: bool = False,
     target: str | None = None,
 ) -> Model[Any]:
@@ -51,13 +54,15 @@ def load(
         device: "auto" takes a GPU artifact that fits and else the CPU's; "cpu" or "cuda" insist.
         binding: how the GPU is driven: "cuda-bindings", "pycuda", or the first that works.
         options: slots, graphs, priority.
-        require_signature: a public key's file; a bundle that it did not sign is refused.
-        minimum_version: a signed bundle below it is refused, e.g. the last version that ran.
+        require_signature: a public key's file, or several, as while keys change; a bundle that
+            none of them signed is refused, and one that is older than what ran on this device,
+            which is kept in its state directory (EDGEVISION_STATE).
+        minimum_version: a signed bundle below it is refused.
         expected_name: a bundle of another model is refused; a key alone takes every net of its
             maker. The name is in the manifest, which the signature covers.
-        engines: where the engines finished on this machine lie; beside the bundle by default. No
-            signature covers them: with `require_signature` a folder of them is used only if it is
-            named here, and then whoever can write there is trusted.
+        engines: where the engines finished on this machine lie. By default in this device's state
+            directory, where only those are believed whose record this device wrote. In a folder
+            that is named here, whoever can write there is trusted.
         allow_unverified: run such an engine though its proof is not sound; a warning says so.
         target: the target whose artifact runs, e.g. "openvino-cpu"; by default what fits best.
 
@@ -67,8 +72,8 @@ def load(
     Raises:
         BundleError: it is not a bundle, it was changed, or nothing in it fits this machine.
         SignatureError: it is unsigned, signed by another, changed since, too old, or another model.
-        UnverifiedError: an engine finished on this machine has no sound proof, or lies in a folder
-            that is not named though a signature is required.
+        UnverifiedError: an engine finished on this machine has no sound proof, or lies beside the
+            bundle, which is not named.
         EngineLoadError: the artifact that fits does not load.
         MissingDependencyError: the artifact that fits needs a package that is not installed.
         CudaError: the GPU cannot be used, or its memory is full.
@@ -80,7 +85,8 @@ def load(
         ...     mask = model(frame).mask
     """
     _check(binding, options)
-    opened = _open(bundle, require_signature, minimum_version, expected_name)
+    trust = Trust.of(require_signature, minimum_version, expected_name)
+    opened = trust.open(bundle)
     manifest = opened.manifest
     if len(manifest.stages) != 1:
         raise EngineLoadError(
@@ -89,7 +95,7 @@ def load(
         )
     decoder = decoder_of(manifest, opened.read)
     stage = manifest.stages[0]
-    beside = engines_beside(opened, engines, must_be_named=require_signature is not None)
+    beside = engines_beside(opened, engines)
     selection = select(
         stage,
         device=device,
@@ -102,6 +108,7 @@ def load(
     session = open_session(opened, stage, selection, binding=binding, options=options)
     try:
         session.warm_up()
+        trust.keep(opened)  # only now: a release that does not run does not bar the one before
         return Model(manifest, session, selection, decoder)
     except BaseException:
         session.close()
@@ -109,15 +116,15 @@ def load(
 
 
 def load_streaming(
-    bundle: Bundle | str | os.PathLike[str],
+    bundle: Bundle | PathLike,
     *,
     device: str = "auto",
     binding: str = "auto",
     options: RunOptions = _DEFAULTS,
-    require_signature: str | os.PathLike[str] | None = None,
+    require_signature: PathLike | Sequence[PathLike] | None = None,
     minimum_version: int = 0,
     expected_name: str | None = None,
-    engines: str | os.PathLike[str] | None = None,
+    engines: PathLike | None = None,
     allow_unverified: bool = False,
     target: str | None = None,
 ) -> StreamingCaptioner:
@@ -130,10 +137,11 @@ def load_streaming(
         CudaError: the GPU cannot be used, or its memory is full.
     """
     _check(binding, options)
-    opened = _open(bundle, require_signature, minimum_version, expected_name)
+    trust = Trust.of(require_signature, minimum_version, expected_name)
+    opened = trust.open(bundle)
     manifest = opened.manifest
     decoder, end, max_length = CAPTION.streaming(manifest, opened.read)
-    beside = engines_beside(opened, engines, must_be_named=require_signature is not None)
+    beside = engines_beside(opened, engines)
     chosen = [
         select(
             stage,
@@ -155,6 +163,7 @@ def load_streaming(
     try:
         for stage, selection in zip(manifest.stages, chosen, strict=True):
             programs.append(open_program(opened, stage, selection, gpu, options))
+        trust.keep(opened)
     except BaseException:
         for program in programs:
             program.close()
@@ -169,7 +178,7 @@ def load_streaming(
     )
 
 
-def load_words(bundle: Bundle | str | os.PathLike[str], **options: Any) -> StreamingCaptioner:
+def load_words(bundle: Bundle | PathLike, **options: Any) -> StreamingCaptioner:
     """Call `load_streaming`, which this was called before 0.2."""
     warnings.warn(
         "edgevision.load_words is now edgevision.load_streaming, and goes in 0.3",
@@ -179,32 +188,27 @@ def load_words(bundle: Bundle | str | os.PathLike[str], **options: Any) -> Strea
     return load_streaming(bundle, **options)
 
 
-def engines_beside(
-    bundle: Bundle,
-    engines: str | os.PathLike[str] | None = None,
-    *,
-    must_be_named: bool = False,
-) -> list[Finished]:
-    """Return the engines that were finished on a device, with what speaks against each.
+def engines_beside(bundle: Bundle, engines: PathLike | None = None) -> list[Finished]:
+    """Return the engines that were finished on this device, with what speaks against each.
 
     Args:
         bundle: what they were finished for.
-        engines: where they lie; beside the bundle by default.
-        must_be_named: refuse such a folder unless `engines` names it, for the caller trusts a
-            signature, which does not cover it.
+        engines: where they lie; None for this device's place.
 
     Raises:
-        UnverifiedError: the folder is not named, or cannot be listed.
+        UnverifiedError: there are some beside the bundle, which nobody named, or the folder cannot
+            be listed.
     """
-    folder = engines_folder(bundle.root, engines)
-    if must_be_named and engines is None and os.path.lexists(folder):
+    beside = bundle.root.with_name(f"{bundle.root.name}.engines")
+    if engines is None and os.path.lexists(beside):
         raise UnverifiedError(
-            f"'{printable(folder)}' holds engines that the bundle's signature does not cover: "
-            "whoever can write there decides what runs. If only this device can, name the folder: "
-            "--engines DIR, engines= in Python; or remove it to run what was signed",
+            f"'{printable(beside)}' holds engines beside the bundle, and whoever can write there "
+            "decides what runs. If only this device can, name the folder: --engines DIR, engines= "
+            "in Python; or remove it, and finish them in this device's own place: "
+            f"{finish_command(bundle.root, 'TARGET')}",
             command="",
         )
-    return finished(bundle, folder, machine_name)
+    return finished(bundle, engines, machine_name)
 
 
 def _check(binding: str, options: RunOptions) -> None:
@@ -212,25 +216,6 @@ def _check(binding: str, options: RunOptions) -> None:
     check_binding(binding)
     if not isinstance(options, RunOptions):
         raise TypeError(f"options: got {type(options).__name__}, expected edgevision.RunOptions")
-
-
-def _open(
-    bundle: str | os.PathLike[str] | Bundle,
-    key: str | os.PathLike[str] | None,
-    minimum_version: int,
-    expected_name: str | None,
-) -> Bundle:
-    opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-    if key is not None:
-        check_signature(opened, key, minimum_version=minimum_version)
-    elif minimum_version:
-        raise ValueError("minimum_version: without require_signature a version proves nothing")
-    if expected_name is not None and opened.manifest.name != expected_name:
-        raise SignatureError(
-            f"'{opened.root}' is the model '{opened.manifest.name}', expected '{expected_name}': "
-            "give the bundle that belongs here, or another expected_name"
-        )
-    return opened
 
 
 def open_session(
