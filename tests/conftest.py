@@ -19,6 +19,7 @@ TIME_LIMITS_S = {
     "device": 300,
     "engines": 300,
     "export": 300,
+    "fuzz": 300,
     "gpu": 300,
     "pipeline": 300,
     "runtime": 60,
