@@ -42,6 +42,9 @@ Arrays = dict[str, npt.NDArray[np.generic]]
 
 _CHUNK_BYTES = 1 << 20
 _MAX_SIGNATURE_BYTES = 4096
+_MAX_GOLDEN_BYTES = 1 << 30
+_MAX_GOLDEN_SAMPLES = 64
+_GOLDEN_HEADER_BYTES = 1024  # of a member and its array, with room to spare
 _ATTEMPTS = 20
 _T = TypeVar("_T")
 
@@ -284,6 +287,7 @@ def _checked(root: Path, *, check_hashes: bool) -> Bundle:
     manifest, manifest_sha256 = _read_manifest(root)
     _refuse_unlisted(root, manifest)
     signature = _read_signature(root)
+    _check_golden_size(manifest)
     for entry in manifest.files:
         with _opened(root, entry.path) as file:
             size_bytes, sha256 = os.fstat(file.fileno()).st_size, entry.sha256
@@ -292,6 +296,21 @@ def _checked(root: Path, *, check_hashes: bool) -> Bundle:
                 size_bytes, sha256 = _hash(file, entry.size_bytes)
             _compare(entry, size_bytes, sha256)
     return Bundle(root, manifest, manifest_sha256, signature)
+
+
+def _check_golden_size(manifest: Manifest) -> None:
+    """Refuse golden vectors that are far more than samples of the stages' tensors, unread."""
+    specs = [spec for stage in manifest.stages for spec in (*stage.inputs, *stage.outputs)]
+    limit_bytes = _MAX_GOLDEN_BYTES
+    if not any(spec.is_dynamic for spec in specs):
+        sample_bytes = sum(spec.size_bytes + _GOLDEN_HEADER_BYTES for spec in specs)
+        limit_bytes = min(limit_bytes, _MAX_GOLDEN_SAMPLES * sample_bytes)
+    for entry in manifest.files:
+        if entry.path == GOLDEN and entry.size_bytes > limit_bytes:
+            raise BundleFormatError(
+                f"{GOLDEN} has {entry.size_bytes} bytes, and {_MAX_GOLDEN_SAMPLES} samples of what "
+                f"the stages take and give have {limit_bytes}. Build it again with fewer samples"
+            )
 
 
 def _read_signature(root: Path) -> bytes | None:
