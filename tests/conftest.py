@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ TIME_LIMITS_S = {
     "device": 300,
     "engines": 300,
     "export": 300,
+    "fuzz": 300,
     "gpu": 300,
     "pipeline": 300,
     "runtime": 60,
@@ -32,6 +34,10 @@ TIME_LIMITS_S = {
 # Files that take longest, by need: they start first, so that no worker ends alone.
 LONGEST_FIRST = ("cli", "export", "standin", "deploy", "device", "engines")
 NEVER_SKIPPED = ("tests/unit/", "tests/architecture/")
+
+# Nothing is kept in the home of whoever runs the tests.
+_state = tempfile.TemporaryDirectory(prefix="edgevision-state-")
+os.environ["EDGEVISION_STATE"] = _state.name
 
 # Workers share the cores: two teams of threads on the same cores wait for each other.
 if "PYTEST_XDIST_WORKER" in os.environ:

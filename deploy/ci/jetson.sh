@@ -6,8 +6,11 @@
 #
 #   BUNDLE           dist/model-int8.ev
 #   TARGET           local        local-cpu: a dry run without a GPU
-#   PUBLIC_KEY                    file of the public key; without one nothing is built
-#   MINIMUM_VERSION               refuse a bundle that was signed with a lower one
+#   PUBLIC_KEY                    file of the public key, or several with spaces between, as while keys
+#                                 change; without one nothing is built
+#   MINIMUM_VERSION               refuse a bundle that was signed with a lower one. What is older than
+#                                 what ran on this board (EDGEVISION_STATE) is refused without it
+#   MODEL                         refuse a bundle of another model
 #   EVALUATE                      folder of labelled frames: scores the finished engine, too
 #   BASELINE                      an earlier bundle, finished on this board; empty: no speed gate
 #   GATE             5%           the slow-down that must not pass
@@ -16,7 +19,7 @@
 # Ends with edgevision's own exit codes: 0 done, 1 the answer is no, 3 something is missing here.
 set -euo pipefail
 
-: "${BUNDLE:=dist/model-int8.ev}" "${TARGET:=local}" "${MINIMUM_VERSION:=}"
+: "${BUNDLE:=dist/model-int8.ev}" "${TARGET:=local}" "${MINIMUM_VERSION:=}" "${MODEL:=}"
 : "${EVALUATE:=}" "${BASELINE:=}" "${GATE:=5%}" "${REPORTS:=reports}"
 
 # A plan is machine code: what nobody signed is not built here.
@@ -25,19 +28,20 @@ set -euo pipefail
 mkdir -p "$REPORTS"
 edgevision doctor | tee "$REPORTS/doctor.txt"
 
-signed=(--key "$PUBLIC_KEY")
+read -ra keys <<<"$PUBLIC_KEY"
+known=()
+for key in "${keys[@]}"; do known+=(--key "$key"); done
+signed=("${known[@]}")
 if [ -n "$MINIMUM_VERSION" ]; then signed+=(--minimum-version "$MINIMUM_VERSION"); fi
-# Nothing of a bundle goes to a builder before its files and its signer are known.
-edgevision verify "$BUNDLE" --files-only "${signed[@]}"
+if [ -n "$MODEL" ]; then signed+=(--name "$MODEL"); fi
 
-finish=(--target "$TARGET")
+# Each command judges the bundle that it opens itself: what is exchanged in between is refused.
+finish=(--target "$TARGET" --json-file "$REPORTS/finish.json")
 if [ -n "$EVALUATE" ]; then finish+=(--evaluate "$EVALUATE"); fi
-edgevision finish "$BUNDLE" "${finish[@]}"
-
-# The signature does not cover what was built here: that folder is named, so trusted.
-edgevision verify "$BUNDLE" "${signed[@]}" --engines "$BUNDLE.engines"
+edgevision finish "$BUNDLE" "${signed[@]}" "${finish[@]}"
+edgevision verify "$BUNDLE" "${signed[@]}"
 
 if [ -n "$BASELINE" ]; then
-    edgevision bench compare "$BASELINE" "$BUNDLE" --gate "$GATE" \
+    edgevision bench compare "$BASELINE" "$BUNDLE" "${known[@]}" --gate "$GATE" \
         --junit "$REPORTS/speed.xml" --markdown "$REPORTS/speed.md"
 fi

@@ -1,5 +1,8 @@
 #!/usr/bin/env bash
-# The x86 half of the way to a Jetson, without a GPU: bundles, their accuracy, preflight, signature.
+# The x86 half of the way to a Jetson, without a GPU: bundles, their accuracy, preflight.
+#
+# Nothing is signed here: whoever writes the net decides what runs here. sign.sh signs, in a job of its
+# own that runs nothing of the net's.
 #
 # Run it from your repository's root. It is what edgevision.github.yml and edgevision.gitlab.yml call.
 # Everything is set by environment; what stands here are the defaults.
@@ -14,9 +17,6 @@
 #   CHECK        jetson-orin-jp6  the target that preflight looks at
 #   NAME         model            the bundles are NAME-fp16.ev and NAME-int8.ev
 #   OUT          dist             folder for bundles and reports
-#   SIGNING_KEY                   file of the private key; empty (as on a fork): not signed
-#   VERSION                       of this release, more than the last one's: the number of the run.
-#                                 A device refuses what is below the version that it wants
 #   INSTALL      "-e .[host]"     what pip installs; empty: edgevision is already here. In your own
 #                                 repository e.g. edgevision[host]; the shipped nets come with ours
 #   CACHE_BYTES  2GB              what is kept of the engine cache ($EDGEVISION_CACHE)
@@ -28,12 +28,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 : "${SOURCE:=unet-camvid}" "${BUILD_ARGS:=}" "${CALIBRATION:=}" "${EVALUATE:=}" "${MAX_LOSS:=}"
 : "${TARGETS:=host-cpu rtx jetson-orin-jp6}" "${CHECK:=jetson-orin-jp6}" "${NAME:=model}"
-: "${OUT:=dist}" "${SIGNING_KEY:=}" "${VERSION:=}" "${INSTALL=-e .[host]}" "${CACHE_BYTES:=2GB}"
-
-if [ -n "$SIGNING_KEY" ] && [ -z "$VERSION" ]; then
-    echo "set VERSION, too: a signature counts releases, so that an old one can be refused" >&2
-    exit 2
-fi
+: "${OUT:=dist}" "${INSTALL=-e .[host]}" "${CACHE_BYTES:=2GB}"
 
 if [ -n "$INSTALL" ]; then
     python3 -m venv .venv-ci
@@ -70,9 +65,6 @@ for precision in "${precisions[@]}"; do
     python3 "$here/accuracy_gate.py" "$report" "$precision" "$MAX_LOSS"
     edgevision verify "$bundle"
     edgevision check "$bundle" --target "$CHECK"
-    if [ -n "$SIGNING_KEY" ]; then
-        edgevision sign "$bundle" --key "$SIGNING_KEY" --version "$VERSION"
-    fi
     if [ "$code" -eq 4 ]; then python3 "$here/finishing_command.py" "$report"; fi
 done
 

@@ -5,7 +5,8 @@
 #   docker build -f deploy/docker/jetpack7.Dockerfile -t edgevision:jp7 .
 # Run it (the runtime `nvidia` brings the board's own drivers; host and image must both be JetPack 7):
 #   docker run --rm --runtime nvidia --read-only --tmpfs /tmp -v /srv/models:/models:ro \
-#     -v edgevision-state:/state edgevision:jp7 finish /models/model.ev --target local --engines /state/model
+#     -v edgevision-state:/state edgevision:jp7 finish /models/model.ev --target local \
+#     --key /models/ours.pub
 # JetPack 7 runs the ordinary arm64 images. This one has TensorRT 10.13 and CUDA 13.0, as JetPack 7.0 and
 # 7.1 have; for 7.2 give --build-arg BASE= an image of TensorRT 10.16.
 ARG BASE=nvcr.io/nvidia/tensorrt:25.09-py3
@@ -16,15 +17,16 @@ FROM ${BASE}
 COPY pyproject.toml README.md LICENSE /opt/edgevision/
 COPY edgevision /opt/edgevision/edgevision
 RUN python3 -m venv --system-site-packages /opt/venv \
-    && /opt/venv/bin/pip install --no-cache-dir numpy==2.3.5 cuda-bindings==13.0.3 pillow==11.3.0 \
+    && /opt/venv/bin/pip install --no-cache-dir numpy==2.3.5 cuda-bindings==13.0.3 pillow==11.3.0 cryptography==46.0.3 \
     && /opt/venv/bin/pip install --no-cache-dir --no-deps /opt/edgevision \
     && /opt/venv/bin/python -c "import importlib.util as i; assert i.find_spec('tensorrt'), 'this base image has no TensorRT for Python: apt-get install python3-libnvinfer'" \
     && useradd --system --uid 10001 --groups video --no-create-home edgevision \
-    && install -d -o edgevision /state
+    && install -d -m 0700 -o edgevision /state
 
 # The root file system may be read-only: what is written goes to the volume /state.
 ENV PATH=/opt/venv/bin:$PATH \
     EDGEVISION_CACHE=/state/cache \
+    EDGEVISION_STATE=/state \
     PYTHONDONTWRITEBYTECODE=1
 VOLUME /state
 USER 10001

@@ -20,11 +20,13 @@ import numpy as np
 import edgevision
 from edgevision._optional import require
 from edgevision.bench.statistics import PERCENTILES, name, percentile
+from edgevision.bundle.trust import Trust
 from edgevision.errors import RunError
 
 TITLE = "LoadGen SingleStream, unofficial"
 _MARK = ":::MLLOG "
 _START_S = 60.0
+_ANYBODY = Trust()
 _POINTS = {name(point): f"result_{point:.2f}_percentile_latency_ns" for point in PERCENTILES}
 
 
@@ -46,7 +48,11 @@ class LoadGenRun:
 
 
 def drive(
-    bundle: str | os.PathLike[str], *, duration_s: float = 10.0, device: str = "auto"
+    bundle: str | os.PathLike[str],
+    *,
+    duration_s: float = 10.0,
+    device: str = "auto",
+    trust: Trust = _ANYBODY,
 ) -> LoadGenRun:
     """Let LoadGen drive a bundle in a process of its own.
 
@@ -59,6 +65,7 @@ def drive(
     with tempfile.TemporaryDirectory() as folder:
         child = [sys.executable, "-m", "edgevision.bench.loadgen_child", os.path.abspath(bundle)]
         child += [folder, "--duration", str(duration_s), "--device", device]
+        child += trust.arguments()
         patience_s = 2 * duration_s + _START_S
         try:
             done = subprocess.run(

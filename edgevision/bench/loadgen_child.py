@@ -19,7 +19,7 @@ import numpy as np
 from edgevision._optional import require
 from edgevision.bench.measure import frames_of
 from edgevision.bench.scenarios import warm_up
-from edgevision.bundle.directory import Bundle
+from edgevision.bundle.trust import Trust
 from edgevision.runtime.load import load
 from edgevision.runtime.options import RunOptions
 
@@ -33,8 +33,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--duration", type=float, default=10.0)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--trust", type=Trust.from_argument, default=Trust())
     options = parser.parse_args()
-    bundle = Bundle.open(options.bundle)
+    bundle = options.trust.open(options.bundle, is_measured=True)
     frames = frames_of(bundle)
     with load(bundle, device=options.device, options=RunOptions(slots=1)) as model:
         warm_up(model, frames)

@@ -19,6 +19,7 @@ from edgevision.bench.gate.sides import of_bundle
 from edgevision.bench.reference import Row, rows
 from edgevision.bench.statistics import Summary, Trace, summarise
 from edgevision.bundle.directory import Bundle
+from edgevision.bundle.trust import Trust
 from edgevision.machine.environment import environment
 from edgevision.progress import Progress, silent
 from edgevision.runtime.load import load
@@ -29,6 +30,7 @@ from edgevision.tasks.task import decoder_of
 SCENARIOS = ("single", "paced", "throughput", "multi")
 _PACED = ("paced", "multi")
 _FRAMES = 8
+_ANYBODY = Trust()
 
 Peers = Mapping[str, Callable[[Mapping[str, Any]], object] | str]
 
@@ -157,6 +159,7 @@ def measure(
     paths: Sequence[str | os.PathLike[str]],
     settings: Settings,
     *,
+    trust: Trust = _ANYBODY,
     peers: Peers | None = None,
     progress: Progress = silent,
 ) -> list[Measurement]:
@@ -167,6 +170,7 @@ def measure(
     Args:
         paths: the bundles.
         settings: how.
+        trust: what is asked of each bundle.
         peers: other ways to run the same model, by name, beside those that a bundle itself allows.
         progress: told of frames and cold starts.
 
@@ -175,11 +179,11 @@ def measure(
         EdgeVisionError: see `edgevision.load`.
     """
     if settings.scenario == "multi":
-        return _together(paths, settings, peers or {}, progress)
+        return _together(paths, settings, trust, peers or {}, progress)
     found: list[Measurement] = []
     for path in paths:
         try:
-            found += _together([path], settings, peers or {}, progress)
+            found += _together([path], settings, trust, peers or {}, progress)
         except KeyboardInterrupt:
             if not found:
                 raise
@@ -201,9 +205,13 @@ def frames_of(bundle: Bundle) -> list[Any]:
 
 
 def _together(
-    paths: Sequence[str | os.PathLike[str]], settings: Settings, peers: Peers, progress: Progress
+    paths: Sequence[str | os.PathLike[str]],
+    settings: Settings,
+    trust: Trust,
+    peers: Peers,
+    progress: Progress,
 ) -> list[Measurement]:
-    bundles = [Bundle.open(path) for path in paths]
+    bundles = [trust.open(path, is_measured=True) for path in paths]
     frames = [frames_of(bundle) for bundle in bundles]
     with ExitStack() as stack:
         options = RunOptions(slots=1)
@@ -219,13 +227,19 @@ def _together(
         changed = {k: v for k, v in environment().items() if v != before[k] and k != "date"}
         found = []
         for i, model in enumerate(models):
-            trace, cold = traces[i], None
+            trace = traces[i]
+            cold: ColdStart | None = None
             reference: tuple[Row, ...] = ()
             try:
                 if not any(each.is_cut for each in traces):
-                    cold, reference = _beside(
-                        paths[i], bundles[i], model, frames[i][0], settings, peers, progress
-                    )
+                    if settings.reference:
+                        reference = rows(bundles[i], model, frames[i][0], peers, progress=progress)
+                    if settings.cold_starts:
+                        cold = cold_start(
+                            of_bundle(paths[i], device=settings.device, trust=trust),
+                            processes=settings.cold_starts,
+                            progress=progress,
+                        )
             except KeyboardInterrupt:
                 trace = traces[i] = replace(trace, is_cut=True)
             answered = len(trace.latencies_ms) or not trace.is_cut
@@ -273,26 +287,6 @@ def _run(
     return [
         scenarios.paced(model, own, fps=fps, duration_s=seconds, slots=slots, progress=progress)
     ]
-
-
-def _beside(
-    path: str | os.PathLike[str],
-    bundle: Bundle,
-    model: Model[Any],
-    frame: Any,
-    settings: Settings,
-    peers: Peers,
-    progress: Progress,
-) -> tuple[ColdStart | None, tuple[Row, ...]]:
-    """Measure fresh processes and other ways, as far as they were asked for."""
-    cold: ColdStart | None = None
-    reference: tuple[Row, ...] = ()
-    if settings.reference:
-        reference = rows(bundle, model, frame, peers, progress=progress)
-    if settings.cold_starts:
-        side = of_bundle(path, device=settings.device)
-        cold = cold_start(side, processes=settings.cold_starts, progress=progress)
-    return cold, reference
 
 
 def _memory(model: Model[Any]) -> Memory:

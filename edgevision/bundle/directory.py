@@ -43,6 +43,9 @@ Arrays = dict[str, npt.NDArray[np.generic]]
 
 _CHUNK_BYTES = 1 << 20
 _MAX_SIGNATURE_BYTES = 4096
+_MAX_GOLDEN_BYTES = 1 << 30
+_MAX_GOLDEN_SAMPLES = 64
+_GOLDEN_HEADER_BYTES = 1024  # of a member and its array, with room to spare
 _ATTEMPTS = 20
 _T = TypeVar("_T")
 
@@ -157,11 +160,6 @@ class Bundle:
             if entry.path == name:
                 return entry
         raise ValueError(f"'{self.root}' has no file '{name}'")
-
-
-def engines_folder(bundle: Path, chosen: str | os.PathLike[str] | None = None) -> Path:
-    """Return where the engines finished for a bundle lie: beside it, or where the caller says."""
-    return Path(chosen) if chosen is not None else bundle.with_name(f"{bundle.name}.engines")
 
 
 class BundleWriter:
@@ -308,6 +306,7 @@ def _identity(root: Path) -> tuple[int, int] | None:
 def _checked(root: Path, *, check_hashes: bool) -> Bundle:
     manifest, manifest_sha256 = _read_manifest(root)
     _refuse_unlisted(root, manifest)
+    _check_golden_size(manifest)
     bundle = Bundle(root, manifest, manifest_sha256, _read_signature(root))
     for entry in manifest.files:
         # A file of another size is refused unread, however large it is.
@@ -316,6 +315,21 @@ def _checked(root: Path, *, check_hashes: bool) -> Bundle:
     if check_hashes:
         bundle.check_hashes()
     return bundle
+
+
+def _check_golden_size(manifest: Manifest) -> None:
+    """Refuse golden vectors that are far more than samples of the stages' tensors, unread."""
+    specs = [spec for stage in manifest.stages for spec in (*stage.inputs, *stage.outputs)]
+    limit_bytes = _MAX_GOLDEN_BYTES
+    if not any(spec.is_dynamic for spec in specs):
+        sample_bytes = sum(spec.size_bytes + _GOLDEN_HEADER_BYTES for spec in specs)
+        limit_bytes = min(limit_bytes, _MAX_GOLDEN_SAMPLES * sample_bytes)
+    for entry in manifest.files:
+        if entry.path == GOLDEN and entry.size_bytes > limit_bytes:
+            raise BundleFormatError(
+                f"{GOLDEN} has {entry.size_bytes} bytes, and {_MAX_GOLDEN_SAMPLES} samples of what "
+                f"the stages take and give have {limit_bytes}. Build it again with fewer samples"
+            )
 
 
 def _read_signature(root: Path) -> bytes | None:

@@ -1,9 +1,10 @@
-"""Engines that were finished on this machine, beside the bundle, with the record that proves each.
+"""Engines that were finished on this machine, never in the bundle, with what proves each.
 
-For `road.ev` they lie in `road.ev.engines/TARGET/`: an engine a stage, and `record.json`, written
-last. The record binds them to the bundle by the SHA-256 of its manifest, to the machine by name and
-versions, and to their own bytes; and says whether the golden vectors, and the task's metric, passed
-on that very engine. A bundle may be signed: nothing is ever added to it.
+For `road.ev` they lie in a folder of its own in the state directory, or where the caller says, in
+`TARGET/`: an engine a stage, and `record.json`, written last. The record binds them to the bundle
+by the SHA-256 of its manifest, to the machine by name and versions, and to their own bytes; and
+says whether the golden vectors, and the task's metric, passed on that very engine. This device's
+key proves that it wrote the record itself, so an engine of a signed bundle is as good as signed.
 """
 
 from __future__ import annotations
@@ -13,21 +14,24 @@ import json
 import os
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
-from edgevision.bundle.directory import Bundle, engines_folder
+from edgevision.bundle.directory import Bundle
 from edgevision.bundle.files import open_folder, read_plain
 from edgevision.bundle.flavours import Flavour, flavour
 from edgevision.bundle.manifest import MAX_FILE_BYTES
 from edgevision.bundle.printable import UNPRINTABLE, printable
 from edgevision.bundle.reading import Reader, parse, text_value
+from edgevision.bundle.state import authenticate, engines_place, is_authentic
 from edgevision.bundle.targets import typed_name
 from edgevision.errors import BundleIntegrityError, UnverifiedError
 
+PathLike = str | os.PathLike[str]
+
 RECORD = "record.json"
 
-_SCHEMA = 1
+_SCHEMA = 2
 _MAX_BYTES = 1 << 20
 
 
@@ -70,6 +74,7 @@ class Record:
         parity: the golden vectors' reports, a line each.
         score: the task's figures on the engine, by name; empty if none were asked for.
         stages: the engines.
+        proof: that this device wrote all of this, see `sealed`; empty before.
     """
 
     target: str
@@ -84,6 +89,22 @@ class Record:
     parity: tuple[str, ...]
     score: Mapping[str, float]
     stages: tuple[EngineFile, ...]
+    proof: str = ""
+
+    def sealed(self) -> Record:
+        """Return it with the proof that this device wrote it.
+
+        Raises:
+            OSError: this device has no key, and none can be made.
+        """
+        # Read back: what is proven is what will be read.
+        read = Record.from_json(replace(self, proof="").to_json().encode())
+        return replace(read, proof=authenticate(read.to_json().encode()))
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether this device wrote it, and nobody has changed it."""
+        return is_authentic(replace(self, proof="").to_json().encode(), self.proof)
 
     def to_json(self) -> str:
         """Return it as JSON."""
@@ -114,6 +135,7 @@ class Record:
             parity=r.array("parity", text_value),
             score=r.numbers("score"),
             stages=r.array("stages", _engine_file),
+            proof=r.text("proof"),
         )
 
 
@@ -158,29 +180,57 @@ class Finished:
         return data
 
 
-def finished(bundle: Bundle, folder: Path, machine: Callable[[Flavour], str]) -> list[Finished]:
-    """Return every target's engines in `folder`, with what speaks against each.
+def engines_folder(bundle: Path, chosen: PathLike | None = None) -> Path:
+    """Return where the engines finished for a bundle lie: this device's place, or the caller's.
 
     Raises:
-        UnverifiedError: there is something at `folder` that cannot be listed; what would run in
-            its place is slower, and nobody would know.
+        FileNotFoundError: this user has no home, so there is no such place.
     """
-    if not os.path.lexists(folder):
-        return []
+    return Path(chosen) if chosen is not None else engines_place(bundle)
+
+
+def finished(
+    bundle: Bundle, engines: PathLike | None, machine: Callable[[Flavour], str]
+) -> list[Finished]:
+    """Return every target's engines, with what speaks against each.
+
+    Args:
+        bundle: what they were finished for.
+        engines: the folder in which the caller believes any; None for this device's place, in
+            which only those are believed whose record this device wrote.
+        machine: what a flavour's engines are bound to here.
+
+    Raises:
+        UnverifiedError: the folder cannot be listed; what would run in its place is slower, and
+            nobody would know.
+    """
     try:
-        # Beside the bundle a link may have come with it; where the user points it is his own.
-        is_named = folder != engines_folder(bundle.root)
-        with open_folder(folder, follow_links=is_named) as opened, os.scandir(opened) as entries:
+        folder = engines_folder(bundle.root, engines)
+        # A link is the user's own where he points it, and ours alone in our place.
+        with (
+            open_folder(folder, follow_links=engines is not None) as opened,
+            os.scandir(opened) as entries,
+        ):
             names = sorted(e.name for e in entries if e.is_symlink() or e.is_dir())
+    except FileNotFoundError as error:
+        if error.filename is not None and os.path.lexists(error.filename):
+            raise _unlisted(bundle, folder, error) from error
+        return []
     except OSError as error:
-        raise UnverifiedError(
-            f"'{folder}', where the engines finished for '{bundle.root.name}' lie, cannot be "
-            f"listed: {error.strerror}. Make it readable for this user, remove it to run what the "
-            "bundle holds, or give another folder: --engines DIR, engines= in Python",
-            command="",
-        ) from error
+        raise _unlisted(bundle, folder, error) from error
     found = [name for name in names if not name.startswith(".")]
-    return [_examined(bundle, folder / name, machine) for name in found]
+    return [
+        _examined(bundle, folder / name, machine, is_named=engines is not None) for name in found
+    ]
+
+
+def _unlisted(bundle: Bundle, folder: Path, error: OSError) -> UnverifiedError:
+    return UnverifiedError(
+        f"'{folder}', where the engines finished for '{bundle.root.name}' lie, cannot be "
+        f"listed: {error.strerror}. Make it readable for this user, remove it to run what the "
+        "bundle holds, or give another folder: --engines DIR, engines= in Python",
+        command="",
+    )
 
 
 def finish_command(bundle: str | os.PathLike[str], target: str, engines: Path | None = None) -> str:
@@ -189,13 +239,15 @@ def finish_command(bundle: str | os.PathLike[str], target: str, engines: Path | 
     Names may be a stranger's: one that hides characters is left for the person to fill in.
     """
     words = ["edgevision", "finish", os.fspath(bundle), "--target", typed_name(target)]
-    if engines is not None and engines != engines_folder(Path(bundle)):
+    if engines is not None:
         words += ["--engines", os.fspath(engines)]
     return shlex.join("PATH" if UNPRINTABLE.search(word) else word for word in words)
 
 
-def _examined(bundle: Bundle, folder: Path, machine: Callable[[Flavour], str]) -> Finished:
-    command = finish_command(bundle.root, folder.name, folder.parent)
+def _examined(
+    bundle: Bundle, folder: Path, machine: Callable[[Flavour], str], *, is_named: bool
+) -> Finished:
+    command = finish_command(bundle.root, folder.name, folder.parent if is_named else None)
     try:
         with open_folder(folder, is_ours=True) as opened:
             content = read_plain(RECORD, max_bytes=_MAX_BYTES, is_ours=True, folder=opened)
@@ -205,7 +257,10 @@ def _examined(bundle: Bundle, folder: Path, machine: Callable[[Flavour], str]) -
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         return Finished(folder, None, f"its record cannot be read: {printable(reason)}", command)
-    return Finished(folder, record, _fault(bundle, folder, record, machine), command)
+    fault = _fault(bundle, folder, record, machine)
+    if not fault and not is_named and not record.is_ours:
+        fault = "this device did not write its record, or it was changed since"
+    return Finished(folder, record, fault, command)
 
 
 def _fault(bundle: Bundle, folder: Path, record: Record, machine: Callable[[Flavour], str]) -> str:

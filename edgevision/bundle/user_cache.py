@@ -17,13 +17,22 @@ def cache_root() -> Path:
     Raises:
         FileNotFoundError: this user has no home.
     """
-    if chosen := os.environ.get("EDGEVISION_CACHE"):
+    return user_folder("EDGEVISION_CACHE", "XDG_CACHE_HOME", ".cache")
+
+
+def user_folder(variable: str, xdg: str, below_home: str) -> Path:
+    """Return the folder that `variable` names, or edgevision/ where XDG puts such things.
+
+    Raises:
+        FileNotFoundError: this user has no home.
+    """
+    if chosen := os.environ.get(variable):
         return Path(chosen)
     try:
-        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        root = Path(os.environ.get(xdg) or Path.home() / below_home)
     except RuntimeError as error:
         raise FileNotFoundError(
-            f"the cache has no place: {error} Set EDGEVISION_CACHE to a folder."
+            f"there is no place for what is kept: {error} Set {variable} to a folder."
         ) from error
     return root / "edgevision"
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from edgevision._optional import require
 from edgevision.cli.exits import INTERRUPTED, NO, OK
 from edgevision.cli.terminal import progress_bar, put_json
-from edgevision.cli.verbs import Verbs, add_force, verb
+from edgevision.cli.verbs import Verbs, add_force, add_trust, trust_of, verb
 
 if TYPE_CHECKING:
     from edgevision.bench.gate.process import Side
@@ -65,6 +65,7 @@ def add_to(verbs: Verbs) -> None:
 
 def _add_device(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    add_trust(sub)
 
 
 def _bench(options: argparse.Namespace) -> int:
@@ -88,7 +89,13 @@ def _bench(options: argparse.Namespace) -> int:
         reference=not options.quick,
     )
     with progress_bar() as progress:
-        found = measure(options.bundles, settings, peers=_peers(options.model), progress=progress)
+        found = measure(
+            options.bundles,
+            settings,
+            trust=trust_of(options),
+            peers=_peers(options.model),
+            progress=progress,
+        )
     if options.report:
         write_html(found, options.report, force=options.force)
     if not put_json(options, [measurement.as_json() for measurement in found]):
@@ -123,7 +130,9 @@ def _loadgen(options: argparse.Namespace) -> int:
 
     payload = []
     for bundle in options.bundles:
-        found = drive(bundle, duration_s=options.duration, device=options.device)
+        found = drive(
+            bundle, duration_s=options.duration, device=options.device, trust=trust_of(options)
+        )
         payload.append({"name": Path(bundle).name, "harness": TITLE, **asdict(found)})
         if not options.json:
             print("\n".join([f"{Path(bundle).name}: {lines(found)[0]}", *lines(found)[1:]]))
@@ -170,9 +179,9 @@ def _side(source: str, options: argparse.Namespace, stack: ExitStack) -> Side:
     if options.on is None:
         if is_package(source) and Path(source).exists():
             raise ValueError(f"'{source}' is not a bundle: give --on BUNDLE, which both sides run")
-        return of_bundle(source, device=options.device)
+        return of_bundle(source, device=options.device, trust=trust_of(options))
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-    return of_package(source, options.on, folder, device=options.device)
+    return of_package(source, options.on, folder, device=options.device, trust=trust_of(options))
 
 
 def _compare_earlier(options: argparse.Namespace, first: str, second: str) -> int:

@@ -15,8 +15,9 @@ from edgevision.cli.build_file import KEYS, read_build_file, read_setting, size_
 from edgevision.cli.exits import OK
 from edgevision.cli.summary import print_scores, report
 from edgevision.cli.terminal import progress_bar, put_json
-from edgevision.cli.verbs import Verbs, verb
+from edgevision.cli.verbs import Verbs, add_trust, trust_of, verb
 
+_NOBODY = argparse.Namespace(key=None, minimum_version=0, name=None)
 _FLAGS = ("out", "weights", "size", "classes", "precision", "calibration", "evaluate")
 
 
@@ -53,6 +54,7 @@ def add_to(verbs: Verbs) -> None:
         "--target", action="append", metavar="NAME", help="default: host-cpu; may be repeated"
     )
     finish.add_settings(build, "any key of a build file, e.g. keep_fp32=Softmax,Exp")
+    add_trust(build)
     # Hidden: what was a flag of its own before build files, and what the alias of `finish` takes.
     build.add_argument(
         "--task", dest="set", action="append", type="task={}".format, help=argparse.SUPPRESS
@@ -100,8 +102,11 @@ def _build(options: argparse.Namespace) -> int:
 
 def _arguments(options: argparse.Namespace) -> dict[str, Any]:
     """Return what `edgevision.build` is called with: the file's keys, then the command's."""
-    if options.engines or options.lean:
-        raise ValueError("--engines and --lean are for a bundle: edgevision finish BUNDLE")
+    if options.engines or options.lean or trust_of(options) != trust_of(_NOBODY):
+        raise ValueError(
+            "--engines, --lean, --key, --minimum-version and --name are for a bundle: edgevision "
+            "finish BUNDLE"
+        )
     given: dict[str, Any] = {"source": options.source}
     if options.source.endswith(".toml"):
         given = read_build_file(Path(options.source))

@@ -9,7 +9,7 @@ from pathlib import Path
 from edgevision._optional import require
 from edgevision.cli.exits import NO, OK
 from edgevision.cli.terminal import progress_bar, put_json
-from edgevision.cli.verbs import Verbs, verb
+from edgevision.cli.verbs import Verbs, add_trust, trust_of, verb
 
 
 def add_to(verbs: Verbs) -> None:
@@ -17,6 +17,7 @@ def add_to(verbs: Verbs) -> None:
     check = verb(verbs, "check", _check, example="check road.ev --target jetson-orin-nx-jp6")
     check.add_argument("source", type=Path, help="MODEL.onnx or a bundle")
     check.add_argument("--target", required=True, metavar="NAME", help="or a target's .toml file")
+    add_trust(check)
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -24,8 +25,11 @@ def _check(options: argparse.Namespace) -> int:
     require("onnx", extra="export")
     from edgevision.export.preflight import preflight
 
+    source = options.source
+    if source.is_dir() or options.key or options.name or options.minimum_version:
+        source = trust_of(options).open(source, is_measured=True)
     with progress_bar() as progress:
-        found = preflight(options.source, options.target, progress=progress)
+        found = preflight(source, options.target, progress=progress)
     passed = all(checked.passed for checked in found)
     graphs = [{**asdict(checked), "passed": checked.passed} for checked in found]
     if put_json(options, {"target": options.target, "passed": passed, "graphs": graphs}):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from edgevision.cli.build_file import read_setting
 from edgevision.cli.summary import report
 from edgevision.cli.terminal import progress_bar
-from edgevision.cli.verbs import Verbs, add_engines, verb
+from edgevision.cli.verbs import Verbs, add_engines, add_trust, verb
 
 if TYPE_CHECKING:
     from edgevision.engines.cache import EngineCache
@@ -32,6 +32,7 @@ def add_to(verbs: Verbs) -> None:
         "--evaluate", type=Path, metavar="DIR", help="labelled frames to score the engine on"
     )
     add_engines(finish)
+    add_trust(finish)
     finish.add_argument("--lean", action="store_true", help="plans for the lean TensorRT runtime")
     add_settings(finish, ", ".join(_SETTINGS))
 
@@ -65,6 +66,9 @@ def run(options: argparse.Namespace) -> int:
             options.target,
             evaluate=options.evaluate,
             engines=options.engines,
+            require_signature=options.key,
+            minimum_version=options.minimum_version,
+            expected_name=options.name,
             lean=options.lean,
             progress=progress,
             **settings,

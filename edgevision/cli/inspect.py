@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgevision.bundle.record import finish_command
 from edgevision.cli.exits import NO, OK
 from edgevision.cli.terminal import put_json
-from edgevision.cli.verbs import Verbs, add_engines, verb
+from edgevision.cli.verbs import Verbs, add_engines, add_trust, trust_of, verb
 
 if TYPE_CHECKING:
     from edgevision.bundle.directory import Bundle
+    from edgevision.bundle.parity import ParityReport
 
 
 def add_to(verbs: Verbs) -> None:
@@ -21,29 +23,24 @@ def add_to(verbs: Verbs) -> None:
     verify = verb(verbs, "verify", _verify, example="verify road.ev --key ours.pub")
     verify.add_argument("bundle", type=Path, metavar="BUNDLE")
     verify.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    verify.add_argument("--key", type=Path, metavar="NAME.pub", help="refuse any other signature")
-    verify.add_argument("--minimum-version", type=int, default=0, metavar="N")
     verify.add_argument("--files-only", action="store_true", help="hashes, signature; run nothing")
     add_engines(verify)
+    add_trust(verify)
     inspect = verb(verbs, "inspect", _inspect, example="inspect road.ev --json")
     inspect.add_argument("bundle", type=Path, metavar="BUNDLE")
 
 
 def _verify(options: argparse.Namespace) -> int:
     """Check every hash of a bundle, and its golden vectors on this machine."""
-    from edgevision.bundle.directory import Bundle
+    from edgevision.cli.stranger import verify_stranger
     from edgevision.runtime.verify import verify
 
-    bundle = Bundle.open(options.bundle)
-    signed = _signed(bundle, options)
+    run: Callable[..., list[ParityReport]] = verify if options.key else verify_stranger
+    bundle = trust_of(options).open(options.bundle)
+    signed = _signed(bundle, is_checked=bool(options.key))
     reports = []
     if not options.files_only:
-        reports = verify(
-            bundle,
-            device=options.device,
-            engines=options.engines,
-            must_be_named=options.key is not None,
-        )
+        reports = run(bundle, device=options.device, engines=options.engines)
     passed = all(report.passed for report in reports)
     found = [
         {"name": r.name, "mismatch_share": r.mismatch_share, "passed": r.passed} for r in reports
@@ -61,18 +58,16 @@ def _verify(options: argparse.Namespace) -> int:
     return OK if passed else NO
 
 
-def _signed(bundle: Bundle, options: argparse.Namespace) -> str:
-    from edgevision.bundle.signature import Signature, check_signature
+def _signed(bundle: Bundle, *, is_checked: bool) -> str:
+    from edgevision.bundle.signature import Signature
 
-    if options.key is None and options.minimum_version:
-        raise ValueError("--minimum-version says nothing without --key NAME.pub")
-    if options.key is not None:
-        found = check_signature(bundle, options.key, minimum_version=options.minimum_version)
-        return f"version {found.version}, signed by key {found.key}"
     if bundle.signature is None:
         return "not signed"
     found = Signature.from_bytes(bundle.signature)
-    return f"version {found.version} by key {found.key}, NOT CHECKED: give --key NAME.pub"
+    until = f" until {found.expires}" if found.expires else ""
+    if is_checked:
+        return f"version {found.version}{until}, signed by key {found.key}"
+    return f"version {found.version}{until} by key {found.key}, NOT CHECKED: give --key NAME.pub"
 
 
 def _inspect(options: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgevision.cli.exits import OK
 from edgevision.cli.terminal import progress_bar, put_json
-from edgevision.cli.verbs import Verbs, add_engines, add_force, verb
+from edgevision.cli.verbs import Verbs, add_engines, add_force, add_trust, verb
 
 if TYPE_CHECKING:
     from edgevision.runtime.model import Model
@@ -29,6 +29,7 @@ def add_to(verbs: Verbs) -> None:
     run.add_argument("--count", type=int, help="how many pictures (default 64)")
     run.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     add_engines(run)
+    add_trust(run)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -37,7 +38,14 @@ def _run(options: argparse.Namespace) -> int:
     from edgevision.runtime.load import load
     from edgevision.tasks.generated import GeneratedDecoder
 
-    opened = load(options.bundle, device=options.device, engines=options.engines)
+    opened = load(
+        options.bundle,
+        device=options.device,
+        engines=options.engines,
+        require_signature=options.key,
+        minimum_version=options.minimum_version,
+        expected_name=options.name,
+    )
     with opened as model, progress_bar() as progress:
         if isinstance(model.decoder, GeneratedDecoder):
             return _make(model, options)

@@ -21,6 +21,9 @@ def add_to(verbs: Verbs) -> None:
     sign.add_argument(
         "--version", type=int, required=True, metavar="N", help="grows with each release"
     )
+    sign.add_argument(
+        "--expires", default="", metavar="YYYY-MM-DD", help="the last day on which devices take it"
+    )
 
 
 def _keygen(options: argparse.Namespace) -> int:
@@ -38,7 +41,7 @@ def _sign(options: argparse.Namespace) -> int:
     """Sign a bundle, so that devices can refuse every other one."""
     from edgevision.bundle.signature import sign
 
-    signature = sign(options.bundle, options.key, version=options.version)
+    signature = sign(options.bundle, options.key, version=options.version, expires=options.expires)
     if not put_json(options, {"bundle": str(options.bundle), **asdict(signature)}):
         print(f"{options.bundle}: version {signature.version}, signed by key {signature.key}")
     return OK

@@ -6,7 +6,10 @@ import argparse
 import difflib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from edgevision.bundle.trust import Trust
 
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -43,7 +46,37 @@ def _unknown(word: str, verbs: Sequence[str]) -> str:
 
 def add_engines(verb: argparse._ActionsContainer) -> None:
     """Let a verb say where the engines that were finished on this machine lie."""
-    verb.add_argument("--engines", type=Path, metavar="DIR", help="default: BUNDLE.engines/")
+    verb.add_argument(
+        "--engines",
+        type=Path,
+        metavar="DIR",
+        help="default: in EDGEVISION_STATE, and only what this device wrote; DIR is believed",
+    )
+
+
+def add_trust(verb: argparse.ArgumentParser) -> None:
+    """Let a verb say whose bundles it takes; `trust_of` reads it."""
+    group = verb.add_argument_group("which bundles it takes")
+    group.add_argument(
+        "--key",
+        action="append",
+        type=Path,
+        metavar="NAME.pub",
+        help="refuse what it did not sign; may be repeated: any of them",
+    )
+    group.add_argument("--minimum-version", type=int, default=0, metavar="N")
+    group.add_argument("--name", metavar="MODEL", help="refuse another model's bundle")
+
+
+def trust_of(options: argparse.Namespace) -> Trust:
+    """Return what a verb's arguments ask of its bundle.
+
+    Raises:
+        ValueError: a version without a key.
+    """
+    from edgevision.bundle.trust import Trust
+
+    return Trust.of(options.key, options.minimum_version, options.name)
 
 
 def add_force(verb: argparse._ActionsContainer) -> None:

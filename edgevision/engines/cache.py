@@ -28,7 +28,7 @@ from typing import Any
 
 from edgevision.bundle.files import open_folder, read_plain, write_new
 from edgevision.bundle.flavours import Flavour, flavour
-from edgevision.bundle.locking import try_lock
+from edgevision.bundle.locking import try_lock, waited_lock
 from edgevision.bundle.manifest import MAX_FILE_BYTES, profile_to_json
 from edgevision.bundle.reading import Reader, parse
 from edgevision.bundle.user_cache import cache_root
@@ -36,7 +36,7 @@ from edgevision.engines.builder import build_engine
 from edgevision.engines.registry import builder_for
 from edgevision.engines.request import BuildRequest, BuildResult
 from edgevision.errors import EdgeVisionError
-from edgevision.machine.identity import machine_name
+from edgevision.machine.identity import processor_name
 from edgevision.progress import Progress, silent
 
 _log = logging.getLogger(__name__)
@@ -51,7 +51,6 @@ DAMAGED = (
 )  # fmt: skip
 MAX_ENTRY_BYTES = 1 << 20
 _DEFAULT_BYTES = 4 << 30
-_POLL_S = 0.05
 _CHUNK_BYTES = 1 << 20
 
 
@@ -224,17 +223,19 @@ class EngineCache:
         """Hold `key` alone, waiting for whoever holds it.
 
         Raises:
-            OSError: the folder cannot be written.
+            TimeoutError: somebody held it for two hours; says who.
+        OSError: the folder cannot be written.
         """
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        began = time.monotonic()
-        while (held := self._try_lock(key)) is None:
-            progress("waiting for another build of it, s", int(time.monotonic() - began), 0)
-            time.sleep(_POLL_S)
-        try:
-            yield
-        finally:
-            self._unlock(key, held)
+        path = self.root / f"{key}.lock"
+        with waited_lock(
+            path, waiting=lambda s: progress("waiting for another build of it, s", int(s), 0)
+        ):
+            try:
+                yield
+            finally:
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
     def _try_lock(self, key: str) -> int | None:
         """Return the held lock of `key`; None while somebody else holds it."""
@@ -343,7 +344,7 @@ def engine_shapes(request: BuildRequest) -> dict[str, Any] | None:
         "version": version,
         "sm": list(request.target.sm),
         # A plan of full TensorRT and an optimised model fit the machine that built them alone.
-        "machine": "" if request.target.built_here else machine_name(request.target.flavour),
+        "machine": "" if request.target.built_here else processor_name(request.target.flavour),
         "profiles": {name: profile_to_json(p) for name, p in sorted(request.profiles.items())},
         "workspace_bytes": request.workspace_bytes,
         "optimization_level": request.optimization_level,
@@ -359,7 +360,7 @@ def timing_cache_file(cache: EngineCache | None, runtime: Flavour) -> Path | Non
     version = None if cache is None else builder_for(runtime).version()
     if cache is None or version is None:
         return None
-    name = hashlib.sha256(f"{version}\0{machine_name(runtime)}".encode()).hexdigest()[:32]
+    name = hashlib.sha256(f"{version}\0{processor_name(runtime)}".encode()).hexdigest()[:32]
     return cache.root / "timing" / f"{name}.bin"
 
 

@@ -8,18 +8,20 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable, Mapping
 
 from edgevision.engines.registry import builder_for
 from edgevision.engines.request import BuildRequest
 from edgevision.errors import EdgeVisionError
+from edgevision.progress import Progress
 
 _PR_SET_PDEATHSIG = 1
 
 
-def main() -> int:
-    """Build what stdin asks for; libraries may print what they like to stdout and stderr."""
+def serve(answer: Callable[[str, Progress], Mapping[str, object]]) -> int:
+    """Answer what stdin asks; libraries may print what they like to stdout and stderr."""
     faulthandler.enable()
-    # A build does not outlive who asked for it, not even for the moment before this call.
+    # Nobody's child outlives who asked for it, not even for the moment before this call.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != int(sys.argv[2]):
         return 1
@@ -32,14 +34,18 @@ def main() -> int:
             send("progress", [phase, done, total])
 
         try:
-            request = BuildRequest.from_json(sys.stdin.read())
-            result = builder_for(request.target.flavour).build(request, progress)
+            result = answer(sys.stdin.read(), progress)
         except (EdgeVisionError, OSError, MemoryError) as error:
             send("error", str(error) or type(error).__name__)
             return 1
-        send("result", result.to_json())
+        send("result", result)
     return 0
 
 
+def _build(text: str, progress: Progress) -> Mapping[str, object]:
+    request = BuildRequest.from_json(text)
+    return builder_for(request.target.flavour).build(request, progress).to_json()
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(serve(_build))

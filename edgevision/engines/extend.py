@@ -1,7 +1,7 @@
 """`finish`: engines for a bundle that is there, from its own graphs; needs neither torch nor onnx.
 
 What any machine can build is written into the bundle. What is bound to its machine is built, proven
-and recorded beside it, see `engines.finish`.
+and recorded outside it, see `engines.finish`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from functools import partial
 
 from edgevision.bundle.directory import Bundle, BundleWriter
 from edgevision.bundle.targets import TargetProfile, get_target
+from edgevision.bundle.trust import Trust
 from edgevision.engines.artifacts import ArtifactBuilder
 from edgevision.engines.cache import EngineCache
 from edgevision.engines.finish import finish_target
@@ -31,6 +32,9 @@ def finish(
     *,
     evaluate: PathLike | None = None,
     engines: PathLike | None = None,
+    require_signature: PathLike | Sequence[PathLike] | None = None,
+    minimum_version: int = 0,
+    expected_name: str | None = None,
     lean: bool = False,
     optimization_level: int | None = None,
     workspace_bytes: int | None = None,
@@ -40,7 +44,7 @@ def finish(
     """Build engines for a bundle's targets; on a device, the last step before `load`.
 
     An engine that any machine can build goes into the bundle. One that is bound to its machine is
-    built and proven beside it: this is what the command of a pending artifact runs, on the target.
+    built and proven outside it: this is what the command of a pending artifact runs, on the target.
     One that was finished before and is still valid is left as it is, unless it shall be evaluated
     or `optimization_level` or `workspace_bytes` is given.
 
@@ -48,7 +52,11 @@ def finish(
         bundle: the bundle's directory, or an open bundle.
         targets: a target's name, or several; a name may be a TOML file of your own.
         evaluate: a labelled folder that finished engines are scored on.
-        engines: where finished engines go; beside the bundle by default.
+        engines: where finished engines go; by default the state directory of this device
+            (EDGEVISION_STATE), where `load` looks for them.
+        require_signature: as in `edgevision.load`; nothing goes to a builder before it is checked.
+        minimum_version: see `edgevision.load`.
+        expected_name: see `edgevision.load`.
         lean: build plans that the lean runtime and later TensorRT versions run.
         optimization_level: how long TensorRT's builder searches, 0 (quick) to 5.
         workspace_bytes: most memory that TensorRT's builder may use for tactics; by default half
@@ -78,7 +86,8 @@ def finish(
             f"{unused}: only for engines that are bound to their machine; an engine for "
             f"{', '.join(anywhere)} lies in the bundle. Leave it out"
         )
-    opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    trust = Trust.of(require_signature, minimum_version, expected_name)
+    opened = trust.open(bundle)
     summary = BuildSummary(opened, (), (), {})
     if anywhere:
         summary = _extended(opened, anywhere, knobs, cache, progress)
@@ -95,6 +104,7 @@ def finish(
         )
         for target in bound
     }
+    trust.keep(opened)
     return replace(summary, finished=done)
 
 

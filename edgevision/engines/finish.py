@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgevision.bundle.directory import Bundle, engines_folder
+from edgevision.bundle.directory import Bundle
 from edgevision.bundle.files import open_folder, staged, write_whole
 from edgevision.bundle.flavours import ORT
-from edgevision.bundle.locking import try_lock
+from edgevision.bundle.locking import waited_lock
 from edgevision.bundle.manifest import Stage
 from edgevision.bundle.parity import ParityReport
 from edgevision.bundle.record import (
@@ -32,9 +32,11 @@ from edgevision.bundle.record import (
     EngineFile,
     Finished,
     Record,
+    engines_folder,
     finish_command,
     finished,
 )
+from edgevision.bundle.state import authenticate
 from edgevision.bundle.targets import TargetProfile
 from edgevision.engines.artifacts import check_tensors
 from edgevision.engines.cache import EngineCache, cached_build, timing_cache_file
@@ -66,7 +68,6 @@ Image = npt.NDArray[np.uint8]
 # The builder gets this share of the free memory; the rest is for weights, the context and others.
 _SHARE_OF_FREE = 0.5
 _MIN_WORKSPACE_BYTES = 256 << 20
-_POLL_S = 0.05
 _LOCK = ".lock"
 # What `staged`, the graph beside it and the builder's process write, and nothing else.
 _PARTIAL = re.compile(r"\.?\.partial-[\w.-]+-[0-9a-f]{8,16}(\.graph)?")
@@ -109,7 +110,7 @@ def finish_target(
         bundle: an open bundle, which is not changed.
         target: one that is not built everywhere.
         evaluate: a labelled folder on which the engine is scored, see `edgevision.build`.
-        engines: where it goes; beside the bundle by default.
+        engines: where it goes; this device's state directory by default.
         lean: build plans that the lean runtime and later TensorRT versions run.
         knobs: what is asked of TensorRT's builder.
         cache: engines that were built before.
@@ -120,7 +121,7 @@ def finish_target(
         TargetMismatchError: this machine cannot build for it.
         BuildError: an engine could not be built; InsufficientMemoryError for too little memory.
         ParityError: an engine is not fit for use; its record says why, and it is never loaded.
-        BundleError: the folder cannot be written.
+        BundleError: the folder, or this device's key, cannot be written.
     """
     if target.built_here:
         raise ValueError(f"'{target.name}' is built anywhere and lies in the bundle")
@@ -135,10 +136,17 @@ def finish_target(
         )
     knobs = knobs or BuilderKnobs()
     knobs.check_used([target])
-    folder = engines_folder(bundle.root, engines) / target.name
+    try:
+        folder = engines_folder(bundle.root, engines) / target.name
+        authenticate(b"")  # before an hour of building, which nothing would prove
+    except OSError as error:
+        raise BundleError(
+            f"this device cannot prove what it finishes: {error.strerror or error}. Set "
+            "EDGEVISION_STATE to a folder that this user alone may write"
+        ) from error
     with _locked(folder, progress, is_named=engines is not None):
         before = next(
-            (f for f in finished(bundle, folder.parent, machine_name) if f.folder == folder), None
+            (f for f in finished(bundle, engines, machine_name) if f.folder == folder), None
         )
         as_it_was = evaluate is None and not knobs
         if before is not None and as_it_was and _is_sound(before, target, lean=lean):
@@ -181,6 +189,7 @@ class _Work:
         if evaluate is not None and not reason:
             score, reason = self._score(evaluate, device)
         record = self._record(results[0], files, reports, score, reason)
+        record = record.sealed()
         write_whole(self.folder / RECORD, record.to_json().encode(), mode=0o644)
         if reason:
             failed = next((report for report in reports if not report.passed), None)
@@ -297,9 +306,9 @@ class _Work:
 
 
 def _is_sound(before: Finished, target: TargetProfile, *, lean: bool) -> bool:
-    """Whether what is there proves itself, by this builder's version, byte for byte."""
+    """Whether this device proved what is there, by this builder's version, byte for byte."""
     record = before.record
-    if record is None or before.fault or record.version_compatible != lean:
+    if record is None or before.fault or record.version_compatible != lean or not record.is_ours:
         return False
     if record.version != builder_for(target.flavour).version():
         return False
@@ -388,9 +397,8 @@ def _workspace_bytes(device: Device | None) -> int | None:
 def _locked(folder: Path, progress: Progress, *, is_named: bool) -> Iterator[None]:
     """Hold the folder alone: two builders of one target take turns.
 
-    It lies beside the bundle, which may be a stranger's: a link there, or somebody else's folder,
-    is refused, and nothing is removed that we did not make. Only where the user named the folder
-    above it may that one be a link.
+    Where the user named it, it may be anything: a link, or somebody else's folder, is refused, and
+    nothing is removed that we did not make. Only the folder above it may be a link then.
     """
     with _writing(folder), contextlib.ExitStack() as stack:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -404,16 +412,17 @@ def _locked(folder: Path, progress: Progress, *, is_named: bool) -> Iterator[Non
                 f"'{folder}' is not a folder of finished engines, and nothing in it is replaced. "
                 "Give another: --engines DIR, and the same to load as engines="
             )
-        while (lock := try_lock(_LOCK, folder=opened)) is None:
-            progress("waiting for another build of it", 0, 0)
-            time.sleep(_POLL_S)
-        try:
-            for name in filter(_PARTIAL.fullmatch, os.listdir(opened)):
-                if stat.S_ISREG(os.lstat(name, dir_fd=opened).st_mode):
-                    os.unlink(name, dir_fd=opened)
-            yield
-        finally:
-            os.close(lock)
+        stack.enter_context(
+            waited_lock(
+                _LOCK,
+                folder=opened,
+                waiting=lambda s: progress("waiting for another build of it, s", int(s), 0),
+            )
+        )
+        for name in filter(_PARTIAL.fullmatch, os.listdir(opened)):
+            if stat.S_ISREG(os.lstat(name, dir_fd=opened).st_mode):
+                os.unlink(name, dir_fd=opened)
+        yield
 
 
 @contextlib.contextmanager

@@ -27,6 +27,7 @@ _MAX_MESSAGE_BYTES = 1 << 20
 _MAX_QUOTED_CHARS = 500
 # How soon a child is missed that died while a process of its own keeps its pipes open.
 _POLL_S = 0.5
+_SECRETS = ("EDGEVISION_KEY_PASSPHRASE", "SIGNING_KEY_PEM")
 
 _KILLED = (
     "the build was killed, most likely for memory. Close other programs, or lower "
@@ -57,6 +58,8 @@ def run_child(
                 pass_fds=[write_end],
                 # `-m` imports from the working directory first; the user's may hold any json.py.
                 cwd=Path(edgevision.__file__).parents[1],
+                # A builder runs a stranger's graph, and has no use for what signs.
+                env={k: v for k, v in os.environ.items() if k not in _SECRETS},
                 # Ctrl-C reaches this process alone, which then ends the child.
                 start_new_session=True,
             )
@@ -153,7 +156,7 @@ def _listen(
 ) -> str | None:
     """Hear the child until it is over; return why it was given up, None if it was not."""
     assert child.stdout is not None
-    late = f"the build took longer than {timeout_s} s and was ended"
+    late = f"it took longer than {timeout_s} s and was ended"
     deadline_s = float("inf") if timeout_s is None else monotonic() + timeout_s
     with selectors.DefaultSelector() as ears:
         ears.register(messages, selectors.EVENT_READ, heard.messages)

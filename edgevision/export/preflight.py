@@ -7,11 +7,11 @@ refused here, for every target.
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from os import PathLike
 from pathlib import Path
 
 import onnx
@@ -61,7 +61,7 @@ class Checked:
 
 
 def preflight(
-    source: str | PathLike[str], target: str, *, progress: Progress = silent
+    source: str | os.PathLike[str] | Bundle, target: str, *, progress: Progress = silent
 ) -> list[Checked]:
     """Check an ONNX file, or every stage of a bundle, for a target.
 
@@ -71,13 +71,13 @@ def preflight(
         BundleError: it is a directory and no sound bundle.
     """
     profile = get_target(target)
-    path = Path(source)
-    if path.is_dir():
-        bundle = Bundle.open(path)
+    if isinstance(source, Bundle) or os.path.isdir(source):
+        bundle = source if isinstance(source, Bundle) else Bundle.open(source)
         return [
             _check(stage.name, bundle.read(stage.graph), profile, stage.profiles, stage, progress)
             for stage in bundle.manifest.stages
         ]
+    path = Path(source)
     return [_check(path.name, read_graph(path), profile, {}, None, progress)]
 
 

@@ -1,27 +1,48 @@
-"""What an engine that is bound to its machine is bound to: the GPU and its driver, or the CPU."""
+"""What an engine is bound to: the GPU and its driver, or the CPU; and which machine it was."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import functools
+import hashlib
 import platform
 from pathlib import Path
 
 from edgevision.bundle.flavours import Flavour
 from edgevision.machine.gpu import compute_capability
+from edgevision.machine.jetson import board_model
 
 _NAME_BYTES = 128
 # x86: VNNI and AMX; Arm: the dot product and the matrix product.
 _INT8_INSTRUCTIONS = {"avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm", "svei8mm"}
 
 
-def machine_name(flavour: Flavour) -> str:
+def processor_name(flavour: Flavour) -> str:
     """Return what engines of a flavour that are built here fit: "NVIDIA L4, SM 8.9, CUDA 13.0".
 
-    Two machines of one name may run each other's engines; two of different names may not.
+    Machines of one name may take each other's builds from a cache, and prove them for themselves.
     """
     return gpu_name() if flavour.on_gpu else cpu_name()
+
+
+def machine_name(flavour: Flavour) -> str:
+    """Return what a proof holds for: the processor in this board with this installed system."""
+    return ", ".join(filter(None, (processor_name(flavour), board_model(), _machine_id())))
+
+
+def _machine_id() -> str:
+    """Return a name for this installed system; "" where it has none, as many containers.
+
+    Hashed: machine-id(5) asks that it be shown to nobody as it is.
+    """
+    try:
+        number = Path("/etc/machine-id").read_text(errors="replace").strip()
+    except OSError:
+        return ""
+    if number in ("", "uninitialized"):
+        return ""
+    return f"machine {hashlib.sha256(f'edgevision {number}'.encode()).hexdigest()[:16]}"
 
 
 @functools.cache

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from edgevision.bundle.directory import Bundle, engines_folder, settled
+from edgevision.bundle.directory import Bundle, settled
 from edgevision.bundle.manifest import Stage
 from edgevision.bundle.printable import printable
-from edgevision.errors import EngineLoadError, SignatureError, UnverifiedError
+from edgevision.bundle.state import engines_place
+from edgevision.bundle.trust import Trust
+from edgevision.errors import EngineLoadError, UnverifiedError
 from edgevision.machine.identity import machine_name
 from edgevision.runtime.backends.program import Program, program_of
 from edgevision.runtime.device.device import Device
@@ -27,20 +30,22 @@ if TYPE_CHECKING:  # what not every load needs is imported by what does: half of
     from edgevision.bundle.record import Finished
     from edgevision.runtime.streaming import StreamingCaptioner
 
+PathLike = str | os.PathLike[str]
+
 _log = logging.getLogger(__name__)
 _DEFAULTS = RunOptions()
 
 
 def load(
-    bundle: str | os.PathLike[str] | Bundle,
+    bundle: PathLike | Bundle,
     *,
     device: str = "auto",
     binding: str = "auto",
     options: RunOptions = _DEFAULTS,
-    require_signature: str | os.PathLike[str] | None = None,
+    require_signature: PathLike | Sequence[PathLike] | None = None,
     minimum_version: int = 0,
     expected_name: str | None = None,
-    engines: str | os.PathLike[str] | None = None,
+    engines: PathLike | None = None,
     allow_unverified: bool = False,
     target: str | None = None,
 ) -> Model[Any]:
@@ -55,13 +60,15 @@ def load(
         device: "auto" takes a GPU artifact that fits and else the CPU's; "cpu" or "cuda" insist.
         binding: how the GPU is driven: "cuda-bindings", "pycuda", or the first that works.
         options: slots, graphs, priority.
-        require_signature: a public key's file; a bundle that it did not sign is refused.
-        minimum_version: a signed bundle below it is refused, e.g. the last version that ran.
+        require_signature: a public key's file, or several, as while keys change; a bundle that
+            none of them signed is refused, and one that is older than what ran on this device,
+            which is kept in its state directory (EDGEVISION_STATE).
+        minimum_version: a signed bundle below it is refused.
         expected_name: a bundle of another model is refused; a key alone takes every net of its
             maker. The name is in the manifest, which the signature covers.
-        engines: where the engines finished on this machine lie; beside the bundle by default. No
-            signature covers them: with `require_signature` a folder of them is used only if it is
-            named here, and then whoever can write there is trusted.
+        engines: where the engines finished on this machine lie. By default in this device's state
+            directory, where only those are believed whose record this device wrote. In a folder
+            that is named here, whoever can write there is trusted.
         allow_unverified: run such an engine though its proof is not sound; a warning says so.
         target: the target whose artifact runs, e.g. "openvino-cpu"; by default what fits best.
 
@@ -71,8 +78,8 @@ def load(
     Raises:
         BundleError: it is not a bundle, it was changed, or nothing in it fits this machine.
         SignatureError: it is unsigned, signed by another, changed since, too old, or another model.
-        UnverifiedError: an engine finished on this machine has no sound proof, or lies in a folder
-            that is not named though a signature is required.
+        UnverifiedError: an engine finished on this machine has no sound proof, or lies beside the
+            bundle, which is not named.
         EngineLoadError: the artifact that fits does not load.
         MissingDependencyError: the artifact that fits needs a package that is not installed.
         CudaError: the GPU cannot be used, or its memory is full.
@@ -97,7 +104,7 @@ def load(
         selection = select(
             stage,
             device=device,
-            beside=engines_beside(opened, engines, must_be_named=require_signature is not None),
+            beside=engines_beside(opened, engines),
             allow_unverified=allow_unverified,
             target=target,
             bundle=opened.root,
@@ -112,19 +119,20 @@ def load(
             session.close()
             raise
 
-    return _checked(bundle, loaded, require_signature, minimum_version, expected_name)
+    trust = Trust.of(require_signature, minimum_version, expected_name)
+    return _checked(bundle, trust, loaded)
 
 
 def load_streaming(
-    bundle: Bundle | str | os.PathLike[str],
+    bundle: Bundle | PathLike,
     *,
     device: str = "auto",
     binding: str = "auto",
     options: RunOptions = _DEFAULTS,
-    require_signature: str | os.PathLike[str] | None = None,
+    require_signature: PathLike | Sequence[PathLike] | None = None,
     minimum_version: int = 0,
     expected_name: str | None = None,
-    engines: str | os.PathLike[str] | None = None,
+    engines: PathLike | None = None,
     allow_unverified: bool = False,
     target: str | None = None,
 ) -> StreamingCaptioner:
@@ -144,7 +152,7 @@ def load_streaming(
     def loaded(opened: Bundle) -> StreamingCaptioner:
         manifest = opened.manifest
         decoder, end, max_length = CAPTION.streaming(manifest, opened.read)
-        beside = engines_beside(opened, engines, must_be_named=require_signature is not None)
+        beside = engines_beside(opened, engines)
         chosen = [
             select(
                 stage,
@@ -179,10 +187,11 @@ def load_streaming(
             options=options,
         )
 
-    return _checked(bundle, loaded, require_signature, minimum_version, expected_name)
+    trust = Trust.of(require_signature, minimum_version, expected_name)
+    return _checked(bundle, trust, loaded)
 
 
-def load_words(bundle: Bundle | str | os.PathLike[str], **options: Any) -> StreamingCaptioner:
+def load_words(bundle: Bundle | PathLike, **options: Any) -> StreamingCaptioner:
     """Call `load_streaming`, which this was called before 0.2."""
     warnings.warn(
         "edgevision.load_words is now edgevision.load_streaming, and goes in 0.3",
@@ -192,36 +201,34 @@ def load_words(bundle: Bundle | str | os.PathLike[str], **options: Any) -> Strea
     return load_streaming(bundle, **options)
 
 
-def engines_beside(
-    bundle: Bundle,
-    engines: str | os.PathLike[str] | None = None,
-    *,
-    must_be_named: bool = False,
-) -> list[Finished]:
-    """Return the engines that were finished on a device, with what speaks against each.
+def engines_beside(bundle: Bundle, engines: PathLike | None = None) -> list[Finished]:
+    """Return the engines that were finished on this device, with what speaks against each.
 
     Args:
         bundle: what they were finished for.
-        engines: where they lie; beside the bundle by default.
-        must_be_named: refuse such a folder unless `engines` names it, for the caller trusts a
-            signature, which does not cover it.
+        engines: where they lie; None for this device's place.
 
     Raises:
-        UnverifiedError: the folder is not named, or cannot be listed.
+        UnverifiedError: there are some beside the bundle, which nobody named, or the folder cannot
+            be listed.
     """
-    folder = engines_folder(bundle.root, engines)
-    if must_be_named and engines is None and os.path.lexists(folder):
+    beside = bundle.root.with_name(f"{bundle.root.name}.engines")
+    if engines is None and os.path.lexists(beside):
+        from edgevision.bundle.record import finish_command
+
         raise UnverifiedError(
-            f"'{printable(folder)}' holds engines that the bundle's signature does not cover: "
-            "whoever can write there decides what runs. If only this device can, name the folder: "
-            "--engines DIR, engines= in Python; or remove it to run what was signed",
+            f"'{printable(beside)}' holds engines beside the bundle, and whoever can write there "
+            "decides what runs. If only this device can, name the folder: --engines DIR, engines= "
+            "in Python; or remove it, and finish them in this device's own place: "
+            f"{finish_command(bundle.root, 'TARGET')}",
             command="",
         )
-    if not os.path.lexists(folder):
-        return []
+    with contextlib.suppress(FileNotFoundError):  # whoever has no home has no place
+        if engines is None and not os.path.lexists(engines_place(bundle.root)):
+            return []
     from edgevision.bundle.record import finished
 
-    return finished(bundle, folder, machine_name)
+    return finished(bundle, engines, machine_name)
 
 
 def _gpu(binding: str) -> Device:
@@ -247,26 +254,18 @@ class _Loaded(Protocol):
 _L = TypeVar("_L", bound=_Loaded)
 
 
-def _checked(
-    bundle: str | os.PathLike[str] | Bundle,
-    load: Callable[[Bundle], _L],
-    key: str | os.PathLike[str] | None,
-    minimum_version: int,
-    expected_name: str | None,
-) -> _L:
+def _checked(bundle: PathLike | Bundle, trust: Trust, load: Callable[[Bundle], _L]) -> _L:
     """Return what `load` makes of a bundle, of which nothing was changed.
 
     What it reads is compared with its hash before it is used, and all the other files beside that
     on a thread of their own: runtimes take their time over a graph, and hold no lock meanwhile.
     """
     if isinstance(bundle, Bundle):
-        _trust(bundle, key, minimum_version, expected_name)
-        return load(bundle)
+        return _kept(load(trust.open(bundle)), trust, bundle)
     path = Path(bundle)
 
     def attempt() -> _L:
-        opened = Bundle.open(path, check_hashes=False)
-        _trust(opened, key, minimum_version, expected_name)
+        opened = trust.open(Bundle.open(path, check_hashes=False))
         hashes = _Beside(opened.check_hashes)
         try:
             loaded = load(opened)
@@ -278,7 +277,7 @@ def _checked(
         except BaseException:
             loaded.close()
             raise
-        return loaded
+        return _kept(loaded, trust, opened)
 
     return settled(path, attempt)
 
@@ -309,21 +308,14 @@ class _Beside:
             raise self._error
 
 
-def _trust(
-    opened: Bundle, key: str | os.PathLike[str] | None, minimum_version: int, name: str | None
-) -> None:
-    """Refuse what `key` did not sign, what is too old, and what is another model."""
-    if key is not None:
-        from edgevision.bundle.signature import check_signature
-
-        check_signature(opened, key, minimum_version=minimum_version)
-    elif minimum_version:
-        raise ValueError("minimum_version: without require_signature a version proves nothing")
-    if name is not None and opened.manifest.name != name:
-        raise SignatureError(
-            f"'{opened.root}' is the model '{opened.manifest.name}', expected '{name}': "
-            "give the bundle that belongs here, or another expected_name"
-        )
+def _kept(loaded: _L, trust: Trust, opened: Bundle) -> _L:
+    """Note the version that runs: only now, so that one that does not run bars no earlier one."""
+    try:
+        trust.keep(opened)
+    except BaseException:
+        loaded.close()
+        raise
+    return loaded
 
 
 def open_session(

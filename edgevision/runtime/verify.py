@@ -25,7 +25,6 @@ def verify(
     *,
     device: str = "auto",
     engines: str | os.PathLike[str] | None = None,
-    must_be_named: bool = False,
 ) -> list[ParityReport]:
     """Run each stage's golden inputs through the artifact that this machine would use.
 
@@ -33,7 +32,6 @@ def verify(
         bundle: what is verified.
         device: see `edgevision.load`.
         engines: where the engines finished on this machine lie.
-        must_be_named: whether `engines` must say so, see `engines_beside`.
 
     Returns:
         One report per stage and output; a report that did not pass means: do not use it.
@@ -43,7 +41,7 @@ def verify(
         RunError: the artifact does not load or run.
     """
     reports = []
-    beside = engines_beside(bundle, engines, must_be_named=must_be_named)
+    beside = engines_beside(bundle, engines)
     proof = proof_of(bundle.manifest)
     for stage in bundle.manifest.stages:
         inputs, outputs = bundle.golden(stage.name)

@@ -55,7 +55,7 @@ def test_what_is_for_a_model_is_refused_for_a_bundle(call: Call, bundle: Path) -
     done = call("finish", bundle, "--target", "rtx", "--set", "method=minmax", code=2)
     assert "--set method: the bundle's graph has it already" in done.err
     assert (
-        "--engines and --lean are for a bundle" in call("build", "gan-digits", "--lean", code=2).err
+        "are for a bundle: edgevision finish" in call("build", "gan-digits", "--lean", code=2).err
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -68,3 +69,29 @@ def test_systemd_takes_the_units(tmp_path: Path) -> None:
         copy.write_text(text.replace("/opt/edgevision/bin/python", sys.executable))
         units.append(copy)
     _passes("systemd-analyze", "verify", "--recursive-errors=no", *units)
+
+
+@pytest.mark.parametrize("unit", sorted((DEPLOY / "systemd").iterdir()), ids=lambda p: p.name)
+def test_the_units_give_their_programs_no_more_than_they_need(unit: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("no systemd-analyze")
+    # In tenths: 4.0 is what systemd itself calls OK.
+    _passes("systemd-analyze", "security", "--offline=true", "--threshold=40", unit)
+
+
+def test_only_the_signing_job_sees_the_key_and_never_for_a_pull_request() -> None:
+    text = (CI / "edgevision.github.yml").read_text()
+    parts = re.split(r"^  (\w+):\n", text.partition("\njobs:\n")[2], flags=re.MULTILINE)
+    jobs = dict(zip(parts[1::2], parts[2::2], strict=True))
+    assert [name for name, job in jobs.items() if "SIGNING_KEY" in job] == ["sign"]
+    for name in ("sign", "jetson"):
+        assert "if: github.event_name != 'pull_request'" in jobs[name]
+    assert "actions/checkout" not in jobs["sign"]
+
+
+@pytest.mark.parametrize("image", sorted((DEPLOY / "docker").iterdir()), ids=lambda p: p.name)
+def test_the_images_check_signatures_and_keep_state(image: Path) -> None:
+    text = image.read_text()
+    assert "cryptography==" in text
+    assert "EDGEVISION_STATE=/state" in text
+    assert "--key /models/ours.pub" in text

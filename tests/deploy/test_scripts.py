@@ -25,8 +25,6 @@ X86 = {
     "CALIBRATION": "frames",
     "EVALUATE": "val",
     "INSTALL": "",
-    "SIGNING_KEY": "ours.key",
-    "VERSION": "7",
 }
 
 
@@ -47,9 +45,13 @@ class Checkout:
 
     def run(self, *command: str, **settings: str) -> Done:
         """Run a command there, with a cache of its own and our `edgevision` first in the path."""
-        here = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         found = os.pathsep.join(filter(None, [".", os.environ.get("PYTHONPATH")]))
-        own = {"PATH": here, "EDGEVISION_CACHE": str(self.folder / "cache"), "PYTHONPATH": found}
+        own = {
+            "PATH": self.path(),
+            "EDGEVISION_CACHE": str(self.folder / "cache"),
+            "PYTHONPATH": found,
+        }
+        own["EDGEVISION_STATE"] = str(self.folder / "state")
         done = subprocess.run(
             command,
             cwd=self.folder,
@@ -61,6 +63,10 @@ class Checkout:
         )
         assert "Traceback" not in done.stderr, done.stderr
         return Done(done.returncode, done.stdout, done.stderr)
+
+    def path(self) -> str:
+        """Return where commands are looked for."""
+        return os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
     def report(self, name: str) -> Any:
         """Return a report that a script wrote."""
@@ -83,8 +89,24 @@ def x86(checkout: Checkout) -> Done:
     return done
 
 
+@pytest.fixture(scope="module")
+def release(checkout: Checkout, x86: Done) -> Done:
+    """What the x86 half made, signed in a job of its own, of which model-signing is told to be."""
+    tool = checkout.folder / "model_signing"
+    tool.write_text('#!/bin/sh\necho "$@" >> model-signing.log\n')
+    tool.chmod(0o755)
+    secret = (checkout.folder / "ours.key").read_text()
+    done = checkout.run(
+        "bash", str(CI / "sign.sh"), SIGNING_KEY_PEM=secret, VERSION="7", SIGSTORE="true",
+        EXPIRES="2999-12-31", PATH=f"{checkout.folder}:{checkout.path()}",
+    )  # fmt: skip
+    assert done.code == 0, done.out + done.err
+    assert secret not in done.out + done.err
+    return done
+
+
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_the_x86_half_leaves_a_signed_bundle_that_waits_for_its_board(
+def test_the_x86_half_leaves_a_bundle_that_waits_for_its_board(
     checkout: Checkout, x86: Done, precision: str
 ) -> None:
     states = {
@@ -97,8 +119,24 @@ def test_the_x86_half_leaves_a_signed_bundle_that_waits_for_its_board(
     assert "within the allowed loss of 0.01" in part
     assert "fit for 'jetson-orin-jp6'" in part
     assert "NOT" not in part.replace("NOT CHECKED", "")
-    assert "version 7, signed by key" in part
+    assert "files match their hashes; not signed" in part
     assert f"edgevision finish model-{precision}.ev --target jetson-orin-jp6" in part
+
+
+def test_a_job_that_runs_nothing_of_the_nets_signs(checkout: Checkout, release: Done) -> None:
+    for precision in ("fp16", "int8"):
+        bundle = f"dist/model-{precision}.ev"
+        assert f"{bundle}: version 7, signed by key" in release.out
+        told = checkout.run("edgevision", "verify", bundle, "--files-only", "--key", "ours.pub")
+        assert "version 7 until 2999-12-31, signed by key" in told.out
+        asked = f"sign sigstore {bundle} --use_ambient_credentials --signature {bundle}.sig\n"
+        assert asked in (checkout.folder / "model-signing.log").read_text()
+    lines = (CI / "sign.sh").read_text().partition("set -euo pipefail")[2].split("\n")
+    body = "\n".join(line.strip() for line in lines).strip()
+    for workflow in sorted(CI.glob("*.yml")):
+        told_there = "\n".join(line.strip() for line in workflow.read_text().split("\n"))
+        assert body in told_there, f"{workflow.name} signs otherwise than sign.sh"
+        assert told_there.count("SIGNING_KEY_PEM=") == told_there.count('EDGEVISION_SIGNING_KEY"')
 
 
 def test_the_next_run_takes_every_engine_from_the_cache(checkout: Checkout, x86: Done) -> None:
@@ -143,14 +181,17 @@ def test_a_form_that_the_board_does_not_take_ends_it(checkout: Checkout, x86: Do
     assert "jetson-orin-nano" in done.err
 
 
-def test_the_device_half_finishes_proves_and_compares(checkout: Checkout, x86: Done) -> None:
+def test_the_device_half_finishes_proves_and_compares(checkout: Checkout, release: Done) -> None:
+    assert checkout.run("edgevision", "keygen", "next").code == 0
     # The baseline was finished before, as a board keeps the last release.
     baseline, candidate = "last.ev", "dist/model-int8.ev"
     shutil.copytree(checkout.folder / candidate, checkout.folder / baseline)
-    assert checkout.run("edgevision", "finish", baseline, "--target", "local-cpu").code == 0
+    before = ("edgevision", "finish", baseline, "--target", "local-cpu", "--key", "ours.pub")
+    assert checkout.run(*before).code == 0
     done = checkout.run(
-        "bash", str(CI / "jetson.sh"), BUNDLE=candidate, TARGET="local-cpu", PUBLIC_KEY="ours.pub",
-        MINIMUM_VERSION="7", EVALUATE="val", BASELINE=baseline, GATE="100%",
+        "bash", str(CI / "jetson.sh"), BUNDLE=candidate, TARGET="local-cpu",
+        PUBLIC_KEY="next.pub ours.pub", MINIMUM_VERSION="7", EVALUATE="val",
+        BASELINE=baseline, GATE="100%",
     )  # fmt: skip
     assert done.code == 0, done.out + done.err
     assert "proven on" in done.out
@@ -158,7 +199,8 @@ def test_the_device_half_finishes_proves_and_compares(checkout: Checkout, x86: D
     assert "Counts per frame: nothing grew." in done.out
     assert "<testcase" in (checkout.folder / "reports" / "speed.xml").read_text()
     assert (checkout.folder / "reports" / "doctor.txt").stat().st_size
-    record = checkout.report(f"{candidate}.engines/local-cpu/record.json")
+    (record_file,) = (checkout.folder / "state/engines").glob("model-int8.ev-*/*/record.json")
+    record = json.loads(record_file.read_text())
     assert record["passed"]
     assert 0 < record["score"]["mIoU"] < 1
     # The second boot finds what the first one proved.
@@ -168,7 +210,7 @@ def test_the_device_half_finishes_proves_and_compares(checkout: Checkout, x86: D
     assert "was finished before, and is sound" in again.out
 
 
-def test_the_device_half_builds_nothing_of_a_stranger(checkout: Checkout, x86: Done) -> None:
+def test_the_device_half_builds_nothing_of_a_stranger(checkout: Checkout, release: Done) -> None:
     shutil.copytree(checkout.folder / "dist/model-int8.ev", checkout.folder / "strange.ev")
     assert checkout.run("edgevision", "keygen", "theirs").code == 0
     assert (
@@ -183,23 +225,69 @@ def test_the_device_half_builds_nothing_of_a_stranger(checkout: Checkout, x86: D
     )  # fmt: skip
     assert done.code == 1, done.out + done.err
     assert "signed by key" in done.err
-    assert not (checkout.folder / "strange.ev.engines").exists()
+    assert not list((checkout.folder / "state").glob("engines/strange.ev-*"))
 
 
-def test_a_replayed_release_is_not_built(checkout: Checkout, x86: Done) -> None:
+def test_a_replayed_release_is_not_built(checkout: Checkout, release: Done) -> None:
     done = checkout.run(
         "bash", str(CI / "jetson.sh"), BUNDLE="dist/model-fp16.ev", TARGET="local-cpu",
         PUBLIC_KEY="ours.pub", MINIMUM_VERSION="8",
     )  # fmt: skip
     assert done.code == 1, done.out + done.err
     assert "is version 7, below the minimum 8" in done.err
-    assert not (checkout.folder / "dist/model-fp16.ev.engines").exists()
+    assert not list((checkout.folder / "state").glob("engines/model-fp16.ev-*"))
 
 
-def test_neither_half_runs_without_what_it_trusts_by(checkout: Checkout) -> None:
-    unversioned = checkout.run("bash", str(CI / "x86.sh"), **{**X86, "VERSION": ""})
-    assert unversioned.code == 2
+def test_a_release_older_than_what_ran_is_not_built(checkout: Checkout, release: Done) -> None:
+    """Without MINIMUM_VERSION: the board itself keeps what ran on it."""
+    shutil.copytree(checkout.folder / "dist/model-fp16.ev", checkout.folder / "newer.ev")
+    sign = ("edgevision", "sign", "newer.ev", "--key", "ours.key", "--version", "8")
+    assert checkout.run(*sign).code == 0
+    board: dict[str, str] = {
+        "TARGET": "local-cpu", "PUBLIC_KEY": "ours.pub",
+        "EDGEVISION_STATE": str(checkout.folder / "board"),
+    }  # fmt: skip
+    finish = ("edgevision", "finish", "newer.ev", "--target", "local-cpu", "--key", "ours.pub")
+    assert checkout.run(*finish, **board).code == 0
+    done = checkout.run("bash", str(CI / "jetson.sh"), BUNDLE="dist/model-fp16.ev", **board)
+    assert done.code == 1, done.out + done.err
+    assert "an older release does not come back" in done.err
+
+
+def test_another_model_of_the_same_maker_is_not_built(checkout: Checkout, release: Done) -> None:
+    done = checkout.run(
+        "bash", str(CI / "jetson.sh"), BUNDLE="dist/model-fp16.ev", TARGET="local-cpu",
+        PUBLIC_KEY="ours.pub", MODEL="other",
+    )  # fmt: skip
+    assert done.code == 1, done.out + done.err
+    assert "expected 'other'" in done.err
+
+
+def test_no_half_runs_without_what_it_trusts_by(checkout: Checkout) -> None:
+    secret = (checkout.folder / "ours.key").read_text()
+    unversioned = checkout.run("bash", str(CI / "sign.sh"), SIGNING_KEY_PEM=secret)
+    assert unversioned.code != 0
     assert "set VERSION, too" in unversioned.err
+    unsigned = checkout.run("bash", str(CI / "sign.sh"), SIGNING_KEY_PEM="", VERSION="7")
+    assert unsigned.code != 0
+    assert "set SIGNING_KEY_PEM" in unsigned.err
     keyless = checkout.run("bash", str(CI / "jetson.sh"), BUNDLE="any.ev", PUBLIC_KEY="")
     assert keyless.code != 0
     assert "set PUBLIC_KEY to the file" in keyless.err
+
+
+def test_the_units_command_finishes_what_is_signed(checkout: Checkout, release: Done) -> None:
+    unit = (CI.parent / "systemd" / "edgevision-finish.service").read_text()
+    (line,) = [line for line in unit.splitlines() if line.startswith("ExecStart=")]
+    words = line.partition("=")[2].split()
+    given = {
+        "/opt/edgevision/bin/edgevision": "edgevision", "/opt/models/road.ev": "dist/model-int8.ev",
+        "local": "local-cpu", "/etc/edgevision/road.pub": "ours.pub",
+    }  # fmt: skip
+    command = [given.get(word, word) for word in words]
+    state = str(checkout.folder / "unit")
+    assert checkout.run(*command, EDGEVISION_STATE=state).code == 0
+    again = checkout.run(*command, EDGEVISION_STATE=state)
+    assert "was finished before, and is sound" in again.out
+    theirs = [word.replace("ours.pub", "missing.pub") for word in command]
+    assert checkout.run(*theirs, EDGEVISION_STATE=state).code == 2

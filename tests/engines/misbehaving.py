@@ -17,6 +17,11 @@ def tell(kind: str, content: object) -> None:
     os.write(PIPE, json.dumps({kind: content}).encode() + b"\n")
 
 
+def show_environment() -> None:
+    print(dict(os.environ))
+    tell("result", {})
+
+
 def die_and_leave_a_process() -> None:
     left = subprocess.Popen(
         [sys.executable, "-c", "import time; time.sleep(3600)"], pass_fds=[PIPE]
@@ -54,6 +59,7 @@ ACTIONS: dict[str, Callable[[], object]] = {
     "result, then crash": lambda: (tell("result", {}), os.abort()),
     "result": lambda: (tell("progress", ["a", 1, 2]), print("\udcff hi"), tell("result", {"a": 1})),
     "error": lambda: tell("error", "the graph is odd"),
+    "environment": show_environment,
     "endless": lambda: [os.write(PIPE, b"x" * 65536) for _ in range(1000)],
 }
 

@@ -18,6 +18,7 @@ from edgevision.bundle.directory import Bundle
 from edgevision.bundle.flavours import TRT_RTX
 from edgevision.bundle.manifest import Artifact
 from edgevision.bundle.record import Record, finish_command
+from edgevision.bundle.state import engines_place, state_root
 from edgevision.bundle.targets import get_target
 from edgevision.cli import main
 from edgevision.engines.finish import _workspace_bytes, finish_target
@@ -45,11 +46,12 @@ FRAME = np.random.default_rng(5).integers(0, 256, (6, 10, 3), np.uint8)
 @pytest.fixture
 def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
     monkeypatch.setenv("EDGEVISION_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("EDGEVISION_STATE", str(tmp_path / "state"))
     return semantic_bundle(tmp_path / "road.ev")
 
 
 def folder_of(bundle: Bundle) -> Path:
-    return bundle.root.with_name("road.ev.engines") / "local-cpu"
+    return engines_place(bundle.root) / "local-cpu"
 
 
 def test_what_was_finished_is_what_runs(bundle: Bundle) -> None:
@@ -78,6 +80,19 @@ def change_record(**fields: object) -> Callable[[Bundle], None]:
     def change(bundle: Bundle) -> None:
         file = folder_of(bundle) / "record.json"
         file.write_text(json.dumps({**json.loads(file.read_text()), **fields}))
+
+    return change
+
+
+def remove_key(bundle: Bundle) -> None:
+    (state_root() / "device.key").unlink()
+
+
+def sealed_anew(**fields: object) -> Callable[[Bundle], None]:
+    def change(bundle: Bundle) -> None:
+        change_record(**fields)(bundle)
+        file = folder_of(bundle) / "record.json"
+        file.write_text(Record.from_json(file.read_bytes()).sealed().to_json())
 
     return change
 
@@ -114,12 +129,15 @@ def link_engine(bundle: Bundle) -> None:
         (change_record(passed=False, reason="7 % differ"), UnverifiedError, "it did not pass: 7 %"),
         (change_record(passed=1), UnverifiedError, "passed: expected bool"),
         (change_record(extra=1), UnverifiedError, "expected the fields"),
-        (change_record(schema=2), UnverifiedError, "of another schema"),
+        (change_record(schema=1), UnverifiedError, "of another schema"),
         (change_record(stages=[]), UnverifiedError, "an engine for every stage"),
         (change_record(target="local"), UnverifiedError, "its record is of target 'local'"),
         (change_record(manifest_sha256="0"), UnverifiedError, "another version of this bundle"),
         (change_record(machine="a Cray"), UnverifiedError, "on another machine: a Cray; this is"),
-        (change_record(version="0.1.0"), UnverifiedError, "made by ONNX Runtime 0.1.0; here is"),
+        (sealed_anew(version="0.1.0"), UnverifiedError, "made by ONNX Runtime 0.1.0; here is"),
+        (change_record(date="2027-01-01 00:00"), UnverifiedError, "did not write its record"),
+        (change_record(proof="0" * 64), UnverifiedError, "did not write its record"),
+        (remove_key, UnverifiedError, "did not write its record"),
         (change_record(date="2026\x1b[2J"), UnverifiedError, "unprintable characters in"),
         (change_record(score={"a\nb": 1.0}), UnverifiedError, "unprintable characters in"),
         (change_engine, BundleIntegrityError, "its bytes were changed"),
@@ -157,18 +175,17 @@ def test_a_folder_that_is_not_ours_is_neither_believed_nor_written(
         finish_target(bundle, LOCAL)
 
 
-@pytest.mark.parametrize("name", ["road.ev.engines", "road.ev.engines/local-cpu"])
-def test_a_link_beside_the_bundle_leads_nobody_anywhere(
+@pytest.mark.parametrize("name", ["", "local-cpu"])
+def test_a_link_in_the_place_of_engines_leads_nobody_anywhere(
     bundle: Bundle, tmp_path: Path, name: str
 ) -> None:
-    """A stranger's archive may hold one: what lies behind it is somebody's own."""
     home = tmp_path / "home"
     home.mkdir()
     kept = (".profile", ".netrc", ".partial-mine", "record.json")
     for file in kept:
         (home / file).write_text("precious")
-    link = tmp_path / name
-    link.parent.mkdir(exist_ok=True)
+    link = engines_place(bundle.root) / name
+    link.parent.mkdir(exist_ok=True, parents=True)
     link.symlink_to(home)
     with pytest.raises(BundleError, match="it is a link, or no folder"):
         finish_target(bundle, LOCAL)
@@ -177,11 +194,32 @@ def test_a_link_beside_the_bundle_leads_nobody_anywhere(
         edgevision.load(bundle.root)
 
 
+def test_engines_beside_a_bundle_are_neither_believed_nor_passed_over(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    """A stranger's archive may bring them; until 0.1 they were finished there."""
+    beside = tmp_path / "road.ev.engines"
+    finish_target(bundle, LOCAL, engines=beside)
+    with pytest.raises(UnverifiedError, match=r"holds engines beside the bundle.*--engines DIR"):
+        edgevision.load(bundle.root)
+    with edgevision.load(bundle.root, engines=beside) as model:
+        assert "runs 'local-cpu'" in model.explain()
+
+
 def test_a_strange_folder_beside_the_bundle_is_named_escaped(bundle: Bundle) -> None:
     folder_of(bundle).with_name("x\x1b[2J; touch MARK").mkdir(parents=True)
     with pytest.raises(UnverifiedError, match=r"x\\x1b\[2J; touch MARK' is not used") as caught:
         edgevision.load(bundle.root)
     assert caught.value.command == f"edgevision finish {bundle.root} --target TARGET"
+
+
+def test_a_key_that_others_may_read_proves_nothing(bundle: Bundle) -> None:
+    finish_target(bundle, LOCAL)
+    (state_root() / "device.key").chmod(0o644)
+    with pytest.raises(UnverifiedError, match="did not write its record"):
+        edgevision.load(bundle.root)
+    with pytest.raises(BundleError, match=r"device\.key' is open to others: remove it"):
+        finish_target(bundle, LOCAL)
 
 
 def test_only_what_we_made_is_cleared_up(bundle: Bundle) -> None:
@@ -197,11 +235,12 @@ def test_only_what_we_made_is_cleared_up(bundle: Bundle) -> None:
 @pytest.mark.parametrize("there", ["a file", "a link to itself", "a link to nothing"])
 def test_a_folder_that_cannot_be_listed_is_not_passed_over(bundle: Bundle, there: str) -> None:
     engines = folder_of(bundle).parent
+    engines.parent.mkdir(parents=True)
     if there == "a file":
         engines.write_text("in the way")
     else:
         engines.symlink_to(engines.name if "itself" in there else "nowhere")
-    with pytest.raises(UnverifiedError, match=r"road\.ev\.engines.*cannot be listed: it is a link"):
+    with pytest.raises(UnverifiedError, match=r"road\.ev-\w+'.*cannot be listed: it is a link"):
         edgevision.load(bundle.root)
     with pytest.raises(BundleError, match="Give another folder: --engines DIR"):
         finish_target(bundle, LOCAL)
@@ -282,10 +321,11 @@ def test_a_score_without_labels_proves_nothing(tmp_path: Path, bundle: Bundle) -
         finish_target(bundle, LOCAL, evaluate=tmp_path / "photos")
 
 
-def test_another_folder_for_a_bundle_that_cannot_be_written_beside(
+def test_another_folder_where_the_usual_one_cannot_be_written(
     bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "road.ev.engines").write_text("in the way")
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "engines").write_text("in the way")
     with pytest.raises(BundleError, match="Give another folder: --engines DIR"):
         finish_target(bundle, LOCAL)
     finish_target(bundle, LOCAL, engines=tmp_path / "var")
@@ -336,8 +376,6 @@ def test_the_public_function_takes_a_path_or_an_open_bundle(bundle: Bundle) -> N
 
 def test_a_command_can_be_pasted(bundle: Bundle) -> None:
     assert finish_command("road.ev", "local") == "edgevision finish road.ev --target local"
-    beside = Path("road.ev.engines")
-    assert finish_command("road.ev", "local", beside) == finish_command("road.ev", "local")
     odd = finish_command("my road.ev", "a; rm", Path("$HOME"))
     assert shlex.split(odd)[2:] == ["my road.ev", "--target", "TARGET", "--engines", "$HOME"]
     file = finish_command("road.ev", "boards/our own.toml")

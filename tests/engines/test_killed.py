@@ -19,6 +19,7 @@ import pytest
 
 import edgevision
 from edgevision.bundle.directory import Bundle
+from edgevision.bundle.state import engines_place
 from edgevision.bundle.targets import get_target
 from edgevision.engines.cache import EngineCache
 from edgevision.engines.registry import unavailable
@@ -33,10 +34,11 @@ KILLS = int(os.environ.get("EDGEVISION_TEST_KILLS", "6"))
 def test_killed_at_any_moment_the_next_run_finishes(
     target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`local-cpu` is finished beside the bundle, `rtx` is published with it."""
+    """`local-cpu` is finished outside the bundle, `rtx` is published with it."""
     if reason := unavailable(get_target(target)):
         pytest.skip(reason)
     monkeypatch.setenv("EDGEVISION_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("EDGEVISION_STATE", str(tmp_path / "state"))
     bundle = semantic_bundle(tmp_path / "road.ev").root
     command = [
         sys.executable, "-m", "edgevision", "build", str(bundle), "--target", target,
@@ -51,7 +53,7 @@ def test_killed_at_any_moment_the_next_run_finishes(
         tries += 1
         assert tries <= 10 * KILLS, "it is never caught at work"
         if rng.random() < 0.7:
-            shutil.rmtree(bundle.with_name("road.ev.engines"), ignore_errors=True)
+            shutil.rmtree(engines_place(bundle), ignore_errors=True)
         if rng.random() < 0.5:
             EngineCache().prune(0)
         child = subprocess.Popen(
@@ -76,5 +78,5 @@ def test_killed_at_any_moment_the_next_run_finishes(
     engines = [".lock", "main.onnx", "record.json"] if target == "local-cpu" else []
     left = [path.name for path in tmp_path.rglob("*") if path.name[0] == "."]
     assert sorted(left) == engines[:1]
-    finished = bundle.with_name("road.ev.engines") / target
+    finished = engines_place(bundle) / target
     assert sorted(path.name for path in finished.glob("*")) == engines

@@ -108,3 +108,11 @@ def test_the_users_folder_is_not_imported_from(tmp_path: Path) -> None:
         [sys.executable, script], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.stdout == "{'a': 1}\n", done.stderr
+
+
+def test_a_child_sees_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("EDGEVISION_KEY_PASSPHRASE", "SIGNING_KEY_PEM"):
+        monkeypatch.setenv(name, "Zm9vYmFy")
+    _, log = run_child("tests.engines.misbehaving", "environment", silent)
+    assert "PATH" in log
+    assert "Zm9vYmFy" not in log

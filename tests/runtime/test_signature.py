@@ -8,6 +8,8 @@ import json
 import os
 import random
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -44,6 +46,14 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def signed(bundle: Bundle, keys: tuple[Path, Path]) -> Bundle:
     sign(bundle.root, keys[0], version=3)
     return Bundle.open(bundle.root)
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A device on which nothing ran yet."""
+    folder = tmp_path_factory.mktemp("device") / "state"
+    monkeypatch.setenv("EDGEVISION_STATE", str(folder))
+    return folder
 
 
 def refused(bundle: Bundle, public: Path, message: str, minimum_version: int = 0) -> None:
@@ -92,28 +102,138 @@ def test_a_roll_back_is_refused(signed: Bundle, keys: tuple[Path, Path]) -> None
     newer = replace(Signature.from_bytes(signed.signature or b""), version=4)
     signed.write_signature(newer.to_bytes())
     refused(signed, keys[1], "its manifest or its version was changed", minimum_version=4)
-    with pytest.raises(ValueError, match="without require_signature a version proves nothing"):
+    with pytest.raises(ValueError, match="a version proves nothing without a key"):
         edgevision.load(signed.root, minimum_version=4)
 
 
-def test_engines_beside_a_signed_bundle_are_not_covered_by_its_signature(
-    signed: Bundle, keys: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+def test_what_a_device_finished_is_as_good_as_signed_there(
+    signed: Bundle, keys: tuple[Path, Path], state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Their record is not a signature: whoever can write there can make one."""
     pytest.importorskip("onnxruntime")
     finish_target(signed, get_target("local-cpu"))
-    folder = signed.root.with_name(f"{signed.root.name}.engines")
-    with pytest.raises(UnverifiedError, match="that the bundle's signature does not cover"):
-        edgevision.load(signed.root, require_signature=keys[1])
-    with edgevision.load(signed.root, require_signature=keys[1], engines=folder) as model:
-        assert "runs 'local-cpu'" in model.explain()
-    verify = ["verify", str(signed.root), "--key", str(keys[1])]
-    assert main(verify) == 1
-    assert "--engines DIR" in capsys.readouterr().err
-    assert main([*verify, "--engines", str(folder)]) == 0
-    shutil.rmtree(folder)
     with edgevision.load(signed.root, require_signature=keys[1]) as model:
-        assert "runs 'host-cpu'" in model.explain()
+        assert "runs 'local-cpu'" in model.explain()
+    assert main(["verify", str(signed.root), "--key", str(keys[1])]) == 0
+    # Somebody else's record, all of it right but for the key that only this device has.
+    elsewhere = state.with_name("elsewhere")
+    monkeypatch.setenv("EDGEVISION_STATE", str(elsewhere))
+    finish_target(signed, get_target("local-cpu"))
+    shutil.rmtree(state / "engines")
+    (elsewhere / "engines").rename(state / "engines")
+    monkeypatch.setenv("EDGEVISION_STATE", str(state))
+    with pytest.raises(UnverifiedError, match="this device did not write its record"):
+        edgevision.load(signed.root, require_signature=keys[1])
+    done = finish_target(signed, get_target("local-cpu"))
+    assert done.seconds, "what was not authenticated is built anew"
+    # In a folder that the caller names, he answers for it.
+    finish_target(signed, get_target("local-cpu"), engines=elsewhere)
+    shutil.rmtree(state)
+    with edgevision.load(signed.root, require_signature=keys[1], engines=elsewhere) as model:
+        assert "runs 'local-cpu'" in model.explain()
+
+
+def test_any_of_several_keys_signs(signed: Bundle, keys: tuple[Path, Path], tmp_path: Path) -> None:
+    private, public = keygen(tmp_path / "next")
+    edgevision.load(signed.root, require_signature=[public, keys[1]]).close()
+    sign(signed.root, private, version=4)
+    edgevision.load(signed.root, require_signature=[public, keys[1]]).close()
+    refused(signed, keys[1], "is signed by key")
+    with pytest.raises(ValueError, match="require_signature: got no key"):
+        edgevision.load(signed.root, require_signature=[])
+
+
+def test_an_older_release_does_not_come_back(
+    signed: Bundle, keys: tuple[Path, Path], state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = signed.signature or b""
+    edgevision.load(signed.root).close()
+    assert not state.exists(), "without a key nothing is kept"
+    sign(signed.root, keys[0], version=5)
+    edgevision.load(signed.root, require_signature=keys[1]).close()
+    signed.write_signature(old)
+    refused(signed, keys[1], f"version 3 of '{signed.manifest.name}', and version 5 ran on this")
+    trusted = [str(signed.root), "--key", str(keys[1])]
+    for verb in (["verify"], ["run"], ["finish", "--target", "local-cpu"]):
+        assert main([*verb, *trusted]) == 1
+        assert "an older release does not come back" in capsys.readouterr().err
+    (state / "floors.json").write_text("[]")
+    refused(signed, keys[1], "cannot be kept, so an older one would be taken")
+    (state / "floors.json").unlink()
+    edgevision.load(signed.root, require_signature=keys[1]).close()
+
+
+def test_where_nothing_can_be_kept_nothing_signed_runs(
+    signed: Bundle, keys: tuple[Path, Path], state: Path
+) -> None:
+    state.write_text("in the way")
+    refused(signed, keys[1], "Set EDGEVISION_STATE to a folder")
+
+
+def test_four_releases_at_once_leave_the_highest_floor(state: Path) -> None:
+    raising = "import sys; from edgevision.bundle.state import raise_floor; "
+    children = [
+        subprocess.Popen([sys.executable, "-c", f"{raising} raise_floor('road', {version})"])
+        for version in (3, 9, 1, 7)
+    ]
+    assert [child.wait() for child in children] == [0] * 4
+    assert json.loads((state / "floors.json").read_text()) == {"road": 9}
+
+
+def test_a_signature_ends_on_its_day(
+    signed: Bundle, keys: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for day in ("2031-02-30", "20310228", "soon", "2031-2-8"):
+        with pytest.raises(ValueError, match="expected a day such as"):
+            sign(signed.root, keys[0], version=5, expires=day)
+    sign(signed.root, keys[0], version=4, expires="2031-02-28")
+    today = ["2031-02-28"]
+    monkeypatch.setattr("time.strftime", lambda *_: today[0])
+    edgevision.load(signed.root, require_signature=keys[1]).close()
+    today[0] = "2031-03-01"
+    refused(signed, keys[1], "to be used until 2031-02-28, and today is 2031-03-01")
+    made = Bundle.open(signed.root).signature or b""
+    for change in ((b"2031", b"2041"), (b'"expires": "2031-02-28", ', b"")):
+        signed.write_signature(made.replace(*change))
+        with pytest.raises(SignatureError):
+            edgevision.load(signed.root, require_signature=keys[1])
+
+
+def test_a_key_that_everybody_may_write_says_nothing(
+    signed: Bundle, keys: tuple[Path, Path], tmp_path: Path
+) -> None:
+    shutil.copy(keys[1], tmp_path / "open.pub")
+    (tmp_path / "open.pub").chmod(0o666)
+    with pytest.raises(FileReadError, match=r"everybody may write .* chmod 644"):
+        check_signature(signed, tmp_path / "open.pub")
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ["run"], ["verify"], ["check", "--target", "rtx"], ["bench", "--quick"],
+        ["bench", "--harness", "loadgen"], ["finish", "--target", "local-cpu"],
+        ["build", "--target", "local-cpu"],
+    ],
+    ids=lambda verb: " ".join(verb),
+)  # fmt: skip
+def test_every_verb_judges_the_bundle_that_it_opens(
+    verb: list[str], signed: Bundle, keys: tuple[Path, Path], tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    if verb[0] == "check":
+        pytest.importorskip("onnx")
+    _, other = keygen(tmp_path / "other")
+    root = tmp_path / "road.ev"
+    signed.root.rename(root)
+    for words, message in (
+        (["--key", str(other)], "is signed by key"),
+        (["--key", str(keys[1]), "--minimum-version", "4"], "below the minimum 4"),
+        (["--key", str(keys[1]), "--name", "another"], "expected 'another'"),
+        (["--minimum-version", "4"], "a version proves nothing without a key"),
+    ):
+        assert main([*verb, str(root), *words]) in (1, 2)
+        told = capsys.readouterr().err
+        assert message in told or "loadgen" in verb, told
 
 
 def test_another_net_of_the_same_maker_is_refused(signed: Bundle, keys: tuple[Path, Path]) -> None:
@@ -427,7 +547,7 @@ def test_the_command_line_signs_and_verifies(
     assert main(["verify", root, "--key", f"{name}.pub", "--minimum-version", "8"]) == 1
     assert "below the minimum 8" in capsys.readouterr().err
     assert main(["verify", root, "--minimum-version", "8"]) == 2
-    assert "says nothing without --key" in capsys.readouterr().err
+    assert "proves nothing without a key" in capsys.readouterr().err
     (bundle.root / SIGNATURE).unlink()
     assert main(["verify", root, "--key", f"{name}.pub"]) == 1
     assert "is not signed" in capsys.readouterr().err

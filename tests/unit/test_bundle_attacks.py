@@ -582,3 +582,18 @@ def test_an_attack_that_lists_itself_is_a_sound_bundle(root: Path) -> None:
     (root / ENGINE).write_bytes(b"another engine")
     relist(root)
     assert Bundle.open(root).read(ENGINE) == b"another engine"
+
+
+def test_golden_vectors_are_no_larger_than_samples_of_the_tensors(root: Path) -> None:
+    """Three sparse gigabytes would be hashed for 20 s, and then read into memory."""
+    manifest = read_manifest(root)
+    with (root / GOLDEN).open("ab") as file:
+        file.truncate(3 << 30)
+    for entry in manifest["files"]:
+        if entry["path"] == GOLDEN:
+            entry["size_bytes"] = 3 << 30
+    write_manifest(root, manifest)
+    with pytest.raises(
+        BundleFormatError, match=r"golden\.npz has 3221225472 bytes, and 64 samples"
+    ):
+        Bundle.open(root)

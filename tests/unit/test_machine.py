@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from edgevision.bundle.flavours import ORT
 from edgevision.machine import identity as machine
 
 
@@ -30,3 +31,21 @@ def test_products_overflow_on_x86_without_vnni(
     monkeypatch.setattr("platform.machine", lambda: kind)
     monkeypatch.setattr(Path, "read_text", read)
     assert machine.int8_dot_saturates.__wrapped__() is overflow
+
+
+def test_two_machines_of_one_processor_have_two_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = []
+    for number in ("1" * 32, "2" * 32, "", "uninitialized"):
+
+        def read(path: Path, number: str = number, **_: Any) -> str:
+            return number if path == Path("/etc/machine-id") else "model name : Cortex-A78AE\n"
+
+        machine.cpu_name.cache_clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "read_text", read)
+            names.append(machine.machine_name(ORT))
+            assert machine.processor_name(ORT) == machine.cpu_name()
+    machine.cpu_name.cache_clear()
+    assert len(set(names)) == 3
+    assert names[2] == names[3]
+    assert "1" * 32 not in names[0], "the number itself is shown to nobody"

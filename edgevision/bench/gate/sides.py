@@ -18,24 +18,39 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgevision.bench.gate.process import Side
+from edgevision.bundle.trust import Trust
 from edgevision.errors import FileReadError, RunError
 
 PathLike = str | os.PathLike[str]
 
+_ANYBODY = Trust()
 _WORKER = Path(__file__).with_name("worker.py")
 # What would put another edgevision before the environment's own.
 _MISLEADING = ("PYTHONPATH", "PYTHONHOME", "PYTHONSAFEPATH")
 
 
-def of_bundle(bundle: PathLike, *, device: str = "auto", python: str = sys.executable) -> Side:
+def of_bundle(
+    bundle: PathLike,
+    *,
+    device: str = "auto",
+    python: str = sys.executable,
+    trust: Trust = _ANYBODY,
+) -> Side:
     """Return a bundle, run by this edgevision or by another environment's interpreter."""
-    command = (python, str(_WORKER), os.path.abspath(bundle), "--device", device)
+    command = (python, *_arguments(bundle, device, trust))
     if python == sys.executable:
         return Side(Path(bundle).name, command)
     return Side(python, command, variables=_own_variables())
 
 
-def of_package(source: str, bundle: PathLike, folder: Path, *, device: str = "auto") -> Side:
+def of_package(
+    source: str,
+    bundle: PathLike,
+    folder: Path,
+    *,
+    device: str = "auto",
+    trust: Trust = _ANYBODY,
+) -> Side:
     """Return an edgevision that runs `bundle`, made ready in `folder`, which must stay.
 
     Args:
@@ -43,6 +58,7 @@ def of_package(source: str, bundle: PathLike, folder: Path, *, device: str = "au
         bundle: what both sides run.
         folder: an empty folder.
         device: see `edgevision.load`.
+        trust: what is asked of the bundle; only an edgevision that knows of it takes it.
 
     Raises:
         FileReadError: it is none of these.
@@ -53,13 +69,17 @@ def of_package(source: str, bundle: PathLike, folder: Path, *, device: str = "au
         _install(python, source)
         package = folder / "env"
     elif os.access(source, os.X_OK) and os.path.isfile(source):
-        return of_bundle(bundle, device=device, python=os.path.abspath(source))
+        return of_bundle(bundle, device=device, python=os.path.abspath(source), trust=trust)
     else:
         package = folder / "tree"
         _extract(source, package)
         python = _environment(folder, first=package)
-    command = (python, str(_WORKER), os.path.abspath(bundle), "--device", device)
+    command = (python, *_arguments(bundle, device, trust))
     return Side(Path(source).name, command, package=str(package), variables=_own_variables())
+
+
+def _arguments(bundle: PathLike, device: str, trust: Trust) -> tuple[str, ...]:
+    return (str(_WORKER), os.path.abspath(bundle), "--device", device, *trust.arguments())
 
 
 def is_package(source: str) -> bool:

@@ -10,8 +10,8 @@ each line of its input with one line:
     steady      calls until five blocks agree; answers when that was, null if it never was
     counts      what a frame costs in things that are counted, not timed, as JSON
 
-It uses nothing of edgevision but `load` and what that returns, so that it can measure any revision
-in any environment.
+It uses nothing of edgevision but `load` and what that returns, and `Trust` where a signature is
+asked for, so that it can measure any revision in any environment.
 """
 
 from __future__ import annotations
@@ -49,10 +49,11 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("bundle")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--trust")
     options = parser.parse_args()
     load = edgevision.load
     imported_ns = perf_counter_ns()
-    model = load(options.bundle, device=options.device)
+    model = load(trusted(options), device=options.device)
     loaded_ns = perf_counter_ns()
     frames = itertools.cycle(feeds(model.session.inputs))
     first = next(frames)
@@ -81,7 +82,7 @@ def main() -> None:
         asked = line.strip()
         if asked == "again":
             # The old one stays until the new one is there, so that they lie in different places.
-            old, model = model, load(options.bundle, device=options.device)
+            old, model = model, load(trusted(options), device=options.device)
             old.close()
             del old
             gc.collect()
@@ -94,6 +95,15 @@ def main() -> None:
             run = model.session.run
             print(min(timed(run, next(frames)) for _ in range(int(asked))), flush=True)
     model.close()
+
+
+def trusted(options: argparse.Namespace) -> Any:
+    """Return the bundle to load, judged first if that is asked for."""
+    if options.trust is None:
+        return options.bundle
+    from edgevision.bundle.trust import Trust
+
+    return Trust.from_argument(options.trust).open(options.bundle, is_measured=True)
 
 
 def feeds(inputs: Iterable[Any]) -> list[dict[str, Any]]:
