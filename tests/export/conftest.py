@@ -24,19 +24,20 @@ from edgevision.models.unet import unet
 from edgevision.runtime.session import Session
 from tests.export.operators import installed_torchvision
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
-PHOTOS = EXAMPLES / "photos"
+ROOT = Path(__file__).parents[2]
+TRAINING = ROOT / "training"
+PHOTOS = ROOT / "examples" / "photos"
 SIZE = (36, 52)
 NAMES = ("road", "sky", "person")
 
 
 def import_example(name: str) -> ModuleType:
-    """Import a script of the examples beside what it imports, as when it is run."""
-    sys.path.insert(0, str(EXAMPLES))
+    """Import a training script beside what it imports, as when it is run."""
+    sys.path.insert(0, str(TRAINING))
     try:
         return importlib.import_module(name)
     finally:
-        sys.path.remove(str(EXAMPLES))
+        sys.path.remove(str(TRAINING))
 
 
 def small_net(seed: int = 0) -> nn.Module:
