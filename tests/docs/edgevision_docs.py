@@ -1,4 +1,7 @@
-"""What the pages' code needs around it: a page's `<!-- setup` comment calls these."""
+"""What the pages' code needs around it: a page's `<!-- setup` comment calls these.
+
+What needs torch is imported where it is used: pages of the run side do without.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from edgevision.export.zoo import shipped_photos, zoo_entry
 from tests.runtime.conftest import semantic_bundle
 
 SIZE = (96, 128)
@@ -19,6 +21,8 @@ SIZE = (96, 128)
 
 def frames(count: int, *names: str) -> None:
     """Copy some of the shipped photos into frames/, as `edgevision demo` leaves all of them."""
+    from edgevision.export.zoo import shipped_photos
+
     found = [shipped_photos() / name for name in names]
     found += [p for p in sorted(shipped_photos().glob("*.jpg")) if p not in found]
     Path("frames").mkdir()
@@ -39,6 +43,8 @@ def labelled(count: int) -> None:
 
 def scenes(net: str, folder: str) -> None:
     """Copy the scenes that come with a net."""
+    from edgevision.export.zoo import zoo_entry
+
     samples = zoo_entry(net).samples
     assert samples is not None
     shutil.copytree(samples, folder)
@@ -63,5 +69,7 @@ class Camera:
 
 def frame(size: tuple[int, int]) -> np.ndarray:
     """Return one of the shipped photos as a camera of `size` gives it."""
+    from edgevision.export.zoo import shipped_photos
+
     photo = Image.open(shipped_photos() / "bus-road.jpg").convert("RGB")
     return np.asarray(photo.resize((size[1], size[0])))
