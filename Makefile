@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check bench gpu-check packages clean
+.PHONY: demo test check bench gpu-check docs pictures packages clean
 
 demo: $(STAMP)
 	$(BIN)/edgevision demo
@@ -27,6 +27,19 @@ GPU_PYTHON ?= $(BIN)/python
 gpu-check:
 	$(GPU_PYTHON) -m pytest -q -m gpu tests/gpu
 	$(GPU_PYTHON) -m benchmarks.gpu --json-file benchmarks/results/gpu.json
+
+# The site, into docs/build; then every page's code and every example is run, links, size and, where Chromium
+# is installed, console and width are checked. Ten minutes, nearly all of it the code of the pages.
+docs: $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	rm -rf docs/build
+	$(BIN)/python -m sphinx -b html -q -W --keep-going -d docs/build/.doctrees docs docs/build/html
+	$(BIN)/python scripts/look_at_site.py docs/build/html
+	EDGEVISION_TEST_PAGES=1 $(BIN)/python -m pytest -q tests/docs
+
+# docs/pictures, from the shipped nets; look at each.
+pictures: $(STAMP)
+	$(BIN)/python scripts/pictures.py
 
 # Wheels and sdist into dist/, each tried in an empty environment; PYTHONS="python3.10 python3.13" tries others.
 PYTHONS ?= $(PYTHON)

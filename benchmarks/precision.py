@@ -44,8 +44,8 @@ _SPAN = 0.04
 
 
 def example(script: str, *options: object) -> str:
-    """Run a script of the examples, and return what it prints."""
-    command = [sys.executable, str(ROOT / "examples" / script), *map(str, options)]
+    """Run a script of training/, and return what it prints."""
+    command = [sys.executable, str(ROOT / "training" / script), *map(str, options)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return str(done.stdout)
 

@@ -52,7 +52,7 @@ def draw_floors() -> str:
         for index, room in enumerate(floor):
             mark = "   " if index else f" {len(floors()) - number} "
             rows.append(f"{mark} {room:{width}}{purpose(home(room))}".rstrip())
-    return "\n".join(["```", *rows, "```"])
+    return "\n".join(["```text", *rows, "```"])
 
 
 def draw_rooms() -> str:

@@ -22,6 +22,7 @@ TIME_LIMITS_S = {
     "contract": 120,
     "deploy": 300,
     "device": 300,
+    "docs": 300,
     "engines": 300,
     "export": 300,
     "fuzz": 300,

@@ -9,11 +9,29 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 
-from edgevision.cli import bench, build, cache, check, finish, inspect, machine, run, sign
+from edgevision.cli import (
+    bench,
+    build,
+    cache,
+    check,
+    completion,
+    finish,
+    inspect,
+    machine,
+    run,
+    sign,
+)
 from edgevision.cli.exits import INTERRUPTED, KNOWN, READER_GONE, exit_code
 from edgevision.cli.terminal import check_json_file, deliver_json, escaping
 from edgevision.cli.verbs import VerbAction
 from edgevision.errors import BuildError, FileWriteError
+
+_EPILOG = """\
+example: edgevision build unet-camvid --precision int8 --calibration frames/ --out road.ev
+         edgevision run road.ev frames/ --out overlays/
+
+Exit codes: 0 done, 1 the answer is no, 2 wrong use, 3 something is missing here,
+4 pending on the target. `edgevision VERB --help` says more and has an example."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -78,11 +96,11 @@ def parser() -> argparse.ArgumentParser:
     whole = argparse.ArgumentParser(
         prog="edgevision",
         description="Take trained PyTorch vision models to embedded NVIDIA GPUs.",
-        epilog="Exit codes: 0 done, 1 the answer is no, 2 wrong use, 3 something is missing here, "
-        "4 pending on the target. `edgevision VERB --help` says more and has an example.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     whole.add_argument("--debug", action="store_true", help="show the traceback of an error")
     verbs = whole.add_subparsers(required=True, metavar="VERB", action=VerbAction)
-    for group in (build, finish, check, inspect, sign, run, bench, cache, machine):
+    for group in (build, finish, check, inspect, sign, run, bench, cache, machine, completion):
         group.add_to(verbs)
     return whole

@@ -18,6 +18,7 @@ from edgevision.export.adapters.tensors import graph_inputs, graph_outputs
 from edgevision.export.graph.capture import serialized
 from edgevision.export.precision.calibration import CalibrationSummary
 from edgevision.export.precision.fp16 import to_fp16
+from edgevision.export.precision.half_rounding import by_the_standard
 from edgevision.export.precision.int8 import MIN_SNR_DB, QuantizedModel, to_int8
 from edgevision.progress import Progress, silent
 from edgevision.runtime.session import Session
@@ -149,7 +150,7 @@ def _check(
     golden: Mapping[str, Array],
     tolerances: Mapping[str, Tolerance],
 ) -> list[ParityReport]:
-    with Session.open(graph, flavour=ORT, profiles=profiles) as session:
+    with Session.open(by_the_standard(graph), flavour=ORT, profiles=profiles) as session:
         answers = _stacked([session.run(sample) for sample in samples])
     reports = proof.compare(golden, answers, tolerances, name=form.name)
     for report in reports:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from edgevision.bundle.flavours import ORT
 from edgevision.bundle.manifest import Stage
 from edgevision.export.adapters.adapter import ModelAdapter, Run, StagedAdapter
+from edgevision.export.precision.half_rounding import by_the_standard
 from edgevision.export.recipe import ExportedStage
 from edgevision.metrics.differences import draw_differences
 from edgevision.metrics.metric import PathLike, Predict, Score, score_task
@@ -58,7 +59,7 @@ def score_forms(
         for form in next(iter(stages.values())).graphs:
             parts: dict[str, Run] = {}
             for name, stage in stages.items():
-                graph = stage.graphs[form]
+                graph = by_the_standard(stage.graphs[form])
                 session = Session.open(graph, flavour=ORT, profiles=stage.profiles)
                 parts[name] = stack.enter_context(session).run
             if isinstance(adapter, StagedAdapter):

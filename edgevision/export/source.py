@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import hashlib
 import importlib
 import os
@@ -154,9 +155,11 @@ def _from_zoo(
 ) -> Source:
     if name not in zoo_names():
         known = ", ".join(zoo_names()) or "none on this machine: pip install edgevision-zoo"
+        near = difflib.get_close_matches(name, zoo_names(), n=1)
+        meant = f" Did you mean '{near[0]}'?" if near else ""
         raise ValueError(
-            f"unknown source '{name}'. Give a shipped net ({known}), package.module:factory, or a "
-            "path that ends in .onnx."
+            f"unknown source '{name}'.{meant} Give a shipped net ({known}), "
+            "package.module:factory, or a path that ends in .onnx."
         )
     entry = zoo_entry(name)
     if task not in (None, entry.task):

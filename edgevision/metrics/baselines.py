@@ -4,7 +4,7 @@ Colours learn from labelled frames which class they mostly belong to. A frame is
 regions without any learning, by growing, by splitting and merging, or along edges, and each region
 takes the class that most of its colours vote for.
 
-On CamVid val (`examples/score_baselines.py`) mIoU is 0.236 for single pixels, 0.233 for growing,
+On CamVid val (`training/score_baselines.py`) mIoU is 0.236 for single pixels, 0.233 for growing,
 0.234 for splitting and merging, and 0.230 along edges. The bounds below were chosen on a part of
 CamVid's train.
 """

@@ -143,6 +143,10 @@ def load_streaming(
         EngineLoadError: an artifact that fits does not load.
         MissingDependencyError: an artifact that fits needs a package that is not installed.
         CudaError: the GPU cannot be used, or its memory is full.
+
+    Example:
+        >>> with edgevision.load_streaming("say.ev") as captioner:  # doctest: +SKIP
+        ...     print(*captioner.words(frame))
     """
     from edgevision.runtime.streaming import StreamingCaptioner
     from edgevision.tasks.caption import TASK as CAPTION

@@ -16,7 +16,7 @@ import pytest
 from edgevision.bundle import flavours, forms
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("edgevision", "benchmarks", "deploy", "examples")
+ROOMS = ("edgevision", "benchmarks", "deploy", "examples", "training")
 
 # Methods that look up or compare what they are given.
 _ASKS = {"count", "endswith", "get", "index", "pop", "setdefault", "startswith"}

@@ -12,7 +12,7 @@ from edgevision.tasks.task import get_task, task_names
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "edgevision"
-PROGRAMS = ("edgevision", "benchmarks", "deploy", "examples", "scripts")
+PROGRAMS = ("edgevision", "benchmarks", "deploy", "examples", "training", "scripts")
 
 ADDED = ("classification", "depth")
 """Tasks that were added by adding files."""

@@ -29,19 +29,20 @@ from tests.export.operators import installed_torchvision
 # Each export parses the exporter's 500 translations of operators anew: half of a small net's time.
 ONNXRegistry.from_torchlib = staticmethod(functools.cache(ONNXRegistry.from_torchlib))  # type: ignore[method-assign]
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
-PHOTOS = EXAMPLES / "photos"
+ROOT = Path(__file__).parents[2]
+TRAINING = ROOT / "training"
+PHOTOS = ROOT / "examples" / "photos"
 SIZE = (36, 52)
 NAMES = ("road", "sky", "person")
 
 
 def import_example(name: str) -> ModuleType:
-    """Import a script of the examples beside what it imports, as when it is run."""
-    sys.path.insert(0, str(EXAMPLES))
+    """Import a training script beside what it imports, as when it is run."""
+    sys.path.insert(0, str(TRAINING))
     try:
         return importlib.import_module(name)
     finally:
-        sys.path.remove(str(EXAMPLES))
+        sys.path.remove(str(TRAINING))
 
 
 def small_net(seed: int = 0) -> nn.Module:

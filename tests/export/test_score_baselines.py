@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "score_baselines.py"
+SCRIPT = Path(__file__).parents[2] / "training" / "score_baselines.py"
 COLOURS = np.array([(80, 120, 200), (90, 90, 90), (0, 0, 0)], np.uint8)
 VOID = 2
 

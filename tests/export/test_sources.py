@@ -85,9 +85,9 @@ def segformer(folder: Path, patch: pytest.MonkeyPatch) -> Logits:
 @pytest.mark.parametrize(
     ("script", "prepare"),
     [
-        ("export_torchvision.py", lraspp),
-        ("export_smp.py", smp_unet),
-        ("export_segformer.py", segformer),
+        ("export/torchvision_nets.py", lraspp),
+        ("export/smp_nets.py", smp_unet),
+        ("export/segformer.py", segformer),
     ],
 )
 def test_an_example_builds_the_net_in_every_precision(

@@ -24,6 +24,8 @@ Tensors = tuple[Tensor, ...]
 class CaptionModule(Protocol):
     """What a search asks of a captioner; the batch is the first axis of every tensor.
 
+    Features and state are handed on as tuples of tensors, also where a method gave one tensor.
+
     `step` gives logits float32[N, V], the new state, and if the net attends, the weight of each
     place of the picture, float32[N, h, w].
     """
