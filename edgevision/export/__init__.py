@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from edgevision.export.adapters.caption import Captioner
     from edgevision.export.adapters.classification import Classification
     from edgevision.export.adapters.depth import Depth
+    from edgevision.export.adapters.frame import Camera
     from edgevision.export.adapters.generated import ImageGenerator
     from edgevision.export.adapters.instance import InstanceSegmentation
     from edgevision.export.adapters.semantic import SemanticSegmentation
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from edgevision.tasks.seeds import Label, Level, Normal
 
 __all__ = [
+    "Camera",
     "Captioner",
     "Classification",
     "Depth",
@@ -43,6 +45,7 @@ ADAPTERS = {
 
 _HOMES = {
     **ADAPTERS,
+    "Camera": "edgevision.export.adapters.frame",
     "Label": "edgevision.tasks.seeds",
     "Level": "edgevision.tasks.seeds",
     "Normal": "edgevision.tasks.seeds",
