@@ -31,7 +31,12 @@ from torch import nn
 from edgevision.export.adapters.detections import Detections as Graph
 from edgevision.export.adapters.frame import CameraInput
 from edgevision.export.adapters.instance import InstanceSegmentation
-from edgevision.metrics.detection import AveragePrecision, Detections, DetectionScore, Objects
+from edgevision.metrics.average_precision import (
+    AveragePrecision,
+    Detections,
+    DetectionScore,
+    Objects,
+)
 from edgevision.models.mask_rcnn import MaskRCNN, maskrcnn_mobilenet_v2
 from edgevision.models.mobilenet_v2 import MobileNetV2
 from edgevision.tasks.camera import CameraFrame, ClassLabel

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from edgevision.export.adapters.caption import Captioner
     from edgevision.export.adapters.classification import Classification
     from edgevision.export.adapters.depth import Depth
+    from edgevision.export.adapters.detection import Detection
     from edgevision.export.adapters.frame import Camera
     from edgevision.export.adapters.generated import ImageGenerator
     from edgevision.export.adapters.instance import InstanceSegmentation
@@ -23,6 +24,7 @@ __all__ = [
     "Captioner",
     "Classification",
     "Depth",
+    "Detection",
     "ImageGenerator",
     "InstanceSegmentation",
     "Label",
@@ -36,6 +38,7 @@ ADAPTERS = {
     "Captioner": "edgevision.export.adapters.caption",
     "Classification": "edgevision.export.adapters.classification",
     "Depth": "edgevision.export.adapters.depth",
+    "Detection": "edgevision.export.adapters.detection",
     "ImageGenerator": "edgevision.export.adapters.generated",
     "InstanceSegmentation": "edgevision.export.adapters.instance",
     "SemanticSegmentation": "edgevision.export.adapters.semantic",

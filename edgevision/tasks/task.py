@@ -34,6 +34,7 @@ _NAMES = (
     "caption",
     "classification",
     "depth",
+    "detection",
     "generated",
     "tensors",
 )
