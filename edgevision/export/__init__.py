@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from edgevision.export.adapters.frame import Camera
     from edgevision.export.adapters.generated import ImageGenerator
     from edgevision.export.adapters.instance import InstanceSegmentation
+    from edgevision.export.adapters.multitask import (
+        DepthHead,
+        DetectionHead,
+        MultiTask,
+        SemanticHead,
+    )
     from edgevision.export.adapters.semantic import SemanticSegmentation
     from edgevision.export.adapters.tensors import Tensors
     from edgevision.tasks.seeds import Label, Level, Normal
@@ -24,12 +30,16 @@ __all__ = [
     "Captioner",
     "Classification",
     "Depth",
+    "DepthHead",
     "Detection",
+    "DetectionHead",
     "ImageGenerator",
     "InstanceSegmentation",
     "Label",
     "Level",
+    "MultiTask",
     "Normal",
+    "SemanticHead",
     "SemanticSegmentation",
     "Tensors",
 ]
@@ -41,6 +51,7 @@ ADAPTERS = {
     "Detection": "edgevision.export.adapters.detection",
     "ImageGenerator": "edgevision.export.adapters.generated",
     "InstanceSegmentation": "edgevision.export.adapters.instance",
+    "MultiTask": "edgevision.export.adapters.multitask",
     "SemanticSegmentation": "edgevision.export.adapters.semantic",
     "Tensors": "edgevision.export.adapters.tensors",
 }
@@ -49,6 +60,9 @@ ADAPTERS = {
 _HOMES = {
     **ADAPTERS,
     "Camera": "edgevision.export.adapters.frame",
+    "DepthHead": "edgevision.export.adapters.multitask",
+    "DetectionHead": "edgevision.export.adapters.multitask",
+    "SemanticHead": "edgevision.export.adapters.multitask",
     "Label": "edgevision.tasks.seeds",
     "Level": "edgevision.tasks.seeds",
     "Normal": "edgevision.tasks.seeds",

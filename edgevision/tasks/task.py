@@ -36,6 +36,7 @@ _NAMES = (
     "depth",
     "detection",
     "generated",
+    "multitask",
     "tensors",
 )
 # A vocabulary is the largest of what a task keeps beside its graphs.

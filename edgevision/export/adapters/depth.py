@@ -99,6 +99,11 @@ class Depth:
         with evaluating(self._graph):
             try_module(self._graph.measured, self._camera)
 
+    @property
+    def fused(self) -> _PixelsToMetres:
+        """The whole as one module; the adapter's own."""
+        return self._graph
+
     def settings(self) -> Settings:
         """Return the sizes and channel order, for the manifest."""
         return self._camera.settings()
@@ -146,17 +151,25 @@ class _PixelsToMetres(FrontEnd):
 
     def measured(self, frame: Tensor) -> Tensor:
         """Return what the net gives, `float32[N, 1, h, w]`."""
-        y = first_tensor(self.module(self.pixels(frame)), names=_NAMES, what="depths")
+        return self._maps(self.module(self.pixels(frame)))
+
+    def _maps(self, found: object) -> Tensor:
+        y = first_tensor(found, names=_NAMES, what="depths")
         y = y[:, None] if y.ndim == 3 else y
-        if y.ndim != 4 or y.shape[:2] != (frame.shape[0], 1):
+        count = self.camera.batch
+        if y.ndim != 4 or y.shape[:2] != (count, 1):
             raise ExportError(
                 f"the module gives {list(y.shape)}, expected one number for each pixel, "
-                f"[{frame.shape[0]}, 1, h, w] or [{frame.shape[0]}, h, w]"
+                f"[{count}, 1, h, w] or [{count}, h, w]"
             )
         return y
 
     def forward(self, frame: Tensor) -> Tensor:
-        y = self.measured(frame)
+        return self.answer(self.measured(frame))
+
+    def answer(self, found: object) -> Tensor:
+        """Return the metres of what the net gives."""
+        y = self._maps(found)
         if self.metres != 1.0:
             y = y * self.metres
         y = self.camera.placement.back(y).relu()

@@ -123,6 +123,11 @@ class Detection:
         with evaluating(self._graph):
             try_module(lambda frame: self._graph.raw(frame)[0], self._camera)
 
+    @property
+    def fused(self) -> _PixelsToBoxes:
+        """The whole as one module; the adapter's own."""
+        return self._graph
+
     def settings(self) -> Settings:
         """Return the classes, sizes and camera, for the manifest."""
         return {
@@ -193,7 +198,9 @@ class _PixelsToBoxes(nn.Module):
 
     def raw(self, frame: Tensor) -> tuple[Tensor, Tensor, bool]:
         """Return boxes x1 y1 x2 y2 px `[N, A, 4]`, scores `[N, A, C]`, whether to suppress."""
-        found = self.module(self.front(frame))
+        return self._boxes(self.module(self.front(frame)))
+
+    def _boxes(self, found: object) -> tuple[Tensor, Tensor, bool]:
         logits, shares = (_part(found, name) for name in ("logits", "pred_boxes"))
         if logits is not None and shares is not None:
             is_softmax = logits.shape[-1] == self.classes + 1
@@ -217,7 +224,11 @@ class _PixelsToBoxes(nn.Module):
         return boxes, scores, self.overlap is not None
 
     def forward(self, frame: Tensor) -> tuple[Tensor, ...]:
-        boxes, scores, is_suppressed = self.raw(frame)
+        return self.answer(self.module(self.front(frame)))
+
+    def answer(self, found: object) -> tuple[Tensor, ...]:
+        """Return the padded detections of what the net gives."""
+        boxes, scores, is_suppressed = self._boxes(found)
         count, places, classes = scores.shape
         placement = self.front.camera.placement
         boxes = clip(boxes, self.front.camera.size, placement.bounds())

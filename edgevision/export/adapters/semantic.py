@@ -94,7 +94,7 @@ class SemanticSegmentation:
         self._check_logits()
 
     @property
-    def fused(self) -> nn.Module:
+    def fused(self) -> _PixelsToClasses:
         """The whole as one module, `uint8[1, H, W, 3]` to `uint8[1, H, W]`; the adapter's own."""
         return self._graph
 
@@ -163,7 +163,11 @@ class _PixelsToClasses(FrontEnd):
         return first_tensor(self.module(self.pixels(frame)), what="logits")
 
     def forward(self, frame: Tensor) -> Tensor:
-        y = self.logits(frame)
+        return self.answer(self.logits(frame))
+
+    def answer(self, found: object) -> Tensor:
+        """Return the class map of what the net gives."""
+        y = first_tensor(found, what="logits")
         placement = self.camera.placement
         y = placement.back(y)
         classes = y[:, 0] > 0 if y.shape[1] == 1 else y.argmax(1)
