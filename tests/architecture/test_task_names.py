@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "edgevision"
 PROGRAMS = ("edgevision", "benchmarks", "deploy", "examples", "scripts")
 
-ADDED = ("classification", "depth", "detection", "multitask")
+ADDED = ("classification", "depth", "detection")
 """Tasks that were added by adding files."""
 
 LISTING = "edgevision/tasks/task.py"
