@@ -31,11 +31,17 @@ from torch import nn
 from edgevision.export.adapters.detections import Detections as Graph
 from edgevision.export.adapters.frame import CameraInput
 from edgevision.export.adapters.instance import InstanceSegmentation
-from edgevision.metrics.detection import AveragePrecision, Detections, DetectionScore, Objects
+from edgevision.metrics.average_precision import (
+    AveragePrecision,
+    Detections,
+    DetectionScore,
+    Objects,
+)
 from edgevision.models.mask_rcnn import MaskRCNN, maskrcnn_mobilenet_v2
 from edgevision.models.mobilenet_v2 import MobileNetV2
 from edgevision.tasks.camera import CameraFrame, ClassLabel
 from edgevision.tasks.instance import InstanceDecoder, InstanceResult
+from edgevision.tasks.pixel_formats import packed
 from edgevision.tasks.timings import Timings
 
 CLASSES = [
@@ -164,7 +170,8 @@ def evaluate(net: MaskRCNN, stock: Stock, count: int) -> tuple[AveragePrecision,
 def detect(adapter: InstanceSegmentation, frame: Frame) -> InstanceResult:
     """Return what the net finds in `frame: uint8[H, W, 3]`."""
     task = InstanceDecoder(
-        tuple(ClassLabel(*pair) for pair in CLASSES), CameraFrame("frame", frame.shape[:2], "rgb")
+        tuple(ClassLabel(*pair) for pair in CLASSES),
+        CameraFrame("frame", packed("rgb", frame.shape[:2])),
     )
     return task.decode(adapter.reference({"frame": frame[None]}), Timings(0, 0, 0))
 

@@ -18,7 +18,10 @@ from edgevision.cli.terminal import progress_bar, put_json
 from edgevision.cli.verbs import Verbs, add_trust, trust_of, verb
 
 _NOBODY = argparse.Namespace(key=None, minimum_version=0, name=None)
-_FLAGS = ("out", "weights", "size", "classes", "precision", "calibration", "evaluate")
+_FLAGS = (
+    "out", "weights", "size", "classes", "mean", "std", "precision", "calibration", "evaluate",
+)  # fmt: skip
+_CAMERA_FLAGS = {"camera_size": "size", "pixel_format": "pixel_format", "fit": "fit"}
 
 
 def add_to(verbs: Verbs) -> None:
@@ -42,6 +45,18 @@ def add_to(verbs: Verbs) -> None:
     build.add_argument(
         "--classes", type=Path, metavar="FILE", help="a class name a line, optional #rrggbb"
     )
+    build.add_argument("--camera-size", type=_size, metavar="HxW", help="default: the net's")
+    build.add_argument(
+        "--pixel-format",
+        metavar="NAME",
+        help="what the camera's driver hands over: rgb8 (default), bgr8, gray8, nv12, yuyv, "
+        "rggb16, ...; rows, matrix, range and bits: see docs/build-file.md",
+    )
+    build.add_argument(
+        "--fit", metavar="NAME", help="how frames meet the net: stretch (default), letterbox, crop"
+    )
+    build.add_argument("--mean", type=_three, metavar="R,G,B", help="on the 0-1 scale")
+    build.add_argument("--std", type=_three, metavar="R,G,B", help="on the 0-1 scale")
     build.add_argument("--precision", choices=PRECISIONS, help="default: fp32")
     build.add_argument("--calibration", type=Path, metavar="DIR", help="typical frames, for INT8")
     build.add_argument(
@@ -95,6 +110,10 @@ def _build(options: argparse.Namespace) -> int:
         from edgevision.export.source import read_classes
 
         arguments["classes"] = read_classes(arguments["classes"])
+    if "camera" in arguments:
+        from edgevision.export import Camera
+
+        arguments["camera"] = Camera(**arguments["camera"])
     with progress_bar() as progress:
         summary = build(**arguments, progress=progress)
     return report(options, summary, on_device=False)
@@ -116,6 +135,13 @@ def _arguments(options: argparse.Namespace) -> dict[str, Any]:
     if options.target:
         given["targets"] = options.target
     given |= dict(map(read_setting, options.set or ()))
+    flags = {
+        field: value
+        for flag, field in _CAMERA_FLAGS.items()
+        if (value := getattr(options, flag)) is not None
+    }
+    if flags:
+        given["camera"] = {**given.get("camera", {}), **flags}
     if "out" not in given:
         raise ValueError("where shall the bundle go? Give --out NAME.ev")
     given["cache"] = finish.cache_of(given.pop("cache", True))
@@ -131,7 +157,10 @@ def _is_bundle(path: Path, out: Path | None) -> bool:
 
 def _finish_instead(options: argparse.Namespace) -> int:
     """Do what `build BUNDLE --target NAME` did before there was `finish`; goes with 0.3."""
-    unused = [f"--{key}" for key in _FLAGS if key != "evaluate" and getattr(options, key)]
+    flags = (*_FLAGS, *_CAMERA_FLAGS)
+    unused = [
+        f"--{key.replace('_', '-')}" for key in flags if key != "evaluate" and getattr(options, key)
+    ]
     if unused:
         raise ValueError(
             f"{', '.join(unused)}: '{options.source}' is a bundle already, and its graph stays as "
@@ -144,6 +173,18 @@ def _finish_instead(options: argparse.Namespace) -> int:
     words += [word for name in options.target for word in ("--target", name)]
     print(f"edgevision: `build` of a bundle is now: {shlex.join(words)}", file=sys.stderr)
     return finish.run(options)
+
+
+def _three(text: str) -> list[float]:
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) != 3:
+        raise argparse.ArgumentTypeError(
+            f"got '{text}', expected three numbers such as 0.485,0.456,0.406"
+        )
+    return values
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -92,6 +92,24 @@ def _classes(value: object, folder: Path) -> Path | list[str | tuple[str, str]]:
     return classes
 
 
+def _numbers(value: object, _folder: Path) -> list[float]:
+    if not isinstance(value, list) or not all(type(n) in (int, float) for n in value):
+        raise _WrongValueError
+    return [float(n) for n in value]
+
+
+def _region(value: object, _folder: Path) -> tuple[int, ...]:
+    if not isinstance(value, list) or not all(type(n) is int for n in value):
+        raise _WrongValueError
+    return tuple(value)
+
+
+def _camera(value: object, folder: Path) -> dict[str, object]:
+    if not isinstance(value, dict) or value.keys() - CAMERA_KEYS.keys():
+        raise _WrongValueError
+    return {key: CAMERA_KEYS[key](item, folder) for key, item in value.items()}
+
+
 def _integer(value: object, _folder: Path) -> int:
     if type(value) is not int:
         raise _WrongValueError
@@ -111,6 +129,19 @@ def _cache(value: object, folder: Path) -> bool | Path:
     return value if isinstance(value, bool) else _path(value, folder)
 
 
+CAMERA_KEYS: Mapping[str, Callable[[object, Path], object]] = {
+    "size": _size,
+    "pixel_format": _text,
+    "row_bytes": _integer,
+    "matrix": _text,
+    "range": _text,
+    "bits": _integer,
+    "fit": _text,
+    "pad_value": _integer,
+    "region": _region,
+}
+"""What a file's `camera` may hold: the fields of `edgevision.export.Camera`."""
+
 _A_PATH = "a path in quotes"
 _READERS: Mapping[str, tuple[str, Callable[[object, Path], object]]] = {
     "source": ("a shipped net, package.module:factory or FILE.onnx, in quotes", _source),
@@ -119,6 +150,13 @@ _READERS: Mapping[str, tuple[str, Callable[[object, Path], object]]] = {
     "weights": (_A_PATH, _path),
     "size": ("height and width such as [360, 480]", _size),
     "classes": ('names such as ["road", ["person", "#ff0000"]], or the path of a file', _classes),
+    "camera": (
+        'a table such as {size = [1080, 1920], pixel_format = "nv12", fit = "letterbox"}; it may '
+        f"hold {', '.join(CAMERA_KEYS)}",
+        _camera,
+    ),
+    "mean": ("three numbers such as [0.485, 0.456, 0.406]", _numbers),
+    "std": ("three numbers such as [0.229, 0.224, 0.225]", _numbers),
     "precision": (f"one of {', '.join(PRECISIONS)}, in quotes", _choice(*PRECISIONS)),
     "calibration": (_A_PATH, _path),
     "evaluate": (_A_PATH, _path),

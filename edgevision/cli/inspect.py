@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgevision.bundle.printable import printable
 from edgevision.bundle.record import finish_command
 from edgevision.cli.exits import NO, OK
 from edgevision.cli.terminal import put_json
@@ -15,6 +16,7 @@ from edgevision.cli.verbs import Verbs, add_engines, add_trust, trust_of, verb
 
 if TYPE_CHECKING:
     from edgevision.bundle.directory import Bundle
+    from edgevision.bundle.manifest import Manifest
     from edgevision.bundle.parity import ParityReport
 
 
@@ -80,6 +82,8 @@ def _inspect(options: argparse.Namespace) -> int:
     if put_json(options, document):
         return OK
     print(f"{manifest.name}: task {manifest.task}, {manifest.precision}")
+    for line in chain(manifest):
+        print(f"  {line}")
     for stage in manifest.stages:
         print(f"stage {stage.name}")
         for label, specs in (("in", stage.inputs), ("out", stage.outputs)):
@@ -93,6 +97,32 @@ def _inspect(options: argparse.Namespace) -> int:
     for key, value in manifest.provenance.items():
         print(f"  {key}: {value}")
     return OK
+
+
+def chain(manifest: Manifest) -> list[str]:
+    """Return the way from the sensor to the net in one line each; nothing without a camera."""
+    from edgevision.errors import BundleFormatError
+    from edgevision.tasks.camera import CameraFrame
+
+    settings = manifest.settings
+    try:
+        camera = CameraFrame.from_manifest(manifest.stages[0].inputs[0], settings, manifest.task)
+    except BundleFormatError:
+        return []
+    height, width = camera.size
+    given = settings.get("camera")
+    fit = given if isinstance(given, dict) else {}
+    lines = [f"sensor   {camera.layout}: {camera.layout.arithmetic()}"]
+    if camera.region is not None:
+        top, left, rows, columns = camera.region
+        lines.append(
+            f"region   rows {top} to {top + rows} of {height}, columns {left} to {left + columns} "
+            f"of {width}"
+        )
+    if "fit" in fit:
+        bars = f", bars of {fit.get('pad_value')} around {fit['inner']}" if "inner" in fit else ""
+        lines.append(f"fit      {printable(fit['fit'])}{printable(bars)}")
+    return [*lines, f"net      RGB of {printable(settings.get('size'))}"]
 
 
 def artifacts_json(bundle: Bundle, seconds: object = None) -> list[dict[str, object]]:

@@ -18,7 +18,9 @@ def add_to(verbs: Verbs) -> None:
     """Add the verb."""
     run = verb(verbs, "run", _run, example="run road.ev drive.mp4 --out overlays/")
     run.add_argument("bundle", type=Path, metavar="BUNDLE")
-    run.add_argument("source", type=Path, nargs="?", help="image, folder of images, or video")
+    run.add_argument(
+        "source", type=Path, nargs="?", help="image, folder of images, video, or raw dump"
+    )
     run.add_argument(
         "--out",
         type=Path,

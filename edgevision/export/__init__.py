@@ -11,21 +11,35 @@ if TYPE_CHECKING:
     from edgevision.export.adapters.caption import Captioner
     from edgevision.export.adapters.classification import Classification
     from edgevision.export.adapters.depth import Depth
+    from edgevision.export.adapters.detection import Detection
+    from edgevision.export.adapters.frame import Camera
     from edgevision.export.adapters.generated import ImageGenerator
     from edgevision.export.adapters.instance import InstanceSegmentation
+    from edgevision.export.adapters.multitask import (
+        DepthHead,
+        DetectionHead,
+        MultiTask,
+        SemanticHead,
+    )
     from edgevision.export.adapters.semantic import SemanticSegmentation
     from edgevision.export.adapters.tensors import Tensors
     from edgevision.tasks.seeds import Label, Level, Normal
 
 __all__ = [
+    "Camera",
     "Captioner",
     "Classification",
     "Depth",
+    "DepthHead",
+    "Detection",
+    "DetectionHead",
     "ImageGenerator",
     "InstanceSegmentation",
     "Label",
     "Level",
+    "MultiTask",
     "Normal",
+    "SemanticHead",
     "SemanticSegmentation",
     "Tensors",
 ]
@@ -34,8 +48,10 @@ ADAPTERS = {
     "Captioner": "edgevision.export.adapters.caption",
     "Classification": "edgevision.export.adapters.classification",
     "Depth": "edgevision.export.adapters.depth",
+    "Detection": "edgevision.export.adapters.detection",
     "ImageGenerator": "edgevision.export.adapters.generated",
     "InstanceSegmentation": "edgevision.export.adapters.instance",
+    "MultiTask": "edgevision.export.adapters.multitask",
     "SemanticSegmentation": "edgevision.export.adapters.semantic",
     "Tensors": "edgevision.export.adapters.tensors",
 }
@@ -43,6 +59,10 @@ ADAPTERS = {
 
 _HOMES = {
     **ADAPTERS,
+    "Camera": "edgevision.export.adapters.frame",
+    "DepthHead": "edgevision.export.adapters.multitask",
+    "DetectionHead": "edgevision.export.adapters.multitask",
+    "SemanticHead": "edgevision.export.adapters.multitask",
     "Label": "edgevision.tasks.seeds",
     "Level": "edgevision.tasks.seeds",
     "Normal": "edgevision.tasks.seeds",

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from edgevision.export.adapters.adapter import ModelAdapter
+    from edgevision.export.adapters.frame import Camera
     from edgevision.export.recipe import ExportedStage
 
 Array = npt.NDArray[np.generic]
@@ -59,6 +60,9 @@ def build(
     weights: PathLike | None = None,
     size: tuple[int, int] | None = None,
     classes: Sequence[str | tuple[str, str]] | None = None,
+    camera: Camera | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     precision: str = "fp32",
     calibration: PathLike | None = None,
     evaluate: PathLike | None = None,
@@ -80,6 +84,9 @@ def build(
         weights: a safetensors file, or a PyTorch checkpoint that holds tensors alone.
         size: (H, W) of the net's input.
         classes: names, or (name, "#rrggbb").
+        camera: what the camera gives, and how it meets the net; by default RGB of the net's size.
+        mean: per channel on the 0-1 scale, in RGB; by default ImageNet's, or the shipped net's.
+        std: per channel on the 0-1 scale, in RGB; by default ImageNet's, or the shipped net's.
         precision: "fp32", "fp16" or "int8".
         calibration: folder of images (`tensors`: of .npz files keyed by input name); INT8 needs it,
             but for a generator, which is calibrated on seeds.
@@ -116,6 +123,7 @@ def build(
     from edgevision.export.samples import calibration_samples, golden_samples
     from edgevision.export.source import resolve
 
+    front = {"camera": camera, "mean": mean, "std": std}
     with BundleWriter(out) as writer:
         resolved = resolve(
             source,
@@ -123,6 +131,7 @@ def build(
             weights=Path(weights) if weights else None,
             size=size,
             classes=classes,
+            front={k: v for k, v in front.items() if v is not None},
         )
         adapter = resolved.adapter
         golden, origin = golden_samples(adapter, calibration or resolved.samples, evaluate)

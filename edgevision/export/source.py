@@ -21,9 +21,12 @@ from edgevision.errors import ExportError, FileReadError
 from edgevision.export import ADAPTERS
 from edgevision.export.adapters.adapter import ModelAdapter
 from edgevision.export.adapters.registry import (
+    NO_FRONT,
     ClassNames,
+    Front,
     Size,
     adapter_home,
+    call_home,
     recognised_task,
     refuse_options,
 )
@@ -58,6 +61,7 @@ def resolve(
     weights: Path | None = None,
     size: Size | None = None,
     classes: ClassNames | None = None,
+    front: Front = NO_FRONT,
 ) -> Source:
     """Turn `source` into an adapter.
 
@@ -69,6 +73,7 @@ def resolve(
         weights: a safetensors file, or a PyTorch checkpoint of tensors alone.
         size: (H, W) of the net's input.
         classes: names, or (name, "#rrggbb").
+        front: what was given of the front end, by the adapters' names.
 
     Raises:
         ValueError: the source or the options make no sense together.
@@ -78,16 +83,20 @@ def resolve(
     if task not in (None, *task_names()):
         raise ValueError(f"task: got '{task}', expected one of {', '.join(task_names())}")
     if isinstance(source, Path) or (isinstance(source, str) and source.endswith(".onnx")):
+        refuse_options("an ONNX file", **front)
         return _from_onnx(Path(source), task, weights, size, classes)
     if isinstance(source, nn.Module):
-        adapter = _adapt(_loaded(source, weights), type(source).__name__, task, size, classes)
+        name = type(source).__name__
+        adapter = _adapt(_loaded(source, weights), name, task, size, classes, front)
         return Source(type(source).__name__.lower(), adapter, _provenance("a module", weights))
     if not isinstance(source, str):
-        refuse_options("an adapter", weights=weights, size=size, classes=classes, task=task)
+        refuse_options(
+            "an adapter", weights=weights, size=size, classes=classes, task=task, **front
+        )
         return Source(source.task, source, {"source": "an adapter"})
     if ":" in source:
-        return _from_factory(source, task, weights, size, classes)
-    return _from_zoo(source, task, weights, size, classes)
+        return _from_factory(source, task, weights, size, classes, front)
+    return _from_zoo(source, task, weights, size, classes, front)
 
 
 def read_classes(path: Path) -> list[str | tuple[str, str]]:
@@ -151,7 +160,12 @@ def load_weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _from_zoo(
-    name: str, task: str | None, weights: Path | None, size: Size | None, classes: ClassNames | None
+    name: str,
+    task: str | None,
+    weights: Path | None,
+    size: Size | None,
+    classes: ClassNames | None,
+    front: Front,
 ) -> Source:
     if name not in zoo_names():
         known = ", ".join(zoo_names()) or "none on this machine: pip install edgevision-zoo"
@@ -167,7 +181,10 @@ def _from_zoo(
     home = adapter_home(get_task(entry.task))
     chosen = weights or entry.weights
     module = _loaded(_zoo_module(entry), chosen)
-    adapter = home.from_card(module, entry.card, size=size, classes=classes)
+    adapter = call_home(
+        home.from_card, entry.task, front,
+        module=module, card=entry.card, size=size, classes=classes,
+    )  # fmt: skip
     return Source(name, adapter, _provenance(name, chosen), entry.samples)
 
 
@@ -184,6 +201,7 @@ def _from_factory(
     weights: Path | None,
     size: Size | None,
     classes: ClassNames | None,
+    front: Front,
 ) -> Source:
     module_name, _, function = source.partition(":")
     with _working_directory():
@@ -205,14 +223,14 @@ def _from_factory(
             raise ExportError(f"'{source}' failed: {type(error).__name__}: {error}") from error
     name = re.sub(r"[^A-Za-z0-9._-]", "-", function).strip("-._") or "model"
     if isinstance(made, nn.Module):
-        adapter = _adapt(_loaded(made, weights), source, task, size, classes)
+        adapter = _adapt(_loaded(made, weights), source, task, size, classes, front)
         return Source(name, adapter, _provenance(source, weights))
     if not hasattr(made, "to_onnx"):
         raise ExportError(
             f"'{source}' returned {type(made).__name__}, expected a torch module or an adapter "
             f"(edgevision.export has {', '.join(ADAPTERS)})"
         )
-    refuse_options("an adapter", weights=weights, size=size, classes=classes, task=task)
+    refuse_options("an adapter", weights=weights, size=size, classes=classes, task=task, **front)
     return Source(name, made, {"source": source})
 
 
@@ -250,10 +268,18 @@ def _from_onnx(
 
 
 def _adapt(
-    module: nn.Module, source: str, task: str | None, size: Size | None, classes: ClassNames | None
+    module: nn.Module,
+    source: str,
+    task: str | None,
+    size: Size | None,
+    classes: ClassNames | None,
+    front: Front,
 ) -> ModelAdapter:
     chosen = recognised_task(module) if task is None else get_task(task)
-    return adapter_home(chosen).from_module(module, source, size=size, classes=classes)
+    make = adapter_home(chosen).from_module
+    given = {"module": module, "source": source, "size": size, "classes": classes}
+    found: ModelAdapter = call_home(make, chosen.name, front, **given)
+    return found
 
 
 def _loaded(module: nn.Module, weights: Path | None) -> nn.Module:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from edgevision._optional import require
 from edgevision.bundle.files import read_plain
 from edgevision.errors import FileReadError
-from edgevision.metrics.detection import Objects
+from edgevision.metrics.average_precision import Objects
 
 _MAX_BYTES = 1 << 30
 _NO_PICTURE = "of pictures that are not listed"

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from edgevision.metrics.average_precision import Detections, DetectionScore
 from edgevision.metrics.coco import read_objects
-from edgevision.metrics.detection import Detections, DetectionScore
 from edgevision.metrics.metric import PathLike, Predict, Score
 from edgevision.metrics.segmentation import resize_nearest
 from edgevision.progress import Progress, silent

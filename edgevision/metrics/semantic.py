@@ -16,6 +16,7 @@ from edgevision.metrics.labels import LabelValues
 from edgevision.metrics.metric import PathLike, Predict, Score
 from edgevision.metrics.segmentation import ConfusionMatrix, resize_nearest
 from edgevision.progress import Progress, silent
+from edgevision.tasks.camera import VOID
 from edgevision.tasks.frames import labelled_images, read_image, read_labels, resize
 from edgevision.tasks.semantic import SemanticDecoder
 
@@ -112,7 +113,10 @@ def evaluate_semantic(
             first = mask if first is None else first
             same[form] += int(np.count_nonzero(mask == first))
             if truth is not None:
-                scores[form].add(truth, resize_nearest(mask, truth.shape))
+                found = resize_nearest(mask, truth.shape)
+                if class_count <= VOID:  # what was not looked at is not scored
+                    truth = np.where(found == VOID, np.uint8(VOID), truth)
+                scores[form].add(truth, found)
     progress("evaluating", len(pairs), len(pairs))
     pixels = len(pairs) * frame_size[0] * frame_size[1]
     return [

@@ -13,7 +13,8 @@ from edgevision._optional import require
 from edgevision.bundle.manifest import Settings
 from edgevision.bundle.tensors import TensorSpec
 from edgevision.tasks.camera import CameraFrame, Image
-from edgevision.tasks.frames import pictures_in, read_image, spread
+from edgevision.tasks.camera_files import read_camera_frame
+from edgevision.tasks.frames import pictures_in, spread
 from edgevision.tasks.task import Feeds, Result, Task
 
 R = TypeVar("R", bound=Result)
@@ -37,7 +38,7 @@ class CameraTask(Task[R]):
         """
         camera = CameraFrame.from_manifest(inputs[0], settings, self.name)
         for path in spread(pictures_in(folder), count):
-            yield {camera.name: camera.fit(read_image(path))[np.newaxis]}
+            yield {camera.name: read_camera_frame(path, camera)[np.newaxis]}
 
     def differs(self, before: R, after: R) -> npt.NDArray[np.bool_]:
         """Return bool[H, W]: where two answers to one frame are not the same."""

@@ -13,7 +13,7 @@ from edgevision._optional import require
 from edgevision.bundle.manifest import Settings, Stage
 from edgevision.bundle.tensors import DType
 from edgevision.errors import BundleFormatError, FrameError
-from edgevision.tasks.camera import CameraFrame, FrameDecoder, Image, check_same_frame
+from edgevision.tasks.camera import CameraFrame, FrameDecoder, Image, Region, check_same_frame
 from edgevision.tasks.camera_task import CameraTask
 from edgevision.tasks.task import Headline, Read, Summary
 from edgevision.tasks.timings import Timings
@@ -45,16 +45,19 @@ class DepthResult:
     """How far what each pixel shows is away.
 
     Attributes:
-        depth: float32[H, W] in metres, host; the caller's own.
+        depth: float32[H, W] in metres, host; the caller's own. 0 where the camera was given a
+            region, and the pixel is outside.
         timings: how long it took.
+        region: top, left, height, width of what was looked at; None where it is all.
     """
 
     depth: Floats
     timings: Timings
+    region: Region | None = None
 
     def range_m(self) -> tuple[float, float]:
         """Return the nearest and the furthest depth in metres, without the outermost 2 %."""
-        near, far = np.percentile(self.depth, _SHOWN_PERCENTILES)
+        near, far = np.percentile(self._measured(), _SHOWN_PERCENTILES)
         return float(near), float(far)
 
     def colored(self, near_m: float | None = None, far_m: float | None = None) -> Image:
@@ -78,9 +81,16 @@ class DepthResult:
     def summary(self) -> Summary:
         """Return the range and the median in metres."""
         near, far = self.range_m()
-        median = float(np.median(self.depth))
+        median = float(np.median(self._measured()))
         fields: dict[str, object] = {"near_m": near, "median_m": median, "far_m": far}
         return Summary(f"{near:.2f} to {far:.2f} m, median {median:.2f} m", fields)
+
+    def _measured(self) -> Floats:
+        """Return the depths of what was looked at."""
+        if self.region is None:
+            return self.depth
+        top, left, height, width = self.region
+        return self.depth[top : top + height, left : left + width]
 
     def pictures(self, frame: Image) -> dict[str, Image]:
         """Return the frame beside its depths in colours, with their scale beneath.
@@ -118,7 +128,7 @@ class DepthDecoder(FrameDecoder):
                 f"the engine gave depths from {low} to {high} m, expected finite ones from 0. Run "
                 "`edgevision verify` on the bundle."
             )
-        return DepthResult(depth, timings)
+        return DepthResult(depth, timings, self.camera.region)
 
 
 class DepthTask(CameraTask[DepthResult]):
@@ -136,8 +146,8 @@ class DepthTask(CameraTask[DepthResult]):
         fits = depth.name == "depth" and depth.dtype in (DType.FLOAT32, DType.FLOAT16)
         if not fits or depth.shape != (1, *camera.size):
             raise BundleFormatError(
-                f"task {self}: expected uint8[1, H, W, 3] -> depth float32[1, H, W] or float16, "
-                f"got {frame} -> {depth}"
+                f"task {self}: expected a frame of {camera.layout} -> depth float32[1, H, W] or "
+                f"float16, got {frame} -> {depth}"
             )
         return DepthDecoder(camera)
 

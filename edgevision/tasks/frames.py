@@ -22,6 +22,9 @@ Image = npt.NDArray[np.uint8]
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"})
 VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".ts", ".mjpeg"})
+RAW_SUFFIXES = frozenset({".raw", ".yuv", ".nv12", ".nv21", ".i420", ".yuyv", ".uyvy", ".bayer"})
+"""Of dumps: frames one behind the other, without a header; see `camera_files`."""
+
 _MAX_PIXELS = 64_000_000
 _FEW_LEVELS = 20
 _PNG_BITS_AT = 24
@@ -57,6 +60,16 @@ def read_image(path: str | os.PathLike[str]) -> Image:
         MissingDependencyError: Pillow is not installed.
     """
     return _read(path, _frame_pixels)
+
+
+def read_recorded(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
+    """Read a picture of one 16-bit number a pixel as uint16[H, W], any other as `read_image`.
+
+    Raises:
+        FileReadError: see `read_image`.
+    """
+    wide = _read(path, _wide_or_nothing)
+    return wide if wide.size else read_image(path)
 
 
 def read_labels(path: str | os.PathLike[str]) -> Image:
@@ -170,8 +183,14 @@ def count_frames(source: str | os.PathLike[str]) -> int:
         return int(container.streams.video[0].frames)
 
 
-def iterate_frames(source: str | os.PathLike[str]) -> Iterator[Frame]:
+def iterate_frames(
+    source: str | os.PathLike[str], read: Callable[[Path], npt.NDArray[Any]] = read_image
+) -> Iterator[Frame]:
     """Give the frames of an image, of a folder of images, or of a video, in order.
+
+    Args:
+        source: where they are.
+        read: reads one image.
 
     Raises:
         FileReadError: the source cannot be read.
@@ -181,11 +200,11 @@ def iterate_frames(source: str | os.PathLike[str]) -> Iterator[Frame]:
     if path.is_dir():
         images = list_images(path)
         for name, image in zip(_names(images), images, strict=True):
-            yield Frame(name, read_image(image))
+            yield Frame(name, read(image))
     elif path.suffix.lower() in VIDEO_SUFFIXES:
         yield from _video_frames(path)
     else:
-        yield Frame(path.stem, read_image(path))
+        yield Frame(path.stem, read(path))
 
 
 def frames_named(source: str | os.PathLike[str]) -> Callable[[str], bool]:
@@ -197,7 +216,7 @@ def frames_named(source: str | os.PathLike[str]) -> Callable[[str], bool]:
     path = Path(source)
     if path.is_dir():
         return set(_names(list_images(path))).__contains__
-    if path.suffix.lower() not in VIDEO_SUFFIXES:
+    if path.suffix.lower() not in VIDEO_SUFFIXES | RAW_SUFFIXES:
         return path.stem.__eq__
     numbered = re.compile(re.escape(path.stem) + r"-\d{6,}")
     return lambda name: numbered.fullmatch(name) is not None
@@ -320,6 +339,11 @@ def _class_indices(image: Any, start: bytes) -> Image:
         "wider values are no classes. Write each pixel's class, e.g. with Pillow: "
         "Image.fromarray(indices.astype(np.uint8)).save(NAME)"
     )
+
+
+def _wide_or_nothing(image: Any, _: bytes) -> npt.NDArray[np.uint16]:
+    is_wide = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
+    return np.asarray(image).astype(np.uint16) if is_wide else np.empty(0, np.uint16)
 
 
 def _wide_numbers(image: Any, _: bytes) -> npt.NDArray[np.uint16]:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edgevision._optional import require
 from edgevision.bundle.forms import Form
 from edgevision.bundle.manifest import Settings, Stage
 from edgevision.bundle.parity import ParityReport, Tolerance
 from edgevision.errors import BundleFormatError, FrameError
+from edgevision.tasks.box_pictures import draw_boxes
 from edgevision.tasks.camera import (
     CameraFrame,
     ClassLabel,
@@ -40,7 +40,6 @@ _DISTANCES = {
     "masks": Bars(1e-2, 0.05, 0.2),
 }
 _SHARES = Bars(0.02, 0.05, 0.2)
-_LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,26 +114,8 @@ class InstanceResult:
             mask, color = masks[index], self._color(index)
             picture[mask] = picture[mask] * (1 - opacity) + color * opacity
             picture[_outline(mask)] = color
-        drawn = picture.round().astype(np.uint8)
-        for index in range(len(self) - 1, -1, -1):
-            _frame_box(drawn, self.boxes[index], self._color(index).astype(np.uint8))
-        return self._captioned(drawn)
-
-    def _captioned(self, picture: Image) -> Image:
-        """Write each object's caption over its box, light on dark colours and dark on light."""
-        image = require("PIL.Image", extra="media").fromarray(picture)
-        draw = require("PIL.ImageDraw", extra="media").Draw(image)
-        height, width = self.frame_size
-        font = require("PIL.ImageFont", extra="media").load_default(max(9, height // 36))
-        for index, text in reversed(list(enumerate(self.captions()))):
-            color = tuple(int(v) for v in self._color(index))
-            _, _, right, bottom = draw.textbbox((0, 0), text, font=font)
-            x = int(np.clip(self.boxes[index][0], 0, max(width - right - 2, 0)))
-            y = int(np.clip(self.boxes[index][1] - bottom - 2, 0, height))
-            draw.rectangle((x, y, x + right + 2, y + bottom + 2), fill=color)
-            ink = "black" if np.dot(color, _LUMINANCE) > 140 else "white"
-            draw.text((x + 1, y + 1), text, ink, font)
-        return np.array(image)
+        colors = [self._color(index) for index in range(len(self))]
+        return draw_boxes(picture.round().astype(np.uint8), self.boxes, colors, self.captions())
 
     def summary(self) -> Summary:
         """Return the first six objects, and all of them with their boxes."""
@@ -302,14 +283,6 @@ def _outline(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     inner[1:-1, 1:-1] = mask[:-2, 1:-1] & mask[2:, 1:-1] & mask[1:-1, :-2] & mask[1:-1, 2:]
     edge: npt.NDArray[np.bool_] = mask & ~inner
     return edge
-
-
-def _frame_box(picture: Image, box: Floats, color: Image) -> None:
-    height, width = picture.shape[:2]
-    x1, x2 = (int(np.clip(x, 0, width - 1)) for x in box[0::2])
-    y1, y2 = (int(np.clip(y, 0, height - 1)) for y in box[1::2])
-    picture[[y1, y2], x1 : x2 + 1] = color
-    picture[y1 : y2 + 1, [x1, x2]] = color
 
 
 TASK = InstanceTask()

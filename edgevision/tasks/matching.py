@@ -16,7 +16,7 @@ Arrays = Mapping[str, npt.NDArray[np.generic]]
 Floats = npt.NDArray[np.float64]
 
 MATCHED = ("labels", "boxes", "scores", "masks")
-"""Outputs that are compared; what counts detections follows from them."""
+"""Outputs that are compared, masks where there are any; what counts detections follows."""
 
 _SURE = 0.5
 _SAME_OBJECT = 0.5
@@ -29,8 +29,8 @@ def distances(reference: Arrays, candidate: Arrays) -> dict[str, Floats]:
     the one of its class that overlaps it most, if by more than one half.
 
     Args:
-        reference: boxes float[..., D, 4], labels int[..., D], scores float[..., D] and masks
-            [..., D, h, w]; a score of 0 is padding.
+        reference: boxes float[..., D, 4], labels int[..., D], scores float[..., D] and maybe
+            masks [..., D, h, w]; a score of 0 is padding.
         candidate: the same.
 
     Returns:
@@ -40,7 +40,7 @@ def distances(reference: Arrays, candidate: Arrays) -> dict[str, Floats]:
     """
     a, b = _frames(reference), _frames(candidate)
     sure = max((float(frame["scores"].max(initial=0)) for frame in a), default=0.0) * _SURE
-    found: dict[str, list[float]] = {name: [] for name in MATCHED}
+    found: dict[str, list[float]] = {name: [] for name in MATCHED if name in reference}
     for one, other in zip(a, b, strict=True):
         for these, those in ((one, other), (other, one)):
             for index in np.flatnonzero(these["scores"] >= max(sure, 1e-9)):
@@ -84,6 +84,7 @@ def _frames(arrays: Arrays) -> list[dict[str, Floats]]:
     shaped = {
         name: arrays[name].reshape(-1, places, *arrays[name].shape[scores.ndim :])
         for name in MATCHED
+        if name in arrays
     }
     for index in range(len(shaped["scores"])):
         real = shaped["scores"][index] > 0
@@ -96,14 +97,18 @@ def _distance(these: dict[str, Floats], index: int, those: dict[str, Floats]) ->
     overlap = _overlaps(these["boxes"][index], those["boxes"])
     overlap = overlap * (those["labels"] == these["labels"][index])
     if not overlap.size or overlap.max() <= _SAME_OBJECT:
-        return {"labels": 1.0, "boxes": 1.0, "scores": score, "masks": 1.0}
+        missed = {"labels": 1.0, "boxes": 1.0, "scores": score, "masks": 1.0}
+        return {name: missed[name] for name in these}
     partner = int(overlap.argmax())
-    return {
+    found = {
         "labels": 0.0,
         "boxes": 1.0 - float(overlap[partner]),
         "scores": abs(score - float(those["scores"][partner])),
-        "masks": float(np.abs(these["masks"][index] - those["masks"][partner]).mean()),
     }
+    if "masks" in these:
+        apart = np.abs(these["masks"][index] - those["masks"][partner])
+        found["masks"] = float(apart.mean())
+    return found
 
 
 def _overlaps(box: Floats, boxes: Floats) -> Floats:

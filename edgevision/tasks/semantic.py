@@ -31,7 +31,8 @@ class SemanticResult:
     """What a segmentation net says of one frame.
 
     Attributes:
-        mask: uint8[H, W] class indices, host; the caller's own copy.
+        mask: uint8[H, W] class indices, host; the caller's own copy. 255 where the camera was given
+            a region, and the pixel is outside.
         classes: the label of each index.
         timings: how long it took.
     """
@@ -70,11 +71,11 @@ class SemanticResult:
         return {".overlay.jpg": self.overlay(frame), ".classes.png": self.mask}
 
     def shares(self) -> dict[str, float]:
-        """Return each class's share of the frame, largest first."""
-        counts = np.bincount(self.mask.ravel(), minlength=len(self.classes))
-        named = (
-            (c.name, int(n) / self.mask.size) for c, n in zip(self.classes, counts, strict=True)
-        )
+        """Return each class's share of what was looked at, largest first."""
+        found = np.bincount(self.mask.ravel(), minlength=256)
+        counts = found[: len(self.classes)]
+        total = max(int(counts.sum()), 1)
+        named = ((c.name, int(n) / total) for c, n in zip(self.classes, counts, strict=True))
         return dict(sorted(((k, v) for k, v in named if v > 0), key=lambda item: -item[1]))
 
 
@@ -98,9 +99,13 @@ class SemanticDecoder(FrameDecoder):
         """
         (mask,) = outputs.values()
         mask = mask[0].astype(np.uint8, copy=False)
-        if int(mask.max()) >= len(self.classes):
+        looked_at = mask
+        if self.camera.region is not None:
+            top, left, height, width = self.camera.region
+            looked_at = mask[top : top + height, left : left + width]
+        if (highest := int(looked_at.max())) >= len(self.classes):
             raise FrameError(
-                f"the engine gave class {int(mask.max())}, the bundle names {len(self.classes)}. "
+                f"the engine gave class {highest}, the bundle names {len(self.classes)}. "
                 "Run `edgevision verify` on the bundle."
             )
         return SemanticResult(mask, self.classes, timings)
@@ -121,7 +126,7 @@ class SemanticTask(CameraTask[SemanticResult]):
         camera = CameraFrame.from_manifest(frame, settings, self.name)
         if mask.shape != (1, *camera.size) or mask.dtype is not DType.UINT8:
             raise BundleFormatError(
-                "task semantic: expected uint8[1, H, W, 3] -> uint8[1, H, W], "
+                f"task semantic: expected a frame of {camera.layout} -> uint8[1, H, W], "
                 f"got {frame} -> {mask}"
             )
         return SemanticDecoder(classes_of(settings, self.name), camera)
@@ -133,7 +138,9 @@ class SemanticTask(CameraTask[SemanticResult]):
 
 
 def _palette(classes: tuple[ClassLabel, ...]) -> Image:
-    return np.array([list(bytes.fromhex(c.color[1:])) for c in classes], np.uint8)
+    colors = np.zeros((256, 3), np.uint8)  # black where the net did not look
+    colors[: len(classes)] = [list(bytes.fromhex(c.color[1:])) for c in classes]
+    return colors
 
 
 TASK = SemanticTask()

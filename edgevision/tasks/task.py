@@ -34,7 +34,9 @@ _NAMES = (
     "caption",
     "classification",
     "depth",
+    "detection",
     "generated",
+    "multitask",
     "tensors",
 )
 # A vocabulary is the largest of what a task keeps beside its graphs.

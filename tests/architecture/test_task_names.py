@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "edgevision"
 PROGRAMS = ("edgevision", "benchmarks", "deploy", "examples", "training", "scripts")
 
-ADDED = ("classification", "depth")
+ADDED = ("classification", "depth", "detection")
 """Tasks that were added by adding files."""
 
 LISTING = "edgevision/tasks/task.py"

@@ -23,6 +23,9 @@ task = "semantic"
 weights = "net.pt"
 size = [32, 48]
 classes = ["road", "sky", ["person", "#ff0000"]]
+camera = {size = [48, 96], pixel_format = "nv12", fit = "crop", region = [0, 0, 32, 48]}
+mean = [0.5, 0.5, 0]
+std = [1, 1, 0.5]
 precision = "int8"
 calibration = "frames"
 evaluate = "/data/val"
@@ -57,6 +60,14 @@ def test_every_key_arrives_and_paths_are_beside_the_file(tmp_path: Path) -> None
         "weights": folder / "net.pt",
         "size": (32, 48),
         "classes": ["road", "sky", ("person", "#ff0000")],
+        "camera": {
+            "size": (48, 96),
+            "pixel_format": "nv12",
+            "fit": "crop",
+            "region": (0, 0, 32, 48),
+        },
+        "mean": [0.5, 0.5, 0.0],
+        "std": [1.0, 1.0, 0.5],
         "precision": "int8",
         "calibration": folder / "frames",
         "evaluate": Path("/data/val"),

@@ -18,7 +18,7 @@ from edgevision.export.graph.capture import serialized
 from edgevision.runtime.session import Session
 from edgevision.tasks.vocabulary import HuggingFaceTokenizer
 from tests.export.captions import pixels
-from tests.export.conftest import import_example
+from tests.export.conftest import PHOTOS
 from tests.export.operators import installed_torchvision
 
 WORDS, END, SIDE, STEPS = 40, 2, 32, 8
@@ -31,7 +31,13 @@ def example() -> ModuleType:
         pytest.skip("transformers is not installed")
     if importlib.util.find_spec("torchvision") is not None:
         installed_torchvision()  # which transformers imports where it is
-    return import_example("export_hf_captioner")
+    path = PHOTOS.parent / "export" / "hf_captioner.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def vit_gpt2() -> Any:

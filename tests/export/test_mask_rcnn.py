@@ -27,6 +27,7 @@ from edgevision.models.fpn import PyramidBackbone
 from edgevision.models.mask_rcnn import DetectionSettings, MaskRCNN, maskrcnn_resnet50
 from edgevision.tasks.camera import CameraFrame, ClassLabel
 from edgevision.tasks.instance import InstanceDecoder
+from edgevision.tasks.pixel_formats import packed
 from edgevision.tasks.timings import Timings
 
 CLASSES = [f"c{i}" for i in range(4)]
@@ -125,7 +126,8 @@ def test_masks_of_the_frame_are_those_that_the_result_pastes() -> None:
     assert whole["masks"].shape == (1, 12, 60, 90)
     assert whole["masks"].dtype == np.uint8
     task = InstanceDecoder(
-        tuple(ClassLabel(c, "#102030") for c in CLASSES), CameraFrame("frame", (60, 90), "rgb")
+        tuple(ClassLabel(c, "#102030") for c in CLASSES),
+        CameraFrame("frame", packed("rgb", (60, 90))),
     )
     cells, pixels = (task.decode(found, Timings(0, 0, 0)) for found in (plain, whole))
     assert len(pixels) > 3

@@ -10,6 +10,7 @@ import pytest
 from edgevision.errors import FrameError
 from edgevision.tasks.camera import CameraFrame
 from edgevision.tasks.interop import DeviceArray
+from edgevision.tasks.pixel_formats import packed
 
 SIZE = (6, 8)
 FRAME = np.arange(6 * 8 * 3, dtype=np.uint8).reshape(6, 8, 3)
@@ -55,7 +56,7 @@ class HostOnly:
     [FRAME, FRAME[np.newaxis], FRAME.view(np.recarray), HostOnly()],
 )
 def test_both_shapes_are_taken_without_a_copy(frame: Any) -> None:
-    fed: Any = CameraFrame("frame", SIZE, "rgb").feeds(frame)["frame"]
+    fed: Any = CameraFrame("frame", packed("rgb", SIZE)).feeds(frame)["frame"]
     assert fed.shape == (1, *SIZE, 3)
     assert np.shares_memory(fed, FRAME)
 
@@ -63,10 +64,10 @@ def test_both_shapes_are_taken_without_a_copy(frame: Any) -> None:
 @pytest.mark.parametrize("axis", [False, True])
 def test_arrays_of_other_libraries_keep_or_get_the_batch_axis(axis: bool) -> None:
     other = OtherArray(FRAME[np.newaxis] if axis else FRAME)
-    fed: Any = CameraFrame("frame", SIZE, "rgb").feeds(other)["frame"]
+    fed: Any = CameraFrame("frame", packed("rgb", SIZE)).feeds(other)["frame"]
     assert fed.shape == [1, *SIZE, 3]
     shape = (1, *SIZE, 3) if axis else (*SIZE, 3)
-    there: Any = CameraFrame("frame", SIZE, "rgb").feeds(ByProtocol(*shape))["frame"]
+    there: Any = CameraFrame("frame", packed("rgb", SIZE)).feeds(ByProtocol(*shape))["frame"]
     assert isinstance(there, DeviceArray)
     assert there.shape == (1, *SIZE, 3)
 
@@ -87,4 +88,4 @@ def test_arrays_of_other_libraries_keep_or_get_the_batch_axis(axis: bool) -> Non
 )
 def test_what_is_no_frame_is_told_what_is_taken(frame: object, message: str) -> None:
     with pytest.raises(FrameError, match=message):
-        CameraFrame("frame", SIZE, "bgr").feeds(frame)
+        CameraFrame("frame", packed("bgr", SIZE)).feeds(frame)

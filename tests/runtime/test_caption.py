@@ -19,13 +19,14 @@ from edgevision.metrics.caption import evaluate_captions
 from edgevision.metrics.coco import read_captions
 from edgevision.tasks.camera import CameraFrame
 from edgevision.tasks.caption import TASK, CaptionDecoder, CaptionResult
+from edgevision.tasks.pixel_formats import packed
 from edgevision.tasks.task import decoder_of
 from edgevision.tasks.timings import Timings
 from edgevision.tasks.vocabulary import MAX_BYTES, WordList
 
 WORDS = WordList(("<start>", "<end>", "a", "dog", "cat", ","))
 SIZE = (30, 40)
-DECODER = CaptionDecoder(WORDS, CameraFrame("frame", SIZE, "rgb"))
+DECODER = CaptionDecoder(WORDS, CameraFrame("frame", packed("rgb", SIZE)))
 TIMES = Timings(0.1, 2.0, 0.3)
 SETTINGS: dict[str, Any] = {
     "channel_order": "rgb",

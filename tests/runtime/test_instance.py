@@ -14,12 +14,13 @@ from edgevision.bundle.tensors import DType, TensorSpec
 from edgevision.errors import BundleFormatError, FrameError
 from edgevision.tasks.camera import CameraFrame, ClassLabel
 from edgevision.tasks.instance import TASK, InstanceDecoder, InstanceResult
+from edgevision.tasks.pixel_formats import packed
 from edgevision.tasks.timings import Timings
 
 SIZE = (40, 60)
 LABELS = (ClassLabel("car", "#2020d0"), ClassLabel("person", "#dc143c"))
 NO_FILES = dict[str, bytes]().__getitem__
-DECODER = InstanceDecoder(LABELS, CameraFrame("frame", SIZE, "rgb"))
+DECODER = InstanceDecoder(LABELS, CameraFrame("frame", packed("rgb", SIZE)))
 TIMES = Timings(0.1, 2.0, 0.3)
 
 
@@ -150,7 +151,7 @@ SETTINGS = {"channel_order": "bgr", "classes": [{"name": "car", "color": "#2020d
 def test_the_task_is_read_from_a_manifest() -> None:
     task = TASK.decoder(SETTINGS, (stage(),), NO_FILES)
     assert task == InstanceDecoder(
-        (ClassLabel("car", "#2020d0"),), CameraFrame("frame", SIZE, "bgr")
+        (ClassLabel("car", "#2020d0"),), CameraFrame("frame", packed("bgr", SIZE))
     )
     frame = np.zeros((*SIZE, 3), np.uint8)
     fed: Any = task.feeds(frame)["frame"]

@@ -18,11 +18,12 @@ from edgevision.export.adapters.adapter import Array, Feeds, ModelAdapter, Run
 from edgevision.export.adapters.frame import (
     IMAGENET_MEAN,
     IMAGENET_STD,
+    Camera,
     CameraInput,
     FrontEnd,
 )
-from edgevision.export.adapters.registry import ClassNames, Size, refuse_options
-from edgevision.export.adapters.resize import ResizeCrop
+from edgevision.export.adapters.registry import NO_FRONT, ClassNames, Front, Size, refuse_options
+from edgevision.export.adapters.resize import middle_of
 from edgevision.export.adapters.search import (
     After,
     Before,
@@ -78,6 +79,7 @@ class Captioner:
         channel_order: str = "rgb",
         input_size: tuple[int, int] | None = None,
         batch: int = 1,
+        camera: Camera | None = None,
     ) -> None:
         """Wrap `module`.
 
@@ -100,6 +102,8 @@ class Captioner:
             channel_order: "rgb" or "bgr", the order in which the camera's frames will come.
             input_size: (H, W) of the camera's frame, if it is not `size`.
             batch: frames in one call.
+            camera: what the camera gives, in place of `channel_order` and `input_size`; its `fit`
+                and `region`, where given, in place of `resize`.
 
         Raises:
             ValueError: an argument makes no sense.
@@ -120,13 +124,13 @@ class Captioner:
         own = getattr(module, "max_length", None)
         if own is not None and own < max_length:
             raise ValueError(f"max_length: got {max_length}, the module holds {own} steps")
-        self._camera = CameraInput.check(size, input_size, channel_order, batch)
+        self._camera = CameraInput.check(size, input_size, channel_order, batch, camera)
         self._start = _number("start", start, self.vocabulary)
         self._end = _number("end", end, self.vocabulary)
         self._form = form
         self._max_length, self._beams, self._penalty = max_length, beams, length_penalty
-        same = self._camera.size == self._camera.input_size and resize is None
-        fit = None if same else ResizeCrop(self._camera.input_size, self._camera.size, resize)
+        fit = middle_of(self._camera, resize, name="resize")
+        self._own_fit = None if fit is None else fit.name
         pixels = FrontEnd(self._camera, mean, std, fit=fit)
         self.inputs: tuple[TensorSpec, ...] = (self._camera.tensor,)
         self.profiles: Mapping[str, ShapeProfile] = {}
@@ -144,7 +148,7 @@ class Captioner:
     def settings(self) -> Settings:
         """Return the sizes, the search and where the vocabulary stands, for the manifest."""
         return {
-            **self._camera.settings(),
+            **self._camera.settings(own_fit=self._own_fit),
             "vocabulary": {
                 "kind": self.vocabulary.kind,
                 "path": _VOCABULARY,
@@ -215,7 +219,8 @@ class Captioner:
 
         Two words nearly as likely are told apart by digits that float16 does not have.
         """
-        return [name for part in nested(graph.graph) for name in nodes_behind_scores(part.node)]
+        behind = [name for part in nested(graph.graph) for name in nodes_behind_scores(part.node)]
+        return [*behind, *self._camera.kept_fp32(graph)]
 
     def _parts(self) -> dict[str, ModelAdapter]:
         states = [f"state_{i}" for i in range(self._states)]
@@ -256,7 +261,7 @@ def _tried(
             f"{type(module).__name__} has no {', '.join(missing)}: a captioner needs encode(pixels)"
             " -> features, start(features) -> state, step(token, state, features) -> logits, state"
         )
-    frame = torch.zeros(count, *pixels.camera.input_size, 3, dtype=torch.uint8)
+    frame = torch.zeros(count, *pixels.camera.layout.shape, dtype=torch.uint8)
     try:
         features = as_tuple(module.encode(pixels(frame)))
         state = as_tuple(module.start(features))
@@ -329,10 +334,15 @@ def from_module(
 
 
 def from_card(
-    module: nn.Module, card: Mapping[str, Any], *, size: Size | None, classes: ClassNames | None
+    module: nn.Module,
+    card: Mapping[str, Any],
+    *,
+    size: Size | None,
+    classes: ClassNames | None,
+    front: Front = NO_FRONT,
 ) -> Captioner:
     """Return the adapter of a shipped net; see `registry`."""
     refuse_options("a shipped captioner", size=size, classes=classes)
     return Captioner(
-        module, card["vocabulary"], size=card_size(card), max_length=card["max_length"]
+        module, card["vocabulary"], size=card_size(card), max_length=card["max_length"], **front
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,19 @@ from edgevision.export.adapters.detections import MOST_PLACES
 from edgevision.export.adapters.frame import (
     IMAGENET_MEAN,
     IMAGENET_STD,
+    Camera,
     CameraInput,
     FrontEnd,
 )
 from edgevision.export.adapters.output import first_tensor, try_module
-from edgevision.export.adapters.registry import ClassNames, Size, need_size_and_classes
-from edgevision.export.adapters.resize import ResizeCrop
+from edgevision.export.adapters.registry import (
+    NO_FRONT,
+    ClassNames,
+    Front,
+    Size,
+    need_size_and_classes,
+)
+from edgevision.export.adapters.resize import middle_of
 from edgevision.export.graph.capture import capture, evaluating
 from edgevision.export.zoo import card_size
 from edgevision.tasks.classification import MAX_CLASSES, TASK
@@ -64,6 +72,7 @@ class Classification:
         input_size: Size | None = None,
         resize_side: int | None = None,
         top_k: int = 5,
+        camera: Camera | None = None,
     ) -> None:
         """Wrap `module`.
 
@@ -80,27 +89,28 @@ class Classification:
                 antialiased as Pillow and torchvision do it; by default the smallest that covers
                 `size`. torchvision's nets of 224 pixels were scored with 256.
             top_k: how many labels come out; of fewer classes, all of them.
+            camera: what the camera gives, in place of `channel_order` and `input_size`; its `fit`
+                and `region`, where given, in place of `resize_side`.
 
         Raises:
             ValueError: an argument makes no sense.
             ExportError: the module does not run, or its logits do not fit the classes.
         """
         self._classes = _class_names(classes)
-        self._camera = CameraInput.check(size, input_size, channel_order)
+        self._camera = CameraInput.check(size, input_size, channel_order, camera=camera)
         if not isinstance(top_k, int) or not 1 <= top_k <= MOST_PLACES:
             raise ValueError(f"top_k: got {top_k!r}, expected 1 to {MOST_PLACES}")
-        same = self._camera.size == self._camera.input_size and resize_side is None
-        fit = None if same else ResizeCrop(self._camera.input_size, self._camera.size, resize_side)
-        self._graph = _PixelsToLabels(
-            module, FrontEnd(self._camera, mean, std, fit=fit), min(top_k, len(self._classes))
-        )
+        fit = middle_of(self._camera, resize_side)
+        self._own_fit = None if fit is None else fit.name
+        front = FrontEnd(self._camera, mean, std, fit=fit)
+        self._graph = _PixelsToLabels(module, front, min(top_k, len(self._classes)))
         self.inputs: tuple[TensorSpec, ...] = (self._camera.tensor,)
         self.profiles: Mapping[str, ShapeProfile] = {}
         self._check_logits()
 
     def settings(self) -> Settings:
         """Return the classes, sizes and channel order, for the manifest."""
-        return {"classes": list(self._classes), **self._camera.settings()}
+        return {"classes": list(self._classes), **self._camera.settings(own_fit=self._own_fit)}
 
     def files(self) -> dict[str, bytes]:
         """Return nothing: the manifest says it all."""
@@ -127,6 +137,7 @@ class Classification:
         convs = [place for place, node in enumerate(nodes) if node.op_type == "Conv"]
         wide = len(convs) // _CONVS_FOR_ONE_WIDE
         kept = [node.name for node in nodes[: convs[wide - 1] + 1]] if wide else []
+        kept += self._camera.kept_fp32(graph)
         node = made_by.get(_OUTPUTS[1])
         while node is not None and node.op_type in _WIDE_OPS:
             kept.append(node.name)
@@ -171,25 +182,33 @@ def _class_names(classes: ClassNames) -> tuple[str, ...]:
 
 
 def from_module(
-    module: nn.Module, source: str, *, size: Size | None, classes: ClassNames | None
+    module: nn.Module,
+    source: str,
+    *,
+    size: Size | None,
+    classes: ClassNames | None,
+    front: Front = NO_FRONT,
 ) -> Classification:
     """Return the adapter of a user's module; see `registry`."""
     size, classes = need_size_and_classes(source, size, classes)
-    return Classification(module, size=size, classes=classes)
+    return Classification(module, size=size, classes=classes, **front)
 
 
 def from_card(
-    module: nn.Module, card: Mapping[str, Any], *, size: Size | None, classes: ClassNames | None
+    module: nn.Module,
+    card: Mapping[str, Any],
+    *,
+    size: Size | None,
+    classes: ClassNames | None,
+    front: Front = NO_FRONT,
 ) -> Classification:
     """Return the adapter of a shipped net; the short side grows with a `size` that was given."""
     own = card_size(card)
     size = size or own
-    return Classification(
-        module,
-        size=size,
-        classes=classes or card["classes"],
-        mean=card["mean"],
-        std=card["std"],
-        input_size=tuple(card["input_size"]),
-        resize_side=round(card["resize_side"] * min(size) / min(own)),
-    )
+    given: dict[str, Any] = {"mean": card["mean"], "std": card["std"], **front}
+    camera = given.setdefault("camera", Camera())
+    if camera.size is None:
+        given["camera"] = replace(camera, size=tuple(card["input_size"]))
+    if camera.fit is None and camera.region is None:
+        given["resize_side"] = round(card["resize_side"] * min(size) / min(own))
+    return Classification(module, size=size, classes=classes or card["classes"], **given)

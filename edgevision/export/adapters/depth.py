@@ -10,7 +10,6 @@ import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
 from edgevision.bundle.manifest import Settings
 from edgevision.bundle.tensors import ShapeProfile, TensorSpec
@@ -19,11 +18,12 @@ from edgevision.export.adapters.adapter import Array, Feeds
 from edgevision.export.adapters.frame import (
     IMAGENET_MEAN,
     IMAGENET_STD,
+    Camera,
     CameraInput,
     FrontEnd,
 )
 from edgevision.export.adapters.output import first_tensor, try_module
-from edgevision.export.adapters.registry import ClassNames, Size, refuse_options
+from edgevision.export.adapters.registry import NO_FRONT, ClassNames, Front, Size, refuse_options
 from edgevision.export.graph.capture import capture, evaluating
 from edgevision.export.zoo import card_size
 from edgevision.tasks.depth import TASK
@@ -59,6 +59,7 @@ class Depth:
         scale: float = 1.0,
         max_m: float | None = None,
         output: str = "float32",
+        camera: Camera | None = None,
     ) -> None:
         """Wrap `module`.
 
@@ -74,12 +75,14 @@ class Depth:
             max_m: depths beyond are set to it; by default none are.
             output: "float32", or "float16": half the bytes from the device to the host, three
                 digits.
+            camera: what the camera gives, in place of `channel_order` and `input_size`; where a
+                part of the frame is left out, its depth is 0.
 
         Raises:
             ValueError: an argument makes no sense.
             ExportError: the module does not run, or gives something else.
         """
-        self._camera = CameraInput.check(size, input_size, channel_order)
+        self._camera = CameraInput.check(size, input_size, channel_order, camera=camera)
         if not (math.isfinite(scale) and scale > 0):
             raise ValueError(f"scale: got {scale}, expected metres for each unit, over 0")
         if max_m is not None and not (math.isfinite(max_m) and max_m > 0):
@@ -95,6 +98,11 @@ class Depth:
         self.profiles: Mapping[str, ShapeProfile] = {}
         with evaluating(self._graph):
             try_module(self._graph.measured, self._camera)
+
+    @property
+    def fused(self) -> _PixelsToMetres:
+        """The whole as one module; the adapter's own."""
+        return self._graph
 
     def settings(self) -> Settings:
         """Return the sizes and channel order, for the manifest."""
@@ -118,9 +126,9 @@ class Depth:
         """
         return capture(self._graph, self.inputs, ("depth",), {})
 
-    def kept_fp32(self, graph: onnx.ModelProto) -> tuple[str, ...]:
-        """Return nothing: what must stay wide is found by its values."""
-        return ()
+    def kept_fp32(self, graph: onnx.ModelProto) -> list[str]:
+        """Return what reads samples of many bits; what else must stay wide is found by values."""
+        return self._camera.kept_fp32(graph)
 
 
 class _PixelsToMetres(FrontEnd):
@@ -143,47 +151,63 @@ class _PixelsToMetres(FrontEnd):
 
     def measured(self, frame: Tensor) -> Tensor:
         """Return what the net gives, `float32[N, 1, h, w]`."""
-        y = first_tensor(self.module(self.pixels(frame)), names=_NAMES, what="depths")
+        return self._maps(self.module(self.pixels(frame)))
+
+    def _maps(self, found: object) -> Tensor:
+        y = first_tensor(found, names=_NAMES, what="depths")
         y = y[:, None] if y.ndim == 3 else y
-        if y.ndim != 4 or y.shape[:2] != (frame.shape[0], 1):
+        count = self.camera.batch
+        if y.ndim != 4 or y.shape[:2] != (count, 1):
             raise ExportError(
                 f"the module gives {list(y.shape)}, expected one number for each pixel, "
-                f"[{frame.shape[0]}, 1, h, w] or [{frame.shape[0]}, h, w]"
+                f"[{count}, 1, h, w] or [{count}, h, w]"
             )
         return y
 
     def forward(self, frame: Tensor) -> Tensor:
-        y = self.measured(frame)
+        return self.answer(self.measured(frame))
+
+    def answer(self, found: object) -> Tensor:
+        """Return the metres of what the net gives."""
+        y = self._maps(found)
         if self.metres != 1.0:
             y = y * self.metres
-        if tuple(y.shape[-2:]) != self.camera.input_size:
-            y = interpolate(y, size=self.camera.input_size, mode="bilinear", align_corners=False)
-        y = y.relu()
+        y = self.camera.placement.back(y).relu()
         if self.max_m is not None:
             y = y.clamp(max=self.max_m)
+        y = self.camera.placement.on_frame(y, 0)
         return (y.half() if self.is_half else y)[:, 0]
 
 
 def from_module(
-    module: nn.Module, source: str, *, size: Size | None, classes: ClassNames | None
+    module: nn.Module,
+    source: str,
+    *,
+    size: Size | None,
+    classes: ClassNames | None,
+    front: Front = NO_FRONT,
 ) -> Depth:
     """Return the adapter of a user's module; see `registry`."""
     refuse_options("a net that measures", classes=classes)
     if size is None:
         raise ValueError(f"'{source}': the net's input size is needed; give --size HxW (size=)")
-    return Depth(module, size=size)
+    return Depth(module, size=size, **front)
 
 
 def from_card(
-    module: nn.Module, card: Mapping[str, Any], *, size: Size | None, classes: ClassNames | None
+    module: nn.Module,
+    card: Mapping[str, Any],
+    *,
+    size: Size | None,
+    classes: ClassNames | None,
+    front: Front = NO_FRONT,
 ) -> Depth:
     """Return the adapter of a shipped net; see `registry`."""
     refuse_options("a net that measures", classes=classes)
     return Depth(
         module,
         size=size or card_size(card),
-        mean=card["mean"],
-        std=card["std"],
+        **{"mean": card["mean"], "std": card["std"], **front},
         scale=card.get("scale", 1.0),
         max_m=card.get("max_m"),
     )

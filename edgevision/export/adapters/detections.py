@@ -49,7 +49,7 @@ class Detections(FrontEnd):
         self.backbone, self.head, self.heads = module.backbone, module.rpn.head, module.roi_heads
         size, input_size = camera.size, camera.input_size
         self.settings, self.size, self.input_size = settings, size, input_size
-        self.masks = masks
+        self.masks, self.placement = masks, camera.placement
         height, width = (there / here for there, here in zip(input_size, size, strict=True))
         self.register_buffer("to_frame", torch.tensor([width, height, width, height]))
         with torch.no_grad():
@@ -73,7 +73,8 @@ class Detections(FrontEnd):
         masks = self._masks(atlas, boxes, labels)
         real = (scores > 0).to(scores.dtype)
         count = real.sum(-1).to(torch.int32)
-        boxes, masks = boxes * self.to_frame * real[..., None], masks * real[..., None, None]
+        boxes = boxes * self.to_frame if self.camera.is_stretched else self.placement.boxes(boxes)
+        boxes, masks = boxes * real[..., None], masks * real[..., None, None]
         if self.masks == "frame":
             masks = paste(boxes, masks, self.input_size)
         return (
@@ -138,9 +139,9 @@ class Detections(FrontEnd):
         classes = logits.shape[-1] - 1
         score = logits.softmax(-1)[:, 1:].reshape(count, regions, classes) * valid[..., None]
         moves = deltas.reshape(count, regions, classes + 1, 4)[:, :, 1:]
-        boxes = clip(
-            decode(proposals[:, :, None].expand_as(moves), moves, DELTA_WEIGHTS), self.size
-        )
+        # Of what shows the frame: a box must not reach into the bars of a letterbox.
+        boxes = decode(proposals[:, :, None].expand_as(moves), moves, DELTA_WEIGHTS)
+        boxes = clip(boxes, self.size, self.placement.bounds())
         usable = is_large(boxes, _MIN_DETECTION) * (score > self.settings.score)
         score = torch.where(usable > 0, score, torch.full_like(score, -1)).flatten(1)
         candidates = (score > 0).to(torch.int32).sum(-1).to(torch.int32)
@@ -207,10 +208,13 @@ def decode(boxes: Tensor, deltas: Tensor, weights: tuple[float, float, float, fl
     return torch.stack([x - half_width, y - half_height, x + half_width, y + half_height], -1)
 
 
-def clip(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return `boxes` without what lies outside the picture."""
-    x = boxes[..., 0::2].clamp(0, size[1])
-    y = boxes[..., 1::2].clamp(0, size[0])
+def clip(
+    boxes: Tensor, size: tuple[int, int], bounds: tuple[int, int, int, int] | None = None
+) -> Tensor:
+    """Return `boxes` without what lies outside the picture, or outside x1 y1 x2 y2 of it."""
+    left, top, right, bottom = bounds or (0, 0, size[1], size[0])
+    x = boxes[..., 0::2].clamp(left, right)
+    y = boxes[..., 1::2].clamp(top, bottom)
     return torch.stack([x[..., 0], y[..., 0], x[..., 1], y[..., 1]], -1)
 
 

@@ -11,13 +11,18 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import onnx
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from edgevision.bundle.manifest import Settings
+from edgevision.bundle.reading import JsonValue
 from edgevision.bundle.tensors import DType, TensorSpec
+from edgevision.export.adapters.fit import FITS, PAD_VALUE, Placement, Region
+from edgevision.export.adapters.pixels import PixelReader
 from edgevision.export.adapters.registry import ClassNames, Size
+from edgevision.tasks.pixel_formats import PixelLayout
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -25,27 +30,69 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 _COLOR = re.compile(r"#[0-9a-f]{6}")
 _MAX_SIDE = 16384
 _MAX_BATCH = 64
+_PIXEL_OPS = (
+    "Cast", "Reshape", "Transpose", "Slice", "Gather", "Squeeze", "Unsqueeze", "Mul", "Add", "Sub",
+    "Min", "Max", "Clip", "Concat", "Split", "Pad", "Resize",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Camera:
+    """A camera as an adapter takes it: what its driver hands over, and how that meets the net.
+
+    Attributes:
+        size: (H, W) of its frames in pixels; None for the net's own.
+        pixel_format: "rgb8", "bgr8", "rgba8", "bgra8", "gray8", "gray16", "nv12", "nv21", "i420",
+            "yuyv", "uyvy", or a Bayer mosaic, "rggb8" or "rggb16", also bggr, grbg and gbrg.
+        row_bytes: from one row to the next, where the driver pads rows; by default it does not.
+        matrix: of YUV, "bt601" or "bt709"; the first where a driver does not say, as V4L2 has it.
+        range: of YUV, "limited" or "full".
+        bits: significant bits of 16-bit samples, 10, 12, 14 or 16, in the low bits of the number.
+        fit: how frames of another size than the net's meet it: "stretch", "letterbox" or "crop".
+        pad_value: what the bars of a letterbox hold, 0 to 255.
+        region: top, left, height, width: the part of the frame that is looked at; by default all,
+            or with "crop" the middle.
+
+    Example:
+        >>> Camera(size=(1080, 1920), pixel_format="nv12", fit="letterbox")  # doctest: +SKIP
+    """
+
+    size: Size | None = None
+    pixel_format: str = "rgb8"
+    row_bytes: int | None = None
+    matrix: str = "bt601"
+    range: str = "limited"
+    bits: int | None = None
+    fit: str | None = None
+    pad_value: int = PAD_VALUE
+    region: Region | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class CameraInput:
-    """The frame that a graph takes, `uint8[N, *input_size, 3]`, and the net's own size.
+    """The frame that a graph takes, and the net's own size.
 
     Attributes:
         size: (H, W) of the net's input.
-        input_size: (H, W) of the camera's frame.
-        channel_order: "rgb" or "bgr", the order in which the camera's frames will come.
+        layout: of the camera's frame.
+        placement: where what the net looks at lies in its input.
+        is_fit_given: whether the user chose how the frame meets the net.
         batch: frames in one call.
     """
 
     size: Size
-    input_size: Size
-    channel_order: str
+    layout: PixelLayout
+    placement: Placement
+    is_fit_given: bool = False
     batch: int = 1
 
     @staticmethod
     def check(
-        size: Size, input_size: Size | None, channel_order: str, batch: int = 1
+        size: Size,
+        input_size: Size | None,
+        channel_order: str,
+        batch: int = 1,
+        camera: Camera | None = None,
     ) -> CameraInput:
         """Return what an adapter was given; without `input_size` the frame has the net's size.
 
@@ -53,38 +100,96 @@ class CameraInput:
             ValueError: an argument makes no sense.
         """
         net = check_size("size", size)
-        frame = check_size("input_size", input_size) if input_size else net
+        if camera is not None and (input_size is not None or channel_order != "rgb"):
+            raise ValueError(
+                "camera: it says the frame's size and channel order itself; leave input_size and "
+                "channel_order out"
+            )
         if channel_order not in ("rgb", "bgr"):
             raise ValueError(f"channel_order: got '{channel_order}', expected rgb or bgr")
         if not isinstance(batch, int) or not 1 <= batch <= _MAX_BATCH:
             raise ValueError(f"batch: got {batch!r}, expected 1 to {_MAX_BATCH}")
-        return CameraInput(net, frame, channel_order, batch)
+        given = camera or Camera(input_size, f"{channel_order}8")
+        frame = net if given.size is None else check_size("input_size", given.size)
+        layout = PixelLayout.check(
+            given.pixel_format,
+            frame,
+            row_bytes=given.row_bytes,
+            matrix=given.matrix,
+            range=given.range,
+            bits=given.bits,
+        )
+        placement = Placement.check(
+            given.fit or FITS[0],
+            frame,
+            net,
+            layout.format,
+            region=given.region,
+            pad_value=given.pad_value,
+        )
+        is_fit_given = given.fit is not None or given.region is not None
+        return CameraInput(net, layout, placement, is_fit_given, batch)
+
+    @property
+    def input_size(self) -> Size:
+        """(H, W) of the camera's frame."""
+        return self.layout.size
 
     @property
     def tensor(self) -> TensorSpec:
         """The graph's input."""
-        return TensorSpec("frame", DType.UINT8, (self.batch, *self.input_size, 3))
+        return TensorSpec("frame", DType.UINT8, (self.batch, *self.layout.shape))
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether the frame is `uint8[H, W, 3]`."""
+        return self.layout.format.pixel_bytes == 3 and not self.layout.is_padded
 
     @property
     def is_flipped(self) -> bool:
         """Whether the channels change places: nets see RGB."""
-        return self.channel_order == "bgr"
+        return self.layout.format.order == "bgr"
 
-    def settings(self) -> Settings:
-        """Return the sizes and the channel order, for the manifest."""
-        return {
+    @property
+    def is_stretched(self) -> bool:
+        """Whether the whole frame fills the net's input."""
+        return self.placement.is_whole and self.placement.is_filled
+
+    def settings(self, *, own_fit: str | None = None) -> Settings:
+        """Return the sizes and what the frame is, for the manifest.
+
+        Args:
+            own_fit: what a task's own way from the frame to the net is called, where it has one.
+        """
+        found: dict[str, JsonValue] = {
             "size": list(self.size),
             "input_size": list(self.input_size),
-            "channel_order": self.channel_order,
         }
+        if self.is_packed:
+            found["channel_order"] = self.layout.format.order
+        if not self.is_packed or not self.is_stretched:
+            way = self.placement.settings() if own_fit is None else {"fit": own_fit}
+            found["camera"] = {**self.layout.to_json(), **way}
+        return found
 
     def zeros(self) -> Tensor:
         """Return a black frame, to try a module on."""
         return torch.zeros(self.tensor.shape, dtype=torch.uint8)
 
+    def kept_fp32(self, graph: onnx.ModelProto) -> list[str]:
+        """Return the nodes that read samples of more than eight bits: float16 has eleven."""
+        if self.layout.bits == 8:
+            return []
+        reached, kept = {self.tensor.name}, []
+        for node in graph.graph.node:
+            if node.op_type in _PIXEL_OPS and reached & set(node.input):
+                reached.update(node.output)
+                kept.append(node.name)
+        return kept
+
 
 class FrontEnd(nn.Module):
-    """From `uint8[N, *input_size, 3]` to the net's `float32[N, 3, *size]`; a base of fused graphs.
+    """From a camera's frame to the net's `float32[N, 3, *size]`; a base of fused graphs.
 
     A graph that is itself a `FrontEnd` calls `pixels` in its own `forward`.
     """
@@ -104,10 +209,10 @@ class FrontEnd(nn.Module):
         """Prepare the constants.
 
         Args:
-            camera: the frame and the net's size.
+            camera: the frame, the net's size, and how they meet.
             mean: per channel on the 0-1 scale, in RGB.
             std: per channel on the 0-1 scale, in RGB.
-            fit: from the frame's size to the net's; by default the picture is stretched, bilinear.
+            fit: from the frame's size to the net's, in place of the camera's own way.
 
         Raises:
             ValueError: `mean` or `std` makes no sense.
@@ -119,13 +224,22 @@ class FrontEnd(nn.Module):
         self.register_buffer("bias", (-means / stds).view(1, 3, 1, 1))
         self.register_buffer("order", torch.tensor([2, 1, 0]))
         self.fit = Stretch(camera.size) if fit is None else fit
+        self.has_own_fit = fit is not None
+        self.reader = PixelReader(camera.layout)
 
     def pixels(self, frame: Tensor) -> Tensor:
-        """Return `float32[N, 3, *size]` of `frame: uint8[N, *input_size, 3]`."""
-        # TensorRT takes uint8 at a Cast only, so the cast comes before any change of layout.
-        x = frame.float().permute(0, 3, 1, 2)
-        if self.camera.is_flipped:
-            x = x.index_select(1, self.order)
+        """Return `float32[N, 3, *size]` of a frame as the graph takes it."""
+        camera, placement = self.camera, self.camera.placement
+        if camera.is_packed and (self.has_own_fit or camera.is_stretched):
+            # TensorRT takes uint8 at a Cast only, so the cast comes before any change of layout.
+            x = frame.float().permute(0, 3, 1, 2)
+            if camera.is_flipped:
+                x = x.index_select(1, self.order)
+        elif self.has_own_fit:
+            x = self.reader.whole(frame)
+        else:
+            planes = [placement.resize(x) for x in self.reader.planes(frame, placement.region)]
+            return placement.with_bars(self.reader.rgb(planes)) * self.scale + self.bias
         fitted: Tensor = self.fit(x * self.scale + self.bias)
         return fitted
 

@@ -15,8 +15,15 @@ from edgevision.bundle.tensors import ShapeProfile, TensorSpec
 from edgevision.errors import ExportError
 from edgevision.export.adapters.adapter import Array, Feeds
 from edgevision.export.adapters.detections import CANDIDATES, MOST_PLACES, Detections, names
-from edgevision.export.adapters.frame import CameraInput, class_labels
-from edgevision.export.adapters.registry import ClassNames, Size, need_size_and_classes
+from edgevision.export.adapters.frame import Camera, CameraInput, class_labels
+from edgevision.export.adapters.registry import (
+    NO_FRONT,
+    ClassNames,
+    Front,
+    Size,
+    need_size_and_classes,
+    refuse_options,
+)
 from edgevision.export.graph.capture import capture, evaluating
 from edgevision.export.zoo import card_classes, card_size
 from edgevision.models.mask_rcnn import DetectionSettings, MaskRCNN
@@ -50,6 +57,7 @@ class InstanceSegmentation:
         channel_order: str = "rgb",
         input_size: tuple[int, int] | None = None,
         masks: str = "cells",
+        camera: Camera | None = None,
     ) -> None:
         """Wrap `module`.
 
@@ -62,6 +70,7 @@ class InstanceSegmentation:
             input_size: (H, W) of the camera's frame, if it is not `size`.
             masks: "cells", 28x28 for each box, which the result pastes where they are asked for; or
                 "frame", pasted in the graph: a byte for each pixel and possible object.
+            camera: what the camera gives, in place of `channel_order` and `input_size`.
 
         Raises:
             ValueError: an argument makes no sense.
@@ -69,7 +78,7 @@ class InstanceSegmentation:
                 classes.
         """
         self._classes = class_labels(classes)
-        self._camera = CameraInput.check(size, input_size, channel_order, batch)
+        self._camera = CameraInput.check(size, input_size, channel_order, batch, camera)
         if any(side % _LARGEST_STRIDE for side in self._camera.size):
             height, width = (-(-side // _LARGEST_STRIDE) * _LARGEST_STRIDE for side in size)
             raise ValueError(
@@ -116,7 +125,7 @@ class InstanceSegmentation:
         Boxes, overlaps and sample points need more digits than float16 has: at 1,000 pixels its
         steps are half a pixel.
         """
-        behind, kept = set[str](), []
+        behind, kept = set[str](), self._camera.kept_fp32(graph)
         for node in graph.graph.node:
             if node.op_type == "TopK" or behind & set(node.input):
                 behind.update(node.output)
@@ -193,17 +202,36 @@ def recognises(module: nn.Module) -> bool:
 
 
 def from_module(
-    module: nn.Module, source: str, *, size: Size | None, classes: ClassNames | None
+    module: nn.Module,
+    source: str,
+    *,
+    size: Size | None,
+    classes: ClassNames | None,
+    front: Front = NO_FRONT,
 ) -> InstanceSegmentation:
     """Return the adapter of a user's module; see `registry`."""
     size, classes = need_size_and_classes(source, size, classes)
-    return InstanceSegmentation(module, size=size, classes=classes)
+    return InstanceSegmentation(module, size=size, classes=classes, **_camera_of(front))
 
 
 def from_card(
-    module: nn.Module, card: Mapping[str, Any], *, size: Size | None, classes: ClassNames | None
+    module: nn.Module,
+    card: Mapping[str, Any],
+    *,
+    size: Size | None,
+    classes: ClassNames | None,
+    front: Front = NO_FRONT,
 ) -> InstanceSegmentation:
     """Return the adapter of a shipped net; see `registry`."""
     return InstanceSegmentation(
-        module, size=size or card_size(card), classes=classes or card_classes(card)
+        module,
+        size=size or card_size(card),
+        classes=classes or card_classes(card),
+        **_camera_of(front),
     )
+
+
+def _camera_of(front: Front) -> Front:
+    """Return the front end that was given; a detector's module has its own mean and std."""
+    refuse_options("a detector", mean=front.get("mean"), std=front.get("std"))
+    return front

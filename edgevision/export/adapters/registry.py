@@ -7,7 +7,9 @@ Each `export/adapters/NAME.py` has `from_module`, for `edgevision build --task N
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Protocol, cast
 
 from torch import nn
@@ -18,13 +20,20 @@ from edgevision.tasks.task import Task, get_task, task_names
 
 Size = tuple[int, int]
 ClassNames = Sequence[str | tuple[str, str]]
+Front = Mapping[str, Any]
+"""What was given of the front end: any of `camera`, `mean` and `std`, by an adapter's names."""
+
+NO_FRONT: Front = MappingProxyType({})
 
 USUAL = SEMANTIC
 """What a module is taken for that no adapter recognises: most give logits of pixels."""
 
 
 class AdapterHome(Protocol):
-    """What the module of a task's adapter has."""
+    """What the module of a task's adapter has.
+
+    One whose model looks at frames also takes `front: Front = NO_FRONT`, for both functions.
+    """
 
     def from_module(
         self, module: nn.Module, source: str, *, size: Size | None, classes: ClassNames | None
@@ -70,6 +79,19 @@ def recognised_task(module: nn.Module) -> Task[Any]:
         if recognises is not None and recognises(module):
             return task
     return USUAL
+
+
+def call_home(make: Callable[..., ModelAdapter], task: str, front: Front, **given: Any) -> Any:
+    """Return what `from_module` or `from_card` of a task makes, with the front end if it takes one.
+
+    Raises:
+        ValueError: something was given of a front end, and the task has none.
+    """
+    if not front:
+        return make(**given)
+    if "front" not in inspect.signature(make).parameters:
+        refuse_options(f"task {task}", **front)
+    return make(**given, front=front)
 
 
 def refuse_options(kind: str, **options: object) -> None:

@@ -12,12 +12,37 @@ import math
 import torch
 from torch import Tensor, nn
 
+from edgevision.export.adapters.frame import CameraInput
+
 Size = tuple[int, int]
+
+
+def middle_of(
+    camera: CameraInput, side: int | None, *, name: str = "resize_side"
+) -> ResizeCrop | None:
+    """Return the way of classifiers from a frame to the net; None where the camera has its own.
+
+    Args:
+        camera: the frame and the net's size.
+        side: short side of the frame before its middle is cut out, if it was given.
+        name: what the side is called in messages.
+
+    Raises:
+        ValueError: both ways were given, or the side is too small.
+    """
+    if camera.is_fit_given:
+        if side is not None:
+            raise ValueError(f"{name}: the camera's fit is '{camera.placement.name}'; give one")
+        return None
+    if camera.size == camera.input_size and side is None:
+        return None
+    return ResizeCrop(camera.input_size, camera.size, side)
 
 
 class ResizeCrop(nn.Module):
     """float32[N, C, *input_size] to float32[N, C, *size]."""
 
+    name = "middle"
     rows: Tensor
     columns: Tensor
 

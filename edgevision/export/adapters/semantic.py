@@ -9,7 +9,6 @@ import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
 from edgevision.bundle.manifest import Settings
 from edgevision.bundle.tensors import ShapeProfile, TensorSpec
@@ -18,14 +17,22 @@ from edgevision.export.adapters.adapter import Array, Feeds
 from edgevision.export.adapters.frame import (
     IMAGENET_MEAN,
     IMAGENET_STD,
+    Camera,
     CameraInput,
     FrontEnd,
     class_labels,
 )
 from edgevision.export.adapters.output import first_tensor, try_module
-from edgevision.export.adapters.registry import ClassNames, Size, need_size_and_classes
+from edgevision.export.adapters.registry import (
+    NO_FRONT,
+    ClassNames,
+    Front,
+    Size,
+    need_size_and_classes,
+)
 from edgevision.export.graph.capture import capture, evaluating
 from edgevision.export.zoo import card_classes, card_size
+from edgevision.tasks.camera import VOID
 
 
 class SemanticSegmentation:
@@ -54,6 +61,7 @@ class SemanticSegmentation:
         std: Sequence[float] = IMAGENET_STD,
         channel_order: str = "rgb",
         input_size: tuple[int, int] | None = None,
+        camera: Camera | None = None,
     ) -> None:
         """Wrap `module`.
 
@@ -67,20 +75,26 @@ class SemanticSegmentation:
             channel_order: "rgb" or "bgr", the order in which the camera's frames will come. The net
                 always sees RGB.
             input_size: (H, W) of the camera's frame, if it is not `size`.
+            camera: what the camera gives, in place of `channel_order` and `input_size`.
 
         Raises:
             ValueError: an argument makes no sense.
             ExportError: the module does not run, or its logits do not fit the classes.
         """
         self._classes = class_labels(classes)
-        self._camera = CameraInput.check(size, input_size, channel_order)
+        self._camera = CameraInput.check(size, input_size, channel_order, camera=camera)
+        if not self._camera.placement.is_whole and len(self._classes) > VOID:
+            raise ValueError(
+                f"classes: {len(self._classes)} of them leave no number for pixels that a part of "
+                f"the frame leaves out; at most {VOID}"
+            )
         self._graph = _PixelsToClasses(module, self._camera, mean, std)
         self.inputs: tuple[TensorSpec, ...] = (self._camera.tensor,)
         self.profiles: Mapping[str, ShapeProfile] = {}
         self._check_logits()
 
     @property
-    def fused(self) -> nn.Module:
+    def fused(self) -> _PixelsToClasses:
         """The whole as one module, `uint8[1, H, W, 3]` to `uint8[1, H, W]`; the adapter's own."""
         return self._graph
 
@@ -114,9 +128,9 @@ class SemanticSegmentation:
         """
         return capture(self._graph, self.inputs, ("classes",), {})
 
-    def kept_fp32(self, graph: onnx.ModelProto) -> tuple[str, ...]:
-        """Return nothing: what must stay wide is found by its values."""
-        return ()
+    def kept_fp32(self, graph: onnx.ModelProto) -> list[str]:
+        """Return what reads samples of many bits; what else must stay wide is found by values."""
+        return self._camera.kept_fp32(graph)
 
     def _check_logits(self) -> None:
         with evaluating(self._graph):
@@ -149,30 +163,44 @@ class _PixelsToClasses(FrontEnd):
         return first_tensor(self.module(self.pixels(frame)), what="logits")
 
     def forward(self, frame: Tensor) -> Tensor:
-        y = self.logits(frame)
-        if tuple(y.shape[-2:]) != self.camera.input_size:
-            y = interpolate(y, size=self.camera.input_size, mode="bilinear", align_corners=False)
-        if y.shape[1] == 1:
-            return (y[:, 0] > 0).to(torch.uint8)
-        return y.argmax(1).to(torch.uint8)
+        return self.answer(self.logits(frame))
+
+    def answer(self, found: object) -> Tensor:
+        """Return the class map of what the net gives."""
+        y = first_tensor(found, what="logits")
+        placement = self.camera.placement
+        y = placement.back(y)
+        classes = y[:, 0] > 0 if y.shape[1] == 1 else y.argmax(1)
+        if not placement.is_whole:  # TensorRT pads floats
+            classes = placement.on_frame(classes.float(), VOID)
+        return classes.to(torch.uint8)
 
 
 def from_module(
-    module: nn.Module, source: str, *, size: Size | None, classes: ClassNames | None
+    module: nn.Module,
+    source: str,
+    *,
+    size: Size | None,
+    classes: ClassNames | None,
+    front: Front = NO_FRONT,
 ) -> SemanticSegmentation:
     """Return the adapter of a user's module; see `registry`."""
     size, classes = need_size_and_classes(source, size, classes)
-    return SemanticSegmentation(module, size=size, classes=classes)
+    return SemanticSegmentation(module, size=size, classes=classes, **front)
 
 
 def from_card(
-    module: nn.Module, card: Mapping[str, Any], *, size: Size | None, classes: ClassNames | None
+    module: nn.Module,
+    card: Mapping[str, Any],
+    *,
+    size: Size | None,
+    classes: ClassNames | None,
+    front: Front = NO_FRONT,
 ) -> SemanticSegmentation:
     """Return the adapter of a shipped net; see `registry`."""
     return SemanticSegmentation(
         module,
         size=size or card_size(card),
         classes=classes or card_classes(card),
-        mean=card["mean"],
-        std=card["std"],
+        **{"mean": card["mean"], "std": card["std"], **front},
     )

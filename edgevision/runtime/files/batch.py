@@ -16,7 +16,8 @@ from edgevision._optional import require
 from edgevision.errors import FileReadError, FileWriteError, WrongTaskError
 from edgevision.progress import Progress, silent
 from edgevision.runtime.model import Model
-from edgevision.tasks.frames import count_frames, frames_named, iterate_frames, resize
+from edgevision.tasks.camera_files import camera_records, count_records
+from edgevision.tasks.frames import count_frames, frames_named, resize
 from edgevision.tasks.outputs import picture_mark, refuse_foreign
 from edgevision.tasks.task import Result, get_task
 
@@ -63,7 +64,8 @@ def run_files(
 
     Args:
         model: takes frames.
-        source: an image, a folder of images, or a video.
+        source: an image, a folder of images, a video, or a dump of the camera's own frames
+            (.raw, .yuv, .nv12 and the like), one behind the other.
         out: see `save_pictures`; pictures of an earlier run are replaced.
         force: replace files of these names that edgevision did not make.
         progress: told how many frames are done.
@@ -84,17 +86,18 @@ def run_files(
     if folder is not None:
         endings = get_task(model.manifest.task).picture_endings
         _check_folder(Path(source), folder, endings, force=force)
-    total, frames, times_ms = count_frames(source), [], []
-    for done, frame in enumerate(iterate_frames(source)):
+    dumped, frames, times_ms = count_records(source, camera), [], []
+    total = count_frames(source) if dumped is None else dumped
+    for done, frame in enumerate(camera_records(source, camera)):
         progress("running", done, total)
-        pixels = resize(frame.pixels, camera.size)
-        result = model(camera.fit(pixels))
+        result = model(frame.fed)
         times_ms.append(result.timings.total_ms)
-        original = frame.pixels.shape[:2]
+        original = frame.photo.shape[:2]
         moved = (original[0], original[1]) if original != camera.size else None
         answer = result.summary()
         frames.append(FrameSummary(frame.name, answer.text, answer.fields, moved))
         if folder is not None:
+            pixels = resize(frame.photo, camera.size)
             save_pictures(result, pixels, folder, frame.name, force=force)
     if not frames:
         raise FileReadError(f"{source}: holds no frame")

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgevision.errors import MissingDependencyError
-from edgevision.metrics.detection import Detections, DetectionScore, Objects
+from edgevision.metrics.average_precision import Detections, DetectionScore, Objects
 
 THRESHOLDS = np.arange(50, 100, 5) / 100
 RECALLS = np.arange(101) / 100
