@@ -11,13 +11,13 @@ from typing import Any
 from edgevision.bundle.directory import MANIFEST
 from edgevision.bundle.forms import PRECISIONS
 from edgevision.cli import finish
-from edgevision.cli.build_file import KEYS, read_build_file, read_setting, size_of
+from edgevision.cli.build_file import KEYS, read_build_file, read_named, read_setting, size_of
 from edgevision.cli.exits import OK
 from edgevision.cli.summary import print_scores, report
 from edgevision.cli.terminal import progress_bar, put_json
 from edgevision.cli.verbs import Verbs, verb
 
-_FLAGS = ("out", "weights", "size", "classes", "precision", "calibration", "evaluate")
+_FLAGS = ("out", "weights", "size", "classes", "precision", "calibration", "evaluate", "samples")
 
 
 def add_to(verbs: Verbs) -> None:
@@ -49,6 +49,16 @@ def add_to(verbs: Verbs) -> None:
         metavar="DIR",
         help="images/ with labels/, instances.json or captions.json to score on",
     )
+    build.add_argument(
+        "--samples", type=Path, metavar="DIR", help="inputs to prove the graphs on; tensors: .npz"
+    )
+    build.add_argument(
+        "--range", action="append", metavar="NAME=LOW:HIGH", help="what a drawn input may hold"
+    )
+    build.add_argument(
+        "--shape", action="append", metavar="NAME=MIN:MAX",
+        help="an ONNX file's open input, e.g. x=1x3x480x640:4x3x960x1280",
+    )  # fmt: skip
     build.add_argument(
         "--target", action="append", metavar="NAME", help="default: host-cpu; may be repeated"
     )
@@ -102,6 +112,9 @@ def _arguments(options: argparse.Namespace) -> dict[str, Any]:
     given |= {key: value for key in _FLAGS if (value := getattr(options, key)) is not None}
     if options.target:
         given["targets"] = options.target
+    for key, written in (("ranges", options.range), ("shapes", options.shape)):
+        if written:
+            given[key] = given.get(key, {}) | read_named(key, written)
     given |= dict(map(read_setting, options.set or ()))
     if "out" not in given:
         raise ValueError("where shall the bundle go? Give --out NAME.ev")

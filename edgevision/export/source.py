@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from edgevision.bundle.files import open_plain, read_plain
+from edgevision.bundle.tensors import Profiles
 from edgevision.errors import ExportError, FileReadError
 from edgevision.export import ADAPTERS
 from edgevision.export.adapters.adapter import ModelAdapter
@@ -57,6 +58,7 @@ def resolve(
     weights: Path | None = None,
     size: Size | None = None,
     classes: ClassNames | None = None,
+    shapes: Profiles | None = None,
 ) -> Source:
     """Turn `source` into an adapter.
 
@@ -68,6 +70,7 @@ def resolve(
         weights: a safetensors file, or a PyTorch checkpoint of tensors alone.
         size: (H, W) of the net's input.
         classes: names, or (name, "#rrggbb").
+        shapes: bounds of an ONNX file's open inputs, by name.
 
     Raises:
         ValueError: the source or the options make no sense together.
@@ -77,7 +80,8 @@ def resolve(
     if task not in (None, *task_names()):
         raise ValueError(f"task: got '{task}', expected one of {', '.join(task_names())}")
     if isinstance(source, Path) or (isinstance(source, str) and source.endswith(".onnx")):
-        return _from_onnx(Path(source), task, weights, size, classes)
+        return _from_onnx(Path(source), task, weights, size, classes, shapes)
+    refuse_options("anything but an ONNX file", shapes=shapes)
     if isinstance(source, nn.Module):
         adapter = _adapt(_loaded(source, weights), type(source).__name__, task, size, classes)
         return Source(type(source).__name__.lower(), adapter, _provenance("a module", weights))
@@ -237,12 +241,13 @@ def _from_onnx(
     weights: Path | None,
     size: Size | None,
     classes: ClassNames | None,
+    shapes: Profiles | None,
 ) -> Source:
     if task not in (None, TENSORS.name):
         raise ValueError(f"an ONNX file has its own tensors: use task {TENSORS}, or leave it out")
     refuse_options("an ONNX file", weights=weights, size=size, classes=classes)
     name = re.sub(r"[^A-Za-z0-9._-]", "-", path.stem).strip("-._") or "model"
-    adapter = Tensors(path)
+    adapter = Tensors(path, profiles=shapes)
     return Source(name, adapter, {"source": path.name, "source_sha256": _sha256(path)})
 
 
