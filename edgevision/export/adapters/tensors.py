@@ -111,7 +111,7 @@ class Tensors:
                 ) from error
         arguments = [torch.from_numpy(np.array(feeds[spec.name])) for spec in self.inputs]
         with evaluating(self._module):
-            outputs = _tensors(self._module(*arguments))
+            outputs = _tensors(self._run(arguments))
         return {f"output{i}": output.numpy() for i, output in enumerate(outputs)}
 
     def to_onnx(self) -> onnx.ModelProto:
@@ -126,9 +126,22 @@ class Tensors:
             return model
         with evaluating(self._module):
             arguments = [example(spec, self.profiles.get(spec.name)) for spec in self.inputs]
-            count = len(_tensors(self._module(*arguments)))
+            count = len(_tensors(self._run(arguments)))
         names = [f"output{i}" for i in range(count)]
         return capture(self._module, self.inputs, names, self.profiles)
+
+    def _run(self, arguments: Sequence[Tensor]) -> object:
+        assert self._module is not None
+        try:
+            return self._module(*arguments)
+        except Exception as error:  # the user's code may raise anything
+            given = ", ".join(map(str, self.inputs))
+            words = str(error).strip().split("\n", 1)[0][:300]
+            raise ExportError(
+                f"{type(self._module).__name__} cannot run on ({given}): {type(error).__name__}: "
+                f"{words}. Give inputs=[TensorSpec(...)] that it takes, and a float32 module: "
+                "module.float()."
+            ) from error
 
     def kept_fp32(self, graph: onnx.ModelProto) -> tuple[str, ...]:
         """Return nothing: what must stay wide is found by its values."""
