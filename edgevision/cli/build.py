@@ -11,7 +11,7 @@ from typing import Any
 from edgevision.bundle.directory import MANIFEST
 from edgevision.bundle.forms import PRECISIONS
 from edgevision.cli import finish
-from edgevision.cli.build_file import KEYS, read_build_file, read_setting, size_of
+from edgevision.cli.build_file import KEYS, read_build_file, read_named, read_setting, size_of
 from edgevision.cli.exits import OK
 from edgevision.cli.summary import print_scores, report
 from edgevision.cli.terminal import progress_bar, put_json
@@ -20,6 +20,7 @@ from edgevision.cli.verbs import Verbs, add_trust, trust_of, verb
 _NOBODY = argparse.Namespace(key=None, minimum_version=0, name=None)
 _FLAGS = (
     "out", "weights", "size", "classes", "mean", "std", "precision", "calibration", "evaluate",
+    "samples",
 )  # fmt: skip
 _CAMERA_FLAGS = {"camera_size": "size", "pixel_format": "pixel_format", "fit": "fit"}
 
@@ -65,6 +66,16 @@ def add_to(verbs: Verbs) -> None:
         metavar="DIR",
         help="images/ with labels/, instances.json or captions.json to score on",
     )
+    build.add_argument(
+        "--samples", type=Path, metavar="DIR", help="inputs to prove the graphs on; tensors: .npz"
+    )
+    build.add_argument(
+        "--range", action="append", metavar="NAME=LOW:HIGH", help="what a drawn input may hold"
+    )
+    build.add_argument(
+        "--shape", action="append", metavar="NAME=MIN:MAX",
+        help="an ONNX file's open input, e.g. x=1x3x480x640:4x3x960x1280",
+    )  # fmt: skip
     build.add_argument(
         "--target", action="append", metavar="NAME", help="default: host-cpu; may be repeated"
     )
@@ -134,6 +145,9 @@ def _arguments(options: argparse.Namespace) -> dict[str, Any]:
     given |= {key: value for key in _FLAGS if (value := getattr(options, key)) is not None}
     if options.target:
         given["targets"] = options.target
+    for key, written in (("ranges", options.range), ("shapes", options.shape)):
+        if written:
+            given[key] = given.get(key, {}) | read_named(key, written)
     given |= dict(map(read_setting, options.set or ()))
     flags = {
         field: value

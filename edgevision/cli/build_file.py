@@ -16,12 +16,14 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from edgevision.bundle.forms import PRECISIONS
+from edgevision.bundle.tensors import ShapeProfile
 from edgevision.bundle.toml_file import parse_toml, read_toml
 from edgevision.cli.cache import size_bytes
 from edgevision.errors import FileReadError
@@ -142,6 +144,52 @@ CAMERA_KEYS: Mapping[str, Callable[[object, Path], object]] = {
 }
 """What a file's `camera` may hold: the fields of `edgevision.export.Camera`."""
 
+
+def _ranges(value: object, _folder: Path) -> dict[str, tuple[float, float]]:
+    if not isinstance(value, dict):
+        raise _WrongValueError
+    return {name: _ends(ends) for name, ends in value.items()}
+
+
+def _ends(value: object) -> tuple[float, float]:
+    try:
+        low, high = map(float, value.split(":") if isinstance(value, str) else value)  # type: ignore[call-overload]
+    except (TypeError, ValueError) as error:
+        raise _WrongValueError from error
+    if not -math.inf < low <= high < math.inf:
+        raise _WrongValueError
+    return low, high
+
+
+def _shapes(value: object, _folder: Path) -> dict[str, ShapeProfile]:
+    if not isinstance(value, dict):
+        raise _WrongValueError
+    return {name: _profile(written) for name, written in value.items()}
+
+
+def _profile(value: object) -> ShapeProfile:
+    try:
+        shapes = [tuple(map(int, part.split("x"))) for part in _text(value, Path()).split(":")]
+        minimum, *usual, maximum = shapes * 2 if len(shapes) == 1 else shapes
+        (optimum,) = usual or (minimum,)
+        return ShapeProfile(minimum, optimum, maximum)
+    except ValueError as error:
+        raise _WrongValueError from error
+
+
+def read_named(key: str, written: Sequence[str]) -> dict[str, Any]:
+    """Return what several `NAME=VALUE` of a flag say, by name.
+
+    Raises:
+        ValueError: says what was found and what was expected.
+    """
+    # A name may hold "=", a value never does.
+    parts = [text.rpartition("=") for text in written]
+    found = _checked(key, {name: value for name, _, value in parts}, Path())
+    assert isinstance(found, dict)
+    return found
+
+
 _A_PATH = "a path in quotes"
 _READERS: Mapping[str, tuple[str, Callable[[object, Path], object]]] = {
     "source": ("a shipped net, package.module:factory or FILE.onnx, in quotes", _source),
@@ -160,6 +208,12 @@ _READERS: Mapping[str, tuple[str, Callable[[object, Path], object]]] = {
     "precision": (f"one of {', '.join(PRECISIONS)}, in quotes", _choice(*PRECISIONS)),
     "calibration": (_A_PATH, _path),
     "evaluate": (_A_PATH, _path),
+    "samples": (_A_PATH, _path),
+    "ranges": ("the ends by name such as { ids = [0, 29999] }; --range ids=0:29999", _ranges),
+    "shapes": (
+        'bounds by name such as { x = "1x3x480x640:4x3x960x1280" }; --shape x=1x8:4x8',
+        _shapes,
+    ),
     "targets": ('names such as ["host-cpu", "rtx"]', _targets),
     "keep_fp32": ('op types or node names such as ["Softmax"]', _texts),
     "method": ("percentile, entropy or minmax, in quotes", _text),

@@ -40,6 +40,7 @@ from edgevision.tasks.task import get_task
 if TYPE_CHECKING:
     from torch import nn
 
+    from edgevision.bundle.tensors import ShapeProfile
     from edgevision.export.adapters.adapter import ModelAdapter
     from edgevision.export.adapters.frame import Camera
     from edgevision.export.recipe import ExportedStage
@@ -66,6 +67,9 @@ def build(
     precision: str = "fp32",
     calibration: PathLike | None = None,
     evaluate: PathLike | None = None,
+    samples: PathLike | None = None,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
+    shapes: Mapping[str, ShapeProfile] | None = None,
     targets: str | Sequence[str] = ("host-cpu",),
     keep_fp32: Sequence[str] = (),
     method: str | None = None,
@@ -92,6 +96,10 @@ def build(
             but for a generator, which is calibrated on seeds.
         evaluate: folder to score every form on: `images/` with `labels/`, or images alone; objects
             need `images/` and COCO's `instances.json`.
+        samples: folder of the inputs that the graphs are proven on; by default those of
+            `calibration`, or drawn ones.
+        ranges: the least and the most that inputs which are drawn may hold, by name.
+        shapes: bounds of an ONNX file's open inputs, by name.
         targets: a target's name, or several, or TOML files; one that cannot be built here is
             recorded as pending. One that is bound to its machine, and is this machine, is finished
             beside it.
@@ -132,10 +140,15 @@ def build(
             size=size,
             classes=classes,
             front={k: v for k, v in front.items() if v is not None},
+            shapes=shapes,
         )
         adapter = resolved.adapter
-        golden, origin = golden_samples(adapter, calibration or resolved.samples, evaluate)
-        typical = calibration_samples(adapter, calibration) if precision == "int8" else []
+        folder = samples or calibration or resolved.samples
+        golden, origin = golden_samples(
+            adapter, folder, None if samples else evaluate, ranges=ranges
+        )
+        calibrates = precision == "int8" and not getattr(adapter, "is_quantized", False)
+        typical = calibration_samples(adapter, calibration) if calibrates else []
         parts, fed = _parts(adapter, golden), _parts(adapter, typical)
         kind = get_task(adapter.task)
         proof: Proof = kind if len(parts) == 1 else kind.stage_proof

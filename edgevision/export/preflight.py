@@ -17,7 +17,6 @@ from pathlib import Path
 import onnx
 
 from edgevision.bundle.directory import Bundle
-from edgevision.bundle.files import read_plain
 from edgevision.bundle.manifest import Stage
 from edgevision.bundle.onnx_bytes import external_weights
 from edgevision.bundle.targets import TargetProfile, get_target
@@ -25,12 +24,13 @@ from edgevision.bundle.tensors import Profiles, TensorSpec
 from edgevision.engines.builder import build_engine
 from edgevision.engines.registry import unavailable
 from edgevision.engines.request import BuildRequest
-from edgevision.errors import BuildError, FileReadError
+from edgevision.errors import BuildError, ExportError, FileReadError
+from edgevision.export.graph.capture import serialized
+from edgevision.export.graph.onnx_file import plain, read_onnx
 from edgevision.export.graph.qdq_rules import Finding
 from edgevision.export.graph.rules import check_graph, working_bytes
 from edgevision.progress import Progress, silent
 
-_MAX_FILE_BYTES = 2 << 30
 # What a program needs beside the engine: the CUDA context, frames, everything else on the board.
 _SHARE_OF_MEMORY = 0.5
 _SAID = re.compile(r"node '(?P<name>[^']*)' \((?P<op>\w+)\): (?P<said>.*)", re.DOTALL)
@@ -78,19 +78,11 @@ def preflight(
             for stage in bundle.manifest.stages
         ]
     path = Path(source)
-    return [_check(path.name, read_graph(path), profile, {}, None, progress)]
-
-
-def read_graph(path: Path) -> bytes:
-    """Return the bytes of an ONNX file that holds its own weights.
-
-    Raises:
-        FileReadError: it cannot be read, is too large, or is not an ONNX file; says which.
-    """
     try:
-        return read_plain(path, max_bytes=_MAX_FILE_BYTES, follow_links=True)
-    except OSError as error:
-        raise FileReadError(f"'{path}' cannot be read: {error.strerror}") from error
+        graph = serialized(plain(read_onnx(path), path.name))
+    except ExportError as error:
+        raise FileReadError(str(error)) from error
+    return [_check(path.name, graph, profile, {}, None, progress)]
 
 
 def _check(

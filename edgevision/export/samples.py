@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
+
+import numpy as np
 
 from edgevision.export.adapters.adapter import ModelAdapter
 from edgevision.tasks.task import Feeds, get_task
 
 PathLike = str | os.PathLike[str]
+Ranges = Mapping[str, tuple[float, float]]
+"""The least and the most that an input may hold, by its name."""
 
 _MAX_CALIBRATION_SAMPLES = 64
 
 
 def golden_samples(
-    adapter: ModelAdapter, calibration: PathLike | None, evaluate: PathLike | None
+    adapter: ModelAdapter,
+    calibration: PathLike | None,
+    evaluate: PathLike | None,
+    ranges: Ranges | None = None,
 ) -> tuple[list[Feeds], str]:
     """Return a few feeds, and whether they are "real" frames, "seeds" or "synthetic".
 
     Raises:
-        ValueError: the task takes no folder, and was given one.
+        ValueError: the task takes no folder, and was given one; a range is of no input.
         FileReadError: the folder or a file in it cannot be read.
     """
     task = get_task(adapter.task)
@@ -31,9 +40,30 @@ def golden_samples(
                 adapter.inputs, adapter.settings(), Path(folder), task.golden_count
             )
             return list(found), "real"
-    return task.draw(
+    drawn, origin = task.draw(
         adapter.inputs, adapter.settings(), adapter.profiles, task.golden_count, purpose="golden"
     )
+    return _ranged(drawn, {**getattr(adapter, "ranges", {}), **(ranges or {})}), origin
+
+
+def _ranged(samples: list[Feeds], ranges: Ranges) -> list[Feeds]:
+    """Draw the inputs that have ends again, evenly between them and both included."""
+    if unknown := sorted(ranges.keys() - samples[0].keys()):
+        raise ValueError(
+            f"ranges: no input is called {', '.join(unknown)}; there are {', '.join(samples[0])}"
+        )
+    rng = np.random.default_rng(1)
+    for feeds in samples:
+        for name, (low, high) in ranges.items():
+            array = feeds[name]
+            if not low <= high:
+                raise ValueError(f"ranges: {name}={low}:{high}; the lower end comes first")
+            if array.dtype.kind == "f":
+                feeds[name] = rng.uniform(low, high, array.shape).astype(array.dtype)
+            else:
+                drawn = rng.integers(math.ceil(low), math.floor(high), array.shape, endpoint=True)
+                feeds[name] = drawn.astype(array.dtype)
+    return samples
 
 
 def calibration_samples(adapter: ModelAdapter, folder: PathLike | None) -> list[Feeds]:

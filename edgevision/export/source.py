@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from edgevision.bundle.files import open_plain, read_plain
+from edgevision.bundle.tensors import Profiles
 from edgevision.errors import ExportError, FileReadError
 from edgevision.export import ADAPTERS
 from edgevision.export.adapters.adapter import ModelAdapter
@@ -62,6 +63,7 @@ def resolve(
     size: Size | None = None,
     classes: ClassNames | None = None,
     front: Front = NO_FRONT,
+    shapes: Profiles | None = None,
 ) -> Source:
     """Turn `source` into an adapter.
 
@@ -74,6 +76,7 @@ def resolve(
         size: (H, W) of the net's input.
         classes: names, or (name, "#rrggbb").
         front: what was given of the front end, by the adapters' names.
+        shapes: bounds of an ONNX file's open inputs, by name.
 
     Raises:
         ValueError: the source or the options make no sense together.
@@ -84,7 +87,8 @@ def resolve(
         raise ValueError(f"task: got '{task}', expected one of {', '.join(task_names())}")
     if isinstance(source, Path) or (isinstance(source, str) and source.endswith(".onnx")):
         refuse_options("an ONNX file", **front)
-        return _from_onnx(Path(source), task, weights, size, classes)
+        return _from_onnx(Path(source), task, weights, size, classes, shapes)
+    refuse_options("anything but an ONNX file", shapes=shapes)
     if isinstance(source, nn.Module):
         name = type(source).__name__
         adapter = _adapt(_loaded(source, weights), name, task, size, classes, front)
@@ -258,12 +262,13 @@ def _from_onnx(
     weights: Path | None,
     size: Size | None,
     classes: ClassNames | None,
+    shapes: Profiles | None,
 ) -> Source:
     if task not in (None, TENSORS.name):
         raise ValueError(f"an ONNX file has its own tensors: use task {TENSORS}, or leave it out")
     refuse_options("an ONNX file", weights=weights, size=size, classes=classes)
     name = re.sub(r"[^A-Za-z0-9._-]", "-", path.stem).strip("-._") or "model"
-    adapter = Tensors(path)
+    adapter = Tensors(path, profiles=shapes)
     return Source(name, adapter, {"source": path.name, "source_sha256": _sha256(path)})
 
 

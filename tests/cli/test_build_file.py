@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import edgevision
+from edgevision.bundle.tensors import ShapeProfile
 from edgevision.cli.build_file import KEYS, read_build_file, read_setting
 from edgevision.errors import FileReadError
 from tests.cli.conftest import Call
@@ -29,6 +30,9 @@ std = [1, 1, 0.5]
 precision = "int8"
 calibration = "frames"
 evaluate = "/data/val"
+samples = "inputs"
+ranges = { ids = [0, 29999] }
+shapes = { x = "1x8:2x8:4x8" }
 targets = ["host-cpu", "rtx", "board.toml"]
 keep_fp32 = ["Softmax", "node_conv2d"]
 method = "entropy"
@@ -71,6 +75,9 @@ def test_every_key_arrives_and_paths_are_beside_the_file(tmp_path: Path) -> None
         "precision": "int8",
         "calibration": folder / "frames",
         "evaluate": Path("/data/val"),
+        "samples": folder / "inputs",
+        "ranges": {"ids": (0, 29999)},
+        "shapes": {"x": ShapeProfile((1, 8), (2, 8), (4, 8))},
         "targets": ["host-cpu", "rtx", str(folder / "board.toml")],
         "keep_fp32": ["Softmax", "node_conv2d"],
         "method": "entropy",

@@ -4,34 +4,36 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import onnx.version_converter
 import torch
 from onnx import TensorProto
 from torch import Tensor, nn
 
-from edgevision.bundle.files import read_plain
 from edgevision.bundle.flavours import ORT
 from edgevision.bundle.manifest import Settings
 from edgevision.bundle.tensors import DYNAMIC, DType, ShapeProfile, TensorSpec
-from edgevision.errors import EdgeVisionError, ExportError, FileReadError
+from edgevision.errors import EdgeVisionError, ExportError
 from edgevision.export.adapters.adapter import Array, Feeds
 from edgevision.export.adapters.registry import ClassNames, Size, refuse_options
 from edgevision.export.graph.capture import (
-    OPSET,
-    anonymous,
     capture,
     evaluating,
     example,
     serialized,
 )
+from edgevision.export.graph.onnx_file import (
+    is_quantized,
+    likely_ranges,
+    plain,
+    read_onnx,
+    with_own_axes,
+)
 from edgevision.runtime.session import Session
 
-_MAX_ONNX_BYTES = (2 << 30) - 1
 _DEFAULT_MAX_BATCH = 8
 
 
@@ -67,6 +69,8 @@ class Tensors:
         """
         self._module = source if isinstance(source, nn.Module) else None
         self._original = b""
+        self.ranges: Mapping[str, tuple[float, float]] = {}
+        self.is_quantized = False
         if self._module is not None:
             if not inputs:
                 raise ValueError("inputs: a module needs them, e.g. [TensorSpec('x', ...)]")
@@ -75,11 +79,14 @@ class Tensors:
             assert not isinstance(source, nn.Module)
             if inputs:
                 raise ValueError("inputs: an ONNX file says them itself; leave them out")
-            model = _load(Path(source))
+            model = read_onnx(Path(source))
             self._original = serialized(model)
-            self._graph = _at_opset(model, source)
             self.inputs = graph_inputs(model)
         self.profiles: Mapping[str, ShapeProfile] = _profiles(self.inputs, profiles or {})
+        if self._module is None:
+            self._graph = with_own_axes(plain(model, source), self.profiles)
+            self.ranges = likely_ranges(self._graph)
+            self.is_quantized = is_quantized(self._graph)
 
     def settings(self) -> Settings:
         """Return nothing: the tensors say all."""
@@ -92,11 +99,19 @@ class Tensors:
     def reference(self, feeds: Feeds) -> dict[str, Array]:
         """Return the answers of the module in eager PyTorch, or of the untouched ONNX file."""
         if self._module is None:
-            with Session.open(self._original, flavour=ORT, profiles=self.profiles) as session:
-                return session.run(dict(feeds))
+            try:
+                with Session.open(self._original, flavour=ORT, profiles=self.profiles) as session:
+                    return session.run(dict(feeds))
+            except EdgeVisionError as error:
+                given = ", ".join(map(str, self.inputs)) or "none"
+                raise ExportError(
+                    f"ONNX Runtime cannot run the file on these inputs ({given}): {error} If they "
+                    "are what is wrong, give some that fit: --samples DIR of .npz files "
+                    "(samples=), or their ends: --range NAME=LOW:HIGH (ranges=)."
+                ) from error
         arguments = [torch.from_numpy(np.array(feeds[spec.name])) for spec in self.inputs]
         with evaluating(self._module):
-            outputs = _tensors(self._module(*arguments))
+            outputs = _tensors(self._run(arguments))
         return {f"output{i}": output.numpy() for i, output in enumerate(outputs)}
 
     def to_onnx(self) -> onnx.ModelProto:
@@ -111,9 +126,22 @@ class Tensors:
             return model
         with evaluating(self._module):
             arguments = [example(spec, self.profiles.get(spec.name)) for spec in self.inputs]
-            count = len(_tensors(self._module(*arguments)))
+            count = len(_tensors(self._run(arguments)))
         names = [f"output{i}" for i in range(count)]
         return capture(self._module, self.inputs, names, self.profiles)
+
+    def _run(self, arguments: Sequence[Tensor]) -> object:
+        assert self._module is not None
+        try:
+            return self._module(*arguments)
+        except Exception as error:  # the user's code may raise anything
+            given = ", ".join(map(str, self.inputs))
+            words = str(error).strip().split("\n", 1)[0][:300]
+            raise ExportError(
+                f"{type(self._module).__name__} cannot run on ({given}): {type(error).__name__}: "
+                f"{words}. Give inputs=[TensorSpec(...)] that it takes, and a float32 module: "
+                "module.float()."
+            ) from error
 
     def kept_fp32(self, graph: onnx.ModelProto) -> tuple[str, ...]:
         """Return nothing: what must stay wide is found by its values."""
@@ -163,7 +191,8 @@ def _profiles(
         if profile is None:
             if axes != [0]:
                 raise ExportError(
-                    f"input {spec} is dynamic on axes {axes}: say how far, with "
+                    f"input {spec} is dynamic on axes {axes}: say how far, with --shape "
+                    f"'{name}=MINIMUM:MAXIMUM' such as 1x3x480x640:4x3x960x1280, in Python with "
                     f"profiles={{'{name}': ShapeProfile(minimum, optimum, maximum)}}"
                 )
             rest = spec.shape[1:]
@@ -182,66 +211,6 @@ def _tensors(output: object) -> list[Tensor]:
             f"the module returns {type(output).__name__}, expected a tensor or a tuple of tensors"
         )
     return tensors
-
-
-def _load(path: Path) -> onnx.ModelProto:
-    try:
-        data = read_plain(path, max_bytes=_MAX_ONNX_BYTES, follow_links=True)
-    except OSError as error:
-        raise FileReadError(f"{path}: {error.strerror}; expected an ONNX file") from error
-    model = onnx.ModelProto()
-    try:
-        model.ParseFromString(data)
-        _load_external_data(model, path)
-        onnx.checker.check_model(model, full_check=True)
-    except EdgeVisionError:
-        raise
-    # Protobuf, the checker and shape inference have no error class in common.
-    except Exception as error:
-        raise ExportError(f"{path}: not a valid ONNX file: {_first_line(error)}") from error
-    return anonymous(model)
-
-
-def _load_external_data(model: onnx.ModelProto, path: Path) -> None:
-    """Bring weights from files beside the model into it; none may lie anywhere else."""
-    folder, total = path.resolve().parent, 0
-    for tensor in model.graph.initializer:
-        if tensor.data_location != TensorProto.EXTERNAL:
-            continue
-        place = next((e.value for e in tensor.external_data if e.key == "location"), "")
-        inside = PurePosixPath(place)
-        file = folder / inside
-        if not place or inside.is_absolute() or ".." in inside.parts or file.is_symlink():
-            raise FileReadError(
-                f"{path}: weights of '{tensor.name}' lie at '{place}'; only plain files beside the "
-                "model are read"
-            )
-        if not file.resolve().is_relative_to(folder) or not file.is_file():
-            raise FileReadError(f"{path}: weights of '{tensor.name}' are missing: {place}")
-        onnx.external_data_helper.load_external_data_for_tensor(tensor, str(folder))
-        tensor.data_location = TensorProto.DEFAULT
-        del tensor.external_data[:]
-        total += len(tensor.raw_data)
-        if total > _MAX_ONNX_BYTES:
-            raise FileReadError(f"{path}: more than 2 GiB of weights")
-
-
-def _at_opset(model: onnx.ModelProto, source: object) -> onnx.ModelProto:
-    """Return the model at our opset, if it is older."""
-    opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
-    if opset >= OPSET:
-        return model
-    try:
-        return onnx.version_converter.convert_version(model, OPSET)
-    except Exception as error:  # the converter raises RuntimeError and others
-        raise ExportError(
-            f"{source}: opset {opset} cannot be brought to {OPSET}: {_first_line(error)} Export it "
-            f"again with opset {OPSET}."
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0][:300]
 
 
 def from_module(

@@ -25,6 +25,8 @@ _RULES = (
 ).split()
 # Operators that do nothing with one number on the right, and whether it may stand on the left.
 _IDLE = {"Add": (0.0, True), "Sub": (0.0, False), "Mul": (1.0, True), "Div": (1.0, False)}
+# What lies between stored weights and the layer that reads them; none makes them larger.
+_OF_WEIGHTS = frozenset("Cast Identity Mul Reshape Squeeze Transpose Unsqueeze".split())
 _ROUNDS = 2
 
 
@@ -35,7 +37,7 @@ def simplify(model: ir.Model) -> None:
     rules += [common.dropout_zero_rule, common.dropout_inference_rule]
     rules += [getattr(common, f"{name}_rule") for name in _RULES]
     for _ in range(_ROUNDS):
-        optimizer.fold_constants_ir(model, onnx_shape_inference=True)
+        optimizer.fold_constants_ir(model, onnx_shape_inference=True, should_fold=_is_of_weights)
         rewriter.rewrite(model, rules)
     for tidy in (
         passes.RemoveUnusedNodesPass(),
@@ -52,6 +54,15 @@ def simplify(model: ir.Model) -> None:
         # (NVIDIA/TensorRT#4646). Without a word every version takes the default, which is linear.
         if node.op_type == "GridSample" and node.attributes.get_string("mode") == "linear":
             node.attributes.pop("mode")
+
+
+def _is_of_weights(node: ir.Node) -> bool | None:
+    """Fold what reshapes or scales stored weights whatever their size; the rest by its own rule."""
+    if node.op_type in _OF_WEIGHTS and all(
+        v is not None and ir.convenience.get_const_tensor(v) is not None for v in node.inputs
+    ):
+        return True
+    return None
 
 
 def _idle_rules(name: str) -> list[pattern.RewriteRule]:

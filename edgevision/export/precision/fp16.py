@@ -184,10 +184,20 @@ def _tiny(model: onnx.ModelProto) -> set[str]:
     return found
 
 
+def _free_mark(model: onnx.ModelProto) -> str:
+    """Return what stands before an added name's end; more of it in a graph that has such names."""
+    names = [name for node in model.graph.node for name in (node.name, *node.input, *node.output)]
+    mark = "_"
+    while any(name.endswith((f"{mark}fp16", f"{mark}fp32")) for name in names):
+        mark += "_"
+    return mark
+
+
 class _Converter:
     """Rewrites a typed float32 graph node by node, remembering each tensor's new type."""
 
     def __init__(self, model: onnx.ModelProto, kept: set[str]) -> None:
+        self.mark = _free_mark(model)
         self.model = model
         self.kept = kept
         self.types = element_types(model)
@@ -243,9 +253,11 @@ class _Converter:
             self.types[name] = target
             if name in wanted and target == TensorProto.FLOAT16:
                 # The graph's output keeps its name and type; others read the half one.
-                half = f"{name}_fp16"
+                half = f"{name}{self.mark}fp16"
                 node.output[i] = half
-                late.append(helper.make_node("Cast", [half], [name], f"{name}_to_fp32", to=1))
+                late.append(
+                    helper.make_node("Cast", [half], [name], f"{name}{self.mark}to_fp32", to=1)
+                )
                 self.types[name], self.types[half] = TensorProto.FLOAT, TensorProto.FLOAT16
                 self.casts[name, TensorProto.FLOAT16] = half
         self.nodes += [node, *late]
@@ -267,12 +279,12 @@ class _Converter:
         if name in self.stored:
             if target == TensorProto.FLOAT:
                 return name
-            return self.halves.setdefault(name, f"{name}_fp16")
+            return self.halves.setdefault(name, f"{name}{self.mark}fp16")
         if self.types[name] == target:
             return name
         key = (name, target)
         if key not in self.casts:
-            cast = f"{name}_to_{'fp16' if target == TensorProto.FLOAT16 else 'fp32'}"
+            cast = f"{name}{self.mark}to_{'fp16' if target == TensorProto.FLOAT16 else 'fp32'}"
             source = self.sources.get(name, name)
             self.nodes.append(helper.make_node("Cast", [source], [cast], f"{cast}_cast", to=target))
             self.casts[key] = cast

@@ -51,13 +51,13 @@ class QuantizedModel:
 
     Attributes:
         model: the graph.
-        calibration: what the scales came from.
+        calibration: what the scales came from; None where the graph brought them.
         int8: layers that are INT8, with the proof.
         kept_float: layers that INT8 would hurt too much, with the reason.
     """
 
     model: onnx.ModelProto
-    calibration: CalibrationSummary
+    calibration: CalibrationSummary | None
     int8: dict[str, str]
     kept_float: dict[str, str]
 
@@ -103,6 +103,28 @@ def to_int8(
             "calibration samples, or build FP16."
         )
     return done
+
+
+def taken_as_int8(model: onnx.ModelProto) -> QuantizedModel:
+    """Return a graph that brings its own Q/DQ, its layers as they are.
+
+    Raises:
+        ExportError: TensorRT would refuse it.
+    """
+    graph = typed(model)
+    _refuse_unsound(graph)
+    scaled = {o for n in graph.graph.node if n.op_type == "DequantizeLinear" for o in n.output}
+    layers = [n for n in graph.graph.node if n.op_type in _QUANTIZED_OPS]
+    int8 = {n.name: "as the file has it" for n in layers if set(n.input[:2]) <= scaled}
+    return QuantizedModel(graph, None, int8, {})
+
+
+def _refuse_unsound(model: onnx.ModelProto) -> None:
+    if findings := lint_qdq(model):
+        raise ExportError(
+            "the INT8 graph would be refused by TensorRT: "
+            + "; ".join(f"{f.node}: {f.message} ({f.remedy})" for f in findings[:5])
+        )
 
 
 def _quantized(
@@ -165,11 +187,7 @@ def _flat(
     if noisy:
         names = [name for name in names if name not in noisy]
         quantized = _with_qdq(graph, names, scales)
-    if findings := lint_qdq(quantized):
-        raise ExportError(
-            "the INT8 graph would be refused by TensorRT: "
-            + "; ".join(f"{f.node}: {f.message}" for f in findings[:5])
-        )
+    _refuse_unsound(quantized)
     return QuantizedModel(quantized, summary, {name: proofs[name] for name in names}, noisy)
 
 

@@ -1,0 +1,231 @@
+"""Reads ONNX files as the world has them: weights beside them, old opsets, functions, folding."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+
+import onnx
+import onnx.inliner
+import onnx.version_converter
+import onnx_ir
+from onnx import TensorProto, helper, numpy_helper
+
+from edgevision.bundle.files import read_plain
+from edgevision.bundle.tensors import Profiles
+from edgevision.errors import EdgeVisionError, ExportError, FileReadError
+from edgevision.export.graph.capture import OPSET, anonymous
+from edgevision.export.graph.simplify import simplify
+from edgevision.export.graph.subgraphs import nested
+
+_MAX_ONNX_BYTES = (2 << 30) - 1
+_ALIKE = ("", "ai.onnx")
+_log = logging.getLogger(__name__)
+
+
+def read_onnx(path: Path) -> onnx.ModelProto:
+    """Return the checked model of a file, with the weights that lie beside it.
+
+    An open size is one without a number: -1 is none. bfloat16, which ONNX Runtime does not compute
+    in on a CPU, becomes float32.
+
+    Raises:
+        FileReadError: the file cannot be read, or its weights lie elsewhere.
+        ExportError: it is not a valid ONNX file.
+    """
+    try:
+        data = read_plain(path, max_bytes=_MAX_ONNX_BYTES, follow_links=True)
+    except OSError as error:
+        raise FileReadError(f"{path}: {error.strerror}; expected an ONNX file") from error
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(data)
+        _load_external_data(model, path)
+        _open_sizes(model.graph)
+        onnx.checker.check_model(model, full_check=True)
+        _widen_bfloat16(model)
+    except EdgeVisionError:
+        raise
+    # Protobuf, the checker and shape inference have no error class in common.
+    except Exception as error:
+        raise ExportError(f"{path}: not a valid ONNX file: {_first_line(error)}") from error
+    if both := {v.name for v in model.graph.input} & {v.name for v in model.graph.output}:
+        raise ExportError(
+            f"{path}: '{min(both)}' is an input and an output at once, which no builder takes. "
+            "Leave it out of the outputs, or put an Identity before it."
+        )
+    return anonymous(model)
+
+
+def plain(model: onnx.ModelProto, source: object) -> onnx.ModelProto:
+    """Return the same graph at our opset, its functions inlined, its constants folded.
+
+    Raises:
+        ExportError: an old graph cannot be brought to our opset.
+    """
+    at_opset = _at_opset(onnx.inliner.inline_local_functions(model), source)
+    try:
+        folded = onnx_ir.from_proto(at_opset)
+        simplify(folded)
+        done = onnx_ir.to_proto(folded)
+        onnx.checker.check_model(done, full_check=True)
+    except Exception as error:  # the folder raises whatever a strange graph makes it hit
+        _log.warning("%s: its constants are not folded: %s", source, _first_line(error))
+        return at_opset
+    return anonymous(done)
+
+
+def with_own_axes(model: onnx.ModelProto, profiles: Profiles) -> onnx.ModelProto:
+    """Give open axes of one name but different bounds names of their own, in place.
+
+    TensorRT takes axes of one name for equal, ONNX Runtime does not; some exporters call all "?".
+    """
+    seen: dict[str, set[tuple[str, object]]] = {}
+    for value in model.graph.input:
+        profile = profiles.get(value.name)
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+            if dim.dim_param and profile is not None:
+                bounds = profile.minimum[axis], profile.optimum[axis], profile.maximum[axis]
+                # Two axes of one input are as a rule two sizes, whatever their bounds.
+                seen.setdefault(dim.dim_param, set()).add((f"{axis}", bounds))
+    shared = {name for name, uses in seen.items() if len(uses) > 1}
+    if not shared:
+        return model
+    for value in model.graph.input:
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+            if dim.dim_param in shared:
+                dim.dim_param = f"{value.name}_{axis}"
+    for value in model.graph.output:
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param in shared:
+                dim.ClearField("dim_param")
+    del model.graph.value_info[:]
+    return model
+
+
+def is_quantized(model: onnx.ModelProto) -> bool:
+    """Whether a graph brings its own Q/DQ: it is INT8 already, and is not calibrated again."""
+    return any(n.op_type == "QuantizeLinear" for g in nested(model.graph) for n in g.node)
+
+
+def _tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
+    """Give every stored tensor, wherever it lies."""
+    graphs = list(nested(model.graph))
+    for graph in graphs:
+        yield from graph.initializer
+        for sparse in graph.sparse_initializer:
+            yield from (sparse.values, sparse.indices)
+    bodies = [g.node for g in graphs]
+    for function in model.functions:
+        bodies.append(function.node)
+        for node in function.node:
+            for attribute in node.attribute:
+                if attribute.HasField("g"):
+                    for graph in nested(attribute.g):
+                        yield from graph.initializer
+                        bodies.append(graph.node)
+    for nodes in bodies:
+        for node in nodes:
+            for attribute in node.attribute:
+                if attribute.HasField("t"):
+                    yield attribute.t
+                yield from attribute.tensors
+
+
+def _load_external_data(model: onnx.ModelProto, path: Path) -> None:
+    """Bring weights from files beside the model into it; none may lie anywhere else."""
+    folder, total = path.resolve().parent, 0
+    for tensor in _tensors(model):
+        if tensor.data_location != TensorProto.EXTERNAL:
+            continue
+        place = next((e.value for e in tensor.external_data if e.key == "location"), "")
+        inside = PurePosixPath(place)
+        file = folder / inside
+        if not place or inside.is_absolute() or ".." in inside.parts or file.is_symlink():
+            raise FileReadError(
+                f"{path}: weights of '{tensor.name}' lie at '{place}'; only plain files beside the "
+                "model are read"
+            )
+        if not file.resolve().is_relative_to(folder) or not file.is_file():
+            raise FileReadError(f"{path}: weights of '{tensor.name}' are missing: {place}")
+        onnx.external_data_helper.load_external_data_for_tensor(tensor, str(folder))
+        tensor.data_location = TensorProto.DEFAULT
+        del tensor.external_data[:]
+        total += len(tensor.raw_data)
+        if total > _MAX_ONNX_BYTES:
+            raise FileReadError(f"{path}: more than 2 GiB of weights")
+
+
+def _open_sizes(graph: onnx.GraphProto) -> None:
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_value < 0:
+                dim.ClearField("dim_value")
+
+
+def _widen_bfloat16(model: onnx.ModelProto) -> None:
+    narrow, wide = TensorProto.BFLOAT16, TensorProto.FLOAT
+    for tensor in _tensors(model):
+        if tensor.data_type == narrow:
+            values = numpy_helper.to_array(tensor).astype("float32")
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    for graph in nested(model.graph):
+        for value in (*graph.input, *graph.output, *graph.value_info):
+            if value.type.tensor_type.elem_type == narrow:
+                value.type.tensor_type.elem_type = wide
+    bodies = [*(g.node for g in nested(model.graph)), *(f.node for f in model.functions)]
+    for nodes in bodies:
+        for node in nodes:
+            for attribute in node.attribute:
+                if attribute.name in ("to", "dtype") and attribute.i == narrow:
+                    attribute.i = wide
+
+
+def _at_opset(model: onnx.ModelProto, source: object) -> onnx.ModelProto:
+    """Return the model at our opset; one that is newer and cannot be written so stays as it is."""
+    opset = next((o.version for o in model.opset_import if o.domain in _ALIKE), 0)
+    if opset == OPSET:
+        return model
+    try:
+        return onnx.version_converter.convert_version(model, OPSET)
+    except Exception as error:  # the converter raises RuntimeError and others
+        if opset > OPSET:
+            return model
+        raise ExportError(
+            f"{source}: opset {opset} cannot be brought to {OPSET}: {_first_line(error)} Export it "
+            f"again with opset {OPSET}."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).split("\n", 1)[0][:300]
+
+
+def likely_ranges(model: onnx.ModelProto) -> Mapping[str, tuple[float, float]]:
+    """Return what the integer inputs of known operators may hold, both ends included."""
+    graph = model.graph
+    shapes = {i.name: list(i.dims) for i in graph.initializer}
+    for value in (*graph.input, *graph.value_info):
+        dims = value.type.tensor_type.shape.dim
+        shapes[value.name] = [d.dim_value for d in dims]
+    origin = {v.name: v.name for v in graph.input}
+    found: dict[str, tuple[float, float]] = {}
+    for node in graph.node:
+        if node.op_type in ("Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Flatten"):
+            if node.input and node.input[0] in origin:
+                origin[node.output[0]] = origin[node.input[0]]
+            continue
+        if node.op_type in ("Gather", "GatherElements", "ScatterElements"):
+            extent = _extent(shapes.get(node.input[0], []), node)
+            if node.input[1] in origin and extent:
+                name = origin[node.input[1]]
+                found[name] = (0, min(extent - 1, found.get(name, (0, extent))[1]))
+        elif node.op_type in ("Div", "Mod") and node.input[1] in origin:
+            found.setdefault(origin[node.input[1]], (1, 2))
+    return found
+
+
+def _extent(shape: list[int], node: onnx.NodeProto) -> int:
+    axis = next((helper.get_attribute_value(a) for a in node.attribute if a.name == "axis"), 0)
+    return shape[axis] if -len(shape) <= axis < len(shape) else 0
