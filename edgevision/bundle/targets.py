@@ -40,7 +40,7 @@ class TargetProfile:
         cuda: the CUDA version it ships with.
         python: the Python it ships with.
         built_here: whether a machine without that GPU can build its artifact. What is not is bound
-            to the machine that builds it: it is finished on the device, beside the bundle.
+            to the machine that builds it: it is finished on the device, in its state directory.
         memory_bytes: what GPU and programs have there, 0 if not known.
         opset: the newest ONNX opset that its oldest parser reads, 0 if not known.
         dla_cores: of the module; whether its TensorRT can use them is another question.

@@ -81,7 +81,7 @@ class ArtifactBuilder:
         for given, target in self.targets.items():
             reason = unavailable(target)
             if reason or not target.built_here:
-                reason = reason or "bound to its machine: it is finished there, beside the bundle"
+                reason = reason or "bound to its machine: it is finished there"
                 command = finish_command(self.bundle, given)
                 artifacts.append(
                     Artifact(target.name, target.flavour, None, reason=reason, command=command)

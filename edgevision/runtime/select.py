@@ -80,7 +80,7 @@ class Selection:
         on_gpu: whether it runs on a GPU.
         reason: why it was chosen.
         rejected: each other target, and why not.
-        finished: the engine beside the bundle, if it is one; None if it lies in the bundle.
+        finished: the engine finished on this device, if it is one; None if it lies in the bundle.
     """
 
     artifact: Artifact
@@ -135,7 +135,7 @@ def select(
 
     Raises:
         ValueError: the device is unknown, or the stage has no artifact of that target.
-        UnverifiedError: an engine beside the bundle has no sound proof.
+        UnverifiedError: an engine finished on this device has no sound proof.
         PendingError: what would fit is not built yet.
         TargetMismatchError: nothing fits; the message gives each reason.
         MissingDependencyError: what fits needs a package that is not installed.
@@ -199,7 +199,7 @@ def _elsewhere(record: Record | None, device: str) -> str:
 
 
 def _finished(stage: Stage, found: Finished, has: Machine, *, allow_unverified: bool) -> Selection:
-    """Return the choice of an engine beside the bundle, if its proof is sound."""
+    """Return the choice of an engine finished on this device, if its proof is sound."""
     record, fault = found.record, found.fault
     if record is not None and not fault:
         fault = _outdated(record, has)
