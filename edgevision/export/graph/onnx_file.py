@@ -67,7 +67,7 @@ def plain(model: onnx.ModelProto, source: object) -> onnx.ModelProto:
     at_opset = _at_opset(onnx.inliner.inline_local_functions(model), source)
     try:
         folded = onnx_ir.from_proto(at_opset)
-        simplify(folded)
+        simplify(folded, with_weights=True)
         done = onnx_ir.to_proto(folded)
         onnx.checker.check_model(done, full_check=True)
     except Exception as error:  # the folder raises whatever a strange graph makes it hit
