@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgevision.bundle.directory import Bundle
-from tests.runtime.conftest import semantic_bundle
+from tests.parts.tiny_bundles import semantic_bundle
 
 
 @pytest.fixture

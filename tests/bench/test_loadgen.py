@@ -12,7 +12,7 @@ from edgevision.bench import loadgen
 from edgevision.bundle.directory import Bundle
 from edgevision.cli import main
 from edgevision.errors import RunError
-from tests.runtime.conftest import semantic_bundle
+from tests.parts.tiny_bundles import semantic_bundle
 
 needs_loadgen = pytest.mark.skipif(
     importlib.util.find_spec("mlperf_loadgen") is None, reason="mlcommons-loadgen is not installed"

@@ -25,7 +25,7 @@ from edgevision.runtime.options import RunOptions
 from edgevision.runtime.select import select
 from edgevision.runtime.session import Session
 from edgevision.tasks.task import decoder_of
-from tests.runtime.conftest import HEIGHT, WIDTH
+from tests.parts.tiny_bundles import HEIGHT, WIDTH
 
 FPS = 30
 DEADLINE_MS = 30.0

@@ -25,7 +25,7 @@ from edgevision.bundle.flavours import TRT
 from edgevision.bundle.manifest import Artifact
 from edgevision.cli import main
 from edgevision.tasks.outputs import refuse_foreign
-from tests.runtime.conftest import HEIGHT, WIDTH, semantic_bundle
+from tests.parts.tiny_bundles import HEIGHT, WIDTH, semantic_bundle
 
 Capture = pytest.CaptureFixture[str]
 

@@ -14,7 +14,7 @@ import edgevision
 from edgevision.bundle.tensors import ShapeProfile
 from edgevision.cli.build_file import KEYS, read_build_file, read_setting
 from edgevision.errors import FileReadError
-from tests.cli.conftest import Call
+from tests.parts.shell import Call
 
 PAGE = Path(__file__).parents[2] / "docs" / "build-file.md"
 WHOLE = """

@@ -11,8 +11,8 @@ import pytest
 import edgevision
 from edgevision.bundle.flavours import ORT
 from edgevision.bundle.manifest import Artifact
-from tests.cli.conftest import Call
-from tests.runtime.conftest import semantic_bundle
+from tests.parts.shell import Call
+from tests.parts.tiny_bundles import semantic_bundle
 
 
 @pytest.fixture

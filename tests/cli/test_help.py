@@ -14,8 +14,8 @@ import pytest
 
 from edgevision.cli import main, parser
 from edgevision.tasks.outputs import MARK
-from tests.cli.conftest import Call
-from tests.runtime.conftest import semantic_bundle
+from tests.parts.shell import Call
+from tests.parts.tiny_bundles import semantic_bundle
 
 VERBS: dict[str, argparse.ArgumentParser] = next(
     action._name_parser_map

@@ -24,8 +24,8 @@ from edgevision.errors import (
     WrongTaskError,
 )
 from edgevision.tasks.frames import list_images
-from tests.cli.conftest import Call, Outcome, Shell
-from tests.runtime.conftest import semantic_bundle
+from tests.parts.shell import Call, Outcome, Shell
+from tests.parts.tiny_bundles import semantic_bundle
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 
@@ -116,7 +116,7 @@ def test_targets_and_doctor(shell: Shell) -> None:
 
 
 def test_an_onnx_file_keeps_its_tensors(shell: Shell, tmp_path: Path) -> None:
-    from tests.runtime.conftest import doubled
+    from tests.parts.tiny_bundles import doubled
 
     (tmp_path / "twice.onnx").write_bytes(doubled(2))
     report = shell("build", tmp_path / "twice.onnx", "--out", tmp_path / "t.ev", "--json").json

@@ -14,7 +14,7 @@ import edgevision
 from edgevision.bench.gate.sides import of_package
 from edgevision.bench.loadgen import drive
 from edgevision.errors import RunError
-from tests.unit.conftest import write_bundle
+from tests.parts.two_stages import write_bundle
 
 ROOT = Path(edgevision.__file__).parents[1]
 # As pip writes it: Python then puts the folder of this file first.

@@ -26,7 +26,7 @@ from edgevision.runtime.device.device import Device
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.session import Session
 from edgevision.testing import ScriptedProgram
-from tests.pipeline.conftest import ECHO, FRAME, frame, pipeline_of, program_on
+from tests.parts.echo import ECHO, FRAME, frame, pipeline_of, program_on
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from edgevision.engines.cache import EngineCache, cache_key, cached_build
 from edgevision.engines.cache_archive import export_cache, import_cache
 from edgevision.engines.request import BuildRequest
 from edgevision.errors import FileReadError, FileWriteError
-from tests.runtime.conftest import doubled, strongest_channel
+from tests.parts.tiny_bundles import doubled, strongest_channel
 
 HOST = get_target("host-cpu")
 

@@ -36,7 +36,7 @@ from edgevision.errors import (
     UnverifiedError,
 )
 from edgevision.testing import SimulatedDevice
-from tests.runtime.conftest import semantic_bundle
+from tests.parts.tiny_bundles import semantic_bundle
 
 ROOT = Path(__file__).parents[2]
 LOCAL = get_target("local-cpu")

@@ -24,7 +24,7 @@ from edgevision.bundle.targets import get_target
 from edgevision.engines.cache import EngineCache
 from edgevision.engines.registry import unavailable
 from edgevision.errors import UnverifiedError
-from tests.runtime.conftest import semantic_bundle
+from tests.parts.tiny_bundles import semantic_bundle
 
 ROOT = Path(__file__).parents[2]
 KILLS = int(os.environ.get("EDGEVISION_TEST_KILLS", "6"))

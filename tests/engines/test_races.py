@@ -21,7 +21,7 @@ from edgevision.bundle.directory import Bundle, BundleWriter
 from edgevision.bundle.signature import keygen, sign
 from edgevision.cli import main
 from edgevision.errors import EdgeVisionError
-from tests.runtime.conftest import semantic_bundle
+from tests.parts.tiny_bundles import semantic_bundle
 
 pytest.importorskip("cryptography")
 

@@ -16,7 +16,7 @@ from edgevision.engines.registry import unavailable
 from edgevision.errors import BuildError, ExportError
 from edgevision.export.build import _names_in
 from tests.engines.small_graphs import model
-from tests.runtime.conftest import semantic_bundle
+from tests.parts.tiny_bundles import semantic_bundle
 
 needs_rtx = pytest.mark.skipif(
     unavailable(get_target("rtx")) is not None, reason="TensorRT-RTX is not installed"

@@ -42,10 +42,10 @@ from edgevision.tasks.frames import read_image, resize
 from edgevision.tasks.pixel_formats import pixel_format, pixel_format_names
 from edgevision.tasks.pixel_photos import frame_from_photo, photo_from_frame
 from tests.export import captions
-from tests.export.conftest import NAMES, PHOTOS, run, small_net, write_halves
 from tests.export.test_classification import SmallClassifier
 from tests.export.test_depth import SmallDepth
 from tests.export.test_mask_rcnn import CLASSES, small
+from tests.parts.nets import NAMES, PHOTOS, run, small_net, write_halves
 
 NET, FRAME = (96, 128), (108, 192)
 ORIN = "jetson-orin-jp6"

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
-from tests.export.conftest import import_example
+from tests.parts.nets import import_example
 
 
 @pytest.fixture(scope="module")

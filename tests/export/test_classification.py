@@ -14,7 +14,7 @@ from edgevision.export import Classification
 from edgevision.export.recipe import export_stage
 from edgevision.export.source import resolve
 from edgevision.models.mobilenet_v2 import MobileNetV2Classifier
-from tests.export.conftest import frames, run
+from tests.parts.nets import frames, run
 
 SIZE, FRAME = (32, 32), (36, 52)
 NAMES = tuple(f"class {i}" for i in range(7))

@@ -13,7 +13,7 @@ from edgevision.errors import ExportError
 from edgevision.export import Depth
 from edgevision.export.recipe import export_stage
 from edgevision.export.source import resolve
-from tests.export.conftest import frames, run
+from tests.parts.nets import frames, run
 
 SIZE, FRAME = (32, 48), (40, 52)
 

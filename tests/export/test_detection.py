@@ -16,7 +16,7 @@ import edgevision
 from edgevision.errors import ExportError
 from edgevision.export import Camera, Detection
 from edgevision.tasks.frames import read_image, resize
-from tests.export.conftest import PHOTOS, run
+from tests.parts.nets import PHOTOS, run
 
 CLASSES = ("car", "person", "dog")
 

@@ -10,7 +10,7 @@ from edgevision.export import SemanticSegmentation
 from edgevision.export.adapters.adapter import Feeds
 from edgevision.export.recipe import export_stage
 from edgevision.export.samples import golden_samples
-from tests.export.conftest import PHOTOS, frames, run
+from tests.parts.nets import PHOTOS, frames, run
 
 pytestmark = pytest.mark.filterwarnings("ignore:INT8 was calibrated on:UserWarning")
 

@@ -10,7 +10,7 @@ from torch import nn
 
 import edgevision
 from edgevision.export import SemanticSegmentation
-from tests.export.conftest import frames, teach, write_halves
+from tests.parts.nets import frames, teach, write_halves
 
 monai = pytest.importorskip("monai.networks.nets", reason="monai is not installed")
 

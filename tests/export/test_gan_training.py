@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 
 from edgevision.models.digit_classifier import DigitClassifier
 from edgevision.models.gan import digit_generator
-from tests.export.conftest import import_example
+from tests.parts.nets import import_example
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,8 @@ from edgevision.export.graph.capture import serialized
 from edgevision.runtime.session import Session
 from edgevision.tasks.vocabulary import HuggingFaceTokenizer
 from tests.export.captions import pixels
-from tests.export.conftest import PHOTOS
 from tests.export.operators import installed_torchvision
+from tests.parts.nets import PHOTOS
 
 WORDS, END, SIDE, STEPS = 40, 2, 32, 8
 LOUD = ("encoder.", "vision", "crossattention")

@@ -15,7 +15,7 @@ from edgevision.export import Camera, DepthHead, DetectionHead, MultiTask, Seman
 from edgevision.tasks.frames import read_image, resize
 from edgevision.tasks.pixel_photos import frame_from_photo
 from edgevision.tasks.task import get_task
-from tests.export.conftest import PHOTOS, run
+from tests.parts.nets import PHOTOS, run
 
 SIZE, FRAME = (32, 48), (60, 80)
 CAMERA = Camera(size=FRAME, pixel_format="nv12", fit="letterbox")

@@ -16,7 +16,7 @@ from edgevision.errors import ExportError, FileReadError
 from edgevision.export import Tensors
 from edgevision.export.preflight import preflight
 from edgevision.export.samples import golden_samples
-from tests.export.conftest import run
+from tests.parts.nets import run
 
 W = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
 LAYER = helper.make_node("MatMul", ["x", "w"], ["y"], "layer")

@@ -14,7 +14,7 @@ from edgevision.export import Captioner, SemanticSegmentation
 from edgevision.models.unet import unet
 from edgevision.tasks.frames import read_image
 from tests.export.captions import MAX_LENGTH, SIZE, WORDS, greedy, squares, trained
-from tests.export.conftest import teach, write_halves
+from tests.parts.nets import teach, write_halves
 
 TARGET = "openvino-cpu"
 

@@ -15,7 +15,7 @@ from edgevision.export.adapters.pixels import PixelReader
 from edgevision.tasks.frames import read_image, resize
 from edgevision.tasks.pixel_formats import PixelLayout, pixel_format, pixel_format_names
 from edgevision.tasks.pixel_photos import frame_from_photo, photo_from_frame
-from tests.export.conftest import PHOTOS
+from tests.parts.nets import PHOTOS
 
 SIZE = (120, 160)
 SWSCALE = {

@@ -19,7 +19,7 @@ from edgevision.errors import ExportError
 from edgevision.export.graph.capture import capture, serialized
 from edgevision.export.graph.observe import element_types, largest_magnitudes, typed
 from edgevision.export.precision.fp16 import to_fp16
-from tests.export.conftest import frames, run
+from tests.parts.nets import frames, run
 
 Make = Callable[..., onnx.ModelProto]
 

@@ -19,7 +19,7 @@ from edgevision.export.precision.calibration import METHODS
 from edgevision.export.precision.fp16 import to_fp16
 from edgevision.export.precision.int8 import _half_up, to_int8
 from edgevision.export.precision.sensitivity import signal_to_noise_db
-from tests.export.conftest import frames, run
+from tests.parts.nets import frames, run
 
 Make = Callable[..., onnx.ModelProto]
 ALL = float("-inf")

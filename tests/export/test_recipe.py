@@ -12,7 +12,7 @@ from edgevision.bundle.tensors import DType, TensorSpec
 from edgevision.errors import ExportError, ParityError
 from edgevision.export import SemanticSegmentation, Tensors
 from edgevision.export.recipe import export_stage
-from tests.export.conftest import NAMES, SIZE, frames, small_net
+from tests.parts.nets import NAMES, SIZE, frames, small_net
 
 SPEC = TensorSpec("x", DType.FLOAT32, (1, 8))
 FEED = {"x": np.linspace(-1, 1, 8, dtype=np.float32)[np.newaxis]}

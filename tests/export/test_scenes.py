@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.export.conftest import import_example
+from tests.parts.nets import import_example
 
 ROOT = Path(__file__).parents[2]
 DIGITS = ROOT / "tests" / "data" / "digits.npz"

@@ -16,7 +16,7 @@ from edgevision.export import SemanticSegmentation
 from edgevision.models.deeplab import deeplabv3_mobilenet_v2
 from edgevision.models.fcn import fcn_mobilenet_v2
 from edgevision.tasks.frames import read_image
-from tests.export.conftest import teach, write_halves
+from tests.parts.nets import teach, write_halves
 
 SIZE = (64, 96)
 

@@ -21,7 +21,7 @@ from edgevision.models.mobilenet_v2 import MobileNetV2
 from edgevision.models.mobilenet_v3 import MobileNetV3Large
 from edgevision.models.resnet import resnet50
 from edgevision.models.segmenter import Segmenter
-from tests.export.conftest import frames, run
+from tests.parts.nets import frames, run
 
 NETS: dict[str, Callable[..., Segmenter]] = {
     "fcn_resnet50": fcn_resnet50,

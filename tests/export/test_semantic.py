@@ -17,7 +17,7 @@ from edgevision.errors import ExportError
 from edgevision.export import SemanticSegmentation
 from edgevision.export.graph.capture import serialized
 from edgevision.export.precision.fp16 import to_fp16
-from tests.export.conftest import NAMES, SIZE, frames, run, small_net
+from tests.parts.nets import NAMES, SIZE, frames, run, small_net
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_the_module_is_left_as_it_was() -> None:
 
 def test_a_new_process_gives_the_same_bytes(fp32: onnx.ModelProto) -> None:
     script = (
-        "import hashlib; from tests.export.conftest import *; "
+        "import hashlib; from tests.parts.nets import *; "
         "a = SemanticSegmentation(small_net(), size=SIZE, classes=NAMES); "
         "print(hashlib.sha256(serialized(a.to_onnx())).hexdigest())"
     )

@@ -13,7 +13,7 @@ import edgevision
 from edgevision.metrics.images import frechet_distance, precision_recall
 from edgevision.models.digit_classifier import DigitClassifier
 from edgevision.models.gan import digit_generator
-from tests.export.conftest import import_example
+from tests.parts.nets import import_example
 
 ROOT = Path(__file__).parents[2]
 

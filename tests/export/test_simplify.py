@@ -12,7 +12,7 @@ from edgevision.bundle.tensors import DType, TensorSpec
 from edgevision.errors import ExportError
 from edgevision.export.graph.capture import capture
 from edgevision.export.precision.fp16 import to_fp16
-from tests.export.conftest import run
+from tests.parts.nets import run
 
 X = (TensorSpec("x", DType.FLOAT32, (1, 4)),)
 

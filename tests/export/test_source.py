@@ -15,7 +15,7 @@ from edgevision.errors import ExportError, FileReadError, MissingDependencyError
 from edgevision.export.source import load_weights, read_classes, resolve
 from edgevision.export.zoo import PackagedWeights, zoo_entry, zoo_names
 from edgevision.metrics.segmentation import ConfusionMatrix
-from tests.export.conftest import NAMES, SIZE, frames, run, small_net
+from tests.parts.nets import NAMES, SIZE, frames, run, small_net
 
 
 def test_every_shipped_net_has_its_files() -> None:

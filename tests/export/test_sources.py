@@ -21,8 +21,8 @@ import edgevision
 from edgevision.bundle.directory import Bundle
 from edgevision.bundle.targets import get_target
 from edgevision.engines.registry import unavailable
-from tests.export.conftest import teach, write_halves
 from tests.export.operators import installed_torchvision
+from tests.parts.nets import teach, write_halves
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SIZE = (64, 96)

@@ -19,7 +19,7 @@ from edgevision.bundle.tensors import DYNAMIC, DType, ShapeProfile, TensorSpec
 from edgevision.errors import ExportError, FileReadError, FrameError
 from edgevision.export import Tensors
 from edgevision.export.samples import calibration_samples
-from tests.export.conftest import run
+from tests.parts.nets import run
 
 
 def onnx_file(path: Path, *, opset: int = 11, batch: int | str = "n") -> Path:

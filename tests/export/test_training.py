@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from tests.export.conftest import import_example
+from tests.parts.nets import import_example
 
 
 @pytest.fixture(scope="module")

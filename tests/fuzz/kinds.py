@@ -30,7 +30,7 @@ from edgevision.metrics.coco import read_captions, read_objects
 from edgevision.tasks.frames import iterate_frames, read_counts, read_image, read_labels
 from edgevision.tasks.tensors import TASK as TENSORS
 from edgevision.tasks.vocabulary import read_vocabulary
-from tests.runtime.conftest import semantic_bundle
+from tests.parts.tiny_bundles import semantic_bundle
 
 SPEC = TensorSpec("x", DType.FLOAT32, (1, 4))
 

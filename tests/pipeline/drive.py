@@ -26,7 +26,7 @@ from edgevision.runtime.device.host import HostDevice
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.stream.ticket import Ticket
 from edgevision.testing import SimulatedDevice
-from tests.pipeline.conftest import FRAME, POISON, frame, pipeline_of, program_on
+from tests.parts.echo import FRAME, POISON, frame, pipeline_of, program_on
 from tests.pipeline.test_interrupted import in_time, is_interrupted
 
 WAIT_S = 20

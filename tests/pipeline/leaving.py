@@ -23,7 +23,7 @@ from edgevision.runtime.session import Session
 from edgevision.runtime.stream.ticket import Ticket
 from edgevision.tasks.tensors import TensorsDecoder
 from edgevision.testing import SimulatedDevice
-from tests.pipeline.conftest import frame, program_on
+from tests.parts.echo import frame, program_on
 
 CODES = {"exit": 3, "raise": 1, "term": 5, "twice": -signal.SIGINT, "fork": 4}
 STATES = ("idle", "in flight", "in a callback")

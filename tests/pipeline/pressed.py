@@ -22,7 +22,7 @@ from edgevision.runtime.device.host import HostDevice
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.session import Session
 from edgevision.testing import SimulatedDevice
-from tests.pipeline.conftest import frame, pipeline_of, program_on
+from tests.parts.echo import frame, pipeline_of, program_on
 
 WAIT_S = 20.0
 HANGS_AFTER_S = 60.0

@@ -30,7 +30,7 @@ from edgevision.runtime.device.host import HostDevice
 from edgevision.runtime.stream import workers
 from edgevision.runtime.stream.ticket import Ticket
 from edgevision.testing import SimulatedDevice
-from tests.pipeline.conftest import frame, pipeline_of, program_on
+from tests.parts.echo import frame, pipeline_of, program_on
 
 WAIT_S = 20.0
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.runtime.conftest import semantic_bundle
+from tests.parts.tiny_bundles import semantic_bundle
 
 ROOT = Path(__file__).parents[2]
 BLOCKS = re.findall(

@@ -18,7 +18,7 @@ from edgevision.runtime.device.device import Device
 from edgevision.runtime.device.host import HostDevice
 from edgevision.runtime.stream import log
 from edgevision.testing import SimulatedDevice
-from tests.pipeline.conftest import frame, pipeline_of, program_on
+from tests.parts.echo import frame, pipeline_of, program_on
 
 WAIT_S = 20.0
 LOGGER = "edgevision.runtime.stream.log"

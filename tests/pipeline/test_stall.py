@@ -12,7 +12,7 @@ import pytest
 from edgevision.errors import ClosedError, StalledError
 from edgevision.runtime.stream.ticket import Ticket
 from edgevision.testing import SimulatedDevice
-from tests.pipeline.conftest import frame, pipeline_of, program_on
+from tests.parts.echo import frame, pipeline_of, program_on
 
 
 @pytest.fixture

@@ -27,8 +27,8 @@ from edgevision.tasks.generated import GeneratedResult
 from edgevision.tasks.seeds import SEED_LIMIT, normal_numbers
 from edgevision.tasks.task import decoder_of
 from edgevision.tasks.timings import Timings
+from tests.parts.tiny_bundles import serialized
 from tests.runtime.conftest import bundle as segmenter_bundle  # noqa: F401
-from tests.runtime.conftest import serialized
 
 INPUTS = [
     {"kind": "normal", "name": "latent", "shape": [12]},

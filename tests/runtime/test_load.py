@@ -28,7 +28,7 @@ from edgevision.errors import (
 )
 from edgevision.runtime.load import load
 from edgevision.runtime.verify import verify
-from tests.runtime.conftest import HEIGHT, WIDTH, semantic_bundle
+from tests.parts.tiny_bundles import HEIGHT, WIDTH, semantic_bundle
 
 KEPT = Path(__file__).parents[1] / "data" / "bundles"
 ON_CPU = Artifact("host-cpu", ORT, "stages/main/host-cpu.onnx", version="1")

@@ -25,7 +25,7 @@ from edgevision.runtime.device.host import HostDevice
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.session import Session
 from edgevision.testing import SimulatedDevice
-from tests.pipeline.conftest import FRAME, frame, pipeline_of, program_on
+from tests.parts.echo import FRAME, frame, pipeline_of, program_on
 
 FEEDS = {"frame": frame(1)}
 

@@ -25,7 +25,7 @@ from edgevision.runtime.options import RunOptions
 from edgevision.runtime.session import Session
 from edgevision.runtime.verify import verify
 from edgevision.testing import SimulatedDevice
-from tests.runtime.conftest import (
+from tests.parts.tiny_bundles import (
     HEIGHT,
     WIDTH,
     doubled,

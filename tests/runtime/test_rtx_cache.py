@@ -16,7 +16,7 @@ from edgevision.errors import EngineLoadError
 from edgevision.runtime.backends.trt_rtx import TensorRTRTXProgram, cache_file
 from edgevision.runtime.session import Session
 from edgevision.testing import SimulatedDevice
-from tests.pipeline.conftest import frame
+from tests.parts.echo import frame
 from tests.runtime.fake_tensorrt import CudaGraphStrategy, FakeTensorRT, plan_of
 
 PLAN = plan_of(1, 8, 12, 3)

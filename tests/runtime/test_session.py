@@ -19,7 +19,7 @@ from edgevision.bundle.flavours import TRT, Flavour, flavours
 from edgevision.bundle.tensors import ShapeProfile
 from edgevision.errors import ClosedError, EngineLoadError, FrameError
 from edgevision.runtime.session import Session
-from tests.runtime.conftest import CLASSES, FRAME, doubled, strongest_channel
+from tests.parts.tiny_bundles import CLASSES, FRAME, doubled, strongest_channel
 
 PROFILE = {"x": ShapeProfile((1, 3), (2, 3), (4, 3))}
 

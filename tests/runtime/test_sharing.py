@@ -21,7 +21,7 @@ from edgevision.runtime.options import RunOptions
 from edgevision.runtime.session import Session
 from edgevision.tasks.tensors import TensorsDecoder
 from edgevision.testing import ScriptedProgram, SimulatedDevice
-from tests.pipeline.conftest import ECHO, FRAME, frame, pipeline_of, program_on
+from tests.parts.echo import ECHO, FRAME, frame, pipeline_of, program_on
 
 WAIT_S = 20.0
 FEEDS = {"frame": frame(1)}

@@ -32,7 +32,7 @@ from edgevision.errors import (
     SignatureError,
     UnverifiedError,
 )
-from tests.runtime.conftest import semantic_bundle
+from tests.parts.tiny_bundles import semantic_bundle
 
 pytest.importorskip("cryptography")
 

@@ -23,7 +23,7 @@ from edgevision.runtime.session import Session
 from edgevision.runtime.stream.pipeline import Pipeline
 from edgevision.runtime.stream.schedule import StreamOptions
 from edgevision.testing import SimulatedDevice
-from tests.pipeline.conftest import EchoCodec, frame
+from tests.parts.echo import EchoCodec, frame
 from tests.runtime.fake_tensorrt import FakeTensorRT, plan_of
 
 SHAPE = (1, 8, 12, 3)

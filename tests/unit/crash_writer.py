@@ -17,7 +17,7 @@ from pathlib import Path
 from edgevision.bundle import staging as _staging
 from edgevision.bundle.directory import Bundle
 from edgevision.errors import BundleError
-from tests.unit.conftest import contents, write_bundle
+from tests.parts.two_stages import contents, write_bundle
 
 _WATCHED = ("open", "os.", "shutil.", "ctypes.")
 

@@ -19,7 +19,7 @@ from edgevision.errors import (
     BundleIntegrityError,
     ClosedError,
 )
-from tests.unit.conftest import (
+from tests.parts.two_stages import (
     FILES,
     MANIFEST_VALUE,
     contents,
@@ -318,7 +318,7 @@ def test_the_file_limit_is_one_message_and_the_old_bundle_stays(root: Path) -> N
     program = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300));"
         "from pathlib import Path; from edgevision.errors import BundleError;"
-        "from tests.unit.conftest import write_bundle\n"
+        "from tests.parts.two_stages import write_bundle\n"
         "try: write_bundle(Path(sys.argv[1]), seed=1)\n"
         "except BundleError as error: print(error)"
     )

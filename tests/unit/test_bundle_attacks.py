@@ -18,7 +18,7 @@ import pytest
 from edgevision.bundle.directory import GOLDEN, MANIFEST, Bundle
 from edgevision.bundle.manifest import MAX_BYTES, MAX_FILE_BYTES
 from edgevision.errors import BundleError, BundleFormatError, BundleIntegrityError
-from tests.unit.conftest import read_manifest, relist, replace_golden, write_manifest
+from tests.parts.two_stages import read_manifest, relist, replace_golden, write_manifest
 
 GRAPH = "stages/encoder/model.onnx"
 ENGINE = "stages/encoder/host-cpu.onnx"

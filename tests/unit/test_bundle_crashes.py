@@ -15,7 +15,7 @@ import pytest
 
 from edgevision.bundle import staging as _staging
 from edgevision.bundle.directory import Bundle, BundleWriter
-from tests.unit.conftest import FILES, MANIFEST_VALUE, contents, golden_arrays, write_bundle
+from tests.parts.two_stages import FILES, MANIFEST_VALUE, contents, golden_arrays, write_bundle
 
 ROOT = Path(__file__).parents[2]
 
@@ -68,7 +68,7 @@ def test_disk_full_at_every_point(tmp_path: Path) -> None:
 REPUBLISH = """
 import itertools, sys
 from pathlib import Path
-from tests.unit.conftest import write_bundle
+from tests.parts.two_stages import write_bundle
 first, count = int(sys.argv[2]), int(sys.argv[3])
 for i in range(count):
     write_bundle(Path(sys.argv[1]), seed=first + i)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from edgevision.bundle.directory import GOLDEN, MANIFEST, Bundle
 from edgevision.bundle.manifest import Manifest
 from edgevision.errors import BundleError
-from tests.unit.conftest import FILES, contents, relist
+from tests.parts.two_stages import FILES, contents, relist
 
 HOSTILE = st.sampled_from(
     [

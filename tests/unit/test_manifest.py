@@ -15,7 +15,7 @@ from edgevision.bundle.manifest import SCHEMA, Artifact, FileEntry, Manifest, St
 from edgevision.bundle.parity import Tolerance
 from edgevision.bundle.tensors import DYNAMIC, DType, ShapeProfile, TensorSpec
 from edgevision.errors import BundleFormatError
-from tests.unit.conftest import STAGES
+from tests.parts.two_stages import STAGES
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True)
 PATHS = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,9}(/[a-z0-9][a-z0-9._-]{0,9}){0,3}", fullmatch=True)

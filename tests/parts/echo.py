@@ -1,4 +1,4 @@
-"""A program that echoes its frame, and pipelines of it on simulated and host devices."""
+"""Programs and pipelines whose answer is the frame that they were given."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""What tests of several folders are made of: small bundles, nets, programs and shells."""
