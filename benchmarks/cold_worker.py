@@ -1,6 +1,7 @@
-"""A worker for `benchmarks.cold_start`: a net without edgevision's runtime, up to its first answer.
+"""A worker for `benchmarks.cold_start`: a net up to its first answer, by one way or another.
 
     python benchmarks/cold_worker.py onnxruntime GRAPH.onnx
+    python benchmarks/cold_worker.py edgevision BUNDLE.ev
     python benchmarks/cold_worker.py torch NET
 
 It speaks as `edgevision.bench.gate.worker` does, as far as a cold start asks.
@@ -20,6 +21,7 @@ from typing import Any  # noqa: E402
 
 import numpy as np  # noqa: E402
 
+SPENT_NS = {"backend": 0}
 Feeds = dict[str, Any]
 Loaded = tuple[Callable[[Feeds], object], list[Feeds]]
 
@@ -33,6 +35,33 @@ def by_onnxruntime() -> Callable[[str], Loaded]:
         kinds = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
         inputs = [(node.name, node.shape, kinds[node.type]) for node in session.get_inputs()]
         return lambda feeds: session.run(None, feeds), drawn(inputs)
+
+    return load
+
+
+def by_edgevision() -> Callable[[str], Loaded]:
+    """Import it and ONNX Runtime, and return what loads a bundle; what ONNX Runtime takes is noted.
+
+    Both are imported before, as in `by_onnxruntime`, so that what is left is the load itself.
+    """
+    import onnxruntime
+
+    import edgevision
+
+    load_bundle = edgevision.load
+
+    class Timed(onnxruntime.InferenceSession):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            start_ns = perf_counter_ns()
+            super().__init__(*arguments, **options)
+            SPENT_NS["backend"] += perf_counter_ns() - start_ns
+
+    onnxruntime.InferenceSession = Timed
+
+    def load(bundle: str) -> Loaded:
+        model = load_bundle(bundle, device="cpu")
+        inputs = [(spec.name, spec.shape, spec.dtype.numpy) for spec in model.session.inputs]
+        return lambda feeds: model(next(iter(feeds.values()))), drawn(inputs)
 
     return load
 
@@ -64,7 +93,11 @@ def drawn(inputs: Sequence[tuple[str, Sequence[Any], Any]]) -> list[Feeds]:
 
 def main() -> None:
     by, source = sys.argv[1:]
-    load = {"onnxruntime": by_onnxruntime, "torch": by_torch}[by]()
+    load = {
+        "onnxruntime": by_onnxruntime,
+        "edgevision": by_edgevision,
+        "torch": by_torch,
+    }[by]()
     imported_ns = perf_counter_ns()
     run, feeds = load(source)
     loaded_ns = perf_counter_ns()
@@ -76,7 +109,7 @@ def main() -> None:
         "loaded": loaded_ns,
         "answered": perf_counter_ns(),
     }
-    print(json.dumps({"clock_ns": clock_ns}), flush=True)
+    print(json.dumps({"clock_ns": clock_ns, "backend_ns": SPENT_NS["backend"]}), flush=True)
     for _ in sys.stdin:
         # Late, and taken off again: until here ONNX Runtime's process knows nothing of edgevision.
         start_ns = perf_counter_ns()

@@ -42,12 +42,18 @@ def external_weights(graph: bytes) -> str | None:
         inner, is_tensor = PATHS[message], message == "TensorProto"
         name, is_external = "", False
         while at < end:
-            tag, at = _varint(graph, at, end)
+            tag = graph[at]
+            at += 1
+            if tag > 127:  # seldom: a graph has ten thousand tags of one byte
+                tag, at = _varint(graph, at - 1, end)
             number, kind = tag >> 3, tag & 7
             if not 0 < number < 1 << 29:
                 raise ValueError(f"field {number} of {message}")
             if kind == _BYTES:
-                size, start = _varint(graph, at, end)
+                if at < end and graph[at] < 128:
+                    size, start = graph[at], at + 1
+                else:
+                    size, start = _varint(graph, at, end)
                 at = start + size
                 if at > end:
                     raise ValueError(f"{message} ends too soon")
