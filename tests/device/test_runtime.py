@@ -277,7 +277,7 @@ def test_a_pipeline_may_be_closed_from_its_callback(program: ScriptedProgram) ->
     pipeline = pipeline_of(program, policy="block", on_result=close)
     pipeline.submit(frame(1)).result(timeout_s=20)
     assert closed.wait(20)
-    with pytest.raises(ClosedError, match=r"opened at .*conftest\.py:\d+"):
+    with pytest.raises(ClosedError, match=r"opened at .*echo\.py:\d+"):
         pipeline.submit(frame(2))
     pipeline._worker.thread.join(20)
 

@@ -105,7 +105,9 @@ def test_the_module_is_left_as_it_was() -> None:
 
 def test_a_new_process_gives_the_same_bytes(fp32: onnx.ModelProto) -> None:
     script = (
-        "import hashlib; from tests.parts.nets import *; "
+        "import hashlib; from edgevision.export import SemanticSegmentation; "
+        "from edgevision.export.graph.capture import serialized; "
+        "from tests.parts.nets import NAMES, SIZE, small_net; "
         "a = SemanticSegmentation(small_net(), size=SIZE, classes=NAMES); "
         "print(hashlib.sha256(serialized(a.to_onnx())).hexdigest())"
     )
