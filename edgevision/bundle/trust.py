@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgevision.bundle.directory import Bundle
-from edgevision.bundle.signature import Signature, check_signature
-from edgevision.bundle.state import floor, raise_floor
 from edgevision.errors import SignatureError
 
 PathLike = str | os.PathLike[str]
@@ -70,7 +68,10 @@ class Trust:
                 model.
         """
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-        if self.keys:
+        if self.keys:  # imported by who asks: a first answer has no need of it
+            from edgevision.bundle.signature import check_signature
+            from edgevision.bundle.state import floor
+
             found = check_signature(opened, *self.keys, minimum_version=self.minimum_version)
             ran = 0 if is_measured else floor(opened.manifest.name)
             if found.version < ran:
@@ -93,6 +94,9 @@ class Trust:
             SignatureError: that cannot be kept.
         """
         if self.keys and bundle.signature is not None:
+            from edgevision.bundle.signature import Signature
+            from edgevision.bundle.state import raise_floor
+
             version = Signature.from_bytes(bundle.signature).version
             raise_floor(bundle.manifest.name, version)
 
