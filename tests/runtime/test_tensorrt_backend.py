@@ -146,13 +146,13 @@ def test_a_refused_run_is_told_and_the_session_lives_on(device: SimulatedDevice)
 def test_a_graph_that_cannot_be_captured_is_no_silent_loss(device: SimulatedDevice) -> None:
     with Session(program_of(FakeTensorRT(device)), {}) as session:
         slot = session._slots.all[0]
-        enqueue: Any = slot._execution.enqueue
+        enqueue: Any = slot._enqueue
 
         def allocating(stream: Any) -> None:  # as lazily loaded kernels do at their first run
             device.allocate(16, label="lazily").close()
             enqueue(stream)
 
-        slot._execution.enqueue = allocating  # type: ignore[method-assign]
+        slot._enqueue = allocating
         session.warm_up()
         assert "no graph: capture failed: allocate 'lazily'" in session.explain()
         np.testing.assert_array_equal(session.run({"frame": frame(4)})["echo"], frame(4))
