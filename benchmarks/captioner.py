@@ -40,8 +40,8 @@ from edgevision.bench.pairs import Call, measure
 from edgevision.bundle.flavours import ORT
 from edgevision.export import Captioner
 from edgevision.export.adapters.stepwise import NEXT
+from edgevision.export.checkpoint import load_weights
 from edgevision.export.graph.capture import capture, serialized
-from edgevision.export.source import load_weights
 from edgevision.export.zoo import card_size, zoo_entry
 from edgevision.models import captioner as models
 from edgevision.models.mobilenet_v2 import MobileNetV2

@@ -22,9 +22,9 @@ from benchmarks.script import arguments
 from edgevision.bench.pairs import measure
 from edgevision.bundle.flavours import ORT
 from edgevision.export.adapters.semantic import SemanticSegmentation
+from edgevision.export.checkpoint import load_weights
 from edgevision.export.graph.capture import serialized
 from edgevision.export.peers import NumpyPrePost
-from edgevision.export.source import load_weights
 from edgevision.export.zoo import card_size, zoo_entry
 from edgevision.models.unet import unet_mobilenet_v2
 from edgevision.runtime.session import Session

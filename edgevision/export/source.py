@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from edgevision.bundle.files import open_plain, read_plain
@@ -32,11 +31,11 @@ from edgevision.export.adapters.registry import (
     refuse_options,
 )
 from edgevision.export.adapters.tensors import Tensors
+from edgevision.export.checkpoint import MAX_BYTES, load_into
 from edgevision.export.zoo import ZooEntry, zoo_entry, zoo_names
 from edgevision.tasks.task import get_task, task_names
 from edgevision.tasks.tensors import TASK as TENSORS
 
-_MAX_CHECKPOINT_BYTES = 8 << 30
 _MAX_CLASSES_BYTES = 1 << 20
 # The name's last character is no space: no two parts can share a run of spaces, so time is linear.
 _CLASS_LINE = re.compile(r"(?P<name>[^#\s](?:[^#]*[^#\s])?)\s*(?P<color>#[0-9a-fA-F]{6})?")
@@ -72,7 +71,7 @@ def resolve(
             an adapter. A factory's modules are looked for in the working directory last, and only
             until the factory has returned.
         task: a task's name; by default what the source says.
-        weights: a safetensors file, or a PyTorch checkpoint of tensors alone.
+        weights: a safetensors file, or a PyTorch checkpoint of tensors alone; see `checkpoint`.
         size: (H, W) of the net's input.
         classes: names, or (name, "#rrggbb").
         front: what was given of the front end, by the adapters' names.
@@ -128,39 +127,6 @@ def read_classes(path: Path) -> list[str | tuple[str, str]]:
     if not classes:
         raise FileReadError(f"{path}: no class in this file; expected one name a line")
     return classes
-
-
-def load_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Read a state dict; a checkpoint that would run code is refused.
-
-    Raises:
-        FileReadError: the file is missing, too large, corrupt, or holds more than tensors.
-    """
-    try:
-        file = open_plain(path, max_bytes=_MAX_CHECKPOINT_BYTES, follow_links=True)
-    except OSError as error:
-        raise FileReadError(f"{path}: {error.strerror}; expected a file of weights") from error
-    try:
-        with file:
-            if path.suffix == ".safetensors":
-                from safetensors.torch import load_file
-
-                return load_file(path)
-            state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # the readers raise whatever the bytes make them hit
-        # torch's own text advises to load it all the same, which may run code: not repeated here.
-        raise FileReadError(
-            f"{path}: refused ({type(error).__name__}): damaged, or it holds more than tensors. "
-            "Expected a safetensors file, or a PyTorch checkpoint of tensors alone "
-            "(torch.save(module.state_dict(), path))."
-        ) from error
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
-    if not isinstance(state, dict) or not all(
-        isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()
-    ):
-        raise FileReadError(f"{path}: holds no state dict (a dict of tensors by name)")
-    return state
 
 
 def _from_zoo(
@@ -289,12 +255,7 @@ def _adapt(
 
 def _loaded(module: nn.Module, weights: Path | None) -> nn.Module:
     if weights is not None:
-        try:
-            module.load_state_dict(load_weights(weights))
-        except RuntimeError as error:
-            raise ExportError(
-                f"{weights}: does not fit {type(module).__name__}: {_first_line(error, lines=4)}"
-            ) from error
+        load_into(module, weights)
     return module
 
 
@@ -308,13 +269,9 @@ def _provenance(source: str, weights: Path | None) -> dict[str, str]:
 def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
     try:
-        with open_plain(path, max_bytes=_MAX_CHECKPOINT_BYTES, follow_links=True) as file:
+        with open_plain(path, max_bytes=MAX_BYTES, follow_links=True) as file:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
     except OSError as error:
         raise FileReadError(f"{path}: {error.strerror}") from error
     return digest.hexdigest()
-
-
-def _first_line(error: Exception, *, lines: int = 1) -> str:
-    return " ".join(line.strip() for line in str(error).strip().splitlines()[:lines])[:400]

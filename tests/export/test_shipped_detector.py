@@ -11,8 +11,9 @@ import pytest
 import edgevision
 from edgevision.errors import ExportError, FrameError
 from edgevision.export import InstanceSegmentation
+from edgevision.export.checkpoint import load_weights
 from edgevision.export.samples import golden_samples
-from edgevision.export.source import load_weights, resolve
+from edgevision.export.source import resolve
 from edgevision.export.zoo import zoo_entry
 from edgevision.metrics.coco import read_objects
 from edgevision.models.mask_rcnn import maskrcnn_mobilenet_v2

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from edgevision.errors import ExportError, FileReadError, MissingDependencyError
-from edgevision.export.source import load_weights, read_classes, resolve
+from edgevision.export.checkpoint import load_weights
+from edgevision.export.source import read_classes, resolve
 from edgevision.export.zoo import PackagedWeights, zoo_entry, zoo_names
 from edgevision.metrics.segmentation import ConfusionMatrix
 from tests.parts.nets import NAMES, SIZE, frames, run, small_net
@@ -122,7 +123,9 @@ def test_numbered_weights_and_pipes_are_refused(tmp_path: Path) -> None:
 
 def test_weights_of_another_net_say_what_is_missing(tmp_path: Path) -> None:
     torch.save({"weight": torch.ones(1)}, tmp_path / "w.pt")
-    with pytest.raises(ExportError, match=r"does not fit UNet: .*Missing key"):
+    with pytest.raises(
+        ExportError, match=r"does not fit UNet: the file lacks '.*the module has no 'weight'"
+    ):
         resolve(small_net(), size=SIZE, classes=NAMES, weights=tmp_path / "w.pt")
 
 
