@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from edgevision.bundle.forms import Form
 from edgevision.bundle.manifest import Settings, Stage
-from edgevision.bundle.parity import ParityReport, Tolerance
-from edgevision.errors import BundleFormatError, FrameError
 from edgevision.tasks.box_pictures import draw_boxes
 from edgevision.tasks.camera import (
     CameraFrame,
@@ -21,29 +18,21 @@ from edgevision.tasks.camera import (
     check_same_frame,
     classes_of,
 )
-from edgevision.tasks.camera_task import CameraTask
-from edgevision.tasks.matching import MATCHED, distances
-from edgevision.tasks.proof import Arrays, Bars, held_at_zero
-from edgevision.tasks.task import Headline, Read, Summary
+from edgevision.tasks.objects import (
+    MAX_CANDIDATES,
+    Array,
+    Floats,
+    FoundObjects,
+    Labels,
+    ObjectTask,
+    labels_of,
+)
+from edgevision.tasks.task import Headline, Read
 from edgevision.tasks.timings import Timings
-
-Array = npt.NDArray[np.generic]
-Floats = npt.NDArray[np.float32]
-
-_OUTPUTS = ("boxes", "labels", "scores", "masks", "count", "overflow", "converged")
-_MAX_CANDIDATES = 1000
-# Paired by `matching`: how far two objects may be apart, and the share that may be further.
-_DISTANCES = {
-    "labels": Bars(0.0, 0.0, 0.0),
-    "boxes": Bars(0.01, 0.1, 0.3),
-    "scores": Bars(1e-3, 0.05, 0.3),
-    "masks": Bars(1e-2, 0.05, 0.2),
-}
-_SHARES = Bars(0.02, 0.05, 0.2)
 
 
 @dataclass(frozen=True, slots=True)
-class InstanceResult:
+class InstanceResult(FoundObjects):
     """What was found in one frame, best first.
 
     Attributes:
@@ -60,7 +49,7 @@ class InstanceResult:
     """
 
     boxes: Floats
-    labels: npt.NDArray[np.int32]
+    labels: Labels
     scores: Floats
     masks: Floats | Image
     classes: tuple[ClassLabel, ...]
@@ -69,23 +58,15 @@ class InstanceResult:
     is_complete: bool
     timings: Timings
 
-    def __len__(self) -> int:
-        """Return how many objects there are."""
-        return len(self.boxes)
-
     def above(self, score: float) -> InstanceResult:
         """Return the objects of at least `score`."""
         kept = self.scores >= score
-        return InstanceResult(
-            self.boxes[kept],
-            self.labels[kept],
-            self.scores[kept],
-            self.masks[kept],
-            self.classes,
-            self.frame_size,
-            self.is_exact,
-            self.is_complete,
-            self.timings,
+        return replace(
+            self,
+            boxes=self.boxes[kept],
+            labels=self.labels[kept],
+            scores=self.scores[kept],
+            masks=self.masks[kept],
         )
 
     def pasted(self, *, threshold: float = 0.5) -> npt.NDArray[np.bool_]:
@@ -109,38 +90,12 @@ class InstanceResult:
         """
         check_same_frame(frame, self.frame_size)
         picture = frame.astype(np.float32)
-        masks = self.pasted()
+        masks, colors = self.pasted(), self._colors()
         for index in range(len(self) - 1, -1, -1):  # the best on top
-            mask, color = masks[index], self._color(index)
+            mask, color = masks[index], colors[index]
             picture[mask] = picture[mask] * (1 - opacity) + color * opacity
             picture[_outline(mask)] = color
-        colors = [self._color(index) for index in range(len(self))]
         return draw_boxes(picture.round().astype(np.uint8), self.boxes, colors, self.captions())
-
-    def summary(self) -> Summary:
-        """Return the first six objects, and all of them with their boxes."""
-        found = [
-            {"label": self.classes[label].name, "score": score, "box": box}
-            for label, score, box in zip(
-                self.labels.tolist(), self.scores.tolist(), self.boxes.tolist(), strict=True
-            )
-        ]
-        return Summary(", ".join(self.captions()[:6]) or "nothing", {"objects": found})
-
-    def pictures(self, frame: Image) -> dict[str, Image]:
-        """Return the overlay."""
-        return {".overlay.jpg": self.overlay(frame)}
-
-    def captions(self) -> list[str]:
-        """Return "car 0.93" for each object."""
-        return [
-            f"{self.classes[label].name} {score:.2f}"
-            for label, score in zip(self.labels, self.scores, strict=True)
-        ]
-
-    def _color(self, index: int) -> Floats:
-        text = self.classes[self.labels[index]].color
-        return np.frombuffer(bytes.fromhex(text[1:]), np.uint8).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,15 +116,8 @@ class InstanceDecoder(FrameDecoder):
         Raises:
             FrameError: the engine gave a class or count that cannot be.
         """
-        count = int(outputs["count"][0])
-        labels = outputs["labels"][0, :count].astype(np.int32) - 1
-        if not 0 <= count <= outputs["boxes"].shape[1] or (
-            count and not 0 <= labels.min() <= labels.max() < len(self.classes)
-        ):
-            raise FrameError(
-                f"the engine gave {count} objects of classes {sorted(set(labels.tolist()))}, the "
-                f"bundle names {len(self.classes)}. Run `edgevision verify` on the bundle."
-            )
+        labels = labels_of(outputs, len(self.classes))
+        count = len(labels)
         masks = outputs["masks"][0, :count]
         cells = masks.astype(np.float32) if masks.dtype != np.uint8 else None
         return InstanceResult(
@@ -180,61 +128,22 @@ class InstanceDecoder(FrameDecoder):
             self.classes,
             self.camera.size,
             bool(outputs["converged"][0]),
-            int(outputs["overflow"][0]) <= _MAX_CANDIDATES,
+            int(outputs["overflow"][0]) <= MAX_CANDIDATES,
             timings,
         )
 
 
-class InstanceTask(CameraTask[InstanceResult]):
-    """Objects with masks; those of both sides are paired before they are compared."""
+class InstanceTask(ObjectTask[InstanceResult]):
+    """Objects with masks."""
 
     name = "instance"
     headline = Headline("mask AP", max_loss=0.01)
+    outputs = ("boxes", "labels", "scores", "masks", "count", "overflow", "converged")
 
     def decoder(self, settings: Settings, stages: tuple[Stage, ...], read: Read) -> InstanceDecoder:
         """Return the decoder of one bundle; see `Task`."""
-        if len(stages) != 1 or len(stages[0].inputs) != 1:
-            raise BundleFormatError("task instance: expected one stage with one input")
-        (frame,), outputs = stages[0].inputs, stages[0].outputs
-        if tuple(spec.name for spec in outputs) != _OUTPUTS:
-            raise BundleFormatError(
-                f"task instance: expected uint8[1, H, W, 3] -> {', '.join(_OUTPUTS)}; got {frame} "
-                f"-> {', '.join(map(str, outputs))}"
-            )
-        camera = CameraFrame.from_manifest(frame, settings, self.name)
+        camera = self.camera_of(settings, stages)
         return InstanceDecoder(classes_of(settings, self.name), camera)
-
-    def tolerances(self, form: Form, golden: Arrays) -> dict[str, Tolerance]:
-        """Return how far paired objects may be apart."""
-        share = _SHARES[form]
-        return {name: Tolerance(bars[form], share) for name, bars in _DISTANCES.items()}
-
-    def compare(
-        self,
-        reference: Arrays,
-        candidate: Arrays,
-        tolerances: Mapping[str, Tolerance],
-        *,
-        name: str,
-    ) -> list[ParityReport]:
-        """Pair the objects of both sides and hold their distances; see `matching`.
-
-        Raises:
-            ValueError: nothing was detected that could be compared.
-        """
-        found = distances(reference, candidate)
-        if not found["labels"].size:
-            raise ValueError(f"{name}: neither side detects anything on the golden samples")
-        return held_at_zero(found, {k: tolerances[k] for k in MATCHED}, name=name)
-
-    def golden_fault(self, golden: Arrays) -> str | None:
-        """Return why these answers prove nothing: there is no object in any."""
-        if distances(golden, golden)["labels"].size:
-            return None
-        return (
-            "the model finds no object in any sample, which proves nothing about a graph. Give "
-            "frames that show its classes: --calibration DIR or --evaluate DIR."
-        )
 
     def differs(self, before: InstanceResult, after: InstanceResult) -> npt.NDArray[np.bool_]:
         """Return bool[H, W]: where the class of the surest object is not the same."""

@@ -34,7 +34,8 @@ from edgevision.export.adapters.registry import (
 from edgevision.export.adapters.suppression import suppress
 from edgevision.export.graph.capture import capture, evaluating
 from edgevision.export.zoo import card_classes, card_size
-from edgevision.tasks.detection import MAX_CANDIDATES, OUTPUTS, TASK
+from edgevision.tasks.detection import OUTPUTS, TASK
+from edgevision.tasks.objects import MAX_CANDIDATES
 
 _CORNERS = ("cxcywh", "xyxy")
 _NARROW_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Relu", "LayerNormalization", "Resize")
