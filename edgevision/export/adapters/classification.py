@@ -6,15 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
 
 from edgevision.bundle.manifest import Settings
-from edgevision.bundle.tensors import ShapeProfile, TensorSpec
 from edgevision.errors import ExportError
-from edgevision.export.adapters.adapter import Array, Feeds
 from edgevision.export.adapters.detections import MOST_PLACES
 from edgevision.export.adapters.frame import (
     IMAGENET_MEAN,
@@ -23,6 +20,7 @@ from edgevision.export.adapters.frame import (
     CameraInput,
     FrontEnd,
 )
+from edgevision.export.adapters.frame_adapter import FrameAdapter
 from edgevision.export.adapters.output import first_tensor, try_module
 from edgevision.export.adapters.registry import (
     NO_FRONT,
@@ -32,7 +30,7 @@ from edgevision.export.adapters.registry import (
     need_size_and_classes,
 )
 from edgevision.export.adapters.resize import middle_of
-from edgevision.export.graph.capture import capture, evaluating
+from edgevision.export.graph.capture import evaluating
 from edgevision.export.zoo import card_size
 from edgevision.tasks.classification import MAX_CLASSES, TASK
 
@@ -45,7 +43,7 @@ _WIDE_OPS = ("Softmax", "TopK")
 _CONVS_FOR_ONE_WIDE = 10
 
 
-class Classification:
+class Classification(FrameAdapter["_PixelsToLabels"]):
     """Adapter of any module that gives logits `float32[N, classes]` of a picture.
 
     The graph takes `frame: uint8[1, H, W, 3]` of `input_size` and gives `labels: int32[1, K]` and
@@ -97,38 +95,19 @@ class Classification:
             ExportError: the module does not run, or its logits do not fit the classes.
         """
         self._classes = _class_names(classes)
-        self._camera = CameraInput.check(size, input_size, channel_order, camera=camera)
+        camera_input = CameraInput.check(size, input_size, channel_order, camera=camera)
         if not isinstance(top_k, int) or not 1 <= top_k <= MOST_PLACES:
             raise ValueError(f"top_k: got {top_k!r}, expected 1 to {MOST_PLACES}")
-        fit = middle_of(self._camera, resize_side)
+        fit = middle_of(camera_input, resize_side)
         self._own_fit = None if fit is None else fit.name
-        front = FrontEnd(self._camera, mean, std, fit=fit)
-        self._graph = _PixelsToLabels(module, front, min(top_k, len(self._classes)))
-        self.inputs: tuple[TensorSpec, ...] = (self._camera.tensor,)
-        self.profiles: Mapping[str, ShapeProfile] = {}
+        front = FrontEnd(camera_input, mean, std, fit=fit)
+        graph = _PixelsToLabels(module, front, min(top_k, len(self._classes)))
+        super().__init__(camera_input, graph, _OUTPUTS)
         self._check_logits()
 
     def settings(self) -> Settings:
         """Return the classes, sizes and channel order, for the manifest."""
         return {"classes": list(self._classes), **self._camera.settings(own_fit=self._own_fit)}
-
-    def files(self) -> dict[str, bytes]:
-        """Return nothing: the manifest says it all."""
-        return {}
-
-    def reference(self, feeds: Feeds) -> dict[str, Array]:
-        """Return the labels and scores of `frame: uint8[1, H, W, 3]` by eager PyTorch."""
-        with evaluating(self._graph):
-            found = self._graph(torch.from_numpy(np.array(feeds["frame"])))
-        return {name: x.numpy() for name, x in zip(_OUTPUTS, found, strict=True)}
-
-    def to_onnx(self) -> onnx.ModelProto:
-        """Return the FP32 graph.
-
-        Raises:
-            ExportError: torch cannot export the module.
-        """
-        return capture(self._graph, self.inputs, _OUTPUTS, {})
 
     def kept_fp32(self, graph: onnx.ModelProto) -> list[str]:
         """Return the probabilities and their ranking, and a deep net's first tenth."""

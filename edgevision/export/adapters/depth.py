@@ -6,15 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import onnx
-import torch
 from torch import Tensor, nn
 
-from edgevision.bundle.manifest import Settings
-from edgevision.bundle.tensors import ShapeProfile, TensorSpec
 from edgevision.errors import ExportError
-from edgevision.export.adapters.adapter import Array, Feeds
 from edgevision.export.adapters.frame import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -22,9 +16,10 @@ from edgevision.export.adapters.frame import (
     CameraInput,
     FrontEnd,
 )
+from edgevision.export.adapters.frame_adapter import FrameAdapter
 from edgevision.export.adapters.output import first_tensor, try_module
 from edgevision.export.adapters.registry import NO_FRONT, ClassNames, Front, Size, refuse_options
-from edgevision.export.graph.capture import capture, evaluating
+from edgevision.export.graph.capture import evaluating
 from edgevision.export.zoo import card_size
 from edgevision.tasks.depth import TASK
 
@@ -33,7 +28,7 @@ _NAMES = ("predicted_depth", "depth", "out")
 _MAX_HALF = 65504.0
 
 
-class Depth:
+class Depth(FrameAdapter["_PixelsToMetres"]):
     """Adapter of any module that gives one number for each pixel, `float32[N, 1, h, w]`.
 
     The graph takes `frame: uint8[1, H, W, 3]` of `input_size` and gives `depth: float32[1, H, W]`
@@ -82,7 +77,7 @@ class Depth:
             ValueError: an argument makes no sense.
             ExportError: the module does not run, or gives something else.
         """
-        self._camera = CameraInput.check(size, input_size, channel_order, camera=camera)
+        camera_input = CameraInput.check(size, input_size, channel_order, camera=camera)
         if not (math.isfinite(scale) and scale > 0):
             raise ValueError(f"scale: got {scale}, expected metres for each unit, over 0")
         if max_m is not None and not (math.isfinite(max_m) and max_m > 0):
@@ -91,44 +86,12 @@ class Depth:
             raise ValueError(f"output: got '{output}', expected one of {', '.join(OUTPUTS)}")
         if output == "float16" and not (max_m is not None and max_m <= _MAX_HALF):
             raise ValueError(f"output: float16 ends at {_MAX_HALF:g}; give max_m up to it, too")
-        self._graph = _PixelsToMetres(
-            module, self._camera, mean, std, scale=scale, max_m=max_m, output=output
+        graph = _PixelsToMetres(
+            module, camera_input, mean, std, scale=scale, max_m=max_m, output=output
         )
-        self.inputs: tuple[TensorSpec, ...] = (self._camera.tensor,)
-        self.profiles: Mapping[str, ShapeProfile] = {}
+        super().__init__(camera_input, graph, ["depth"])
         with evaluating(self._graph):
             try_module(self._graph.measured, self._camera)
-
-    @property
-    def fused(self) -> _PixelsToMetres:
-        """The whole as one module; the adapter's own."""
-        return self._graph
-
-    def settings(self) -> Settings:
-        """Return the sizes and channel order, for the manifest."""
-        return self._camera.settings()
-
-    def files(self) -> dict[str, bytes]:
-        """Return nothing: the manifest says it all."""
-        return {}
-
-    def reference(self, feeds: Feeds) -> dict[str, Array]:
-        """Return `depth` of `frame: uint8[1, H, W, 3]` by eager PyTorch."""
-        with evaluating(self._graph):
-            depth = self._graph(torch.from_numpy(np.array(feeds["frame"])))
-        return {"depth": depth.numpy()}
-
-    def to_onnx(self) -> onnx.ModelProto:
-        """Return the FP32 graph.
-
-        Raises:
-            ExportError: torch cannot export the module.
-        """
-        return capture(self._graph, self.inputs, ("depth",), {})
-
-    def kept_fp32(self, graph: onnx.ModelProto) -> list[str]:
-        """Return what reads samples of many bits; what else must stay wide is found by values."""
-        return self._camera.kept_fp32(graph)
 
 
 class _PixelsToMetres(FrontEnd):

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
 
 from edgevision.bundle.manifest import Settings
-from edgevision.bundle.tensors import ShapeProfile, TensorSpec
 from edgevision.errors import ExportError
-from edgevision.export.adapters.adapter import Array, Feeds
 from edgevision.export.adapters.detections import clip
 from edgevision.export.adapters.frame import (
     IMAGENET_MEAN,
@@ -23,6 +20,7 @@ from edgevision.export.adapters.frame import (
     FrontEnd,
     class_labels,
 )
+from edgevision.export.adapters.frame_adapter import FrameAdapter
 from edgevision.export.adapters.output import try_module
 from edgevision.export.adapters.registry import (
     NO_FRONT,
@@ -32,7 +30,7 @@ from edgevision.export.adapters.registry import (
     need_size_and_classes,
 )
 from edgevision.export.adapters.suppression import suppress
-from edgevision.export.graph.capture import capture, evaluating
+from edgevision.export.graph.capture import evaluating
 from edgevision.export.zoo import card_classes, card_size
 from edgevision.tasks.detection import OUTPUTS, TASK
 from edgevision.tasks.objects import MAX_CANDIDATES
@@ -41,7 +39,7 @@ _CORNERS = ("cxcywh", "xyxy")
 _NARROW_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Relu", "LayerNormalization", "Resize")
 
 
-class Detection:
+class Detection(FrameAdapter["_PixelsToBoxes"]):
     """Adapter of any module that gives boxes and scores, before suppression or without need of it.
 
     The module gives one of:
@@ -101,7 +99,7 @@ class Detection:
             ExportError: the module does not run, or gives something else.
         """
         self._classes = class_labels(classes)
-        self._camera = CameraInput.check(size, None, "rgb", camera=camera)
+        camera_input = CameraInput.check(size, None, "rgb", camera=camera)
         if corners not in _CORNERS:
             raise ValueError(f"corners: got '{corners}', expected {' or '.join(_CORNERS)}")
         if not 0 <= score < 1:
@@ -110,24 +108,18 @@ class Detection:
             raise ValueError(f"overlap: got {overlap}, expected a share between 0 and 1, or None")
         if type(detections) is not int or not 1 <= detections <= MAX_CANDIDATES:
             raise ValueError(f"detections: got {detections!r}, expected 1 to {MAX_CANDIDATES}")
-        self._graph = _PixelsToBoxes(
+        graph = _PixelsToBoxes(
             module,
-            FrontEnd(self._camera, mean, std),
+            FrontEnd(camera_input, mean, std),
             len(self._classes),
             corners=corners,
             score=score,
             overlap=overlap,
             detections=detections,
         )
-        self.inputs: tuple[TensorSpec, ...] = (self._camera.tensor,)
-        self.profiles: Mapping[str, ShapeProfile] = {}
+        super().__init__(camera_input, graph, OUTPUTS)
         with evaluating(self._graph):
             try_module(lambda frame: self._graph.raw(frame)[0], self._camera)
-
-    @property
-    def fused(self) -> _PixelsToBoxes:
-        """The whole as one module; the adapter's own."""
-        return self._graph
 
     def settings(self) -> Settings:
         """Return the classes, sizes and camera, for the manifest."""
@@ -135,24 +127,6 @@ class Detection:
             "classes": [{"name": name, "color": color} for name, color in self._classes],
             **self._camera.settings(),
         }
-
-    def files(self) -> dict[str, bytes]:
-        """Return nothing: the manifest says it all."""
-        return {}
-
-    def reference(self, feeds: Feeds) -> dict[str, Array]:
-        """Return the outputs by eager PyTorch."""
-        with evaluating(self._graph):
-            found = self._graph(torch.from_numpy(np.array(feeds["frame"])))
-        return {name: x.numpy() for name, x in zip(OUTPUTS, found, strict=True)}
-
-    def to_onnx(self) -> onnx.ModelProto:
-        """Return the FP32 graph.
-
-        Raises:
-            ExportError: torch cannot export the module.
-        """
-        return capture(self._graph, self.inputs, OUTPUTS, {})
 
     def kept_fp32(self, graph: onnx.ModelProto) -> list[str]:
         """Return what chooses among boxes, and what decodes them behind the last layers.

@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import onnx
-import torch
 from torch import nn
 
 from edgevision.bundle.manifest import Settings
-from edgevision.bundle.tensors import ShapeProfile, TensorSpec
 from edgevision.errors import ExportError
-from edgevision.export.adapters.adapter import Array, Feeds
 from edgevision.export.adapters.detections import CANDIDATES, MOST_PLACES, Detections, names
 from edgevision.export.adapters.frame import Camera, CameraInput, class_labels
+from edgevision.export.adapters.frame_adapter import FrameAdapter
 from edgevision.export.adapters.registry import (
     NO_FRONT,
     ClassNames,
@@ -24,7 +21,7 @@ from edgevision.export.adapters.registry import (
     need_size_and_classes,
     refuse_options,
 )
-from edgevision.export.graph.capture import capture, evaluating
+from edgevision.export.graph.capture import evaluating
 from edgevision.export.zoo import card_classes, card_size
 from edgevision.models.mask_rcnn import DetectionSettings, MaskRCNN
 
@@ -32,7 +29,7 @@ _LARGEST_STRIDE = 32
 _NARROW_OPS = ("Conv", "ConvTranspose", "Gemm", "Relu")
 
 
-class InstanceSegmentation:
+class InstanceSegmentation(FrameAdapter["Detections"]):
     """Adapter of a Mask R-CNN: torchvision's module over any backbone with a pyramid, or ours.
 
     The graph takes `frame: uint8[N, H, W, 3]` of `input_size` and gives padded detections, see
@@ -78,8 +75,8 @@ class InstanceSegmentation:
                 classes.
         """
         self._classes = class_labels(classes)
-        self._camera = CameraInput.check(size, input_size, channel_order, batch, camera)
-        if any(side % _LARGEST_STRIDE for side in self._camera.size):
+        camera_input = CameraInput.check(size, input_size, channel_order, batch, camera)
+        if any(side % _LARGEST_STRIDE for side in camera_input.size):
             height, width = (-(-side // _LARGEST_STRIDE) * _LARGEST_STRIDE for side in size)
             raise ValueError(
                 f"size: got {size}, both sides must be divisible by {_LARGEST_STRIDE}; "
@@ -90,9 +87,8 @@ class InstanceSegmentation:
         self.detection = settings_of(module)
         _check(module, self.detection, len(self._classes))
         with evaluating(module):
-            self._graph = Detections(module, self.detection, self._camera, masks=masks)
-        self.inputs: tuple[TensorSpec, ...] = (self._camera.tensor,)
-        self.profiles: Mapping[str, ShapeProfile] = {}
+            graph = Detections(module, self.detection, camera_input, masks=masks)
+        super().__init__(camera_input, graph, [*names()])
 
     def settings(self) -> Settings:
         """Return the classes, sizes and channel order, for the manifest."""
@@ -100,24 +96,6 @@ class InstanceSegmentation:
             "classes": [{"name": name, "color": color} for name, color in self._classes],
             **self._camera.settings(),
         }
-
-    def files(self) -> dict[str, bytes]:
-        """Return nothing: the manifest says it all."""
-        return {}
-
-    def reference(self, feeds: Feeds) -> dict[str, Array]:
-        """Return the outputs by eager PyTorch."""
-        with evaluating(self._graph):
-            found = self._graph(torch.from_numpy(np.array(feeds["frame"])))
-        return {name: x.numpy() for name, x in zip(names(), found, strict=True)}
-
-    def to_onnx(self) -> onnx.ModelProto:
-        """Return the FP32 graph.
-
-        Raises:
-            ExportError: torch cannot export the module.
-        """
-        return capture(self._graph, self.inputs, tuple(names()), {})
 
     def kept_fp32(self, graph: onnx.ModelProto) -> list[str]:
         """Return what stands behind the choice of anchors, but for the heads' layers.

@@ -7,16 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
 import onnx
-import torch
 from torch import Tensor, nn
 
 from edgevision.bundle.manifest import Settings
 from edgevision.bundle.reading import JsonValue
-from edgevision.bundle.tensors import ShapeProfile, TensorSpec
 from edgevision.errors import ExportError
-from edgevision.export.adapters.adapter import Array, Feeds, ModelAdapter
+from edgevision.export.adapters.adapter import ModelAdapter
 from edgevision.export.adapters.depth import Depth
 from edgevision.export.adapters.detection import Detection
 from edgevision.export.adapters.frame import (
@@ -26,9 +23,10 @@ from edgevision.export.adapters.frame import (
     CameraInput,
     FrontEnd,
 )
+from edgevision.export.adapters.frame_adapter import FrameAdapter
 from edgevision.export.adapters.registry import NO_FRONT, ClassNames, Front, Size
 from edgevision.export.adapters.semantic import SemanticSegmentation
-from edgevision.export.graph.capture import capture, evaluating
+from edgevision.export.graph.capture import evaluating
 from edgevision.tasks.multitask import MAX_HEADS, TASK, output_name
 
 _HEAD = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
@@ -88,7 +86,7 @@ class DetectionHead:
         )
 
 
-class MultiTask:
+class MultiTask(FrameAdapter["_PixelsToAnswers"]):
     """Adapter of a module that gives a dict, one entry a head, of one picture.
 
     The graph runs the module once and gives HEAD.TASK.NAME for every output of every head. The
@@ -130,21 +128,21 @@ class MultiTask:
             raise ValueError(
                 f"heads: got {list(heads)}, expected 1 to {MAX_HEADS} names of letters, digits, _"
             )
-        self._camera = CameraInput.check(size, None, "rgb", camera=camera)
+        camera_input = CameraInput.check(size, None, "rgb", camera=camera)
         shared = {"size": size, "mean": mean, "std": std, "camera": camera}
         self.heads: Mapping[str, Any] = {
             name: head.adapt(_Part(module, name), **shared) for name, head in heads.items()
         }
-        self._graph = _PixelsToAnswers(module, FrontEnd(self._camera, mean, std), self.heads)
-        self.inputs: tuple[TensorSpec, ...] = (self._camera.tensor,)
-        self.profiles: Mapping[str, ShapeProfile] = {}
-        with evaluating(self._graph):
-            alone = {n: h.reference({"frame": self._zeros()}) for n, h in self.heads.items()}
-        self._outputs = tuple(
+        graph = _PixelsToAnswers(module, FrontEnd(camera_input, mean, std), self.heads)
+        black = camera_input.zeros().numpy()
+        with evaluating(graph):
+            alone = {n: h.reference({"frame": black}) for n, h in self.heads.items()}
+        outputs = [
             output_name(head, self.heads[head].task, name)
             for head, found in alone.items()
             for name in found
-        )
+        ]
+        super().__init__(camera_input, graph, outputs)
 
     def settings(self) -> Settings:
         """Return the camera, and each head's task with what is its own, for the manifest."""
@@ -158,30 +156,9 @@ class MultiTask:
         }
         return {**shared, "heads": heads}
 
-    def files(self) -> dict[str, bytes]:
-        """Return nothing: the manifest says it all."""
-        return {}
-
-    def reference(self, feeds: Feeds) -> dict[str, Array]:
-        """Return the outputs by eager PyTorch."""
-        with evaluating(self._graph):
-            found = self._graph(torch.from_numpy(np.array(feeds["frame"])))
-        return {name: x.numpy() for name, x in zip(self._outputs, found, strict=True)}
-
-    def to_onnx(self) -> onnx.ModelProto:
-        """Return the FP32 graph.
-
-        Raises:
-            ExportError: torch cannot export the module.
-        """
-        return capture(self._graph, self.inputs, self._outputs, {})
-
     def kept_fp32(self, graph: onnx.ModelProto) -> list[str]:
         """Return what any head keeps."""
         return [name for head in self.heads.values() for name in head.kept_fp32(graph)]
-
-    def _zeros(self) -> Array:
-        return np.zeros(self.inputs[0].shape, np.uint8)
 
 
 class _Part(nn.Module):
@@ -239,7 +216,12 @@ def from_module(
 
 
 def from_card(
-    module: nn.Module, card: Mapping[str, Any], *, size: Size | None, classes: ClassNames | None
+    module: nn.Module,
+    card: Mapping[str, Any],
+    *,
+    size: Size | None,
+    classes: ClassNames | None,
+    front: Front = NO_FRONT,
 ) -> MultiTask:
     """Refuse a card: none is shipped."""
     raise ValueError("no net of several heads is shipped")

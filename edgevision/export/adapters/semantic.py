@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import onnx
 import torch
 from torch import Tensor, nn
 
 from edgevision.bundle.manifest import Settings
-from edgevision.bundle.tensors import ShapeProfile, TensorSpec
 from edgevision.errors import ExportError
-from edgevision.export.adapters.adapter import Array, Feeds
 from edgevision.export.adapters.frame import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -22,6 +18,7 @@ from edgevision.export.adapters.frame import (
     FrontEnd,
     class_labels,
 )
+from edgevision.export.adapters.frame_adapter import FrameAdapter
 from edgevision.export.adapters.output import first_tensor, try_module
 from edgevision.export.adapters.registry import (
     NO_FRONT,
@@ -30,12 +27,12 @@ from edgevision.export.adapters.registry import (
     Size,
     need_size_and_classes,
 )
-from edgevision.export.graph.capture import capture, evaluating
+from edgevision.export.graph.capture import evaluating
 from edgevision.export.zoo import card_classes, card_size
 from edgevision.tasks.camera import VOID
 
 
-class SemanticSegmentation:
+class SemanticSegmentation(FrameAdapter["_PixelsToClasses"]):
     """Adapter of any module that gives logits `float32[N, classes, h, w]` of a picture.
 
     A binary net may give one logit: with two classes, it is the second one where it is above 0.
@@ -82,21 +79,16 @@ class SemanticSegmentation:
             ExportError: the module does not run, or its logits do not fit the classes.
         """
         self._classes = class_labels(classes)
-        self._camera = CameraInput.check(size, input_size, channel_order, camera=camera)
-        if not self._camera.placement.is_whole and len(self._classes) > VOID:
+        camera_input = CameraInput.check(size, input_size, channel_order, camera=camera)
+        if not camera_input.placement.is_whole and len(self._classes) > VOID:
             raise ValueError(
                 f"classes: {len(self._classes)} of them leave no number for pixels that a part of "
                 f"the frame leaves out; at most {VOID}"
             )
-        self._graph = _PixelsToClasses(module, self._camera, mean, std)
-        self.inputs: tuple[TensorSpec, ...] = (self._camera.tensor,)
-        self.profiles: Mapping[str, ShapeProfile] = {}
+        super().__init__(
+            camera_input, _PixelsToClasses(module, camera_input, mean, std), ["classes"]
+        )
         self._check_logits()
-
-    @property
-    def fused(self) -> _PixelsToClasses:
-        """The whole as one module, `uint8[1, H, W, 3]` to `uint8[1, H, W]`; the adapter's own."""
-        return self._graph
 
     @property
     def size(self) -> tuple[int, int]:
@@ -109,28 +101,6 @@ class SemanticSegmentation:
             "classes": [{"name": name, "color": color} for name, color in self._classes],
             **self._camera.settings(),
         }
-
-    def files(self) -> dict[str, bytes]:
-        """Return nothing: the manifest says it all."""
-        return {}
-
-    def reference(self, feeds: Feeds) -> dict[str, Array]:
-        """Return `classes: uint8[1, H, W]` of `frame: uint8[1, H, W, 3]` by eager PyTorch."""
-        with evaluating(self._graph):
-            classes = self._graph(torch.from_numpy(np.array(feeds["frame"])))
-        return {"classes": classes.numpy()}
-
-    def to_onnx(self) -> onnx.ModelProto:
-        """Return the FP32 graph.
-
-        Raises:
-            ExportError: torch cannot export the module.
-        """
-        return capture(self._graph, self.inputs, ("classes",), {})
-
-    def kept_fp32(self, graph: onnx.ModelProto) -> list[str]:
-        """Return what reads samples of many bits; what else must stay wide is found by values."""
-        return self._camera.kept_fp32(graph)
 
     def _check_logits(self) -> None:
         with evaluating(self._graph):
