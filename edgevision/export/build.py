@@ -147,8 +147,7 @@ def build(
         golden, origin = golden_samples(
             adapter, folder, None if samples else evaluate, ranges=ranges
         )
-        calibrates = precision == "int8" and not getattr(adapter, "is_quantized", False)
-        typical = calibration_samples(adapter, calibration) if calibrates else []
+        typical = calibration_samples(adapter, calibration) if precision == "int8" else []
         parts, fed = _parts(adapter, golden), _parts(adapter, typical)
         kind = get_task(adapter.task)
         proof: Proof = kind if len(parts) == 1 else kind.stage_proof

@@ -99,13 +99,14 @@ def export_stage(
     keep_fp32 = {*keep_fp32, *adapter.kept_fp32(fp32)}
     inputs, outputs = graph_inputs(fp32), graph_outputs(fp32)
     profiles = dict(adapter.profiles)
+    brings_int8 = is_quantized(fp32)
     models: dict[Form, onnx.ModelProto] = {}
     kept: dict[str, str] = {}
     quantized: QuantizedModel | None = None
     for form in forms_of(precision):
         model = fp32
         if form.is_quantized:
-            if quantized is None and is_quantized(fp32):
+            if quantized is None and brings_int8:
                 quantized = taken_as_int8(fp32)
             elif quantized is None:
                 quantized = to_int8(
@@ -125,7 +126,6 @@ def export_stage(
         models[form] = model
     graphs = {form: serialized(model) for form, model in models.items()}
     # A level of a graph's own Q/DQ is one step off where float16 rounds the other way.
-    brings_int8 = is_quantized(fp32)
     tolerances = {
         form: proof.tolerances(
             INT8 if brings_int8 and form.wide is DType.FLOAT16 else form, golden_outputs

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgevision.export.adapters.adapter import ModelAdapter
+from edgevision.export.adapters.adapter import GraphAdapter, ModelAdapter
 from edgevision.tasks.task import Feeds, get_task
 
 PathLike = str | os.PathLike[str]
@@ -43,7 +43,8 @@ def golden_samples(
     drawn, origin = task.draw(
         adapter.inputs, adapter.settings(), adapter.profiles, task.golden_count, purpose="golden"
     )
-    return _ranged(drawn, {**getattr(adapter, "ranges", {}), **(ranges or {})}), origin
+    own = adapter.ranges if isinstance(adapter, GraphAdapter) else {}
+    return _ranged(drawn, {**own, **(ranges or {})}), origin
 
 
 def _ranged(samples: list[Feeds], ranges: Ranges) -> list[Feeds]:
@@ -69,10 +70,14 @@ def _ranged(samples: list[Feeds], ranges: Ranges) -> list[Feeds]:
 def calibration_samples(adapter: ModelAdapter, folder: PathLike | None) -> list[Feeds]:
     """Return up to 64 feeds, evenly spread over a folder, or what the task draws itself.
 
+    None for a graph that brings its own Q/DQ: it is not calibrated again.
+
     Raises:
         ValueError: the task needs a folder, and there is none.
         FileReadError: the folder or a file in it cannot be read.
     """
+    if isinstance(adapter, GraphAdapter) and adapter.is_quantized:
+        return []
     task, count = get_task(adapter.task), _MAX_CALIBRATION_SAMPLES
     settings = adapter.settings()
     if not task.takes_folder:

@@ -61,3 +61,16 @@ class StagedAdapter(Protocol):
 
     def join_stages(self, runs: Mapping[str, Run]) -> Run:
         """Return what runs the whole model, given what runs each stage."""
+
+
+@runtime_checkable
+class GraphAdapter(Protocol):
+    """A model that may come as a graph of somebody's; beside what every adapter has.
+
+    Attributes:
+        ranges: the ends between which inputs are drawn that are indices or the like, by name.
+        is_quantized: whether the graph brings its own Q/DQ, and is not calibrated.
+    """
+
+    ranges: Mapping[str, tuple[float, float]]
+    is_quantized: bool
