@@ -38,8 +38,8 @@ from benchmarks.rows import Row, keep, row
 from benchmarks.script import arguments
 from edgevision.bench.pairs import Call, measure
 from edgevision.bundle.flavours import ORT
+from edgevision.bundle.tensors import NEXT
 from edgevision.export import Captioner
-from edgevision.export.adapters.stepwise import NEXT
 from edgevision.export.checkpoint import load_weights
 from edgevision.export.graph.capture import capture, serialized
 from edgevision.export.zoo import card_size, zoo_entry

@@ -13,6 +13,9 @@ import numpy.typing as npt
 DYNAMIC = -1
 """A dimension whose extent is given at run time, within a `ShapeProfile`."""
 
+NEXT = "_next"
+"""What an output is called that is an input of the next run: that input's name, and this."""
+
 _MAX_RANK = 8
 
 

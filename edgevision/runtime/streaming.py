@@ -16,6 +16,7 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
+from edgevision.bundle.tensors import NEXT
 from edgevision.errors import StaleViewError
 from edgevision.runtime.backends.program import Program
 from edgevision.runtime.device.memory import Array
@@ -24,7 +25,7 @@ from edgevision.runtime.options import RunOptions
 from edgevision.runtime.slots.feeds import FeedCheck
 from edgevision.runtime.slots.state import StatefulRun, carried_names, does_not_follow
 from edgevision.tasks.camera import Image
-from edgevision.tasks.caption import NEXT, CaptionDecoder, CaptionResult, gather_caption
+from edgevision.tasks.caption import CaptionDecoder, CaptionResult, gather_caption
 from edgevision.tasks.timings import Timings
 
 _TOKEN, _GAINED, _PLACES = "token", "gained", "places"

@@ -28,8 +28,6 @@ Floats = npt.NDArray[np.float32]
 ENCODE, STEP = "encode", "step"
 """Names of the stages of a captioner that streams tokens."""
 
-NEXT = "_next"
-"""Ends the name of what a step makes anew."""
 
 MAX_STEPS = 512
 """Words of a caption at most."""

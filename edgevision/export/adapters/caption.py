@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from edgevision.bundle.manifest import Settings
-from edgevision.bundle.tensors import DType, ShapeProfile, TensorSpec
+from edgevision.bundle.tensors import NEXT, DType, ShapeProfile, TensorSpec
 from edgevision.errors import ExportError
 from edgevision.export.adapters.adapter import Array, Feeds, ModelAdapter, Run
 from edgevision.export.adapters.frame import (
@@ -39,7 +39,7 @@ from edgevision.export.graph.capture import capture, evaluating
 from edgevision.export.graph.loops import GOING, NUMBER, Search, make_loop, unroll
 from edgevision.export.graph.subgraphs import nested
 from edgevision.export.zoo import card_size
-from edgevision.tasks.caption import ENCODE, MAX_STEPS, NEXT, STEP
+from edgevision.tasks.caption import ENCODE, MAX_STEPS, STEP
 from edgevision.tasks.vocabulary import Vocabulary, WordList
 
 FORMS = ("loop", "unrolled", "step")

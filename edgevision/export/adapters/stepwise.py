@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from edgevision.bundle.manifest import Settings
-from edgevision.bundle.tensors import ShapeProfile, TensorSpec
+from edgevision.bundle.tensors import NEXT, ShapeProfile, TensorSpec
 from edgevision.export.adapters.adapter import Array, Feeds, ModelAdapter, Run
 from edgevision.export.adapters.search import nodes_behind_scores
 from edgevision.export.graph.capture import capture, evaluating
-from edgevision.tasks.caption import ENCODE, NEXT, STEP, TASK, gather_caption
+from edgevision.tasks.caption import ENCODE, STEP, TASK, gather_caption
 
 
 @dataclass

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edgevision.tasks.caption import NEXT
+from edgevision.bundle.tensors import NEXT
 
 NUMBER, GOING = "step", "going"
 

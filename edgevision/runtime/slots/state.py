@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from edgevision.bundle.tensors import TensorSpec
+from edgevision.bundle.tensors import NEXT, TensorSpec
 from edgevision.errors import CudaError, EngineLoadError
 from edgevision.runtime.backends.program import Program
 from edgevision.runtime.device.memory import Array, Buffer
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.slots.feeds import Feed
 from edgevision.runtime.slots.slot import Slot
-from edgevision.tasks.caption import NEXT
 
 _DEFAULTS = RunOptions()
 
