@@ -18,6 +18,8 @@ from edgevision.bundle.directory import Bundle, BundleWriter
 from tests.parts.two_stages import FILES, MANIFEST_VALUE, contents, golden_arrays, write_bundle
 
 ROOT = Path(__file__).parents[2]
+# Each file is written through to the disk, which may have others to serve.
+pytestmark = pytest.mark.timeout(300)
 
 
 def start(*arguments: object) -> subprocess.Popen[str]:
@@ -32,7 +34,7 @@ def start(*arguments: object) -> subprocess.Popen[str]:
 
 def stopped_everywhere(mode: str, path: Path) -> dict[str, int]:
     with start("-m", "tests.unit.crash_writer", mode, path) as walk:
-        out, err = walk.communicate(timeout=50)
+        out, err = walk.communicate(timeout=280)
     assert walk.returncode == 0, err
     found = json.loads(out)
     assert isinstance(found, dict)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -74,6 +75,7 @@ def _edit_field(fields: Any, index: int, edit: str, new: object) -> None:
         container[new] = container.pop(key)
 
 
+@pytest.mark.timeout(300)  # half a minute where nothing else runs
 @settings(max_examples=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(BYTE_EDIT, max_size=2),
