@@ -100,9 +100,9 @@ def main() -> int:
             print(f"{net:20} {way:20} {found.median_us(way) / 1e3:8.2f} ms a frame")
         told += rows(net, found)
     print(*told, sep="\n")
-    if options.json:
+    if options.json_file:
         keep(
-            options.json,
+            options.json_file,
             told,
             rounds=options.rounds,
             threads=options.threads,
