@@ -1,13 +1,13 @@
 """What a TensorRT's parser makes of a graph, as a graph that ONNX Runtime can run.
 
-Read in onnx-tensorrt, branch 10.1-GA (96e7811): onnxOpImporters.cpp, importerUtils.cpp. Of later
-parsers no source was at hand: they are taken to read as 10.1 does, which can blame one of them
-wrongly. `NOT_MODELLED` lists what such a run does not show.
+Read in onnx-tensorrt, branch 10.1-GA (96e7811): onnxOpImporters.cpp, and importerUtils.cpp for
+pooling, reductions and scatters. Of later parsers no source was at hand: they are taken to read as
+10.1 does, which can blame one of them wrongly. `NOT_MODELLED` lists what such a run does not show.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -31,11 +31,16 @@ _HALF_UNDERFLOW = 2.0**-25
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One node that the parser reads as something else."""
+    """One node that the parser reads as something else, how, and what to write instead."""
 
     node: str
     op_type: str
     message: str
+
+    @property
+    def remedy(self) -> str:
+        """What all versions read alike."""
+        return _REMEDIES.get(self.op_type, _WIDE)
 
 
 @dataclass(slots=True)
@@ -121,23 +126,28 @@ class _Unread(Exception):  # noqa: N818
     """This node is left as it is: nothing is known of how it is read."""
 
 
-def read_as_parsed(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[Difference, ...]]:
+def read_as_parsed(
+    model: onnx.ModelProto, *, only: Collection[str] | None = None
+) -> tuple[onnx.ModelProto, tuple[Difference, ...]]:
     """Return `model` as the parser reads it, and where that is not what ONNX says.
 
     Args:
         model: a graph whose value_info holds the types, as shape inference leaves it; unchanged.
+        only: the operators that are read so, the rest as ONNX has it; by default all.
     """
+    rules = {op: rule for op, rule in _RULES.items() if only is None or op in only}
     read = onnx.ModelProto()
     read.CopyFrom(model)
     opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
     found: list[Difference] = []
-    _read_graph(read.graph, opset, {}, {}, found)
+    _read_graph(read.graph, opset, rules, {}, {}, found)
     return read, tuple(found)
 
 
 def _read_graph(
     graph: onnx.GraphProto,
     opset: int,
+    rules: Mapping[str, Callable[[_Reader], str | None]],
     stored: Mapping[str, onnx.TensorProto],
     types: Mapping[str, int],
     found: list[Difference],
@@ -152,11 +162,11 @@ def _read_graph(
         if node.op_type == "Loop":
             for attribute in node.attribute:
                 if attribute.type == AttributeProto.GRAPH:
-                    _read_graph(attribute.g, opset, stored, types, found)
+                    _read_graph(attribute.g, opset, rules, stored, types, found)
         is_half = bool(node.input) and types.get(node.input[0]) == TensorProto.FLOAT16
         reader = _Reader(node, opset, is_half, stored)
         message = None
-        if rule := _RULES.get(node.op_type):
+        if rule := rules.get(node.op_type):
             try:
                 message = rule(reader)
             except _Unread:
@@ -198,6 +208,45 @@ def _dilated_pool(reader: _Reader) -> str | None:
         return None
     reader.without("dilations")
     return f"it passes over dilations {dilations}"
+
+
+def _lp_pool(reader: _Reader) -> str | None:
+    order = reader.attribute("p", 2)
+    if not reader.is_half or order not in (1, 2):
+        return _dilated_pool(reader)
+    wide = reader.wide(reader.node.input[0])
+    terms = reader.step("Abs", wide) if order == 1 else reader.step("Mul", wide, wide)
+    kernel = reader.attribute("kernel_shape")
+    window = {
+        name: value
+        for name in ("auto_pad", "ceil_mode", "pads", "strides")
+        if (value := reader.attribute(name)) is not None
+    }
+    mean = reader.step("AveragePool", terms, kernel_shape=kernel, count_include_pad=1, **window)
+    size = float(np.prod(kernel)) if isinstance(kernel, list) else 1.0
+    summed = reader.step("Mul", mean, reader.constant(size, np.float32))
+    reader.finish(summed if order == 1 else reader.step("Sqrt", summed))
+    return "it is a mean of float16 terms times their number, and passes over dilations"
+
+
+def _forgetful(reader: _Reader) -> str | None:
+    if not reader.attribute("input_forget", 0):
+        return None
+    reader.without("input_forget")
+    return "it passes over input_forget"
+
+
+def _mean(reader: _Reader) -> str | None:
+    """Multiply by what 1/n of float32 holds in its first two bytes: 0 for two inputs."""
+    if not reader.is_half:
+        return None
+    share = np.array(1 / len(reader.node.input), "<f4").tobytes()[:2]
+    total = reader.wide(reader.node.input[0])
+    for name in reader.node.input[1:]:
+        total = reader.step("Add", total, reader.wide(name))
+    factor = reader.constant(np.frombuffer(share, "<f2")[0], np.float32)
+    reader.finish(reader.step("Mul", total, factor))
+    return "it writes 1/n as float32 where float16 is read"
 
 
 def _log_sum_exp(reader: _Reader) -> str:
@@ -316,12 +365,28 @@ _RULES: Mapping[str, Callable[[_Reader], str | None]] = {
     "GridSample": _grid_sample,
     "LogSoftmax": _log_softmax,
     "LpNormalization": _lp_normalization,
-    "LpPool": _dilated_pool,
+    "LSTM": _forgetful,
+    "LpPool": _lp_pool,
     "MaxPool": _dilated_pool,
+    "Mean": _mean,
     "MeanVarianceNormalization": _mean_variance,
     "ReduceL2": _l2,
     "ReduceLogSum": _log_sum,
     "ReduceLogSumExp": _log_sum_exp,
     "ReduceSumSquare": _sum_square,
     "Resize": _resize,
+}
+_WIDE = "let it compute in float32: build with --set keep_fp32=NODE (keep_fp32=), NODE its name"
+_POOL = "take the largest, or the mean, of shifted slices; `build` writes a dilated MaxPool so"
+_REMEDIES = {
+    "AveragePool": _POOL,
+    "GlobalLpPool": "take the Abs before it, and let it compute in float32",
+    "GridSample": "leave the mode out where it is linear, the default of every opset; cubic has no "
+    "word that opset 20 and TensorRT 10 share",
+    "LSTM": "leave input_forget out, and write its gate into the weights",
+    "LpPool": f"{_WIDE}; without dilations",
+    "MaxPool": _POOL,
+    "Mean": "write it as Add and Mul",
+    "ReduceLogSumExp": f"write the largest out of it: Exp of what is left, sum, Log; or {_WIDE}",
+    "Resize": "shrink with AveragePool, or by products with constant matrices",
 }
