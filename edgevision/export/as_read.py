@@ -126,5 +126,5 @@ def _answers(
     samples = len(next(iter(inputs.values())))
     graph = by_the_standard(serialized(model))
     with Session.open(graph, flavour=ORT, profiles=profiles) as session:
-        found = [session.run({k: v[i] for k, v in inputs.items()}) for i in range(samples)]
+        found = [session.run({k: v[i, ...] for k, v in inputs.items()}) for i in range(samples)]
     return {name: np.stack([one[name] for one in found]) for name in found[0]}

@@ -58,7 +58,8 @@ def _widens(node: onnx.NodeProto) -> bool:
 def _corner(kind: str, name: str, samples: Sequence[Mapping[str, Array]]) -> Array:
     array = np.asarray(samples[0][name])
     # More than a camera's ten or twelve bits is not a frame of it.
-    highest = 255 if array.dtype == np.uint8 else max(np.max(s[name]) for s in samples)
+    highest = max(float(np.max(s[name].astype(np.float64))) for s in samples)
+    highest = 255.0 if array.dtype == np.uint8 else highest
     if kind == CORNERS[0]:
         return np.zeros_like(array)
     if kind == CORNERS[1]:

@@ -9,7 +9,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgevision.export.graph.reading import read_as_parsed
+from edgevision.bundle.forms import FP16
+from edgevision.export.as_read import Expected, check_reading
+from edgevision.export.graph.reading import SOURCE, read_as_parsed
+from edgevision.tasks.proof import Proof
 
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 DICE = np.random.default_rng(0)
@@ -83,6 +86,10 @@ PLANTED = {
         node("LogSoftmax", ["x"], ["y"], axis=1), HALF, {}, PEAK,
     ),
     "variance": (node("MeanVarianceNormalization", ["x"], ["y"]), HALF, {}, LARGE),
+    "mean of two": (node("Mean", ["x", "z"], ["y"]), HALF, {}, {"x": X, "z": X}),
+    "pool of large squares": (
+        node("LpPool", ["x"], ["y"], kernel_shape=[2, 2]), HALF, {}, LARGE,
+    ),
     "epsilon of a batch norm": (
         node("BatchNormalization", ["x", *NORM], ["y"], epsilon=1e-8), HALF, NORM, PICTURE,
     ),
@@ -99,6 +106,29 @@ def test_a_planted_difference_is_found_and_shows(name: str) -> None:
     with np.errstate(all="ignore"):
         same = wanted.shape == got.shape and np.allclose(wanted, got, rtol=0.02, equal_nan=True)
     assert not same
+    finding = findings(model, feeds, wanted)[0]
+    assert (finding.rule, finding.severity) == ("reading", "error")
+    assert finding.node == f"y ({planted.op_type})"
+    assert SOURCE in finding.message
+    assert finding.remedy
+
+
+def findings(model: onnx.ModelProto, feeds: dict[str, Any], wanted: Any) -> list[Any]:
+    """Return what is found where these answers are the golden ones."""
+    proof = Proof()
+    inputs = {f"{name}_in": array[np.newaxis] for name, array in feeds.items()}
+    outputs = {"y_out": wanted[np.newaxis]}
+    expected = Expected(inputs, outputs, proof.tolerances(FP16, outputs), proof, "golden")
+    return check_reading(with_shapes(model, feeds), lambda: expected, {})
+
+
+def with_shapes(model: onnx.ModelProto, feeds: dict[str, Any]) -> onnx.ModelProto:
+    shaped = onnx.ModelProto()
+    shaped.CopyFrom(model)
+    value = helper.make_tensor_value_info
+    del shaped.graph.input[:]
+    shaped.graph.input.extend(value(f"{n}_in", FLOAT, a.shape) for n, a in feeds.items())
+    return onnx.shape_inference.infer_shapes(shaped)
 
 
 HARMLESS = {
@@ -112,6 +142,12 @@ HARMLESS = {
     "log-softmax": (node("LogSoftmax", ["x"], ["y"], axis=1), FLOAT, {}, PICTURE),
     "normalisation": (node("LpNormalization", ["x"], ["y"], axis=1), FLOAT, {}, LARGE),
     "variance": (node("MeanVarianceNormalization", ["x"], ["y"]), FLOAT, {}, PICTURE),
+    "mean of two": (node("Mean", ["x", "z"], ["y"]), FLOAT, {}, {"x": X, "z": X}),
+    "pool of squares": (node("LpPool", ["x"], ["y"], kernel_shape=[2, 2]), HALF, {}, PICTURE),
+    "pool of magnitudes": (
+        node("LpPool", ["x"], ["y"], kernel_shape=[2, 2], p=1, pads=[1, 1, 0, 0]), HALF, {},
+        PICTURE,
+    ),
     "batch norm": (
         node("BatchNormalization", ["x", *NORM], ["y"]), HALF,
         {**NORM, "variance": np.ones(4, np.float16)}, PICTURE,
@@ -124,7 +160,9 @@ def test_what_is_read_as_it_is_meant_gives_the_same(name: str) -> None:
     harmless, kind, stored, feeds = HARMLESS[name]
     model = graph(harmless, kind, stored)
     read, _ = read_as_parsed(model)
-    np.testing.assert_allclose(run(read, feeds), run(model, feeds), rtol=2e-3, atol=2e-3)
+    wanted = run(model, feeds)
+    np.testing.assert_allclose(run(read, feeds), wanted, rtol=2e-3, atol=2e-3)
+    assert findings(model, feeds, wanted) == []
 
 
 def test_a_reading_leaves_the_graph_alone() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnx
@@ -54,7 +55,7 @@ class _Reader:
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     made: list[onnx.TensorProto] = field(default_factory=list)
 
-    def attribute(self, name: str, default: object = None) -> object:
+    def attribute(self, name: str, default: Any = None) -> Any:
         for attribute in self.node.attribute:
             if attribute.name == name:
                 value = helper.get_attribute_value(attribute)
@@ -76,13 +77,13 @@ class _Reader:
         self.made.append(numpy_helper.from_array(np.array(values, dtype), name))
         return name
 
-    def apply(self, op_type: str, *inputs: str, **attributes: object) -> str:
+    def apply(self, op_type: str, *inputs: str, **attributes: Any) -> str:
         """Add one operator as ONNX has it; return its output."""
         name = f"{self.node.output[0]}/read{len(self.nodes)}"
         self.nodes.append(helper.make_node(op_type, inputs, [name], name, **attributes))
         return name
 
-    def step(self, op_type: str, *inputs: str, **attributes: object) -> str:
+    def step(self, op_type: str, *inputs: str, **attributes: Any) -> str:
         """Add one layer of the parser's, whose output has the operator's own type."""
         found = self.apply(op_type, *inputs, **attributes)
         if not self.is_half:
