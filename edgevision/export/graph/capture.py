@@ -54,9 +54,9 @@ def capture(
             assert program is not None
             simplify(program.model)
         except Exception as error:  # the exporter raises whatever the user's code makes it hit
+            words = _last_words(error)
             raise ExportError(
-                f"torch cannot export {type(module).__name__}: {_last_words(error)} Rewrite "
-                "what it names without data-dependent shapes or Python side effects."
+                f"torch cannot export {type(module).__name__}: {words} {_advice(words)}"
             ) from error
     return anonymous(program.model_proto)
 
@@ -169,6 +169,22 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(level)
+
+
+# What torch 2.13 says of what it cannot export, and the line that it can.
+_LINES = {
+    "only 4D query": "Give scaled_dot_product_attention four axes, q[:, None] and so on, and take "
+    "[:, 0] of what it gives.",
+    "adaptive_max_pool": "Of a size n that m does not divide take, for each i of m, the amax of "
+    "x[..., i * n // m : -(-(i + 1) * n // m)], and torch.stack them.",
+    "No ONNX function found": "Compute it from operators that ONNX has, or leave it to whoever "
+    "calls the model.",
+}
+
+
+def _advice(words: str) -> str:
+    default = "Rewrite what it names without data-dependent shapes or Python side effects."
+    return next((line for start, line in _LINES.items() if start in words), default)
 
 
 def _last_words(error: BaseException) -> str:
