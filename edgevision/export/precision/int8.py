@@ -249,6 +249,7 @@ class _Writer:
         self.added: list[onnx.TensorProto] = []
         self.pairs: dict[str, list[onnx.NodeProto]] = {}
         self.done: dict[str, str] = {}
+        self.axes: dict[str, int] = {}
 
     def quantize_layer(self, node: onnx.NodeProto) -> None:
         node.input[0] = self._activation(node.input[0])
@@ -294,22 +295,24 @@ class _Writer:
 
     def _weight(self, node: onnx.NodeProto) -> str:
         name = node.input[1]
-        if name not in self.done:
+        axis = output_axis(node, len(self.stored[name].dims))
+        # Tied weights may have their output channels along another axis in another layer.
+        stem = name if self.axes.setdefault(name, axis) == axis else f"{name}_axis{axis}"
+        if stem not in self.done:
             weights = numpy_helper.to_array(self.stored[name]).astype(np.float64)
-            axis = output_axis(node, weights.ndim)
             others = tuple(i for i in range(weights.ndim) if i != axis)
             scales = _half_up(np.abs(weights).max(axis=others) / _LEVELS)
             shape = [-1 if i == axis else 1 for i in range(weights.ndim)]
             levels = np.rint(weights / scales.astype(np.float64).reshape(shape))
-            stems = [f"{name}_q", f"{name}_scale", f"{name}_zero"]
+            stems = [f"{stem}_q", f"{stem}_scale", f"{stem}_zero"]
             zeros = np.zeros(len(scales), np.int8)
             self.added += [
                 numpy_helper.from_array(levels.clip(-_LEVELS, _LEVELS).astype(np.int8), stems[0]),
                 numpy_helper.from_array(scales, stems[1]),
                 numpy_helper.from_array(zeros, stems[2]),
             ]
-            self.pairs[f"{name}_dq"] = [
-                helper.make_node("DequantizeLinear", stems, [f"{name}_dq"], f"{name}_DQ", axis=axis)
+            self.pairs[f"{stem}_dq"] = [
+                helper.make_node("DequantizeLinear", stems, [f"{stem}_dq"], f"{stem}_DQ", axis=axis)
             ]
-            self.done[name] = f"{name}_dq"
-        return self.done[name]
+            self.done[stem] = f"{stem}_dq"
+        return self.done[stem]
