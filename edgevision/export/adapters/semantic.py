@@ -27,7 +27,6 @@ from edgevision.export.adapters.registry import (
     Size,
     need_size_and_classes,
 )
-from edgevision.export.graph.capture import evaluating
 from edgevision.export.zoo import card_classes, card_size
 from edgevision.tasks.camera import VOID
 
@@ -103,8 +102,7 @@ class SemanticSegmentation(FrameAdapter["_PixelsToClasses"]):
         }
 
     def _check_logits(self) -> None:
-        with evaluating(self._graph):
-            logits = try_module(self._graph.logits, self._camera)
+        logits = try_module(self._graph, self._graph.logits, self._camera)
         count = len(self._classes)
         if logits.ndim == 4 and logits.shape[1] == 1:
             if count == 2:
