@@ -57,6 +57,7 @@ class SemanticSegmentation(FrameAdapter["_PixelsToClasses"]):
         std: Sequence[float] = IMAGENET_STD,
         channel_order: str = "rgb",
         input_size: tuple[int, int] | None = None,
+        batch: int = 1,
         camera: Camera | None = None,
     ) -> None:
         """Wrap `module`.
@@ -71,6 +72,8 @@ class SemanticSegmentation(FrameAdapter["_PixelsToClasses"]):
             channel_order: "rgb" or "bgr", the order in which the camera's frames will come. The net
                 always sees RGB.
             input_size: (H, W) of the camera's frame, if it is not `size`.
+            batch: frames in one call, as of several cameras: `uint8[batch, H, W, 3]` goes in, and
+                the result has one answer for each.
             camera: what the camera gives, in place of `channel_order` and `input_size`.
 
         Raises:
@@ -78,7 +81,7 @@ class SemanticSegmentation(FrameAdapter["_PixelsToClasses"]):
             ExportError: the module does not run, or its logits do not fit the classes.
         """
         self._classes = class_labels(classes)
-        camera_input = CameraInput.check(size, input_size, channel_order, camera=camera)
+        camera_input = CameraInput.check(size, input_size, channel_order, batch, camera)
         if not camera_input.placement.is_whole and len(self._classes) > VOID:
             raise ValueError(
                 f"classes: {len(self._classes)} of them leave no number for pixels that a part of "

@@ -162,9 +162,12 @@ def evaluating(module: nn.Module, given: str = "") -> Iterator[None]:
 
 def _title(module: nn.Module) -> str:
     """Return what the user calls a module that may stand inside one of ours."""
-    inner = getattr(module, "module", None)
-    is_ours = type(module).__module__.startswith("edgevision.export.")
-    return type(inner if is_ours and isinstance(inner, nn.Module) else module).__name__
+    while type(module).__module__.startswith("edgevision.export."):
+        inner = getattr(module, "module", None)
+        if not isinstance(inner, nn.Module):
+            break
+        module = inner
+    return type(module).__name__
 
 
 def _of_types(module: nn.Module) -> str:
