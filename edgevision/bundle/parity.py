@@ -70,7 +70,7 @@ def compare(
 ) -> ParityReport:
     """Hold `candidate` against `reference`.
 
-    Equal infinities and two NaN in one place agree; a NaN or infinity on one side alone mismatches.
+    Equal infinities and two NaN in one place agree; a NaN or infinity on only one side mismatches.
 
     Raises:
         ValueError: the shapes differ or are empty.

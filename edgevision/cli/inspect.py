@@ -1,4 +1,4 @@
-"""The verbs `inspect` and `verify`: what a bundle holds, and whether it is sound here."""
+"""The verbs `inspect` and `verify`: what a bundle holds, and whether it is valid here."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ def _extended(
     cache: EngineCache | None,
     progress: Progress,
 ) -> BuildSummary:
-    """Write the bundle anew, with more artifacts in it."""
+    """Write the bundle again, with more artifacts in it."""
     if old.signature is not None:
         raise BundleError(
             f"'{old.root}' is signed, and what is signed is not changed. Build these targets where "

@@ -127,9 +127,7 @@ def finish_target(
     if target.built_here:
         raise ValueError(f"'{target.name}' is built anywhere and lies in the bundle")
     if lean and not target.flavour.has_lean:
-        raise ValueError(
-            f"lean: there is a lean runtime of TensorRT alone, not for '{target.name}'"
-        )
+        raise ValueError(f"lean: there is a lean runtime only of TensorRT, not for '{target.name}'")
     if reason := unavailable(target):
         raise TargetMismatchError(
             f"'{target.name}' cannot be finished on this machine: {reason}. On the machine that "
@@ -143,14 +141,14 @@ def finish_target(
     except OSError as error:
         raise BundleError(
             f"this device cannot prove what it finishes: {error.strerror or error}. Set "
-            "EDGEVISION_STATE to a folder that this user alone may write"
+            "EDGEVISION_STATE to a folder that only this user may write"
         ) from error
     with _locked(folder, progress, is_named=engines is not None):
         before = next(
             (f for f in finished(bundle, engines, machine_name) if f.folder == folder), None
         )
         as_it_was = evaluate is None and not knobs
-        if before is not None and as_it_was and _is_sound(before, target, lean=lean):
+        if before is not None and as_it_was and _is_valid(before, target, lean=lean):
             assert before.record is not None
             return Finish(folder, before.record, {}, ())
         last = {f.name: f.seconds for f in before.record.stages} if before and before.record else {}
@@ -306,7 +304,7 @@ class _Work:
         )
 
 
-def _is_sound(before: Finished, target: TargetProfile, *, lean: bool) -> bool:
+def _is_valid(before: Finished, target: TargetProfile, *, lean: bool) -> bool:
     """Whether this device proved what is there, by this builder's version, byte for byte."""
     record = before.record
     if record is None or before.fault or record.version_compatible != lean or not record.is_ours:
@@ -396,7 +394,7 @@ def _workspace_bytes(device: Device | None) -> int | None:
 
 @contextlib.contextmanager
 def _locked(folder: Path, progress: Progress, *, is_named: bool) -> Iterator[None]:
-    """Hold the folder alone: two builders of one target take turns.
+    """Hold the folder for one builder: two builders of one target take turns.
 
     Where the user named it, it may be anything: a link, or somebody else's folder, is refused, and
     nothing is removed that we did not make. Only the folder above it may be a link then.

@@ -85,7 +85,7 @@ def build(
             module, or an adapter.
         out: the bundle's directory.
         task: a task's name; by default what the source says.
-        weights: a safetensors file, or a PyTorch checkpoint that holds tensors alone.
+        weights: a safetensors file, or a PyTorch checkpoint that holds only tensors.
         size: (H, W) of the net's input.
         classes: names, or (name, "#rrggbb").
         camera: what the camera gives, and how it meets the net; by default RGB of the net's size.
@@ -94,7 +94,7 @@ def build(
         precision: "fp32", "fp16" or "int8".
         calibration: folder of images (`tensors`: of .npz files keyed by input name); INT8 needs it,
             but for a generator, which is calibrated on seeds.
-        evaluate: folder to score every form on: `images/` with `labels/`, or images alone; objects
+        evaluate: folder to score every form on: `images/` with `labels/`, or only images; objects
             need `images/` and COCO's `instances.json`.
         samples: folder of the inputs that the graphs are proven on; by default those of
             `calibration`, or drawn ones.

@@ -63,7 +63,7 @@ def _read(path: Path) -> tuple[State, list[str]]:
         # torch's own text advises to load it all the same, which may run code: not repeated here.
         raise FileReadError(
             f"{path}: refused ({type(error).__name__}): damaged, or it holds more than tensors. "
-            "Expected a safetensors file, or a PyTorch checkpoint of tensors alone "
+            "Expected a safetensors file, or a PyTorch checkpoint of only tensors "
             "(torch.save(module.state_dict(), path))."
         ) from error
     return _unwrapped(content, path)

@@ -68,7 +68,7 @@ def preflight(
     Raises:
         ValueError: the target is unknown.
         FileReadError: the file cannot be read, or is not an ONNX file.
-        BundleError: it is a directory and no sound bundle.
+        BundleError: it is a directory and not a valid bundle.
     """
     profile = get_target(target)
     if isinstance(source, Bundle) or os.path.isdir(source):

@@ -37,7 +37,7 @@ from edgevision.tasks.task import get_task, task_names
 from edgevision.tasks.tensors import TASK as TENSORS
 
 _MAX_CLASSES_BYTES = 1 << 20
-# The name's last character is no space: no two parts can share a run of spaces, so time is linear.
+# The name's last character is not a space: no two parts share a run of spaces, so time is linear.
 _CLASS_LINE = re.compile(r"(?P<name>[^#\s](?:[^#]*[^#\s])?)\s*(?P<color>#[0-9a-fA-F]{6})?")
 
 
@@ -71,7 +71,7 @@ def resolve(
             an adapter. A factory's modules are looked for in the working directory last, and only
             until the factory has returned.
         task: a task's name; by default what the source says.
-        weights: a safetensors file, or a PyTorch checkpoint of tensors alone; see `checkpoint`.
+        weights: a safetensors file, or a PyTorch checkpoint of only tensors; see `checkpoint`.
         size: (H, W) of the net's input.
         classes: names, or (name, "#rrggbb").
         front: what was given of the front end, by the adapters' names.

@@ -66,7 +66,7 @@ def evaluate_captions(
     """Score each form on every picture of `folder`, see `coco`.
 
     Raises:
-        FileReadError: the folder is no such folder.
+        FileReadError: there is no such folder.
     """
     pictures = read_captions(folder)
     said: dict[str, list[CaptionResult]] = {form: [] for form in forms}

@@ -66,7 +66,7 @@ def evaluate_boxes(
     Frames are resized to `frame_size`, detections back to the picture.
 
     Raises:
-        FileReadError: the folder is no such folder.
+        FileReadError: there is no such folder.
     """
     truth = read_objects(folder, classes)
     scores = {form: DetectionScore("boxes") for form in forms}

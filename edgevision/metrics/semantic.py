@@ -80,7 +80,7 @@ def evaluate_semantic(
     """Score each form on every image of `folder`; the first form is what the others agree with.
 
     `folder` holds `images/` and `labels/` (PNG of class indices, an index beyond the classes is
-    void), or images alone: then there is agreement and no mIoU. Frames are resized to
+    void), or only images: then there is agreement and no mIoU. Frames are resized to
     `frame_size`, predictions to the labels by nearest neighbour.
 
     The labels are read before any form runs: those that cannot be meant so are refused, and what a

@@ -64,12 +64,12 @@ def load(
             none of them signed is refused, and one that is older than what ran on this device,
             which is kept in its state directory (EDGEVISION_STATE).
         minimum_version: a signed bundle below it is refused.
-        expected_name: a bundle of another model is refused; a key alone takes every net of its
+        expected_name: a bundle of another model is refused; a key by itself takes every net of its
             maker. The name is in the manifest, which the signature covers.
         engines: where the engines finished on this machine lie. By default in this device's state
             directory, where only those are believed whose record this device wrote. In a folder
             that is named here, whoever can write there is trusted.
-        allow_unverified: run such an engine though its proof is not sound; a warning says so.
+        allow_unverified: run such an engine though its proof is not valid; a warning says so.
         target: the target whose artifact runs, e.g. "openvino-cpu"; by default what fits best.
 
     Returns:
@@ -78,7 +78,7 @@ def load(
     Raises:
         BundleError: it is not a bundle, it was changed, or nothing in it fits this machine.
         SignatureError: it is unsigned, signed by another, changed since, too old, or another model.
-        UnverifiedError: an engine finished on this machine has no sound proof, or lies beside the
+        UnverifiedError: an engine finished on this machine has no valid proof, or lies beside the
             bundle, which is not named.
         EngineLoadError: the artifact that fits does not load.
         MissingDependencyError: the artifact that fits needs a package that is not installed.
@@ -139,7 +139,7 @@ def load_streaming(
     """Open a bundle of a captioner that was built with form="step"; see `load`.
 
     Raises:
-        BundleError: it is no such bundle, it was changed, or nothing in it fits this machine.
+        BundleError: there is no such bundle, it was changed, or nothing in it fits this machine.
         EngineLoadError: an artifact that fits does not load.
         MissingDependencyError: an artifact that fits needs a package that is not installed.
         CudaError: the GPU cannot be used, or its memory is full.

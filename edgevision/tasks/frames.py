@@ -32,7 +32,7 @@ _PNG_BITS_AT = 24
 _TIFF_BITS, _TIFF_PHOTOMETRIC = 258, 262
 _MAX_IMAGE_BYTES = 1 << 30
 _MAX_VIDEO_BYTES = 1 << 40
-# Of the suffixes above alone: a .png that holds PostScript would start Ghostscript, an .mp4 that is
+# Only of the suffixes above: a .png that holds PostScript would start Ghostscript, an .mp4 that is
 # a play list would open whatever it names.
 _IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")
 _VIDEO_FORMATS = {
@@ -133,7 +133,7 @@ def labelled_images(
 ) -> list[tuple[Path, Path | None]]:
     """List a folder's images with the label of each: `images/NAME` and `labels/NAME.png`.
 
-    Without `images/` the folder holds images alone, and no label.
+    Without `images/` the folder holds only images, and no label.
 
     Args:
         folder: the folder.
@@ -239,7 +239,7 @@ def _read(
     """Return what `decode` makes of a file that holds one picture, and of the file's first bytes.
 
     Raises:
-        FileReadError: it is no such file.
+        FileReadError: there is no such file.
     """
     image = require("PIL.Image", extra="media")
     try:
@@ -275,7 +275,7 @@ def _read(
 
 
 class _UnfitError(Exception):
-    """A sound picture that is not what it was given as."""
+    """A valid picture that is not what it was given as."""
 
 
 def _frame_pixels(image: Any, _: bytes) -> Image:
@@ -285,7 +285,7 @@ def _frame_pixels(image: Any, _: bytes) -> Image:
         raise _UnfitError(f"its EXIF data cannot be read: {error}") from error
     if image.mode == "F" or image.mode.startswith("I"):
         grey = _eight_bits(np.asarray(upright), _white(image))
-        # Pillow turns a TIFF's "0 is white" round in 8 bits alone.
+        # Pillow turns a TIFF's "0 is white" round only in 8 bits.
         if image.format == "TIFF" and image.tag_v2.get(_TIFF_PHOTOMETRIC) == 0:
             grey = 255 - grey
         return np.repeat(grey[..., np.newaxis], 3, axis=2)

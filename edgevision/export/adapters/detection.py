@@ -205,7 +205,7 @@ class _PixelsToBoxes(nn.Module):
         count, places, classes = scores.shape
         placement = self.front.camera.placement
         boxes = clip(boxes, self.front.camera.size, placement.bounds())
-        # Of a letterbox: what lies in its bars alone has no area left.
+        # Of a letterbox: what lies only in its bars has no area left.
         area = (boxes[..., 2] > boxes[..., 0]) & (boxes[..., 3] > boxes[..., 1])
         usable = (scores > self.score) & area[..., None]
         score = torch.where(usable, scores, torch.full_like(scores, -1)).flatten(1)

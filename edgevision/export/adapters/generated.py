@@ -109,7 +109,7 @@ class ImageGenerator:
 
     def _check_pictures(self) -> None:
         taken = ", ".join(str(spec) for spec in self.inputs)
-        # A label beyond the module's table shows at the highest one alone.
+        # A label beyond the module's table shows only at the highest one.
         feeds = self.drawn((0, 1))
         for item in self.generator_inputs:
             if isinstance(item, Label):
@@ -140,7 +140,7 @@ class _NumbersToPixels(nn.Module):
 
     def forward(self, *numbers: Tensor) -> Tensor:
         x: Tensor = self.module(*numbers) * self.scale + self.offset
-        # TensorRT gives uint8 by a Cast alone, so the change of layout comes before it.
+        # TensorRT gives uint8 only by a Cast, so the change of layout comes before it.
         return x.round().clamp(0, 255).permute(0, 2, 3, 1).to(torch.uint8)
 
 

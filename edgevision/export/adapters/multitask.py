@@ -46,7 +46,7 @@ class SemanticHead:
     classes: ClassNames
 
     def adapt(self, module: nn.Module, **shared: Any) -> SemanticSegmentation:
-        """Return the adapter of the head alone."""
+        """Return the adapter of only the head."""
         return SemanticSegmentation(module, classes=self.classes, **shared)
 
 
@@ -59,7 +59,7 @@ class DepthHead:
     output: str = "float32"
 
     def adapt(self, module: nn.Module, **shared: Any) -> Depth:
-        """Return the adapter of the head alone."""
+        """Return the adapter of only the head."""
         return Depth(module, scale=self.scale, max_m=self.max_m, output=self.output, **shared)
 
 
@@ -74,7 +74,7 @@ class DetectionHead:
     detections: int = 100
 
     def adapt(self, module: nn.Module, **shared: Any) -> Detection:
-        """Return the adapter of the head alone."""
+        """Return the adapter of only the head."""
         return Detection(
             module,
             classes=self.classes,

@@ -36,7 +36,7 @@ _NO_LAYER = {
 }
 _SEQUENCES = "Sequence SplitToSequence ConcatFromSequence Optional"
 _RANDOM = "RandomNormal RandomNormalLike RandomUniform RandomUniformLike Multinomial Bernoulli"
-# A layer of the DLA each, within limits that its compiler alone knows.
+# A layer of the DLA each, within limits that only its compiler knows.
 _DLA_OPS = frozenset(
     "Add AveragePool BatchNormalization Clip Concat Conv ConvTranspose DequantizeLinear "
     "GlobalAveragePool GlobalMaxPool LRN MaxPool Mul Pow PRelu QuantizeLinear ReduceMax ReduceMean "
@@ -118,8 +118,8 @@ def _no_layer(scope: _Scope) -> list[Finding]:
             message = "TensorRT has no sequences"
             found.append(_finding(node, "op", message, "stack the tensors along a new axis"))
         elif node.domain not in ("", "ai.onnx"):
-            message = f"'{node.domain}' is no domain of ONNX: TensorRT would want a plugin"
-            remedy = "export it with operators of ONNX alone"
+            message = f"'{node.domain}' is not a domain of ONNX: TensorRT would want a plugin"
+            remedy = "export it with only operators of ONNX"
             found.append(_finding(node, "plugin", message, remedy))
         elif node.op_type in _RANDOM.split():
             message = "its numbers differ from run to run, so no answer can be held to a reference"

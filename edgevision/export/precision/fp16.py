@@ -147,7 +147,7 @@ def _keep(
 
 
 def _shape_arithmetic(model: onnx.ModelProto) -> set[str]:
-    """Return the nodes that compute floats of shapes alone; float16 is exact up to 2048 only."""
+    """Return the nodes that compute only floats of shapes; float16 is exact up to 2048 only."""
     stored = {i.name for i in model.graph.initializer}
     types, known, found = element_types(model), set[str](), set[str]()
     for node in model.graph.node:
