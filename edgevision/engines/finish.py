@@ -61,6 +61,7 @@ from edgevision.runtime.options import RunOptions
 from edgevision.runtime.session import Session
 from edgevision.runtime.verify import check_golden
 from edgevision.tasks.task import Decoder, decoder_of, get_task, proof_of
+from edgevision.tasks.together import alone
 
 PathLike = str | os.PathLike[str]
 Image = npt.NDArray[np.uint8]
@@ -349,8 +350,8 @@ def _predict(decoder: Decoder[Any], session: Session) -> Predict:
     assert camera is not None  # a task with a metric looks at frames
 
     def predict(pixels: Image) -> Any:
-        feeds = decoder.feeds(camera.fit(pixels))
-        return decoder.decode(*session.run_timed(feeds))
+        feeds = decoder.feeds(camera.filled(camera.fit(pixels)))
+        return alone(decoder.decode(*session.run_timed(feeds)))
 
     return predict
 

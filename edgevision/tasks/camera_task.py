@@ -24,8 +24,13 @@ _DIFFERENCE_WIDTH_PX = 640
 
 
 class CameraTask(Task[R]):
-    """A task that looks at one frame, `uint8[H, W, 3]`."""
+    """A task that looks at one frame, `uint8[H, W, 3]`.
 
+    Attributes:
+        most_together: frames that may go through the engine in one call.
+    """
+
+    most_together: int = 1
     picture_endings: tuple[str, ...] = (".overlay.jpg",)
 
     def samples(
@@ -36,9 +41,12 @@ class CameraTask(Task[R]):
         Raises:
             FileReadError: the folder or a picture in it cannot be read.
         """
-        camera = CameraFrame.from_manifest(inputs[0], settings, self.name)
-        for path in spread(pictures_in(folder), count):
-            yield {camera.name: read_camera_frame(path, camera)[np.newaxis]}
+        camera = CameraFrame.from_manifest(inputs[0], settings, self.name, most=self.most_together)
+        together, paths = camera.batch, pictures_in(folder)
+        for first in spread(range(0, len(paths), together), count):
+            # The last ones are filled up from the start.
+            taken = (paths[i % len(paths)] for i in range(first, first + together))
+            yield {camera.name: np.stack([read_camera_frame(path, camera) for path in taken])}
 
     def differs(self, before: R, after: R) -> npt.NDArray[np.bool_]:
         """Return bool[H, W]: where two answers to one frame are not the same."""

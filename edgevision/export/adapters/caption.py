@@ -134,8 +134,7 @@ class Captioner:
         pixels = FrontEnd(self._camera, mean, std, fit=fit)
         self.inputs: tuple[TensorSpec, ...] = (self._camera.tensor,)
         self.profiles: Mapping[str, ShapeProfile] = {}
-        with evaluating(module):
-            tried = _tried(module, pixels, batch * beams, self._start, self.vocabulary.size)
+        tried = _tried(module, pixels, batch * beams, self._start, self.vocabulary.size)
         self._features, self._states, self._attends = tried
         ids = (self._start, self._end)
         self._before = Before(module, pixels, ids, max_length, beams, self._attends)
@@ -262,17 +261,11 @@ def _tried(
             " -> features, start(features) -> state, step(token, state, features) -> logits, state"
         )
     frame = torch.zeros(count, *pixels.camera.layout.shape, dtype=torch.uint8)
-    try:
+    with evaluating(module, "a frame"):
         features = as_tuple(module.encode(pixels(frame)))
         state = as_tuple(module.start(features))
         token = torch.full((count,), start)
         logits, new, weights = take_step(module, token, state, features)
-    except ExportError:
-        raise
-    except Exception as error:  # the user's module may raise anything
-        raise ExportError(
-            f"the module fails on a frame: {type(error).__name__}: {error}"
-        ) from error
     for name, parts in (("feature", features), ("state", state)):
         for i, x in enumerate(parts):
             if x.ndim == 0 or len(x) != count:

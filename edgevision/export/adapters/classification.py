@@ -30,7 +30,6 @@ from edgevision.export.adapters.registry import (
     need_size_and_classes,
 )
 from edgevision.export.adapters.resize import middle_of
-from edgevision.export.graph.capture import evaluating
 from edgevision.export.zoo import card_size
 from edgevision.tasks.classification import MAX_CLASSES, TASK
 
@@ -124,8 +123,7 @@ class Classification(FrameAdapter["_PixelsToLabels"]):
         return kept
 
     def _check_logits(self) -> None:
-        with evaluating(self._graph):
-            logits = try_module(self._graph.logits, self._camera)
+        logits = try_module(self._graph, self._graph.logits, self._camera)
         count = len(self._classes)
         if logits.shape != (1, count):
             raise ExportError(

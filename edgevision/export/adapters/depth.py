@@ -19,7 +19,6 @@ from edgevision.export.adapters.frame import (
 from edgevision.export.adapters.frame_adapter import FrameAdapter
 from edgevision.export.adapters.output import first_tensor, try_module
 from edgevision.export.adapters.registry import NO_FRONT, ClassNames, Front, Size, refuse_options
-from edgevision.export.graph.capture import evaluating
 from edgevision.export.zoo import card_size
 from edgevision.tasks.depth import TASK
 
@@ -90,8 +89,7 @@ class Depth(FrameAdapter["_PixelsToMetres"]):
             module, camera_input, mean, std, scale=scale, max_m=max_m, output=output
         )
         super().__init__(camera_input, graph, ["depth"])
-        with evaluating(self._graph):
-            try_module(self._graph.measured, self._camera)
+        try_module(self._graph, self._graph.measured, self._camera)
 
 
 class _PixelsToMetres(FrontEnd):

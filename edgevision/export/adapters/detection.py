@@ -30,7 +30,6 @@ from edgevision.export.adapters.registry import (
     need_size_and_classes,
 )
 from edgevision.export.adapters.suppression import suppress
-from edgevision.export.graph.capture import evaluating
 from edgevision.export.zoo import card_classes, card_size
 from edgevision.tasks.detection import OUTPUTS, TASK
 from edgevision.tasks.objects import MAX_CANDIDATES
@@ -118,8 +117,7 @@ class Detection(FrameAdapter["_PixelsToBoxes"]):
             detections=detections,
         )
         super().__init__(camera_input, graph, OUTPUTS)
-        with evaluating(self._graph):
-            try_module(lambda frame: self._graph.raw(frame)[0], self._camera)
+        try_module(self._graph, lambda frame: self._graph.raw(frame)[0], self._camera)
 
     def settings(self) -> Settings:
         """Return the classes, sizes and camera, for the manifest."""

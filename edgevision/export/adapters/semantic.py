@@ -27,7 +27,6 @@ from edgevision.export.adapters.registry import (
     Size,
     need_size_and_classes,
 )
-from edgevision.export.graph.capture import evaluating
 from edgevision.export.zoo import card_classes, card_size
 from edgevision.tasks.camera import VOID
 
@@ -58,6 +57,7 @@ class SemanticSegmentation(FrameAdapter["_PixelsToClasses"]):
         std: Sequence[float] = IMAGENET_STD,
         channel_order: str = "rgb",
         input_size: tuple[int, int] | None = None,
+        batch: int = 1,
         camera: Camera | None = None,
     ) -> None:
         """Wrap `module`.
@@ -72,6 +72,8 @@ class SemanticSegmentation(FrameAdapter["_PixelsToClasses"]):
             channel_order: "rgb" or "bgr", the order in which the camera's frames will come. The net
                 always sees RGB.
             input_size: (H, W) of the camera's frame, if it is not `size`.
+            batch: frames in one call, as of several cameras: `uint8[batch, H, W, 3]` goes in, and
+                the result has one answer for each.
             camera: what the camera gives, in place of `channel_order` and `input_size`.
 
         Raises:
@@ -79,7 +81,7 @@ class SemanticSegmentation(FrameAdapter["_PixelsToClasses"]):
             ExportError: the module does not run, or its logits do not fit the classes.
         """
         self._classes = class_labels(classes)
-        camera_input = CameraInput.check(size, input_size, channel_order, camera=camera)
+        camera_input = CameraInput.check(size, input_size, channel_order, batch, camera)
         if not camera_input.placement.is_whole and len(self._classes) > VOID:
             raise ValueError(
                 f"classes: {len(self._classes)} of them leave no number for pixels that a part of "
@@ -103,8 +105,7 @@ class SemanticSegmentation(FrameAdapter["_PixelsToClasses"]):
         }
 
     def _check_logits(self) -> None:
-        with evaluating(self._graph):
-            logits = try_module(self._graph.logits, self._camera)
+        logits = try_module(self._graph, self._graph.logits, self._camera)
         count = len(self._classes)
         if logits.ndim == 4 and logits.shape[1] == 1:
             if count == 2:

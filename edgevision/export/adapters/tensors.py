@@ -18,6 +18,7 @@ from edgevision.bundle.manifest import Settings
 from edgevision.bundle.tensors import DYNAMIC, DType, ShapeProfile, TensorSpec
 from edgevision.errors import EdgeVisionError, ExportError
 from edgevision.export.adapters.adapter import Array, Feeds
+from edgevision.export.adapters.flat import Flat, called, is_flat, keywords_of, named_tensors
 from edgevision.export.adapters.registry import ClassNames, Size, refuse_options
 from edgevision.export.graph.capture import (
     capture,
@@ -57,8 +58,10 @@ class Tensors:
         """Wrap `source`.
 
         Args:
-            source: a torch module with positional tensor arguments, or the path of an ONNX file.
-            inputs: the module's arguments; an ONNX file says them itself.
+            source: a torch module of tensors, or the path of an ONNX file. A module may give
+                tuples, dicts and dataclasses of tensors, one inside the other.
+            inputs: the module's arguments, in its order or by its names; an ONNX file says them
+                itself.
             profiles: bounds of the dynamic inputs. Where only the first axis is dynamic, it may be
                 left out: batches of 1 to 8 are allowed then.
 
@@ -75,6 +78,7 @@ class Tensors:
             if not inputs:
                 raise ValueError("inputs: a module needs them, e.g. [TensorSpec('x', ...)]")
             self.inputs = tuple(inputs)
+            self._keywords = keywords_of(self._module, self._names)
         else:
             assert not isinstance(source, nn.Module)
             if inputs:
@@ -110,9 +114,8 @@ class Tensors:
                     "(samples=), or their ends: --range NAME=LOW:HIGH (ranges=)."
                 ) from error
         arguments = [torch.from_numpy(np.array(feeds[spec.name])) for spec in self.inputs]
-        with evaluating(self._module):
-            outputs = _tensors(self._run(arguments))
-        return {f"output{i}": output.numpy() for i, output in enumerate(outputs)}
+        found = self._run(arguments)
+        return {name: x.numpy() for name, x in named_tensors(found, self._names)}
 
     def to_onnx(self) -> onnx.ModelProto:
         """Return the FP32 graph.
@@ -124,24 +127,22 @@ class Tensors:
             model = onnx.ModelProto()
             model.CopyFrom(self._graph)
             return model
-        with evaluating(self._module):
-            arguments = [example(spec, self.profiles.get(spec.name)) for spec in self.inputs]
-            count = len(_tensors(self._run(arguments)))
-        names = [f"output{i}" for i in range(count)]
-        return capture(self._module, self.inputs, names, self.profiles)
+        found = self._run([example(spec, self.profiles.get(spec.name)) for spec in self.inputs])
+        names = [name for name, _ in named_tensors(found, self._names)]
+        module = self._module
+        if self._keywords or not is_flat(found):
+            module = Flat(module, self._keywords)
+        return capture(module, self.inputs, names, self.profiles)
+
+    @property
+    def _names(self) -> list[str]:
+        return [spec.name for spec in self.inputs]
 
     def _run(self, arguments: Sequence[Tensor]) -> object:
         assert self._module is not None
-        try:
-            return self._module(*arguments)
-        except Exception as error:  # the user's code may raise anything
-            given = ", ".join(map(str, self.inputs))
-            words = str(error).strip().split("\n", 1)[0][:300]
-            raise ExportError(
-                f"{type(self._module).__name__} cannot run on ({given}): {type(error).__name__}: "
-                f"{words}. Give inputs=[TensorSpec(...)] that it takes, and a float32 module: "
-                "module.float()."
-            ) from error
+        given = ", ".join(map(str, self.inputs))
+        with evaluating(self._module, f"({given}), its inputs=[TensorSpec(...)]"):
+            return called(self._module, arguments, self._keywords)
 
     def kept_fp32(self, graph: onnx.ModelProto) -> tuple[str, ...]:
         """Return nothing: what must stay wide is found by its values."""
@@ -201,16 +202,6 @@ def _profiles(
             raise ValueError(f"profiles: {profile} does not fit {spec}")
         found[name] = profile
     return found
-
-
-def _tensors(output: object) -> list[Tensor]:
-    items = list(output) if isinstance(output, tuple | list) else [output]
-    tensors = [item for item in items if isinstance(item, Tensor)]
-    if not items or len(tensors) != len(items):
-        raise ExportError(
-            f"the module returns {type(output).__name__}, expected a tensor or a tuple of tensors"
-        )
-    return tensors
 
 
 def from_module(
