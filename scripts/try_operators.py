@@ -1,8 +1,8 @@
 """Makes docs/operators.md: what becomes of small modules in FP16 and INT8, one after the other.
 
-    python scripts/operators.py            # tries all, 20 minutes; writes docs/operators.json, .md
-    python scripts/operators.py --only "max 2" "top 5"   # tries some, prints them
-    python scripts/operators.py --page     # writes the page from the JSON
+    python scripts/try_operators.py         # tries all, 20 minutes; writes docs/operators.json, .md
+    python scripts/try_operators.py --page  # writes the page from the JSON
+    python scripts/try_operators.py --only "max 2" "top 5"   # tries some, prints them
 
 Of each module, in each precision: whether ONNX Runtime gives the module's answers, what
 edgevision's rules (and the reading of a Jetson's parser) say for TensorRT 10.3, and whether
@@ -29,8 +29,8 @@ _BATCH, _SAMPLES, _WORDS = 40, 4, 240
 _HEAD = """# Operators
 
 Small modules, an operator or a pattern each, behind a layer with weights; made by
-`scripts/operators.py`, and the same as JSON in [operators.json](operators.json). Of each, in FP16
-and in INT8 (every layer of it, whatever it costs):
+`scripts/try_operators.py`, and the same as JSON in [operators.json](operators.json). Of each, in
+FP16 and in INT8 (every layer of it, whatever it costs):
 
 - **ONNX Runtime**: the graph gives the module's answers, within the bars of a build;
 - **TensorRT 10.3**: what `edgevision check --target jetson-orin-jp6` says of the graph, by its
