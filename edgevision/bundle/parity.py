@@ -75,10 +75,12 @@ def compare(
     Raises:
         ValueError: the shapes differ or are empty.
     """
-    if reference.shape != candidate.shape or reference.size == 0:
+    if reference.shape != candidate.shape:
         raise ValueError(
             f"{name}: candidate has shape {candidate.shape}, reference {reference.shape}"
         )
+    if reference.size == 0:
+        raise ValueError(f"{name}: its shape is {reference.shape}: there is nothing to compare")
     a, b = reference.astype(np.float64), candidate.astype(np.float64)
     same = (a == b) | (np.isnan(a) & np.isnan(b))
     finite = np.isfinite(a) & np.isfinite(b)

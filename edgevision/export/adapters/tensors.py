@@ -26,6 +26,7 @@ from edgevision.export.graph.capture import (
     example,
     serialized,
 )
+from edgevision.export.graph.disputed import refuse_disputed
 from edgevision.export.graph.onnx_file import (
     is_quantized,
     likely_ranges,
@@ -89,6 +90,7 @@ class Tensors:
         self.profiles: Mapping[str, ShapeProfile] = _profiles(self.inputs, profiles or {})
         if self._module is None:
             self._graph = with_own_axes(plain(model, source), self.profiles)
+            refuse_disputed(self._graph)
             self.ranges = likely_ranges(self._graph)
             self.is_quantized = is_quantized(self._graph)
 
