@@ -166,7 +166,7 @@ def _listen(
                 return late
             ready = ears.select(min(left_s, _POLL_S))
             if not ready and child.poll() is not None:
-                # Whoever was stopped meanwhile (Ctrl-Z) wakes up to an old timeout and new messages.
+                # Whoever was stopped meanwhile (Ctrl-Z) wakes up late, to messages that wait.
                 ready = ears.select(0)
                 if not ready:
                     return None
