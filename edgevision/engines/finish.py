@@ -61,7 +61,7 @@ from edgevision.runtime.options import RunOptions
 from edgevision.runtime.session import Session
 from edgevision.runtime.verify import check_golden
 from edgevision.tasks.task import Decoder, decoder_of, get_task, proof_of
-from edgevision.tasks.together import alone
+from edgevision.tasks.together import single
 
 PathLike = str | os.PathLike[str]
 Image = npt.NDArray[np.uint8]
@@ -351,7 +351,7 @@ def _predict(decoder: Decoder[Any], session: Session) -> Predict:
 
     def predict(pixels: Image) -> Any:
         feeds = decoder.feeds(camera.filled(camera.fit(pixels)))
-        return alone(decoder.decode(*session.run_timed(feeds)))
+        return single(decoder.decode(*session.run_timed(feeds)))
 
     return predict
 

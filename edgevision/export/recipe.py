@@ -12,7 +12,7 @@ from edgevision.bundle.flavours import ORT
 from edgevision.bundle.forms import FP32, INT8, Form, forms_of
 from edgevision.bundle.parity import ParityReport, Tolerance
 from edgevision.bundle.tensors import DType, ShapeProfile, TensorSpec
-from edgevision.errors import ExportError, ParityError
+from edgevision.errors import EngineLoadError, ExportError, ParityError, RunError
 from edgevision.export.adapters.adapter import Array, Feeds, ModelAdapter
 from edgevision.export.adapters.tensors import graph_inputs, graph_outputs
 from edgevision.export.corners import corner_feeds
@@ -37,6 +37,10 @@ _SCATTERS = "What scatters to one index twice may not add up: multiply by a one-
 _MISEXPORTED = {
     "AveragePool": "avg_pool2d loses divisor_override: leave it out, and multiply by the kernel's "
     "size over it.",
+    **dict.fromkeys(
+        ("Bernoulli", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"),
+        "It draws random numbers: take them as an input.",
+    ),
     "ScatterElements": _SCATTERS,
     "ScatterND": _SCATTERS,
 }
@@ -178,8 +182,14 @@ def _check(
     golden: Mapping[str, Array],
     tolerances: Mapping[str, Tolerance],
 ) -> list[ParityReport]:
-    with Session.open(by_the_standard(graph), flavour=ORT, profiles=profiles) as session:
-        answers = _stacked([session.run(sample) for sample in samples])
+    try:
+        with Session.open(by_the_standard(graph), flavour=ORT, profiles=profiles) as session:
+            answers = _stacked([session.run(sample) for sample in samples])
+    except (EngineLoadError, RunError) as error:
+        advice = "" if form is FP32 else f" {_KEEP}"
+        raise ExportError(
+            f"the {form} graph cannot be proven, for ONNX Runtime does not run it: {error}{advice}"
+        ) from error
     for name, values in answers.items():
         if values.shape != golden[name].shape:
             raise ExportError(
@@ -271,7 +281,8 @@ def _check_numbers(golden: Mapping[str, Array]) -> None:
         if values.dtype.kind == "f" and np.isnan(values).any():
             raise ExportError(
                 f"the model itself gives NaN in output '{name}' on a sample. Look at that sample "
-                "and at the weights."
+                "and at the weights. Where inputs were drawn, give some that fit: --samples DIR "
+                "(samples=), or their ends: --range NAME=LOW:HIGH (ranges=)."
             )
 
 

@@ -60,10 +60,10 @@ def _ranged(samples: list[Feeds], ranges: Ranges) -> list[Feeds]:
             if not low <= high:
                 raise ValueError(f"ranges: {name}={low}:{high}; the lower end comes first")
             if array.dtype.kind == "f":
-                feeds[name] = rng.uniform(low, high, array.shape).astype(array.dtype)
+                feeds[name] = np.asarray(rng.uniform(low, high, array.shape), array.dtype)
             else:
                 drawn = rng.integers(math.ceil(low), math.floor(high), array.shape, endpoint=True)
-                feeds[name] = drawn.astype(array.dtype)
+                feeds[name] = np.asarray(drawn, array.dtype)
     return samples
 
 

@@ -22,7 +22,7 @@ from edgevision.runtime.session import Session
 from edgevision.tasks.camera import CameraFrame
 from edgevision.tasks.task import Decoder, get_task
 from edgevision.tasks.timings import Timings
-from edgevision.tasks.together import alone
+from edgevision.tasks.together import single
 
 Image = npt.NDArray[np.uint8]
 
@@ -86,6 +86,6 @@ def _decoder(adapter: ModelAdapter, exported: Mapping[str, ExportedStage]) -> De
 def _predict(decoder: Decoder[Any], camera: CameraFrame, run: Run) -> Predict:
     def predict(pixels: Image) -> Any:
         feeds = decoder.feeds(camera.filled(camera.fit(pixels)))
-        return alone(decoder.decode(run({k: np.asarray(v) for k, v in feeds.items()}), _UNTIMED))
+        return single(decoder.decode(run({k: np.asarray(v) for k, v in feeds.items()}), _UNTIMED))
 
     return predict

@@ -14,7 +14,8 @@ from edgevision.bundle.manifest import Settings
 from edgevision.bundle.tensors import TensorSpec
 from edgevision.tasks.camera import CameraFrame, Image
 from edgevision.tasks.camera_files import read_camera_frame
-from edgevision.tasks.frames import pictures_in, spread
+from edgevision.tasks.frames import spread
+from edgevision.tasks.labelled import pictures_in, readable_ones
 from edgevision.tasks.task import Feeds, Result, Task
 
 R = TypeVar("R", bound=Result)
@@ -42,8 +43,9 @@ class CameraTask(Task[R]):
             FileReadError: the folder or a picture in it cannot be read.
         """
         camera = CameraFrame.from_manifest(inputs[0], settings, self.name, most=self.most_together)
-        together, paths = camera.batch, pictures_in(folder)
-        for first in spread(range(0, len(paths), together), count):
+        together, paths = camera.batch, spread(pictures_in(folder), count * camera.batch)
+        paths = readable_ones(paths, lambda path: read_camera_frame(path, camera))
+        for first in range(0, len(paths), together):
             # The last ones are filled up from the start.
             taken = (paths[i % len(paths)] for i in range(first, first + together))
             yield {camera.name: np.stack([read_camera_frame(path, camera) for path in taken])}

@@ -256,5 +256,5 @@ def _random(
     shape = profiles[spec.name].optimum if spec.is_dynamic else spec.shape
     dtype = spec.dtype.numpy
     if dtype.kind == "f":
-        return rng.standard_normal(shape).astype(dtype)
-    return rng.integers(0, 256 if dtype == np.uint8 else 2, shape).astype(dtype)
+        return np.asarray(rng.standard_normal(shape), dtype)  # of no axes numpy draws a number
+    return np.asarray(rng.integers(0, 256 if dtype == np.uint8 else 2, shape), dtype)

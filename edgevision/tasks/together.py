@@ -57,6 +57,6 @@ class Together(Generic[R]):
         }
 
 
-def alone(result: R | Together[R]) -> R:
-    """Return the answer to a frame that was run alone, or as every frame of a call."""
+def single(result: R | Together[R]) -> R:
+    """Return the answer to a frame that was run by itself, or as every frame of a call."""
     return result.results[0] if isinstance(result, Together) else result

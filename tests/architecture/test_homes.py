@@ -75,6 +75,7 @@ ELSEWHERE = {
     "runtime/slots/*": "runtime/test_session device/test_runtime device/test_streaming",
     "runtime/stream/*": "pipeline/test_schedules pipeline/test_planted pipeline/test_edges",
     "runtime/verify": "runtime/test_load",
+    "tasks/labelled": "runtime/test_frames",
     "tasks/box_pictures": "runtime/test_instance",
     "tasks/camera*": "runtime/test_camera_frames",
     "tasks/interop": "runtime/test_camera_frames",
@@ -84,7 +85,6 @@ ELSEWHERE = {
     "tasks/task": "architecture/test_task_names export/test_how_to_add",
     "tasks/timings": "runtime/test_semantic",
     "tasks/together": "export/test_batches",
-    "tasks/whole": "export/test_modules_as_they_are",
     "testing/*": "device/test_contract pipeline/test_planted pipeline/test_schedules",
 }
 

@@ -15,7 +15,7 @@ from edgevision.progress import Progress, silent
 from edgevision.runtime.load import load
 from edgevision.runtime.model import Model
 from edgevision.tasks.task import get_task
-from edgevision.tasks.together import alone
+from edgevision.tasks.together import single
 
 
 def compare_accuracy(
@@ -64,6 +64,6 @@ def _predict(model: Model[Any]) -> Predict:
     assert camera is not None  # a task with a metric looks at frames
 
     def predict(pixels: npt.NDArray[np.uint8]) -> Any:
-        return alone(model(camera.filled(camera.fit(pixels))))
+        return single(model(camera.filled(camera.fit(pixels))))
 
     return predict

@@ -122,6 +122,13 @@ def settings_of(module: Any) -> DetectionSettings:
         return module.settings
     try:
         rpn, heads, transform = module.rpn, module.roi_heads, module.transform
+        # First of all: where there is no mask head, there is no pool of its regions to read either.
+        if not hasattr(getattr(heads, "mask_predictor", None), "mask_fcn_logits"):
+            kind = "Keypoint" if getattr(heads, "keypoint_predictor", None) else "Faster"
+            raise ExportError(
+                f"the module has no mask head; a {kind} R-CNN has none to export. Give a Mask "
+                "R-CNN, or a detector that gives boxes and scores to edgevision.export.Detection"
+            )
         generator = rpn.anchor_generator
         if tuple(heads.box_coder.weights) != (10.0, 10.0, 5.0, 5.0):
             raise ExportError(f"box_coder weights are {heads.box_coder.weights}, not 10 10 5 5")
@@ -164,9 +171,6 @@ def _check(module: Any, settings: DetectionSettings, classes: int) -> None:
         )
     if settings.detections > CANDIDATES:
         raise ExportError(f"detections: {settings.detections} a picture, at most {CANDIDATES}")
-    head = getattr(module.roi_heads, "mask_predictor", None)
-    if head is None or not hasattr(head, "mask_fcn_logits"):
-        raise ExportError("the module has no mask head; a Faster R-CNN has none to export")
     count = module.roi_heads.box_predictor.cls_score.out_features
     if count != classes + 1:
         raise ExportError(

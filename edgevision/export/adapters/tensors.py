@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from edgevision.bundle.flavours import ORT
 from edgevision.bundle.manifest import Settings
 from edgevision.bundle.tensors import DYNAMIC, DType, ShapeProfile, TensorSpec
-from edgevision.errors import EdgeVisionError, ExportError
+from edgevision.errors import EdgeVisionError, EngineLoadError, ExportError
 from edgevision.export.adapters.adapter import Array, Feeds
 from edgevision.export.adapters.flat import Flat, called, is_flat, keywords_of, named_tensors
 from edgevision.export.adapters.registry import ClassNames, Size, refuse_options
@@ -108,6 +108,8 @@ class Tensors:
             try:
                 with Session.open(self._original, flavour=ORT, profiles=self.profiles) as session:
                     return session.run(dict(feeds))
+            except EngineLoadError as error:
+                raise ExportError(f"the file does not run here: {error}") from error
             except EdgeVisionError as error:
                 given = ", ".join(map(str, self.inputs)) or "none"
                 raise ExportError(

@@ -62,7 +62,7 @@ def capture(
     _check_weights(module)
     examples = tuple(example(spec, profiles.get(spec.name)) for spec in inputs)
     dynamic = tuple(_dynamic(spec, profiles.get(spec.name)) for spec in inputs)
-    with evaluating(module), _quiet():
+    with evaluating(module), quiet():
         try:
             program = torch.onnx.export(
                 module,
@@ -241,8 +241,8 @@ def _by_parameter(module: nn.Module, dynamic: tuple[dict[int, object], ...]) -> 
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's chatter off the terminal; what matters comes in its exception."""
+def quiet() -> Iterator[None]:
+    """Keep chatter off the terminal; what matters comes in the exception."""
     level = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     sink = io.StringIO()

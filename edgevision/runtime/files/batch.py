@@ -20,7 +20,7 @@ from edgevision.tasks.camera_files import camera_records, count_records
 from edgevision.tasks.frames import count_frames, frames_named, resize
 from edgevision.tasks.outputs import picture_mark, refuse_foreign
 from edgevision.tasks.task import Result, get_task
-from edgevision.tasks.together import alone
+from edgevision.tasks.together import single
 
 Image = npt.NDArray[np.uint8]
 
@@ -91,7 +91,7 @@ def run_files(
     total = count_frames(source) if dumped is None else dumped
     for done, frame in enumerate(camera_records(source, camera)):
         progress("running", done, total)
-        result = alone(model(camera.filled(frame.fed)))
+        result = single(model(camera.filled(frame.fed)))
         times_ms.append(result.timings.total_ms)
         original = frame.photo.shape[:2]
         moved = (original[0], original[1]) if original != camera.size else None
