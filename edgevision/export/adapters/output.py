@@ -47,11 +47,11 @@ def try_module(call: Callable[[Tensor], Tensor], camera: CameraInput) -> Tensor:
     """Return what a net gives on a black frame.
 
     Raises:
-        ExportError: it fails.
+        ExportError: it fails, or gives more or fewer answers than there are frames.
     """
     try:
         with torch.no_grad():
-            return call(camera.zeros())
+            found = call(camera.zeros())
     except ExportError:
         raise
     except Exception as error:  # the user's module may raise anything
@@ -59,3 +59,9 @@ def try_module(call: Callable[[Tensor], Tensor], camera: CameraInput) -> Tensor:
         raise ExportError(
             f"the module fails on a frame of {height}x{width}: {type(error).__name__}: {error}"
         ) from error
+    if not found.ndim or found.shape[0] != camera.batch:
+        raise ExportError(
+            f"the module gives {list(found.shape)} of {camera.batch} frame(s); expected as many "
+            "answers as frames, along the first axis"
+        )
+    return found
