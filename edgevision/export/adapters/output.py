@@ -47,8 +47,21 @@ def try_module(graph: nn.Module, call: Callable[[Tensor], Tensor], camera: Camer
     """Return what `call`, of a graph around a net, gives on a black frame.
 
     Raises:
-        ExportError: it fails.
+        ExportError: it fails, or gives more or fewer answers than there are frames.
     """
-    height, width = camera.size
-    with evaluating(graph, f"a frame of {height}x{width}"):
-        return call(camera.zeros())
+    try:
+        with torch.no_grad():
+            found = call(camera.zeros())
+    except ExportError:
+        raise
+    except Exception as error:  # the user's module may raise anything
+        height, width = camera.size
+        raise ExportError(
+            f"the module fails on a frame of {height}x{width}: {type(error).__name__}: {error}"
+        ) from error
+    if not found.ndim or found.shape[0] != camera.batch:
+        raise ExportError(
+            f"the module gives {list(found.shape)} of {camera.batch} frame(s); expected as many "
+            "answers as frames, along the first axis"
+        )
+    return found

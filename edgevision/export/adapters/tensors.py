@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from edgevision.bundle.flavours import ORT
 from edgevision.bundle.manifest import Settings
 from edgevision.bundle.tensors import DYNAMIC, DType, ShapeProfile, TensorSpec
-from edgevision.errors import EdgeVisionError, EngineLoadError, ExportError
+from edgevision.errors import BundleFormatError, EdgeVisionError, ExportError
 from edgevision.export.adapters.adapter import Array, Feeds
 from edgevision.export.adapters.flat import Flat, called, is_flat, keywords_of, named_tensors
 from edgevision.export.adapters.registry import ClassNames, Size, refuse_options
@@ -35,6 +35,7 @@ from edgevision.export.graph.onnx_file import (
     with_own_axes,
 )
 from edgevision.runtime.session import Session
+from edgevision.tasks.decoders import check_state
 
 _DEFAULT_MAX_BATCH = 8
 
@@ -55,6 +56,7 @@ class Tensors:
         *,
         inputs: Sequence[TensorSpec] = (),
         profiles: Mapping[str, ShapeProfile] | None = None,
+        state: Mapping[str, str] | None = None,
     ) -> None:
         """Wrap `source`.
 
@@ -65,6 +67,9 @@ class Tensors:
                 itself.
             profiles: bounds of the dynamic inputs. Where only the first axis is dynamic, it may be
                 left out: batches of 1 to 8 are allowed then.
+            state: what each run hands on to the next, an input's name and an output's, as in
+                {"h_in": "h_out"}: it stays on the device, is neither fed nor given, and begins with
+                zeros. A module gives it last, in this order.
 
         Raises:
             ValueError: an argument makes no sense.
@@ -93,10 +98,13 @@ class Tensors:
             refuse_disputed(self._graph)
             self.ranges = likely_ranges(self._graph)
             self.is_quantized = is_quantized(self._graph)
+        self.state: Mapping[str, str] = dict(state or {})
+        if self.state:
+            self._check_state()
 
     def settings(self) -> Settings:
-        """Return nothing: the tensors say all."""
-        return {}
+        """Return the state: of all else the tensors say all."""
+        return {"state": dict(self.state)} if self.state else {}
 
     def files(self) -> dict[str, bytes]:
         """Return nothing: the manifest says it all."""
@@ -118,8 +126,9 @@ class Tensors:
                     "(samples=), or their ends: --range NAME=LOW:HIGH (ranges=)."
                 ) from error
         arguments = [torch.from_numpy(np.array(feeds[spec.name])) for spec in self.inputs]
-        found = self._run(arguments)
-        return {name: x.numpy() for name, x in named_tensors(found, self._names)}
+        with evaluating(self._module):
+            outputs = _tensors(self._run(arguments))
+        return dict(zip(self._names(len(outputs)), (x.numpy() for x in outputs), strict=True))
 
     def to_onnx(self) -> onnx.ModelProto:
         """Return the FP32 graph.
@@ -131,16 +140,47 @@ class Tensors:
             model = onnx.ModelProto()
             model.CopyFrom(self._graph)
             return model
-        found = self._run([example(spec, self.profiles.get(spec.name)) for spec in self.inputs])
-        names = [name for name, _ in named_tensors(found, self._names)]
-        module = self._module
-        if self._keywords or not is_flat(found):
-            module = Flat(module, self._keywords)
-        return capture(module, self.inputs, names, self.profiles)
+        with evaluating(self._module):
+            arguments = [example(spec, self.profiles.get(spec.name)) for spec in self.inputs]
+            count = len(_tensors(self._run(arguments)))
+        return capture(self._module, self.inputs, self._names(count), self.profiles)
 
-    @property
-    def _names(self) -> list[str]:
-        return [spec.name for spec in self.inputs]
+    def _names(self, count: int) -> list[str]:
+        """Return what the outputs of a module are called: its state comes last."""
+        given = list(self.state.values())
+        if len(given) >= count:
+            raise ExportError(
+                f"the module gives {count} tensors, expected an answer and then the state: "
+                f"{', '.join(given)}"
+            )
+        return [*(f"output{i}" for i in range(count - len(given))), *given]
+
+    def _check_state(self) -> None:
+        """Refuse a state that is not there, or cannot be handed on; ExportError says why."""
+        if self._module is None:
+            outputs = {spec.name: spec for spec in graph_outputs(self._graph)}
+        else:
+            zeros = {
+                spec.name: example(spec, self.profiles.get(spec.name)).numpy()
+                for spec in self.inputs
+            }
+            outputs = {
+                name: TensorSpec(name, DType.from_numpy(array.dtype), array.shape)
+                for name, array in self.reference(zeros).items()
+            }
+        inputs = {spec.name: spec for spec in self.inputs}
+        for taken, given in self.state.items():
+            if taken not in inputs or given not in outputs:
+                raise ExportError(
+                    f"state: '{taken}' to '{given}'; the model takes {', '.join(inputs)} and gives "
+                    f"{', '.join(outputs)}"
+                )
+            try:
+                check_state(inputs[taken], outputs[given])
+            except BundleFormatError as error:
+                raise ExportError(str(error)) from error
+        if len(self.state) == len(inputs) or len(set(self.state.values())) == len(outputs):
+            raise ExportError("state: every input or output is of it; a frame has one of its own")
 
     def _run(self, arguments: Sequence[Tensor]) -> object:
         assert self._module is not None
