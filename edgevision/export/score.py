@@ -25,7 +25,6 @@ from edgevision.runtime.session import Session
 from edgevision.tasks.decoders import decoder_from
 from edgevision.tasks.task import Decoder, get_task
 from edgevision.tasks.timings import Timings
-from edgevision.tasks.together import single
 
 _UNTIMED = Timings(0.0, 0.0, 0.0)
 

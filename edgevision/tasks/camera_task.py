@@ -15,7 +15,8 @@ from edgevision.bundle.tensors import TensorSpec
 from edgevision.tasks.camera import CameraFrame, Image
 from edgevision.tasks.camera_files import read_camera_frame
 from edgevision.tasks.cameras import camera_count, of_one_camera
-from edgevision.tasks.frames import pictures_in, spread
+from edgevision.tasks.frames import spread
+from edgevision.tasks.labelled import pictures_in, readable_ones
 from edgevision.tasks.task import Feeds, Result, Task
 
 R = TypeVar("R", bound=Result)
@@ -25,13 +26,8 @@ _DIFFERENCE_WIDTH_PX = 640
 
 
 class CameraTask(Task[R]):
-    """A task that looks at one frame, `uint8[H, W, 3]`.
+    """A task that looks at one frame, `uint8[H, W, 3]`."""
 
-    Attributes:
-        most_together: frames that may go through the engine in one call.
-    """
-
-    most_together: int = 1
     picture_endings: tuple[str, ...] = (".overlay.jpg",)
 
     def samples(
@@ -49,6 +45,7 @@ class CameraTask(Task[R]):
         camera = CameraFrame.from_manifest(spec, settings, self.name)
         together = 1 if cameras is None else cameras[1]
         paths = spread(pictures_in(folder), count * together)
+        paths = readable_ones(paths, lambda path: read_camera_frame(path, camera))
         for number in range(min(count, len(paths))):
             shown = [paths[(number * together + i) % len(paths)] for i in range(together)]
             frames = [read_camera_frame(path, camera) for path in shown]

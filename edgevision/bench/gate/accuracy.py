@@ -11,7 +11,6 @@ from edgevision.metrics.metric import PathLike, Verdict, judge, predictor, score
 from edgevision.progress import Progress, silent
 from edgevision.runtime.load import load
 from edgevision.tasks.task import get_task
-from edgevision.tasks.together import single
 
 
 def compare_accuracy(

@@ -68,7 +68,7 @@ class StatefulAdapter(Protocol):
     """A model that hands a state from frame to frame; beside what every adapter has.
 
     Attributes:
-        state: what it takes, and under which name it gives that anew.
+        state: what it takes, and under which name it gives that again.
     """
 
     state: Mapping[str, str]

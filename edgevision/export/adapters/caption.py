@@ -147,10 +147,8 @@ class Captioner:
         pixels = FrontEnd(self._camera, mean, std, fit=fit)
         self.inputs: tuple[TensorSpec, ...] = (self._camera.tensor,)
         self.profiles: Mapping[str, ShapeProfile] = {}
-        with evaluating(module):
-            tried = _tried(
-                module, pixels, self._camera.batch * beams, self._start, self.vocabulary.size
-            )
+        captions = self._camera.batch * beams
+        tried = _tried(module, pixels, captions, self._start, self.vocabulary.size)
         self._features, self._states, self._attends = tried
         ids = (self._start, self._end)
         self._before = Before(module, pixels, ids, max_length, beams, self._attends)

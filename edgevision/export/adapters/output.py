@@ -49,16 +49,9 @@ def try_module(graph: nn.Module, call: Callable[[Tensor], Tensor], camera: Camer
     Raises:
         ExportError: it fails, or gives more or fewer answers than there are frames.
     """
-    try:
-        with torch.no_grad():
-            found = call(camera.zeros())
-    except ExportError:
-        raise
-    except Exception as error:  # the user's module may raise anything
-        height, width = camera.size
-        raise ExportError(
-            f"the module fails on a frame of {height}x{width}: {type(error).__name__}: {error}"
-        ) from error
+    height, width = camera.size
+    with evaluating(graph, f"a frame of {height}x{width}"):
+        found = call(camera.zeros())
     if not found.ndim or found.shape[0] != camera.batch:
         raise ExportError(
             f"the module gives {list(found.shape)} of {camera.batch} frame(s); expected as many "

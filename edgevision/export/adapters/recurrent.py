@@ -1,4 +1,4 @@
-"""Nets with a memory: a module that takes a state and gives it anew, under any task's head."""
+"""Nets with a memory: a module that takes a state and gives it again, under any task's head."""
 
 from __future__ import annotations
 

@@ -59,7 +59,6 @@ class SemanticSegmentation(FrameAdapter["_PixelsToClasses"]):
         std: Sequence[float] = IMAGENET_STD,
         channel_order: str = "rgb",
         input_size: tuple[int, int] | None = None,
-        batch: int = 1,
         camera: Camera | None = None,
         cameras: Cameras = None,
     ) -> None:
@@ -75,8 +74,6 @@ class SemanticSegmentation(FrameAdapter["_PixelsToClasses"]):
             channel_order: "rgb" or "bgr", the order in which the camera's frames will come. The net
                 always sees RGB.
             input_size: (H, W) of the camera's frame, if it is not `size`.
-            batch: frames in one call, as of several cameras: `uint8[batch, H, W, 3]` goes in, and
-                the result has one answer for each.
             camera: what the camera gives, in place of `channel_order` and `input_size`.
             cameras: how many cameras' frames come in one call, N, or (fewest, most): a list of
                 results then comes out. By default one frame, and one result.

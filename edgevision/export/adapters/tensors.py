@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from edgevision.bundle.flavours import ORT
 from edgevision.bundle.manifest import Settings
 from edgevision.bundle.tensors import DYNAMIC, DType, ShapeProfile, TensorSpec
-from edgevision.errors import BundleFormatError, EdgeVisionError, ExportError
+from edgevision.errors import BundleFormatError, EdgeVisionError, EngineLoadError, ExportError
 from edgevision.export.adapters.adapter import Array, Feeds
 from edgevision.export.adapters.flat import Flat, called, is_flat, keywords_of, named_tensors
 from edgevision.export.adapters.registry import ClassNames, Size, refuse_options
@@ -69,7 +69,7 @@ class Tensors:
                 left out: batches of 1 to 8 are allowed then.
             state: what each run hands on to the next, an input's name and an output's, as in
                 {"h_in": "h_out"}: it stays on the device, is neither fed nor given, and begins with
-                zeros. A module gives it last, in this order.
+                zeros. A module gives it last, in this order, or by these keys.
 
         Raises:
             ValueError: an argument makes no sense.
@@ -84,7 +84,7 @@ class Tensors:
             if not inputs:
                 raise ValueError("inputs: a module needs them, e.g. [TensorSpec('x', ...)]")
             self.inputs = tuple(inputs)
-            self._keywords = keywords_of(self._module, self._names)
+            self._keywords = keywords_of(self._module, [spec.name for spec in self.inputs])
         else:
             assert not isinstance(source, nn.Module)
             if inputs:
@@ -126,9 +126,7 @@ class Tensors:
                     "(samples=), or their ends: --range NAME=LOW:HIGH (ranges=)."
                 ) from error
         arguments = [torch.from_numpy(np.array(feeds[spec.name])) for spec in self.inputs]
-        with evaluating(self._module):
-            outputs = _tensors(self._run(arguments))
-        return dict(zip(self._names(len(outputs)), (x.numpy() for x in outputs), strict=True))
+        return {name: x.numpy() for name, x in self._named(self._run(arguments))}
 
     def to_onnx(self) -> onnx.ModelProto:
         """Return the FP32 graph.
@@ -140,20 +138,27 @@ class Tensors:
             model = onnx.ModelProto()
             model.CopyFrom(self._graph)
             return model
-        with evaluating(self._module):
-            arguments = [example(spec, self.profiles.get(spec.name)) for spec in self.inputs]
-            count = len(_tensors(self._run(arguments)))
-        return capture(self._module, self.inputs, self._names(count), self.profiles)
+        found = self._run([example(spec, self.profiles.get(spec.name)) for spec in self.inputs])
+        names = [name for name, _ in self._named(found)]
+        module = self._module
+        if self._keywords or not is_flat(found):
+            module = Flat(module, self._keywords)
+        return capture(module, self.inputs, names, self.profiles)
 
-    def _names(self, count: int) -> list[str]:
-        """Return what the outputs of a module are called: its state comes last."""
+    def _named(self, found: object) -> list[tuple[str, Tensor]]:
+        """Name what a module gives; a state that it does not name itself comes last."""
+        named = named_tensors(found, [spec.name for spec in self.inputs])
         given = list(self.state.values())
-        if len(given) >= count:
+        if set(given) <= {name for name, _ in named}:
+            return named
+        if len(given) >= len(named):
             raise ExportError(
-                f"the module gives {count} tensors, expected an answer and then the state: "
+                f"the module gives {len(named)} tensors, expected an answer and then the state: "
                 f"{', '.join(given)}"
             )
-        return [*(f"output{i}" for i in range(count - len(given))), *given]
+        answers = len(named) - len(given)
+        last = [tensor for _, tensor in named[answers:]]
+        return [*named[:answers], *zip(given, last, strict=True)]
 
     def _check_state(self) -> None:
         """Refuse a state that is not there, or cannot be handed on; ExportError says why."""

@@ -22,7 +22,6 @@ from edgevision.tasks.cameras import cameras_of
 from edgevision.tasks.frames import count_frames, frames_named, resize
 from edgevision.tasks.outputs import picture_mark, refuse_foreign
 from edgevision.tasks.task import Result, get_task
-from edgevision.tasks.together import single
 
 Image = npt.NDArray[np.uint8]
 

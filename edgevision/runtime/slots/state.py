@@ -165,7 +165,7 @@ class CarriedState:
 
         Args:
             program: what takes and gives the state.
-            names: what it takes, and under which name it gives that anew.
+            names: what it takes, and under which name it gives that again.
 
         Raises:
             CudaError: the memory is full.

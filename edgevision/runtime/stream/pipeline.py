@@ -142,7 +142,7 @@ class Pipeline(Life[T], Generic[F, T]):
             stamp_ns: when the frame was taken, by the pipeline's clock; now if not given.
             meta: anything that is to come out with the answer, as `Ticket.meta`.
             is_cut: whether this frame does not follow on the last: a model with state forgets that
-                first. If this frame is dropped, the next that runs begins anew.
+                first. If this frame is dropped, the next that runs begins again.
 
         Raises:
             FrameError: the frame has the wrong dtype or shape.
