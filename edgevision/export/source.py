@@ -110,7 +110,7 @@ def read_classes(path: Path) -> list[str | tuple[str, str]]:
     """
     try:
         content = read_plain(path, max_bytes=_MAX_CLASSES_BYTES, follow_links=True)
-        lines = content.decode().splitlines()
+        lines = content.decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise FileReadError(f"{path}: cannot be read as a list of classes: {error}") from error
     classes: list[str | tuple[str, str]] = []
@@ -181,6 +181,10 @@ def _from_factory(
             raise ValueError(
                 f"source '{source}': {error}. Expected package.module:factory."
             ) from error
+        except (Exception, SystemExit) as error:  # the user's code may raise anything
+            raise ExportError(
+                f"'{source}' cannot be imported: {type(error).__name__}: {error}"
+            ) from error
         factory = getattr(module, function, None)
         if factory is None:
             raise ValueError(
@@ -189,7 +193,7 @@ def _from_factory(
             )
         try:
             made = factory()
-        except Exception as error:  # the user's code may raise anything
+        except (Exception, SystemExit) as error:
             raise ExportError(f"'{source}' failed: {type(error).__name__}: {error}") from error
     name = re.sub(r"[^A-Za-z0-9._-]", "-", function).strip("-._") or "model"
     if isinstance(made, nn.Module):

@@ -115,12 +115,11 @@ class ImageGenerator:
             if isinstance(item, Label):
                 feeds[item.name] = np.array([0, item.classes - 1])
         try:
-            with evaluating(self.graph):
+            with evaluating(self.graph, f"({taken})"):
                 pictures = self.graph.module(*self._arguments(feeds))
-        except Exception as error:  # the user's module may raise anything
+        except ExportError as error:
             raise ExportError(
-                f"the module fails on ({taken}): {type(error).__name__}: {error}. Name its own "
-                "latent size and classes in `inputs`."
+                f"{error} Name its own latent size and classes in `inputs`."
             ) from error
         good = isinstance(pictures, Tensor) and pictures.ndim == 4 and pictures.is_floating_point()
         if not good or pictures.shape[0] != 2 or pictures.shape[1] not in _CHANNELS:
