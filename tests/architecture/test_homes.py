@@ -1,4 +1,4 @@
-"""Every module has a test file of its own name, or the reason stands here with where it is tested."""
+"""Every module has a test file of its own name, or a row here says where it is tested."""
 
 from __future__ import annotations
 
