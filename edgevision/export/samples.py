@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edgevision.errors import InsufficientMemoryError
 from edgevision.export.adapters.adapter import GraphAdapter, ModelAdapter
 from edgevision.tasks.task import Feeds, get_task
 
@@ -30,6 +31,7 @@ def golden_samples(
     Raises:
         ValueError: the task takes no folder, and was given one; a range is of no input.
         FileReadError: the folder or a file in it cannot be read.
+        InsufficientMemoryError: an input is larger than memory.
     """
     task = get_task(adapter.task)
     if (calibration or evaluate) and not task.takes_folder:
@@ -40,9 +42,16 @@ def golden_samples(
                 adapter.inputs, adapter.settings(), Path(folder), task.golden_count
             )
             return list(found), "real"
-    drawn, origin = task.draw(
-        adapter.inputs, adapter.settings(), adapter.profiles, task.golden_count, purpose="golden"
-    )
+    try:
+        drawn, origin = task.draw(
+            adapter.inputs, adapter.settings(), adapter.profiles, task.golden_count,
+            purpose="golden",
+        )  # fmt: skip
+    except MemoryError as error:
+        given = ", ".join(map(str, adapter.inputs))
+        raise InsufficientMemoryError(
+            f"no samples of ({given}) fit into memory: {error}"
+        ) from error
     own = adapter.ranges if isinstance(adapter, GraphAdapter) else {}
     return _ranged(drawn, {**own, **(ranges or {})}), origin
 
