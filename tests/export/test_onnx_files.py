@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -291,8 +292,10 @@ def test_a_branch_that_is_always_taken_is_folded_whatever_the_other_gives(tmp_pa
         helper.make_node("If", ["is_one"], ["z"], then_branch=squeezed, else_branch=whole),
     ]
     stored = {"axis": np.array([1]), "one": np.array(1)}
-    for name, last in (("inside", [helper.make_node("MatMul", ["z", "w"], ["y"])]), ("out", [])):
-        path = saved(tmp_path / f"{name}.onnx", [*nodes, *last], {**stored, "w": W})
+    for batch, last in itertools.product(
+        (2, "n"), ([helper.make_node("MatMul", ["z", "w"], ["y"])], [])
+    ):
+        path = saved(tmp_path / "net.onnx", [*nodes, *last], {**stored, "w": W}, batch=batch)
         model = onnx.load(path)
         if not last:
             model.graph.output[0].name = "z"
