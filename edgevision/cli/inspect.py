@@ -105,13 +105,10 @@ def chain(manifest: Manifest) -> list[str]:
     """Return the way from the sensor to the net in one line each; nothing without a camera."""
     from edgevision.errors import BundleFormatError
     from edgevision.tasks.camera import CameraFrame
-    from edgevision.tasks.together import MOST_TOGETHER
 
     settings = manifest.settings
     try:
-        camera = CameraFrame.from_manifest(
-            manifest.stages[0].inputs[0], settings, manifest.task, most=MOST_TOGETHER
-        )
+        camera = CameraFrame.from_manifest(manifest.stages[0].inputs[0], settings, manifest.task)
     except BundleFormatError:
         return []
     height, width = camera.size

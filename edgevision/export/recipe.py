@@ -24,6 +24,7 @@ from edgevision.export.precision.half_rounding import by_the_standard
 from edgevision.export.precision.int8 import MIN_SNR_DB, QuantizedModel, taken_as_int8, to_int8
 from edgevision.progress import Progress, silent
 from edgevision.runtime.session import Session
+from edgevision.tasks.decoders import proof_from
 from edgevision.tasks.proof import Proof
 from edgevision.tasks.task import get_task
 
@@ -107,7 +108,7 @@ def export_stage(
     """
     if not samples:
         raise ExportError("no samples were given; one is the least that can prove a graph")
-    proof = proof or get_task(adapter.task)
+    proof = proof or proof_from(get_task(adapter.task), adapter.settings(), 1)
     golden_inputs = _stacked(samples)
     golden_outputs = _stacked([adapter.reference(sample) for sample in samples])
     _check_numbers(golden_outputs)

@@ -1,4 +1,4 @@
-"""Every module has a test file of its own name, or a row here says where it is tested."""
+"""Every module has a test file of its own name, or a reason here that says where it is tested."""
 
 from __future__ import annotations
 
@@ -46,6 +46,7 @@ ELSEWHERE = {
     "export/adapters/fit": "export/test_camera_builds",
     "export/adapters/frame_adapter": "export/test_camera_builds export/test_semantic",
     "export/adapters/output": "export/test_semantic export/test_depth",
+    "export/adapters/recurrent": "pipeline/test_carried",
     "export/adapters/regions": "export/test_mask_rcnn",
     "export/adapters/registry": "export/test_how_to_add",
     "export/adapters/search": "export/test_captioner",
@@ -78,13 +79,13 @@ ELSEWHERE = {
     "tasks/labelled": "runtime/test_frames",
     "tasks/box_pictures": "runtime/test_instance",
     "tasks/camera*": "runtime/test_camera_frames",
+    "tasks/decoders": "runtime/test_load pipeline/test_carried",
     "tasks/interop": "runtime/test_camera_frames",
     "tasks/objects": "runtime/test_instance export/test_detection",
     "tasks/pixel_photos": "runtime/test_camera_files",
     "tasks/proof": "unit/test_parity export/test_export_stage",
     "tasks/task": "architecture/test_task_names export/test_how_to_add",
     "tasks/timings": "runtime/test_semantic",
-    "tasks/together": "export/test_batches",
     "testing/*": "device/test_contract pipeline/test_planted pipeline/test_schedules",
 }
 

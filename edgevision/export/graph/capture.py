@@ -25,6 +25,16 @@ OPSET = 20
 # What torch's exporter says, and what helps against it.
 _REMEDIES = (
     (
+        re.compile("only 4D query"),
+        "Give scaled_dot_product_attention four axes, q[:, None] and so on, and take [:, 0] of "
+        "what it gives.",
+    ),
+    (
+        re.compile("adaptive_max_pool"),
+        "Of a size n that m does not divide take, for each i of m, the amax of "
+        "x[..., i * n // m : -(-(i + 1) * n // m)], and torch.stack them.",
+    ),
+    (
         re.compile(r"data-dependent|Unbacked|GuardOnData|dynamic control flow", re.IGNORECASE),
         "Rewrite what it names without shapes or branches that depend on values: torch.where, "
         "torch.cond, a fixed number with topk.",
