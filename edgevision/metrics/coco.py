@@ -22,6 +22,7 @@ from edgevision._optional import require
 from edgevision.bundle.files import read_plain
 from edgevision.errors import FileReadError
 from edgevision.metrics.average_precision import Objects
+from edgevision.progress import Progress
 
 _MAX_BYTES = 1 << 30
 _NO_PICTURE = "of pictures that are not listed"
@@ -32,6 +33,14 @@ _MAX_MASK_BYTES = 1 << 30
 # The codec walks a polygon's edges in fifths of a pixel and counts the steps in 32 bits.
 _STEPS_A_PIXEL = 5
 _MAX_STEPS = 1 << 22
+
+
+@dataclass(frozen=True, slots=True)
+class PictureObjects:
+    """What is truly in one picture, and the picture's (H, W)."""
+
+    objects: Objects
+    size: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +88,34 @@ class LabelledObjects:
             np.array(masks, bool).reshape(-1, *size),
             np.array(crowd, bool),
         )
+
+
+class ObjectTruths:
+    """The objects of a folder's pictures; see `Truths`."""
+
+    def __init__(self, folder: str | os.PathLike[str], classes: Sequence[str]) -> None:
+        self._labelled = read_objects(folder, classes)
+        self.pictures = named_pictures(folder, self._labelled.images)
+        self._numbers = {name: number for number, name in enumerate(self.pictures)}
+
+    def check(self, progress: Progress) -> None:
+        """Do nothing: the file was read."""
+
+    def of(self, name: str, size: tuple[int, int]) -> PictureObjects:
+        """Return what is in a picture.
+
+        Raises:
+            FileReadError: the file does not list it, or a region does not fit.
+        """
+        if name not in self._numbers:
+            raise FileReadError(f"'{name}': instances.json does not list it")
+        return PictureObjects(self._labelled.objects(self._numbers[name], size), size)
+
+
+def named_pictures(folder: str | os.PathLike[str], paths: Sequence[Path]) -> dict[str, Path]:
+    """Return the pictures of a folder by their names below its `images/`."""
+    root = Path(folder)
+    return {path.relative_to(root).as_posix().removeprefix("images/"): path for path in paths}
 
 
 def read_objects(folder: str | os.PathLike[str], classes: Sequence[str]) -> LabelledObjects:

@@ -8,6 +8,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -15,7 +16,8 @@ import pytest
 from PIL import Image
 
 from edgevision.errors import FileReadError
-from edgevision.metrics.semantic import evaluate_semantic
+from edgevision.metrics.metric import score_folder
+from edgevision.metrics.semantic import SemanticMetric
 from edgevision.tasks.frames import (
     VIDEO_SUFFIXES,
     count_frames,
@@ -412,30 +414,30 @@ def make_labelled(folder: Path, count: int, *, of: tuple[int, int] = (0, 1)) -> 
         save(folder / "labels" / f"{i}.png", label)
 
 
-def background(frame: np.ndarray) -> np.ndarray:
+def says(mask: np.ndarray) -> SimpleNamespace:
+    """Return what a net's result has for its metric."""
+    return SimpleNamespace(mask=mask)
+
+
+def background(frame: np.ndarray) -> SimpleNamespace:
     """Be a net that finds nothing."""
-    return np.zeros((4, 4), np.uint8)
+    return says(np.zeros((4, 4), np.uint8))
 
 
 def test_evaluation_scores_each_form(tmp_path: Path) -> None:
     make_labelled(tmp_path, 4)
     answers = {
-        "right": lambda frame: np.full((4, 4), frame[0, 0, 0] // 40 % 2, np.uint8),
-        "zero": lambda frame: np.zeros((4, 4), np.uint8),
+        "right": lambda frame: says(np.full((4, 4), frame[0, 0, 0] // 40 % 2, np.uint8)),
+        "zero": background,
     }
-    right, zero = evaluate_semantic(answers, tmp_path, class_count=2, frame_size=(4, 4))
+    right, zero = score_folder(SemanticMetric(2), answers, tmp_path, (4, 4))
     assert (right.miou, right.pixel_accuracy, right.agreement) == (1.0, 1.0, 1.0)
     assert (zero.miou, zero.pixel_accuracy, zero.agreement) == (0.25, 0.5, 0.5)
 
 
 def test_evaluation_without_labels_gives_agreement_alone(tmp_path: Path) -> None:
     save(tmp_path / "a.png", PIXELS)
-    (score,) = evaluate_semantic(
-        {"only": lambda frame: np.zeros((4, 4), np.uint8)},
-        tmp_path,
-        class_count=2,
-        frame_size=(4, 4),
-    )
+    (score,) = score_folder(SemanticMetric(2), {"only": background}, tmp_path, (4, 4))
     assert (score.miou, score.iou, score.agreement) == (None, (), 1.0)
 
 
@@ -453,7 +455,7 @@ def test_labels_that_hide_the_object_are_refused_before_a_net_runs(tmp_path: Pat
         raise AssertionError("a net ran")
 
     with pytest.raises(FileReadError, match=r"labels: .* only 0 occurs, .* 255 \(43\.75%\)"):
-        evaluate_semantic({"net": never}, tmp_path, class_count=2, frame_size=(4, 4))
+        score_folder(SemanticMetric(2), {"net": never}, tmp_path, (4, 4))
 
 
 def test_labels_without_an_object_are_warned_of(tmp_path: Path) -> None:
@@ -461,9 +463,7 @@ def test_labels_without_an_object_are_warned_of(tmp_path: Path) -> None:
     for i in range(4):
         save(tmp_path / "labels" / f"{i}.png", np.zeros((8, 8), np.uint8))
     with pytest.warns(UserWarning, match=r"labels may .* of 3 classes 1, 2 never occur"):
-        (score,) = evaluate_semantic(
-            {"net": background}, tmp_path, class_count=3, frame_size=(4, 4)
-        )
+        (score,) = score_folder(SemanticMetric(3), {"net": background}, tmp_path, (4, 4))
     assert score.miou == 1.0
 
 
@@ -477,9 +477,9 @@ def test_a_label_that_is_turned_beside_its_picture_is_refused(tmp_path: Path) ->
     with pytest.raises(
         FileReadError, match=r"a\.png: \[12, 16\] pixels, and its picture \[16, 12\]"
     ):
-        evaluate_semantic(forms, tmp_path, class_count=2, frame_size=(4, 4))
+        score_folder(SemanticMetric(2), forms, tmp_path, (4, 4))
     save(tmp_path / "labels" / "a.png", np.rot90(labels, -1))
-    evaluate_semantic(forms, tmp_path, class_count=2, frame_size=(4, 4))
+    score_folder(SemanticMetric(2), forms, tmp_path, (4, 4))
 
 
 def test_pictures_that_share_a_label_are_named(tmp_path: Path) -> None:
