@@ -19,6 +19,7 @@ from edgevision.cli import (
     inspect,
     machine,
     run,
+    score,
     sign,
 )
 from edgevision.cli.exits import INTERRUPTED, KNOWN, READER_GONE, exit_code
@@ -101,6 +102,18 @@ def parser() -> argparse.ArgumentParser:
     )
     whole.add_argument("--debug", action="store_true", help="show the traceback of an error")
     verbs = whole.add_subparsers(required=True, metavar="VERB", action=VerbAction)
-    for group in (build, finish, check, inspect, sign, run, bench, cache, machine, completion):
+    for group in (
+        build,
+        finish,
+        check,
+        inspect,
+        sign,
+        run,
+        score,
+        bench,
+        cache,
+        machine,
+        completion,
+    ):
         group.add_to(verbs)
     return whole

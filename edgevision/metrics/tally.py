@@ -8,6 +8,7 @@ one there is, and rows are sorted before anybody reads them: nothing is left tha
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import math
 from collections.abc import Iterator
@@ -114,7 +115,7 @@ class Tally:
         """Give each frame that a text was kept of, in order, and its text."""
         rows = self.rows(name, _TEXT)
         starts = np.flatnonzero(rows["part"] == 0)
-        for start, end in zip(starts, [*starts[1:], len(rows)], strict=True):
+        for start, end in itertools.pairwise([*starts, len(rows)]):
             yield int(rows["frame"][start]), b"".join(rows["bytes"][start:end].tolist()).decode()
 
     def to_bytes(self) -> bytes:
