@@ -10,7 +10,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import numpy.typing as npt
 from edgevision.batch.backends.backend import open_backend
 from edgevision.batch.frames import Place, Shard, list_frames
 from edgevision.batch.runner import Runner
-from edgevision.batch.scorer import APART, SHOWN, Scorer, refusal
+from edgevision.batch.scorer import AGAINST, APART, SHOWN, Scorer, refusal
 from edgevision.batch.shards import RunFolder, divide, identify, told_of_shards
 from edgevision.bundle.directory import Bundle
 from edgevision.errors import RunError
@@ -84,13 +84,25 @@ class ScoreOptions:
 
 @dataclass(frozen=True, slots=True)
 class ShardReport:
-    """A shard's frames, how many were passed over, seconds that it took, and what ran them."""
+    """What a worker told of a shard.
+
+    Attributes:
+        number: of the shard.
+        frames: that were scored.
+        bad: that were passed over.
+        seconds: that it took.
+        target: whose engine ran.
+        worker: number of the process.
+        resident_mb: memory of the process afterwards; None where the system does not say.
+    """
 
     number: int
     frames: int
     bad: int
     seconds: float
     target: str
+    worker: int
+    resident_mb: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +206,8 @@ def score_data(
                 bad += outcome.bad
                 _check_bad(bad, chosen.max_bad)
                 clock.advance(outcome.frames)
-        tally, reference = folder.merged(shards)
+        tally = folder.merged(shards)
+        reference = folder.merged(shards, AGAINST) if chosen.against is not None else Tally()
         report = _report(opened, chosen, metric, tally, reference)
         _check_whole(report, shards)
         if out is not None:
@@ -218,15 +231,8 @@ def report_fields(report: ScoreReport) -> dict[str, object]:
         "most_apart": [list(pair) for pair in report.most_apart],
         "against": None if report.against is None else report.against.tolist(),
         "shards": [
-            {
-                "number": s.number,
-                "frames": s.frames,
-                "bad": s.bad,
-                "seconds": s.seconds,
-                "frames_per_s": s.frames / s.seconds,
-                "target": s.target,
-            }
-            for s in report.shards
+            {**asdict(shard), "frames_per_s": shard.frames / shard.seconds}
+            for shard in report.shards
         ],
     }
 
@@ -314,7 +320,7 @@ def _report(
     bundle: Bundle, options: ScoreOptions, metric: Metric, tally: Tally, reference: Tally
 ) -> ScoreReport:
     shards = tuple(
-        ShardReport(number, told["frames"], told["bad"], told["seconds"], told["target"])
+        ShardReport(number, **{key: told[key] for key in told if key != "identity"})
         for number, told in told_of_shards(tally)
     )
     if len(targets := sorted({shard.target for shard in shards})) > 1:

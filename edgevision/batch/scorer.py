@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,9 @@ from edgevision.tasks.task import Task, get_task
 
 SHOWN = 100
 """How many of the frames that differ most are kept."""
+
+AGAINST = "against"
+"""The kind of the tallies of the bundle that another is held against; see `RunFolder.save`."""
 
 APART = np.dtype([("closeness", "<f8"), ("frame", "<i8")])
 """Frames by how alike two answers are, the least alike first: `closeness` is 0 - `Task.apart`."""
@@ -86,7 +90,8 @@ class Scorer:
 
     def _score(self, shard: Shard) -> int:
         task, metric, truths = self._load()
-        tally, reference, apart = Tally(), Tally(), []
+        tally, reference = Tally(), Tally()
+        apart: list[tuple[float, int]] = []
         bad: list[str] = []
         start = time.perf_counter()
         for number, place in enumerate(shard.places, shard.first):
@@ -115,8 +120,11 @@ class Scorer:
             "bad": len(bad),
             "seconds": time.perf_counter() - start,
             "target": self.runner.model.selection.artifact.target,
+            "worker": os.getpid(),
+            "resident_mb": _resident_mb(),
         }
-        self.folder.save(shard, tally, reference, told)
+        kept = {"": tally} if self.against is None else {"": tally, AGAINST: reference}
+        self.folder.save(shard, kept, told)
         return len(bad)
 
     def _read(self, place: Place, truths: Truths | None) -> tuple[Image, Any]:
@@ -135,6 +143,15 @@ class Scorer:
             truths = None if self.labels is None else metric.truths(Path(self.labels))
             self._loaded = task, metric, truths
         return self._loaded
+
+
+def _resident_mb() -> float | None:
+    """Return this process's memory; None where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
+    except OSError:
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def refusal(what: str, max_bad: int) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,46 +112,42 @@ class RunFolder:
         tally = self._load(shard.number)
         return None if tally is None else dict(told_of_shards(tally))[shard.number]
 
-    def save(self, shard: Shard, tally: Tally, reference: Tally, told: dict[str, Any]) -> None:
-        """Write a shard's file.
+    def save(self, shard: Shard, tallies: Mapping[str, Tally], told: dict[str, Any]) -> None:
+        """Write a shard's files.
 
         Args:
             shard: what is done.
-            tally: of the bundle.
-            reference: of the bundle that it is held against.
+            tallies: of the bundle, under "", and of the one that it is held against.
             told: of the shard, for the report.
 
         Raises:
             FileWriteError: it cannot be written.
         """
-        # The other's goes first: the shard is done once its own is there.
-        for name, kept in (
-            (_named(shard.number, "against"), reference),
-            (_named(shard.number), tally),
-        ):
-            kept.write(_RUN, shard.number, json.dumps({"identity": self.identity, **told}))
-            self.write(f"{_SHARDS}/{name}", kept.to_bytes())
+        # The bundle's own goes last: the shard is done once it is there.
+        for kind in sorted(tallies, reverse=True):
+            text = json.dumps({"identity": self.identity, **told})
+            tallies[kind].write(_RUN, shard.number, text)
+            self.write(f"{_SHARDS}/{_named(shard.number, kind)}", tallies[kind].to_bytes())
         self._attempts(shard, "*", remove=True)
 
-    def merged(self, shards: Sequence[Shard]) -> tuple[Tally, Tally]:
-        """Return what all shards add up to, of the bundle and of the one that it is held against.
+    def merged(self, shards: Sequence[Shard], kind: str = "") -> Tally:
+        """Return what all shards add up to, of the tallies of one kind; see `save`.
 
         Raises:
             FileReadError: a shard's file is missing, damaged, or of another run.
         """
-        whole, reference = Tally(), Tally()
+        whole = Tally()
         for shard in shards:
-            for total, kind in ((whole, ""), (reference, "against")):
-                tally = self._load(shard.number, kind)
-                if tally is None:
-                    raise FileReadError(
-                        f"{self.path / _SHARDS / _named(shard.number, kind)}: missing or damaged: "
-                        "run the same command with --resume"
-                    )
-                total.merge(tally)
+            tally = self._load(shard.number, kind)
+            if tally is None:
+                raise FileReadError(
+                    f"{self.path / _SHARDS / _named(shard.number, kind)}: missing or damaged: "
+                    "run the same command with --resume"
+                )
+            whole.merge(tally)
         for partial in (self.path / _SHARDS).glob(".partial-*"):  # of processes that were killed
             partial.unlink(missing_ok=True)
-        return whole, reference
+        return whole
 
     def begin_attempt(self, shard: Shard, token: str) -> None:
         """Note that a shard is begun, so that one that kills its workers ends the run.

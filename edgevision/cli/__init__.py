@@ -21,6 +21,7 @@ from edgevision.cli import (
     run,
     score,
     sign,
+    triton,
 )
 from edgevision.cli.exits import INTERRUPTED, KNOWN, READER_GONE, exit_code
 from edgevision.cli.terminal import check_json_file, deliver_json, escaping
@@ -110,6 +111,7 @@ def parser() -> argparse.ArgumentParser:
         sign,
         run,
         score,
+        triton,
         bench,
         cache,
         machine,

@@ -37,7 +37,7 @@ class CaptionScore:
             "BLEU-4": None if scores is None else scores.bleu[3],
             "ROUGE-L": None if scores is None else scores.rouge_l,
             "CIDEr": None if scores is None else scores.cider,
-            "same as torch": self.agreement,
+            "same as reference": self.agreement,
         }
 
     def per_class(self) -> tuple[float, ...]:

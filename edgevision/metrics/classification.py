@@ -40,7 +40,7 @@ class ClassificationScore:
 
     def figures(self) -> dict[str, float | None]:
         """Return the report's columns."""
-        return {"top-1": self.top1, "top-5": self.top5, "agrees with torch": self.agreement}
+        return {"top-1": self.top1, "top-5": self.top5, "agrees with reference": self.agreement}
 
     def per_class(self) -> tuple[float, ...]:
         """Return nothing: a folder rarely shows each of a classifier's classes."""

@@ -56,7 +56,7 @@ class DepthScore:
             "AbsRel": self.abs_rel,
             "RMSE m": self.rmse_m,
             "delta<1.25": self.delta,
-            "within 1 % of torch": self.agreement,
+            "within 1 % of reference": self.agreement,
         }
 
     def per_class(self) -> tuple[float, ...]:

@@ -44,7 +44,7 @@ class SemanticScore:
         return {
             "mIoU": self.miou,
             "pixel accuracy": self.pixel_accuracy,
-            "agrees with torch": self.agreement,
+            "agrees with reference": self.agreement,
         }
 
     def per_class(self) -> tuple[float, ...]:
