@@ -23,7 +23,7 @@ from edgevision.tasks.outputs import MARK, refuse_foreign
 from edgevision.tasks.task import get_task
 
 _MAX_WIDTH_PX = 1200
-_MAX_CHANGES = 20
+_MAX_CHANGES = 8
 
 
 def write_review(

@@ -126,8 +126,8 @@ def _servable(stage: Stage, target: str | None) -> Artifact:
     asked = "nothing" if target is None else f"target '{target}'"
     raise TargetMismatchError(
         f"stage '{stage.name}': {asked} there that Triton runs, which takes ONNX Runtime's graphs "
-        f"and TensorRT's plans; the stage has {listed or 'none'}. Build one: edgevision finish BUNDLE "
-        "--target NAME"
+        f"and TensorRT's plans; the stage has {listed or 'none'}. Build one: edgevision finish "
+        "BUNDLE --target NAME"
     )
 
 
