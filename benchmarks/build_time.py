@@ -3,7 +3,7 @@
     python -m benchmarks.build_time [--json-file FILE]
 
 Each shipped net is built in INT8 for ONNX Runtime and for TensorRT-RTX, which builds without a GPU:
-for the GPUs of three generations at once and for one alone. Then the bundle is asked for the same
+for the GPUs of three generations at once and for only one. Then the bundle is asked for the same
 engines again, which are in the cache. The parts are those that `edgevision.build` reports; engines
 include the start of their process. What is imported on the first build is imported before; torch
 has one thread.

@@ -3,7 +3,7 @@
     python -m benchmarks.gpu [--json-file FILE] [--quick]
 
 Ratios are measured side by side in shuffled rounds. "raw" is the tightest loop that Python allows:
-one captured graph of copy in, kernel and copy out, launched and waited for by cuda-bindings alone.
+one captured graph of copy in, kernel and copy out, launched and waited for by cuda-bindings only.
 Then the nets of `benchmarks.gpu_nets`, as far as this machine has what runs them. Under 8 minutes.
 These figures say nothing of a Jetson: neither its latency nor its power.
 """

@@ -202,7 +202,7 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], list[str]]] = {
 
 
 def filled(page: str) -> str:
-    """Return the page with each table made anew."""
+    """Return the page with each table made again."""
 
     def table(place: re.Match[str]) -> str:
         name = place[2]
@@ -229,7 +229,7 @@ def filled(page: str) -> str:
 
 
 def write() -> None:
-    """Write the page anew."""
+    """Write the page again."""
     PAGE.write_text(filled(PAGE.read_text()))
 
 

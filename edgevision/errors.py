@@ -11,7 +11,7 @@
     │   ├── SignatureError        unsigned, of another key, changed since, too old, another model
     │   └── TargetMismatchError   nothing in the bundle fits this machine
     │       ├── PendingError      what fits is not built yet (`command`: what finishes it)
-    │       └── UnverifiedError   an engine of this machine has no sound proof (`command`)
+    │       └── UnverifiedError   an engine of this machine has no valid proof (`command`)
     ├── RunError
     │   ├── EngineLoadError       an artifact that should load did not
     │   ├── FrameError            an input of the wrong dtype, shape or content
@@ -92,14 +92,14 @@ class TargetMismatchError(BundleError):
 class PendingError(TargetMismatchError):
     """What fits this machine is not built yet; `command` finishes it."""
 
-    # Unpickling calls it with the message alone; what else it holds follows.
+    # Unpickling calls it with only the message; what else it holds follows.
     def __init__(self, message: str, *, command: str = "") -> None:
         super().__init__(message)
         self.command = command
 
 
 class UnverifiedError(TargetMismatchError):
-    """An engine finished on this machine has no sound proof; `command` makes it anew."""
+    """An engine finished on this machine has no valid proof; `command` makes it again."""
 
     def __init__(self, message: str, *, command: str = "") -> None:
         super().__init__(message)

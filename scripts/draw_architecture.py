@@ -71,7 +71,7 @@ def draw_rooms() -> str:
 
 
 def drawn(page: str) -> str:
-    """Return the page with both pictures drawn anew."""
+    """Return the page with both pictures drawn again."""
     for name, picture in (("floors", draw_floors()), ("rooms", draw_rooms())):
         begin, end = BEGIN.format(name), END.format(name)
         before, found, rest = page.partition(begin)

@@ -1,7 +1,7 @@
 """What Mask R-CNN learns from: the losses of its proposals, boxes, classes and masks.
 
 Sources: Ren et al. 2015, "Faster R-CNN", section 3.1.2 (which anchor is an object, and the loss);
-He et al. 2017, "Mask R-CNN", section 3 (the mask's loss is that of its true class alone). Boxes are
+He et al. 2017, "Mask R-CNN", section 3 (the mask's loss is only that of its true class). Boxes are
 `float32[..., 4]` x1 y1 x2 y2 in pixels. Every tensor has a fixed shape: what does not count has
 weight 0.
 """

@@ -4,7 +4,7 @@
 
 The generated digits are held against those that the generator was trained on and against the 2,000
 that neither net ever saw; the training digits, held against the unseen ones, show what no generator
-can be asked to beat. The figures are not Inception FID: compare them with each other alone.
+can be asked to beat. The figures are not Inception FID: compare them only with each other.
 """
 
 from __future__ import annotations

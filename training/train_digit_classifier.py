@@ -6,7 +6,7 @@ out of training and scored once, at the end: no choice hangs on them.
     python training/train_digit_classifier.py --digits DIGITS.npz --out RUN
 
 RUN receives `model.safetensors` and `metrics.jsonl` (one line an epoch, the score in the last).
-Every random choice depends on the seed alone.
+Every random choice depends only on the seed.
 """
 
 from __future__ import annotations

@@ -163,7 +163,7 @@ def read_digits(path: Path) -> Tensor:
 
 
 def noise(key: tuple[int, ...], count: int, size: int = 100) -> Tensor:
-    """Draw `latent: float32[count, size]` that depends on the key alone."""
+    """Draw `latent: float32[count, size]` that depends only on the key."""
     return torch.from_numpy(
         np.random.default_rng(key).standard_normal((count, size), dtype=np.float32)
     )

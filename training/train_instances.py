@@ -7,7 +7,7 @@ DIGITS and FOLDER are those of `scenes.py`. The last fifth of both is kept out o
 score is of scenes whose digits and photos the net never saw. RUN receives `model.safetensors`,
 `last.pt` (to go on with `--resume`), `metrics.jsonl` (one line an epoch), `curve.png`, and
 `scenes.png`, what the net finds in some of those. A resumed run repeats what an unbroken one would
-have done: every random choice depends on (seed, epoch, step) alone.
+have done: every random choice depends only on (seed, epoch, step).
 """
 
 from __future__ import annotations

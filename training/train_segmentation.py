@@ -7,7 +7,7 @@
 
 RUN receives `model.safetensors` (the best on val), `last.pt` (to go on with `--resume`),
 `metrics.jsonl` (one line an epoch) and `curve.png`. A resumed run repeats what an unbroken one
-would have done: every random choice depends on (seed, epoch, index) alone.
+would have done: every random choice depends only on (seed, epoch, index).
 """
 
 from __future__ import annotations

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 from edgevision._optional import require
 from edgevision.errors import FileReadError
 from edgevision.tasks.camera import Image
-from edgevision.tasks.frames import decode_image, pictures_in, read_image
+from edgevision.tasks.frames import decode_image, read_image
+from edgevision.tasks.labelled import named_pictures, pictures_in
 
 _COLUMNS = "a column 'path' of files, or 'image' of their bytes"
 
@@ -65,8 +66,8 @@ def list_frames(data: str | os.PathLike[str], pictures: Mapping[str, Path] | Non
         places = [Place(name, str(picture)) for name, picture in pictures.items()]
     elif path.is_dir():
         files = sorted(p for p in path.iterdir() if p.suffix in (".tar", ".parquet"))
-        pictured = [] if files else pictures_in(path)
-        places = [Place(picture.name, str(picture)) for picture in pictured]
+        found = {} if files else named_pictures(path, pictures_in(path))
+        places = [Place(name, str(picture)) for name, picture in found.items()]
         places += [place for file in files for place in _LISTS[file.suffix](file)]
     elif path.suffix in _LISTS:
         places = list(_LISTS[path.suffix](path))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from edgevision.errors import WrongTaskError
+from edgevision.metrics.metric import Predict, predictor
 from edgevision.runtime.load import load
 from edgevision.runtime.model import Model
 from edgevision.runtime.options import RunOptions
-from edgevision.tasks.camera import CameraFrame, Image
+from edgevision.tasks.camera import Image
 
 PathLike = str | Path
 
@@ -48,6 +50,7 @@ class Runner:
         self._options: dict[str, Any] = {"device": device, "target": target, "engines": engines}
         self._cpu_threads = cpu_threads
         self._model: Model[Any] | None = None
+        self._predict: Predict | None = None
 
     @property
     def model(self) -> Model[Any]:
@@ -71,9 +74,11 @@ class Runner:
 
     def predict(self, frame: Image) -> Any:
         """Return the result of one photo, `uint8[h, w, 3]` RGB of any size, host."""
-        camera = self.model.decoder.camera
-        assert isinstance(camera, CameraFrame)
-        return self.model(camera.fit(frame))
+        if self._predict is None:
+            model = self.model
+            # Frames of a set follow on nothing: a model with state begins with each.
+            self._predict = predictor(model.decoder, partial(model.session.run_timed, is_cut=True))
+        return self._predict(frame)
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
         """Return answers to a batch.
@@ -94,9 +99,9 @@ class Runner:
 
     def close(self) -> None:
         """Free what is loaded; a later call loads it again."""
-        model, self._model = self._model, None
+        model, self._model, self._predict = self._model, None, None
         if model is not None:
             model.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_model": None}
+        return {**self.__dict__, "_model": None, "_predict": None}

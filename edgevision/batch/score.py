@@ -28,8 +28,9 @@ from edgevision.metrics.latency import latency_ms
 from edgevision.metrics.metric import Metric, Score, metric_of
 from edgevision.metrics.tally import Tally
 from edgevision.progress import Progress, silent
+from edgevision.tasks.decoders import decoder_of
 from edgevision.tasks.outputs import MARK
-from edgevision.tasks.task import decoder_of, get_task
+from edgevision.tasks.task import get_task
 
 PathLike = str | os.PathLike[str]
 

@@ -102,7 +102,7 @@ def read(folder: Path) -> LoadGenRun:
             payload[entry["key"]] = entry["value"]
     ours = {name(point): percentile(times_ms, point) for point in PERCENTILES}
     try:
-        # Its own early stopping is for its target alone: what we do not print, it does not either.
+        # Its own early stopping is only for its target: what we do not print, it does not either.
         theirs = {
             point: None if ours[point] is None else _ms(payload[key])
             for point, key in _POINTS.items()

@@ -241,7 +241,7 @@ class BundleWriter:
             The bundle at its path.
 
         Raises:
-            BundleError: it could not be written, or what was written is no sound bundle.
+            BundleError: it could not be written, or what was written is not a valid bundle.
         """
         from edgevision.bundle.golden import encode
 
@@ -469,7 +469,7 @@ def _refuse_foreign(path: Path) -> None:
         settled(path, lambda: _check_replaceable(path))
     except BundleError as error:
         raise BundleFormatError(
-            f"'{path}' is there and is no sound bundle, so it is not replaced: {error} "
+            f"'{path}' is there and is not a valid bundle, so it is not replaced: {error} "
             "Give another path, or remove it yourself."
         ) from error
 

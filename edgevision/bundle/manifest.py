@@ -159,7 +159,7 @@ class Manifest:
         for what, text in (("name", self.name), ("task", self.task), ("precision", self.precision)):
             _match(_NAME, text, what)
         listed = {entry.path for entry in self.files}
-        # Names that differ in case alone are one file on some of the media that bundles travel on.
+        # Names that differ only in case are one file on some of the media that bundles travel on.
         own = {"manifest.json", "signature.json"}  # written by the bundle, listed by nobody
         if len({path.lower() for path in listed} | own) != len(self.files) + len(own):
             raise BundleFormatError("manifest: a file is listed twice")

@@ -1,4 +1,4 @@
-"""Whether an ONNX file brings its weights with it, by its bytes alone: no onnx is needed.
+"""Whether an ONNX file brings its weights with it, from its bytes only: no onnx is needed.
 
 A tensor may say that its values lie in another file. Nothing hashes or signs that file, and ONNX
 Runtime looks for it wherever the process happens to stand. So such a graph is refused, whatever

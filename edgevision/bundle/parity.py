@@ -70,15 +70,17 @@ def compare(
 ) -> ParityReport:
     """Hold `candidate` against `reference`.
 
-    Equal infinities and two NaN in one place agree; a NaN or infinity on one side alone mismatches.
+    Equal infinities and two NaN in one place agree; a NaN or infinity on only one side mismatches.
 
     Raises:
         ValueError: the shapes differ or are empty.
     """
-    if reference.shape != candidate.shape or reference.size == 0:
+    if reference.shape != candidate.shape:
         raise ValueError(
             f"{name}: candidate has shape {candidate.shape}, reference {reference.shape}"
         )
+    if reference.size == 0:
+        raise ValueError(f"{name}: its shape is {reference.shape}: there is nothing to compare")
     a, b = reference.astype(np.float64), candidate.astype(np.float64)
     same = (a == b) | (np.isnan(a) & np.isnan(b))
     finite = np.isfinite(a) & np.isfinite(b)

@@ -147,7 +147,7 @@ class Finished:
         folder: where it lies.
         record: what it says of itself; None if it has none that can be read.
         fault: why its record proves nothing here; empty if it does.
-        command: what finishes it anew.
+        command: what finishes it again.
     """
 
     folder: Path
@@ -206,7 +206,7 @@ def finished(
     """
     try:
         folder = engines_folder(bundle.root, engines)
-        # A link is the user's own where he points it, and ours alone in our place.
+        # A link is the user's own where he points it, and ours only in our place.
         with (
             open_folder(folder, follow_links=engines is not None) as opened,
             os.scandir(opened) as entries,
@@ -281,7 +281,7 @@ def _engine_file(value: object, place: str) -> EngineFile:
     r = Reader(value, place, only=_names(EngineFile))
     name, file, size_bytes = r.text("name"), r.text("file"), r.integer("size_bytes")
     if "/" in file or file in (".", "..") or size_bytes < 0:
-        raise ValueError(f"stage '{name[:40]}' has no sound file")
+        raise ValueError(f"stage '{name[:40]}' has no valid file")
     return EngineFile(
         name=name,
         file=file,

@@ -107,7 +107,7 @@ class Signature:
 
 
 def keygen(name: PathLike) -> tuple[Path, Path]:
-    """Make a key pair, NAME.key for this user alone and NAME.pub; returns both paths.
+    """Make a key pair, NAME.key for only this user and NAME.pub; returns both paths.
 
     With EDGEVISION_KEY_PASSPHRASE set, the private key is encrypted by it.
 
@@ -151,13 +151,13 @@ def sign(bundle: PathLike, key: PathLike, *, version: int, expires: str = "") ->
         bundle: the bundle's directory.
         key: the private key's file.
         version: at least that of a signature that is there. Whoever releases counts, e.g. by the
-            number of a CI's run: a folder that is made anew each time cannot know.
+            number of a CI's run: a folder that is made again each time cannot know.
         expires: the last day on which devices take it, UTC, as "2027-06-30"; empty for ever. By
             the device's own clock, so it is for devices whose clock nobody turns back.
 
     Raises:
-        ValueError: the version is not positive, or `expires` is no such day.
-        BundleError: it is no sound bundle, or the signature could not be written.
+        ValueError: the version is not positive, or `expires` is not a day.
+        BundleError: it is not a valid bundle, or the signature could not be written.
         FileReadError: the key's file cannot be read, or holds no Ed25519 key.
         SignatureError: the version is below the one that is signed already.
         MissingDependencyError: cryptography is not installed.

@@ -1,7 +1,7 @@
 """What this device keeps for itself: the key of its records, and which versions it ran last.
 
 The folder is EDGEVISION_STATE, or edgevision/ in XDG_STATE_HOME or ~/.local/state. It holds
-`device.key`, 32 random bytes for this user alone; `floors.json`, the highest signed version of each
+`device.key`, 32 random bytes for only this user; `floors.json`, the highest signed version of each
 model that ran here; and `engines/`, what was finished here. Whoever can write it as this user is
 this device: docs/trust.md.
 """
@@ -137,6 +137,6 @@ def _root() -> Iterator[int]:
 def _unkept(error: Exception) -> SignatureError:
     return SignatureError(
         "the versions that ran on this device cannot be kept, so an older one would be taken: "
-        f"{getattr(error, 'strerror', None) or error}. Set EDGEVISION_STATE to a folder that this "
-        "user alone may write"
+        f"{getattr(error, 'strerror', None) or error}. Set EDGEVISION_STATE to a folder that only "
+        "this user may write"
     )

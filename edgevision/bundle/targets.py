@@ -89,7 +89,7 @@ class TargetProfile:
 
 
 _BOUND = "A plan is bound to TensorRT's version and the GPU: finished on the device."
-_ONE = "For these GPUs alone; 'rtx' runs on more."
+_ONE = "Only for these GPUs; 'rtx' runs on more."
 
 _ORIN_JP6 = TargetProfile(
     "jetson-orin-jp6",
@@ -206,7 +206,7 @@ _TARGETS = (
         name="jetson-orin-nx-jp7",
         title="Jetson Orin NX 16 GB on JetPack 7.2",
         memory_bytes=16 * _GIB,
-        notes="Its DLA cores are out of TensorRT's reach: 10.16 has none, 11.4.1 AGX Orin's alone.",
+        notes="Its DLA cores are out of TensorRT's reach: 10.16 has none, 11.4.1 only AGX Orin's.",
     ),
     replace(
         _ORIN_JP7,

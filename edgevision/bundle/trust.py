@@ -63,7 +63,7 @@ class Trust:
             is_measured: take also what is older than what ran here: a comparison needs it.
 
         Raises:
-            BundleError: it is no sound bundle.
+            BundleError: it is not a valid bundle.
             SignatureError: it is unsigned, signed by another, changed since, too old, or another
                 model.
         """

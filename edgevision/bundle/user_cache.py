@@ -1,4 +1,4 @@
-"""What is kept between runs, for this user alone: where, and bytes behind their SHA-256."""
+"""What is kept between runs, only for this user: where, and bytes behind their SHA-256."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def read_cache(path: Path) -> bytes | None:
 
 
 def write_cache(path: Path, kernels: bytes) -> None:
-    """Write the kernels behind their SHA-256, whole or not at all, for this user alone.
+    """Write the kernels behind their SHA-256, whole or not at all, only for this user.
 
     Raises:
         OSError: the folder cannot be written.

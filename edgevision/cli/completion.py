@@ -10,7 +10,7 @@ from edgevision.cli.terminal import put_json
 from edgevision.cli.verbs import Verbs, verb
 
 SHELLS = ("bash", "zsh", "fish")
-# zsh takes bash's script by its own loader; what is no option or choice is completed as a file.
+# zsh takes bash's script by its own loader; what is not an option or choice is completed as a file.
 _BASH = """\
 {first}_edgevision() {{
   local word="${{COMP_WORDS[COMP_CWORD]}}" before="${{COMP_WORDS[COMP_CWORD-1]}}" words=""

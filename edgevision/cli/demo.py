@@ -90,7 +90,8 @@ def run_demo(out: str | os.PathLike[str], *, progress: Progress = silent) -> Dem
     (folder / _PHOTOS).mkdir(parents=True, exist_ok=True)
     for source, copy in _photo_copies(photos, folder):
         shutil.copyfile(source, copy)
-    plain = build(_NET, folder / _BUNDLES[0], evaluate=photos, progress=progress)
+    # Scored with the other forms, below.
+    plain = build(_NET, folder / _BUNDLES[0], progress=progress)
     summary = build(
         _NET,
         folder / _BUNDLES[1],

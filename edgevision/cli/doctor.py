@@ -134,7 +134,7 @@ def _release(jetson: Jetson) -> Finding:
         return Finding("jetpack", found, remedy)
     if jetson.is_jetpack_installed:
         return Finding("jetpack", found)
-    # Not a fault: an image may carry TensorRT alone.
+    # Not a fault: an image may carry only TensorRT.
     return Finding("jetpack", f"{found}; the package nvidia-jetpack is not installed")
 
 

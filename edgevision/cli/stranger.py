@@ -1,7 +1,7 @@
 """A stranger's bundle verified in a process with limits: nobody signed for what its graphs do.
 
 A graph is a program: a loop in it may never end, and a node of three numbers may ask for all the
-memory that there is. The limits are of memory and time; this is no sandbox of what it may read.
+memory that there is. The limits are of memory and time; this is not a sandbox of what it may read.
 """
 
 from __future__ import annotations

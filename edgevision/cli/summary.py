@@ -85,7 +85,7 @@ def _as_json(summary: BuildSummary) -> dict[str, object]:
 def _finished(name: str, done: Finish) -> list[str]:
     record = done.record
     took = sum(done.seconds.values())
-    how = f"finished in {took:.1f} s" if done.seconds else "was finished before, and is sound"
+    how = f"finished in {took:.1f} s" if done.seconds else "was finished before, and is valid"
     lines = [f"  {name:21} {how}, proven on {record.machine}", f"{'':23} {done.folder}"]
     for stage in record.stages:
         layers = ", ".join(f"{n} in {kind}" for kind, n in sorted((stage.layers or {}).items()))

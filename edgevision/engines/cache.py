@@ -104,7 +104,7 @@ class EngineCache:
         except FileNotFoundError:
             return None
         except DAMAGED as error:
-            _log.warning("the cached engine %s is damaged and is built anew: %r", key[:12], error)
+            _log.warning("the cached engine %s is damaged and is built again: %r", key[:12], error)
             _remove(folder)
             return None
         output.write_bytes(artifact)
@@ -343,7 +343,7 @@ def engine_shapes(request: BuildRequest) -> dict[str, Any] | None:
         "flavour": request.target.flavour.name,
         "version": version,
         "sm": list(request.target.sm),
-        # A plan of full TensorRT and an optimised model fit the machine that built them alone.
+        # A plan of full TensorRT and an optimised model fit only the machine that built them.
         "machine": "" if request.target.built_here else processor_name(request.target.flavour),
         "profiles": {name: profile_to_json(p) for name, p in sorted(request.profiles.items())},
         "workspace_bytes": request.workspace_bytes,

@@ -25,7 +25,7 @@ PathLike = str | os.PathLike[str]
 
 
 def export_cache(cache: EngineCache, file: PathLike, *, force: bool = False) -> int:
-    """Write every sound entry into a tar file; returns how many.
+    """Write every valid entry into a tar file; returns how many.
 
     Raises:
         FileWriteError: the file cannot be written, or one is there that edgevision did not make
@@ -58,7 +58,7 @@ def import_cache(cache: EngineCache, file: PathLike) -> int:
     The file is trusted with what each engine was built from, see the module.
 
     Raises:
-        FileReadError: it is no such file, or an entry in it is damaged; sound ones before it stay.
+        FileReadError: there is no such file, or an entry in it is damaged; those before it stay.
     """
     count = 0
     try:

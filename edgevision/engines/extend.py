@@ -21,7 +21,7 @@ from edgevision.engines.request import BuilderKnobs
 from edgevision.engines.summary import BuildSummary
 from edgevision.errors import BundleError
 from edgevision.progress import Progress, silent
-from edgevision.tasks.task import proof_of
+from edgevision.tasks.decoders import proof_of
 
 PathLike = str | os.PathLike[str]
 
@@ -127,7 +127,7 @@ def _extended(
     cache: EngineCache | None,
     progress: Progress,
 ) -> BuildSummary:
-    """Write the bundle anew, with more artifacts in it."""
+    """Write the bundle again, with more artifacts in it."""
     if old.signature is not None:
         raise BundleError(
             f"'{old.root}' is signed, and what is signed is not changed. Build these targets where "

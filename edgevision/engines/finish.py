@@ -15,11 +15,8 @@ import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from edgevision.bundle.directory import Bundle
 from edgevision.bundle.files import open_folder, staged, write_whole
@@ -52,7 +49,7 @@ from edgevision.errors import (
 )
 from edgevision.machine.identity import machine_name
 from edgevision.machine.jetson import read_memory
-from edgevision.metrics.metric import Predict, judge, score_task
+from edgevision.metrics.metric import Predict, judge, predictor, score_task
 from edgevision.progress import Progress, silent
 from edgevision.runtime.backends.program import Program, program_of
 from edgevision.runtime.device.cuda.device import cuda_device
@@ -60,10 +57,10 @@ from edgevision.runtime.device.device import Device
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.session import Session
 from edgevision.runtime.verify import check_golden
-from edgevision.tasks.task import Decoder, decoder_of, get_task, proof_of
+from edgevision.tasks.decoders import decoder_of, proof_of, state_names
+from edgevision.tasks.task import get_task
 
 PathLike = str | os.PathLike[str]
-Image = npt.NDArray[np.uint8]
 
 # The builder gets this share of the free memory; the rest is for weights, the context and others.
 _SHARE_OF_FREE = 0.5
@@ -126,9 +123,7 @@ def finish_target(
     if target.built_here:
         raise ValueError(f"'{target.name}' is built anywhere and lies in the bundle")
     if lean and not target.flavour.has_lean:
-        raise ValueError(
-            f"lean: there is a lean runtime of TensorRT alone, not for '{target.name}'"
-        )
+        raise ValueError(f"lean: there is a lean runtime only of TensorRT, not for '{target.name}'")
     if reason := unavailable(target):
         raise TargetMismatchError(
             f"'{target.name}' cannot be finished on this machine: {reason}. On the machine that "
@@ -142,14 +137,14 @@ def finish_target(
     except OSError as error:
         raise BundleError(
             f"this device cannot prove what it finishes: {error.strerror or error}. Set "
-            "EDGEVISION_STATE to a folder that this user alone may write"
+            "EDGEVISION_STATE to a folder that only this user may write"
         ) from error
     with _locked(folder, progress, is_named=engines is not None):
         before = next(
             (f for f in finished(bundle, engines, machine_name) if f.folder == folder), None
         )
         as_it_was = evaluate is None and not knobs
-        if before is not None and as_it_was and _is_sound(before, target, lean=lean):
+        if before is not None and as_it_was and _is_valid(before, target, lean=lean):
             assert before.record is not None
             return Finish(folder, before.record, {}, ())
         last = {f.name: f.seconds for f in before.record.stages} if before and before.record else {}
@@ -207,14 +202,14 @@ class _Work:
         self, stage: Stage, workspace_bytes: int | None, last_s: float | None
     ) -> BuildResult:
         engine = self._engine(stage)
-        with staged(engine) as partial:
-            graph = partial.with_suffix(".graph")
+        with staged(engine) as unfinished:
+            graph = unfinished.with_suffix(".graph")
             try:
                 graph.write_bytes(self.bundle.read(self._graph(stage)))
                 request = BuildRequest(
                     graph,
                     self.target,
-                    partial,
+                    unfinished,
                     stage.profiles,
                     workspace_bytes=workspace_bytes,
                     optimization_level=self.knobs.optimization_level,
@@ -262,6 +257,7 @@ class _Work:
         if task.headline is None:
             raise ValueError(f"task '{task}' has no metric: leave out --evaluate")
         decoder = decoder_of(manifest, self.bundle.read)
+        state = state_names(manifest.settings, stage)
         path = host_graph(stage)
         graph, reference = self.bundle.read(path), f"{path} on ONNX Runtime"
         with contextlib.ExitStack() as stack:
@@ -270,8 +266,10 @@ class _Work:
                 (reference, program_of(graph, ORT, None, RunOptions())),
                 (self.target.name, self._program(stage, device)),
             ):
-                session = stack.enter_context(Session(program, stage.profiles, RunOptions()))
-                forms[name] = _predict(decoder, session)
+                session = stack.enter_context(
+                    Session(program, stage.profiles, RunOptions(), state=state)
+                )
+                forms[name] = predictor(decoder, partial(session.run_timed, is_cut=True))
             before, after = score_task(task, decoder, forms, folder, self.progress)
         figures = {k: v for k, v in after.figures().items() if v is not None}
         verdict = judge(task.headline, before, after)
@@ -305,7 +303,7 @@ class _Work:
         )
 
 
-def _is_sound(before: Finished, target: TargetProfile, *, lean: bool) -> bool:
+def _is_valid(before: Finished, target: TargetProfile, *, lean: bool) -> bool:
     """Whether this device proved what is there, by this builder's version, byte for byte."""
     record = before.record
     if record is None or before.fault or record.version_compatible != lean or not record.is_ours:
@@ -346,17 +344,6 @@ def host_graph(stage: Stage) -> str:
     return stage.graph
 
 
-def _predict(decoder: Decoder[Any], session: Session) -> Predict:
-    camera = decoder.camera
-    assert camera is not None  # a task with a metric looks at frames
-
-    def predict(pixels: Image) -> Any:
-        feeds = decoder.feeds(camera.fit(pixels))
-        return decoder.decode(*session.run_timed(feeds))
-
-    return predict
-
-
 def _timed(progress: Progress, stage: str, last_s: float | None) -> Progress:
     """Return progress whose phase says how long it has taken, and how long the last time."""
     began = time.monotonic()
@@ -395,7 +382,7 @@ def _workspace_bytes(device: Device | None) -> int | None:
 
 @contextlib.contextmanager
 def _locked(folder: Path, progress: Progress, *, is_named: bool) -> Iterator[None]:
-    """Hold the folder alone: two builders of one target take turns.
+    """Hold the folder for one builder: two builders of one target take turns.
 
     Where the user named it, it may be anything: a link, or somebody else's folder, is refused, and
     nothing is removed that we did not make. Only the folder above it may be a link then.

@@ -60,7 +60,7 @@ def run_child(
                 cwd=Path(edgevision.__file__).parents[1],
                 # A builder runs a stranger's graph, and has no use for what signs.
                 env={k: v for k, v in os.environ.items() if k not in _SECRETS},
-                # Ctrl-C reaches this process alone, which then ends the child.
+                # Ctrl-C reaches only this process, which then ends the child.
                 start_new_session=True,
             )
         finally:
@@ -112,10 +112,10 @@ class _Heard:
         return cut + self._log.decode("utf-8", "replace")
 
     def messages(self, data: bytes) -> None:
-        """Take whole messages from the pipe; half a line of a child that died is no message.
+        """Take whole messages from the pipe; half a line of a child that died is not a message.
 
         Raises:
-            _NoMessageError: a line is no message.
+            _NoMessageError: a line is not a message.
         """
         self._line += data
         *lines, rest = self._line.split(b"\n")
@@ -166,7 +166,10 @@ def _listen(
                 return late
             ready = ears.select(min(left_s, _POLL_S))
             if not ready and child.poll() is not None:
-                return None
+                # Whoever was stopped meanwhile (Ctrl-Z) wakes up late, to messages that wait.
+                ready = ears.select(0)
+                if not ready:
+                    return None
             for key, _ in ready:
                 data = os.read(key.fd, 1 << 16)
                 if not data:

@@ -79,7 +79,7 @@ class BuildRequest:
     Attributes:
         graph: the ONNX file.
         target: what for.
-        output: where the artifact goes; a file there is replaced on success alone.
+        output: where the artifact goes; a file there is replaced only on success.
         profiles: bounds of the dynamic inputs, by name.
         workspace_bytes: most memory that the builder may use for tactics; None for its default.
         optimization_level: 0 (quick build) to 5; None for the builder's default.

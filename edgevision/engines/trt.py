@@ -133,7 +133,7 @@ def _version_mismatch(target: TargetProfile, version: str | None) -> str | None:
         return None
     return (
         f"TensorRT {version} is here, the target has {' to '.join(target.versions)}; a plan runs "
-        "on its own version alone"
+        "only on its own version"
     )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
+from argparse import Namespace
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -22,7 +23,14 @@ _WRAPPINGS = (
     "state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "weights",
     "params", "ema", "model_ema", "state_dict_ema", "ema_state_dict", "params_ema",
 )  # fmt: skip
-_log = logging.getLogger("edgevision.export")
+# What checkpoints hold beside tensors: arguments of the script, and numpy's figures.
+_PLAIN: list[Any] = [
+    Namespace,
+    (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
+    np.float64(0).__reduce__()[0],
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in ("float32", "float64", "int32", "int64", "bool")),
+]
 
 State = dict[str, torch.Tensor]
 
@@ -34,6 +42,11 @@ def load_weights(path: Path) -> State:
         FileReadError: the file is missing, too large, corrupt, or holds no tensors by name; says
             what it holds.
     """
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[State, list[str]]:
+    """Return the weights, and what a person should know of where they were found."""
     try:
         file = open_plain(path, max_bytes=MAX_BYTES, follow_links=True)
     except OSError as error:
@@ -43,60 +56,62 @@ def load_weights(path: Path) -> State:
             if path.suffix == ".safetensors":
                 from safetensors.torch import load_file
 
-                return load_file(path)
-            content = torch.load(file, map_location="cpu", weights_only=True)
+                return load_file(path), []
+            with torch.serialization.safe_globals(_PLAIN):
+                content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # the readers raise whatever the bytes make them hit
         # torch's own text advises to load it all the same, which may run code: not repeated here.
         raise FileReadError(
             f"{path}: refused ({type(error).__name__}): damaged, or it holds more than tensors. "
-            "Expected a safetensors file, or a PyTorch checkpoint of tensors alone "
+            "Expected a safetensors file, or a PyTorch checkpoint of only tensors "
             "(torch.save(module.state_dict(), path))."
         ) from error
-    found, wrapping = _unwrapped(content, path)
-    if wrapping:
-        _log.info("%s: took the weights under '%s'", path, "' > '".join(wrapping))
-    return found
+    return _unwrapped(content, path)
 
 
 def load_into(module: nn.Module, path: Path) -> None:
     """Load the weights of `path` into `module`, less a prefix that a wrapper of it left.
+
+    A warning says in one line where they were found, and what was left out.
 
     Raises:
         FileReadError: see `load_weights`.
         ExportError: the names or the shapes are not the module's; names the first of both.
     """
     wanted = module.state_dict()
-    held = load_weights(path)
+    held, notes = _read(path)
     state, stripped = _without_prefix(held, wanted)
     if stripped:
-        _log.info("%s: took '%s' from the front of every name", path, stripped)
-        # What stands outside of the prefix is not the module's: a loss, a head of the training.
-        if left := [name for name in held if not name.startswith(stripped)]:
-            warnings.warn(f"{path}: left out {_first(left, len(left))}", stacklevel=3)
-    for name, value in wanted.items():
-        # A counter of training, which no answer depends on; old files lack it.
-        if name.endswith("num_batches_tracked"):
-            state.setdefault(name, value)
+        notes.append(f"took '{stripped}' from the front of every name")
+    # A part that the module has nothing of is a loss, or a head of the training.
+    parts, counters = {name.split(".")[0] for name in wanted}, _counters(wanted)
+    if wanted.keys() - counters <= state.keys():
+        state = {name: value for name, value in state.items() if name.split(".")[0] in parts}
+    if left := [name for name in held if name.removeprefix(stripped) not in state]:
+        notes.append(f"left out {_first(left, len(left))}")
     if reason := _misfit_reason(state, wanted):
         raise ExportError(f"{path}: does not fit {type(module).__name__}: {reason}")
-    module.load_state_dict(state)
+    # Old files lack the counters of training, which no answer depends on.
+    module.load_state_dict({name: state.get(name, value) for name, value in wanted.items()})
+    if notes:
+        warnings.warn(f"{path}: {'; '.join(notes)}", stacklevel=3)
 
 
 def _unwrapped(content: object, path: Path) -> tuple[State, list[str]]:
-    """Return the tensors by name inside `content`, and the keys that led there."""
+    """Return the tensors by name inside `content`, and which keys led there."""
     keys: list[str] = []
+    left: list[str] = []
     while len(keys) <= _MAX_DEPTH and isinstance(content, Mapping):
         if content and all(
             isinstance(key, str) and isinstance(value, torch.Tensor)
             for key, value in content.items()
         ):
-            return dict(content), keys
+            took = [f"took the weights under '{' > '.join(keys)}'"] if keys else []
+            return dict(content), took + [f"left '{key}'" for key in left]
         held = [key for key in _WRAPPINGS if isinstance(content.get(key), Mapping)]
         if not held:
             break
-        if len(held) > 1:
-            others = "', '".join(held[1:])
-            warnings.warn(f"{path}: took '{held[0]}', left '{others}'", stacklevel=4)
+        left += held[1:]
         keys.append(held[0])
         content = content[held[0]]
     inside = f" > {' > '.join(keys)}" if keys else ""
@@ -116,7 +131,7 @@ def _kind(content: Any) -> str:
 
 def _without_prefix(state: State, wanted: Mapping[str, Any]) -> tuple[State, str]:
     """Return `state` less the one prefix without which it has every name of `wanted`."""
-    needed = {name for name in wanted if not name.endswith("num_batches_tracked")}
+    needed = wanted.keys() - _counters(wanted)
     if not needed or needed <= state.keys():
         return state, ""
     first = min(needed)
@@ -131,7 +146,7 @@ def _without_prefix(state: State, wanted: Mapping[str, Any]) -> tuple[State, str
 
 
 def _misfit_reason(state: State, wanted: Mapping[str, Any]) -> str | None:
-    missing = [name for name in wanted if name not in state]
+    missing = [name for name in wanted if name not in {*state, *_counters(wanted)}]
     extra = [name for name in state if name not in wanted]
     if missing or extra:
         parts = []
@@ -141,7 +156,7 @@ def _misfit_reason(state: State, wanted: Mapping[str, Any]) -> str | None:
             parts.append(f"the module has no {_first(extra, len(extra))}")
         return f"{'; '.join(parts)}.{_hint(state, wanted)}"
     for name, value in wanted.items():
-        if state[name].shape != value.shape:
+        if name in state and state[name].shape != value.shape:
             return (
                 f"'{name}' is {list(state[name].shape)} in the file and {list(value.shape)} in the "
                 "module. Make the module as it was trained: number of classes, width."
@@ -158,10 +173,13 @@ def _hint(state: State, wanted: Mapping[str, Any]) -> str:
             f" With one of these in front the names begin to fit: {_first(fitting, len(fitting))}. "
             "Keep the names that you want, without it, and save them by torch.save."
         )
-    heads = [n for n in state if n not in wanted]
-    if heads and all(name in state for name in wanted):
+    if all(name in state for name in wanted):
         return " Drop what the module does not have, and save the rest by torch.save."
     return ""
+
+
+def _counters(names: Iterable[str]) -> set[str]:
+    return {name for name in names if name.endswith("num_batches_tracked")}
 
 
 def _first(names: Iterable[str], count: int) -> str:

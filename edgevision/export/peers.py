@@ -36,7 +36,7 @@ def torch_peers(source: str) -> Mapping[str, Peer | str]:
     adapter = resolve(source).adapter
     peers: dict[str, Peer | str] = {"torch, eager": adapter.reference}
     if not isinstance(adapter, SemanticSegmentation):
-        reason = "offered for segmentation nets alone"
+        reason = "offered only for segmentation nets"
         return {**peers, "torch.compile": reason, _USUAL: reason}
     peers["torch.compile"] = _compiled(adapter.fused)
     size = adapter.size

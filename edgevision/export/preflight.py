@@ -1,8 +1,9 @@
 """What can be known without the board: whether a target will take a graph, and if not, which node.
 
-Rules first, then a real build: TensorRT-RTX parses the graph and builds it on any machine, whatever
-the target. It is not the TensorRT of a Jetson and says nothing of speed; but what it refuses is
-refused here, for every target.
+Rules first; then the graph as a Jetson's parser reads it, run here and held against the golden
+vectors; then a real build: TensorRT-RTX parses the graph and builds it on any machine, whatever the
+target. It is not the TensorRT of a Jetson and says nothing of speed; but what it refuses is refused
+here, for every target.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import onnx
@@ -25,6 +27,7 @@ from edgevision.engines.builder import build_engine
 from edgevision.engines.registry import unavailable
 from edgevision.engines.request import BuildRequest
 from edgevision.errors import BuildError, ExportError, FileReadError
+from edgevision.export.as_read import Expected, check_reading, drawn_for, golden_of
 from edgevision.export.graph.capture import serialized
 from edgevision.export.graph.onnx_file import plain, read_onnx
 from edgevision.export.graph.qdq_rules import Finding
@@ -68,13 +71,20 @@ def preflight(
     Raises:
         ValueError: the target is unknown.
         FileReadError: the file cannot be read, or is not an ONNX file.
-        BundleError: it is a directory and no sound bundle.
+        BundleError: it is a directory and not a valid bundle.
     """
     profile = get_target(target)
     if isinstance(source, Bundle) or os.path.isdir(source):
         bundle = source if isinstance(source, Bundle) else Bundle.open(source)
         return [
-            _check(stage.name, bundle.read(stage.graph), profile, stage.profiles, stage, progress)
+            _check(
+                stage.name,
+                bundle.read(stage.graph),
+                profile,
+                stage,
+                partial(golden_of, bundle, stage),
+                progress,
+            )
             for stage in bundle.manifest.stages
         ]
     path = Path(source)
@@ -82,18 +92,19 @@ def preflight(
         graph = serialized(plain(read_onnx(path), path.name))
     except ExportError as error:
         raise FileReadError(str(error)) from error
-    return [_check(path.name, graph, profile, {}, None, progress)]
+    return [_check(path.name, graph, profile, None, None, progress)]
 
 
 def _check(
     name: str,
     graph: bytes,
     target: TargetProfile,
-    profiles: Profiles,
     stage: Stage | None,
+    golden: Callable[[], Expected] | None,
     progress: Progress,
 ) -> Checked:
     model = _parsed(name, graph)
+    profiles: Profiles = stage.profiles if stage else {}
     findings = check_graph(model, target)
     open_inputs = [spec for spec in _inputs(model) if spec not in profiles]
     if open_inputs and stage is None:
@@ -102,6 +113,9 @@ def _check(
         findings.append(Finding("the graph", "profile", message, remedy, "warning"))
         builder, engine_bytes = "no builder was asked: the sizes are open", None
     else:
+        if target.flavour.has_rules:
+            progress("running it as the board's parser reads it", 0, 0)
+            findings += _read(model, golden, profiles)
         builder, engine_bytes, refused = _built(graph, target, profiles, stage, progress)
         findings += refused
     needed = working_bytes(model)
@@ -109,6 +123,16 @@ def _check(
     order = ("error", "warning", "note")
     findings.sort(key=lambda finding: order.index(finding.severity))
     return Checked(name, tuple(findings), builder, engine_bytes, needed)
+
+
+def _read(
+    model: onnx.ModelProto, golden: Callable[[], Expected] | None, profiles: Profiles
+) -> list[Finding]:
+    try:
+        typed = onnx.shape_inference.infer_shapes(model, strict_mode=True)
+    except Exception:  # the finding "types" has told of it
+        return []
+    return check_reading(typed, golden or partial(drawn_for, typed), profiles)
 
 
 def _parsed(name: str, graph: bytes) -> onnx.ModelProto:

@@ -9,12 +9,13 @@ import numpy as np
 import onnx
 
 from edgevision.bundle.flavours import ORT
-from edgevision.bundle.forms import INT8, Form, forms_of
+from edgevision.bundle.forms import FP32, INT8, Form, forms_of
 from edgevision.bundle.parity import ParityReport, Tolerance
 from edgevision.bundle.tensors import DType, ShapeProfile, TensorSpec
-from edgevision.errors import ExportError, ParityError
+from edgevision.errors import EngineLoadError, ExportError, ParityError, RunError
 from edgevision.export.adapters.adapter import Array, Feeds, ModelAdapter
 from edgevision.export.adapters.tensors import graph_inputs, graph_outputs
+from edgevision.export.corners import corner_feeds
 from edgevision.export.graph.capture import serialized
 from edgevision.export.graph.onnx_file import is_quantized
 from edgevision.export.precision.calibration import CalibrationSummary
@@ -23,8 +24,27 @@ from edgevision.export.precision.half_rounding import by_the_standard
 from edgevision.export.precision.int8 import MIN_SNR_DB, QuantizedModel, taken_as_int8, to_int8
 from edgevision.progress import Progress, silent
 from edgevision.runtime.session import Session
+from edgevision.tasks.decoders import proof_from
 from edgevision.tasks.proof import Proof
 from edgevision.tasks.task import get_task
+
+_KEEP = (
+    "Look at the first samples, or keep more of the net in FP32: --set keep_fp32=NODE (keep_fp32=)."
+)
+# Of the largest magnitude: threads may add up in another order.
+_SAME = 1e-4
+_SCATTERS = "What scatters to one index twice may not add up: multiply by a one-hot matrix."
+# Operators that torch 2.13 is known to export as something else, by what is then in the graph.
+_MISEXPORTED = {
+    "AveragePool": "avg_pool2d loses divisor_override: leave it out, and multiply by the kernel's "
+    "size over it.",
+    **dict.fromkeys(
+        ("Bernoulli", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"),
+        "It draws random numbers: take them as an input.",
+    ),
+    "ScatterElements": _SCATTERS,
+    "ScatterND": _SCATTERS,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +108,11 @@ def export_stage(
     """
     if not samples:
         raise ExportError("no samples were given; one is the least that can prove a graph")
-    proof = proof or get_task(adapter.task)
+    proof = proof or proof_from(get_task(adapter.task), adapter.settings(), 1)
     golden_inputs = _stacked(samples)
     golden_outputs = _stacked([adapter.reference(sample) for sample in samples])
     _check_numbers(golden_outputs)
+    _check_repeats(adapter, samples[0], golden_outputs)
     if fault := proof.golden_fault(golden_outputs):
         raise ExportError(fault)
     progress("capturing", 0, 0)
@@ -136,6 +157,8 @@ def export_stage(
     for done, (form, graph) in enumerate(graphs.items()):
         progress("checking parity", done, len(graphs))
         parity += _check(proof, form, graph, profiles, samples, golden_outputs, tolerances[form])
+        if form is FP32:
+            _check_corners(adapter, proof, fp32, profiles, samples, golden_outputs)
     return ExportedStage(
         graphs={form.name: graph for form, graph in graphs.items()},
         inputs=inputs,
@@ -160,17 +183,82 @@ def _check(
     golden: Mapping[str, Array],
     tolerances: Mapping[str, Tolerance],
 ) -> list[ParityReport]:
-    with Session.open(by_the_standard(graph), flavour=ORT, profiles=profiles) as session:
-        answers = _stacked([session.run(sample) for sample in samples])
+    try:
+        with Session.open(by_the_standard(graph), flavour=ORT, profiles=profiles) as session:
+            answers = _stacked([session.run(sample) for sample in samples])
+    except (EngineLoadError, RunError) as error:
+        advice = "" if form is FP32 else f" {_KEEP}"
+        raise ExportError(
+            f"the {form} graph cannot be proven, for ONNX Runtime does not run it: {error}{advice}"
+        ) from error
+    for name, values in answers.items():
+        if values.shape != golden[name].shape:
+            raise ExportError(
+                f"the {form} graph gives '{name}' as {list(values.shape[1:])}, the model as "
+                f"{list(golden[name].shape[1:])}: its shape depends on what torch does not export"
+            )
     reports = proof.compare(golden, answers, tolerances, name=form.name)
     for report in reports:
         if not report.passed:
+            advice = _exporters_fault(graph) if form is FP32 else _KEEP
             raise ParityError(
-                f"the {form} graph does not do what the model does: {report}. Look at the first "
-                "samples, or keep more of the net in FP32: --set keep_fp32=NODE (keep_fp32=).",
+                f"the {form} graph does not do what the model does: {report}. {advice}",
                 report=report,
             )
     return reports
+
+
+def _check_corners(
+    adapter: ModelAdapter,
+    proof: Proof,
+    model: onnx.ModelProto,
+    profiles: Mapping[str, ShapeProfile],
+    samples: Sequence[Feeds],
+    golden: Mapping[str, Array],
+) -> None:
+    """Hold the FP32 graph at the ends of its inputs, where a pass that dropped something shows.
+
+    Narrower forms are not held there: on a frame of one value all pixels of two nearly equal
+    classes change at once, which is a fault of the frame.
+    """
+    graph = serialized(model)
+    with Session.open(graph, flavour=ORT, profiles=profiles) as session:
+        for title, feeds in corner_feeds(model, samples).items():
+            try:
+                wanted = adapter.reference(feeds)
+            except Exception:  # the user's code: a model that cannot run there promises nothing
+                continue
+            answers = session.run(feeds)
+            # Beside the samples: a corner in which a detector finds nothing can be held, too.
+            both = _beside(golden, wanted), _beside(golden, answers)
+            bars = proof.tolerances(FP32, both[0])
+            for report in proof.compare(*both, bars, name=FP32.name):
+                if not report.passed:
+                    raise ParityError(
+                        f"the fp32 graph does what the model does on the samples, and not on an "
+                        f"input {title}: {report}. {_exporters_fault(graph)}",
+                        report=report,
+                    )
+
+
+def _beside(golden: Mapping[str, Array], one: Mapping[str, Array]) -> dict[str, Array]:
+    """Return golden answers with one more behind them; it alone where their shapes differ."""
+    return {
+        name: np.concatenate([golden[name], array[np.newaxis]])
+        if golden[name].shape[1:] == array.shape
+        else array[np.newaxis]
+        for name, array in one.items()
+    }
+
+
+def _exporters_fault(graph: bytes) -> str:
+    """Return who changed an FP32 graph, and what to write in place of what is known to go wrong."""
+    there = {node.op_type for node in onnx.load_from_string(graph).graph.node}
+    known = " ".join(advice for op, advice in _MISEXPORTED.items() if op in there)
+    return (
+        "Precision has no part in it: what exported the module, or a pass behind it, wrote "
+        f"something else. {known or 'Build parts of the module to find which.'}"
+    )
 
 
 def _stacked(samples: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
@@ -183,12 +271,32 @@ def _stacked(samples: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
 
 
 def _check_numbers(golden: Mapping[str, Array]) -> None:
-    """Refuse a model that gives NaN: every graph of it would agree."""
+    """Refuse a model that gives NaN, of which every graph would agree, or what is no answer."""
     for name, values in golden.items():
+        if values.dtype.kind == "c" or not values.size:
+            found = f"{values.dtype}{list(values.shape[1:])}"
+            raise ExportError(
+                f"output '{name}' is {found}, which no target gives. Return real numbers, at least "
+                "one; of complex ones torch.view_as_real"
+            )
         if values.dtype.kind == "f" and np.isnan(values).any():
             raise ExportError(
                 f"the model itself gives NaN in output '{name}' on a sample. Look at that sample "
-                "and at the weights."
+                "and at the weights. Where inputs were drawn, give some that fit: --samples DIR "
+                "(samples=), or their ends: --range NAME=LOW:HIGH (ranges=)."
+            )
+
+
+def _check_repeats(adapter: ModelAdapter, sample: Feeds, golden: Mapping[str, Array]) -> None:
+    """Refuse a model that answers otherwise when it runs again: no graph could agree with it."""
+    for name, values in adapter.reference(sample).items():
+        before, now = golden[name][0].astype(np.float64), values.astype(np.float64)
+        near = _SAME * float(np.abs(before[np.isfinite(before)]).max(initial=0))
+        if not np.allclose(before, now, rtol=0, atol=near, equal_nan=True):
+            raise ExportError(
+                f"the model answers otherwise when it runs twice on one sample (output '{name}'): "
+                "something in it is random, or remembers, also in evaluation. Give dropout "
+                "training=self.training, take noise as an input, and keep no state between calls."
             )
 
 

@@ -37,7 +37,7 @@ from edgevision.tasks.task import get_task, task_names
 from edgevision.tasks.tensors import TASK as TENSORS
 
 _MAX_CLASSES_BYTES = 1 << 20
-# The name's last character is no space: no two parts can share a run of spaces, so time is linear.
+# The name's last character is not a space: no two parts share a run of spaces, so time is linear.
 _CLASS_LINE = re.compile(r"(?P<name>[^#\s](?:[^#]*[^#\s])?)\s*(?P<color>#[0-9a-fA-F]{6})?")
 
 
@@ -71,7 +71,7 @@ def resolve(
             an adapter. A factory's modules are looked for in the working directory last, and only
             until the factory has returned.
         task: a task's name; by default what the source says.
-        weights: a safetensors file, or a PyTorch checkpoint of tensors alone; see `checkpoint`.
+        weights: a safetensors file, or a PyTorch checkpoint of only tensors; see `checkpoint`.
         size: (H, W) of the net's input.
         classes: names, or (name, "#rrggbb").
         front: what was given of the front end, by the adapters' names.
@@ -110,7 +110,7 @@ def read_classes(path: Path) -> list[str | tuple[str, str]]:
     """
     try:
         content = read_plain(path, max_bytes=_MAX_CLASSES_BYTES, follow_links=True)
-        lines = content.decode().splitlines()
+        lines = content.decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise FileReadError(f"{path}: cannot be read as a list of classes: {error}") from error
     classes: list[str | tuple[str, str]] = []
@@ -181,6 +181,10 @@ def _from_factory(
             raise ValueError(
                 f"source '{source}': {error}. Expected package.module:factory."
             ) from error
+        except (Exception, SystemExit) as error:  # the user's code may raise anything
+            raise ExportError(
+                f"'{source}' cannot be imported: {type(error).__name__}: {error}"
+            ) from error
         factory = getattr(module, function, None)
         if factory is None:
             raise ValueError(
@@ -189,7 +193,7 @@ def _from_factory(
             )
         try:
             made = factory()
-        except Exception as error:  # the user's code may raise anything
+        except (Exception, SystemExit) as error:
             raise ExportError(f"'{source}' failed: {type(error).__name__}: {error}") from error
     name = re.sub(r"[^A-Za-z0-9._-]", "-", function).strip("-._") or "model"
     if isinstance(made, nn.Module):

@@ -54,7 +54,7 @@ class ColourVotes:
         Labels outside the classes are void, and teach nothing.
 
         Raises:
-            ValueError: the frame is no such array, or the labels are of another size.
+            ValueError: the frame is not such an array, or the labels are of another size.
         """
         _check(frame)
         if labels.shape != frame.shape[:2]:
@@ -71,7 +71,7 @@ class ColourVotes:
             method: how to find the regions; without one each pixel is its own.
 
         Raises:
-            ValueError: the frame is no such array, or the method is unknown.
+            ValueError: the frame is not such an array, or the method is unknown.
             MissingDependencyError: scikit-image is not installed.
         """
         _check(frame)
@@ -94,7 +94,7 @@ def regions_of(frame: Frame, method: Method) -> Regions:
     """Cut a frame `uint8[H, W, 3]` into regions, `int64[H, W]` of numbers from 0.
 
     Raises:
-        ValueError: the frame is no such array, or the method is unknown.
+        ValueError: the frame is not such an array, or the method is unknown.
         MissingDependencyError: scikit-image is not installed.
     """
     _check(frame)

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from edgevision.errors import FileReadError
 from edgevision.metrics.captions import CaptionScores, caption_scores
-from edgevision.metrics.coco import named_pictures, read_captions
+from edgevision.metrics.coco import read_captions
 from edgevision.metrics.metric import Metric, PathLike
 from edgevision.metrics.tally import Tally
 from edgevision.progress import Progress
 from edgevision.tasks.caption import CaptionDecoder, CaptionResult
+from edgevision.tasks.labelled import named_pictures
 
 
 @dataclass(frozen=True, slots=True)

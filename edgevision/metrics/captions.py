@@ -34,7 +34,7 @@ class CaptionScores:
         bleu: BLEU-1, BLEU-2, BLEU-3 and BLEU-4 over the whole set.
         rouge_l: mean over the captions.
         cider: mean over the captions; it weighs words by how few frames' references hold them, and
-            so is 0 over a single frame and comparable over the same references alone.
+            so is 0 over a single frame and comparable only over the same references.
     """
 
     bleu: tuple[float, float, float, float]

@@ -15,7 +15,8 @@ from edgevision.metrics.segmentation import counted_pairs
 from edgevision.metrics.tally import Tally
 from edgevision.progress import Progress
 from edgevision.tasks.classification import ClassificationDecoder, ClassificationResult
-from edgevision.tasks.frames import pictures_in
+from edgevision.tasks.frames import read_image
+from edgevision.tasks.labelled import named_pictures, pictures_in, readable_ones
 
 _MAX_LABELS_BYTES = 64 << 20
 _FIVE = 5
@@ -51,16 +52,17 @@ class ClassificationTruths:
     """The labels of a folder's `labels.csv`, if it has one."""
 
     def __init__(self, folder: PathLike, classes: tuple[str, ...]) -> None:
-        self.pictures = {path.name: path for path in pictures_in(folder)}
+        self.pictures = named_pictures(folder, pictures_in(folder))
         self._file = Path(folder) / "labels.csv"
         self._labels = _read_labels(self._file, classes)
 
     def check(self, progress: Progress) -> None:
-        """Refuse a table that leaves pictures out; see `Truths`."""
-        labels = self._labels
+        """Leave out pictures that cannot be read, refuse a table that does; see `Truths`."""
+        kept = readable_ones([*self.pictures.items()], lambda item: read_image(item[1]))
+        self.pictures, labels = dict(kept), self._labels
         if labels is None:
             return
-        if missing := [name for name in self.pictures if name not in labels]:
+        if missing := [path.name for path in self.pictures.values() if path.name not in labels]:
             raise FileReadError(
                 f"{self._file}: {len(missing)} of {len(self.pictures)} pictures have no label, the "
                 f"first '{missing[0]}'. Each picture needs a line name,label."
@@ -70,9 +72,10 @@ class ClassificationTruths:
         """Return a picture's class; see `Truths`."""
         if self._labels is None:
             return None
-        if name not in self._labels:
-            raise FileReadError(f"{self._file}: '{name}' has no line name,label")
-        return self._labels[name]
+        file = name.rpartition("/")[2]
+        if file not in self._labels:
+            raise FileReadError(f"{self._file}: '{file}' has no line name,label")
+        return self._labels[file]
 
 
 class ClassificationMetric(Metric):

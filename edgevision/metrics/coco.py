@@ -23,6 +23,7 @@ from edgevision.bundle.files import read_plain
 from edgevision.errors import FileReadError
 from edgevision.metrics.average_precision import Objects
 from edgevision.progress import Progress
+from edgevision.tasks.labelled import named_pictures
 
 _MAX_BYTES = 1 << 30
 _NO_PICTURE = "of pictures that are not listed"
@@ -110,12 +111,6 @@ class ObjectTruths:
         if name not in self._numbers:
             raise FileReadError(f"'{name}': instances.json does not list it")
         return PictureObjects(self._labelled.objects(self._numbers[name], size), size)
-
-
-def named_pictures(folder: str | os.PathLike[str], paths: Sequence[Path]) -> dict[str, Path]:
-    """Return the pictures of a folder by their names below its `images/`."""
-    root = Path(folder)
-    return {path.relative_to(root).as_posix().removeprefix("images/"): path for path in paths}
 
 
 def read_objects(folder: str | os.PathLike[str], classes: Sequence[str]) -> LabelledObjects:

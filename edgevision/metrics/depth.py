@@ -20,7 +20,8 @@ from edgevision.metrics.segmentation import resize_nearest
 from edgevision.metrics.tally import Tally
 from edgevision.progress import Progress
 from edgevision.tasks.depth import DepthDecoder, DepthResult
-from edgevision.tasks.frames import labelled_images, read_counts
+from edgevision.tasks.frames import read_counts, read_image
+from edgevision.tasks.labelled import labelled_images, named_pictures, readable_ones
 
 Floats = npt.NDArray[np.float32]
 
@@ -73,16 +74,25 @@ class DepthTruths:
 
     def __init__(self, folder: PathLike) -> None:
         pairs = labelled_images(folder, suffixes=(".npy", ".png"))
-        self.pictures = {image.name: image for image, _ in pairs}
-        self._labels = {image.name: label for image, label in pairs}
+        self.pictures = named_pictures(folder, [image for image, _ in pairs])
+        self._labels = dict(zip(self.pictures, (label for _, label in pairs), strict=True))
         counted = any(label is not None and label.suffix == ".png" for _, label in pairs)
         self._unit_m = _metres_per_count(Path(folder) / "labels.json") if counted else 1.0
 
     def check(self, progress: Progress) -> None:
-        """Do nothing: each label says enough of itself; see `Truths`."""
+        """Leave out what cannot be read; see `Truths`."""
+        kept = readable_ones(
+            [*self.pictures.items()], lambda item: (read_image(item[1]), self._read(item[0]))
+        )
+        self.pictures = dict(kept)
 
     def of(self, name: str, size: tuple[int, int]) -> Floats | None:
         """Return a picture's depth in metres; see `Truths`."""
+        return self._read(name)
+
+    def _read(self, name: str) -> Floats | None:
+        if name not in self._labels:
+            raise FileReadError(f"'{name}' has no label")
         label = self._labels[name]
         return None if label is None else read_depth(label, self._unit_m)
 

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from edgevision._optional import require
 from edgevision.metrics.metric import PathLike, Predict
 from edgevision.progress import Progress
-from edgevision.tasks.frames import pictures_in, read_image, resize, spread
+from edgevision.tasks.frames import read_image, resize, spread
+from edgevision.tasks.labelled import pictures_in
 from edgevision.tasks.task import Task
 
 _SHOWN = 3

@@ -14,13 +14,33 @@ import numpy.typing as npt
 
 from edgevision.metrics.tally import Tally
 from edgevision.progress import Progress, silent
+from edgevision.tasks.cameras import cameras_of
 from edgevision.tasks.frames import read_image, resize
 from edgevision.tasks.task import Decoder, Headline, Task, get_task
+from edgevision.tasks.timings import Timings
 
 Image = npt.NDArray[np.uint8]
 PathLike = str | os.PathLike[str]
 Predict = Callable[[Image], Any]
 """From a frame, uint8[H, W, 3] RGB of the model's size, to the task's result."""
+
+
+Run = Callable[[Mapping[str, object]], tuple[Mapping[str, npt.NDArray[np.generic]], Timings]]
+"""From feeds to outputs, and how long it took; a state is that of a first frame."""
+
+
+def predictor(decoder: Decoder[Any], run: Run) -> Predict:
+    """Return what answers photos one by one; of several cameras, all show the same one."""
+    camera, cameras = decoder.camera, cameras_of(decoder)
+    assert camera is not None  # a task with a metric looks at frames
+
+    def predict(pixels: Image) -> Any:
+        frame = camera.fit(pixels)
+        if cameras is not None:
+            return cameras.decode(*run(cameras.feeds(np.stack([frame] * cameras.count[0]))))[0]
+        return decoder.decode(*run(decoder.feeds(frame)))
+
+    return predict
 
 
 class Score(Protocol):
@@ -45,10 +65,12 @@ class Truths(Protocol):
         """The pictures to score by their names below `images/`, in order."""
 
     def check(self, progress: Progress) -> None:
-        """Read all labels before any form runs, where that can show that they say nothing.
+        """Read all before any form runs: leave out what cannot be read, and warn of it.
+
+        Who scores shares of a folder does not, and names what cannot be read as it comes to it.
 
         Raises:
-            FileReadError: no score of these labels would say anything.
+            FileReadError: nothing can be read, or no score of these labels would say anything.
         """
 
     def of(self, name: str, size: tuple[int, int]) -> Any:
@@ -108,7 +130,8 @@ def metric_of(task: Task[Any], decoder: Decoder[Any]) -> Metric:
     if task.headline is None:
         raise ValueError(f"task '{task}' has no metric: leave out --evaluate")
     home = importlib.import_module(f"edgevision.metrics.{task.name}")
-    found: Metric = home.metric(decoder)
+    cameras = cameras_of(decoder)
+    found: Metric = home.metric(decoder if cameras is None else cameras.one)
     return found
 
 

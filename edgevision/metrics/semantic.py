@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +17,8 @@ from edgevision.metrics.segmentation import ConfusionMatrix, counted_pairs, resi
 from edgevision.metrics.tally import Tally
 from edgevision.progress import Progress
 from edgevision.tasks.camera import VOID
-from edgevision.tasks.frames import labelled_images, read_labels
+from edgevision.tasks.frames import Colors, read_image, read_labels
+from edgevision.tasks.labelled import labelled_images, named_pictures, readable_ones
 from edgevision.tasks.semantic import SemanticDecoder, SemanticResult
 
 Image = npt.NDArray[np.uint8]
@@ -53,36 +56,50 @@ class SemanticScore:
 
 
 class SemanticTruths:
-    """Class maps in `labels/`, PNG of class indices, of the pictures in `images/`; or none."""
+    """Class maps in `labels/`, PNG of class indices, of the pictures in `images/`; or none.
 
-    def __init__(self, folder: PathLike, class_count: int) -> None:
-        self._pairs = {image.name: (image, label) for image, label in labelled_images(folder)}
-        self.pictures = {name: image for name, (image, _) in self._pairs.items()}
-        self._class_count = class_count
+    Other layouts: see `labelled_images`. Where the files have other numbers than the classes,
+    `labels.json` says which: `{"classes": {"7": 0, "8": 1}}`; others are void.
+    """
+
+    def __init__(self, folder: PathLike, class_count: int, colors: Colors | None) -> None:
+        pairs = labelled_images(folder)
+        self.pictures = named_pictures(folder, [image for image, _ in pairs])
+        self._labels = dict(zip(self.pictures, (label for _, label in pairs), strict=True))
+        self._class_count, self._colors = class_count, colors
+        self._numbers = _numbers(Path(folder) / "labels.json", class_count)
 
     def check(self, progress: Progress) -> None:
-        """Refuse labels that no score can be made of; see `Truths`."""
-        labels = [label for _, label in self._pairs.values() if label is not None]
-        values = LabelValues(self._class_count)
-        for done, label in enumerate(labels):
-            progress("reading labels", done, len(labels))
-            values.add(read_labels(label))
-        if labels:
-            _refuse(values, f"{labels[0].parent}: ")
+        """Leave out what cannot be read, refuse labels that say nothing; see `Truths`."""
+        kept = readable_ones(
+            [*self.pictures.items()], lambda item: (read_image(item[1]), self._read(item[0]))
+        )
+        self.pictures = dict(kept)
+        values, place = LabelValues(self._class_count), None
+        for done, name in enumerate(self.pictures):
+            progress("reading labels", done, len(self.pictures))
+            if (label := self._read(name)) is not None:
+                values.add(label)
+                place = self._labels[name]
+        if place is not None:
+            _refuse(values, f"{place.parent}: ")
 
     def of(self, name: str, size: tuple[int, int]) -> Image | None:
         """Return a picture's class map `uint8[h, w]`; see `Truths`."""
-        label = self._pairs[name][1]
-        if label is None:
-            return None
-        truth = read_labels(label)
-        if truth.shape == size[::-1] != size:
+        truth = self._read(name)
+        if truth is not None and truth.shape == size[::-1] != size:
             raise FileReadError(
-                f"{label}: {list(truth.shape)} pixels, and its picture {list(size)}: one of them "
-                "is turned. Pictures are turned as their EXIF orientation says; turn the label map "
-                "as well"
+                f"{self._labels[name]}: {list(truth.shape)} pixels, and its picture {list(size)}: "
+                "one of them is turned. Pictures are turned as their EXIF orientation says; turn "
+                "the label map as well"
             )
         return truth
+
+    def _read(self, name: str) -> Image | None:
+        if name not in self._labels:
+            raise FileReadError(f"'{name}' has no label")
+        label = self._labels[name]
+        return None if label is None else self._numbers[read_labels(label, self._colors)]
 
 
 class SemanticMetric(Metric):
@@ -92,12 +109,12 @@ class SemanticMetric(Metric):
     then there is agreement and no mIoU. Predictions are resized to the labels by nearest neighbour.
     """
 
-    def __init__(self, class_count: int) -> None:
-        self._class_count = class_count
+    def __init__(self, class_count: int, colors: Colors | None = None) -> None:
+        self._class_count, self._colors = class_count, colors
 
     def truths(self, folder: PathLike) -> SemanticTruths:
         """Return the class maps of `folder`; see `Metric`."""
-        return SemanticTruths(folder, self._class_count)
+        return SemanticTruths(folder, self._class_count, self._colors)
 
     def add(
         self,
@@ -145,7 +162,31 @@ class SemanticMetric(Metric):
 
 def metric(decoder: SemanticDecoder) -> SemanticMetric:
     """Return the metric of a net; see `Metric`."""
-    return SemanticMetric(len(decoder.classes))
+    colors = {_rgb(label.color): index for index, label in enumerate(decoder.classes)}
+    return SemanticMetric(len(decoder.classes), colors)
+
+
+def _numbers(path: Path, class_count: int) -> npt.NDArray[np.uint8]:
+    """Return the class of each number in the label files: itself, if `labels.json` is not there."""
+    table = np.arange(256, dtype=np.uint8)
+    if not path.is_file():
+        return table
+    try:
+        given = {int(k): int(v) for k, v in json.loads(path.read_text("utf-8"))["classes"].items()}
+        if not given or not all(0 <= k < 256 and 0 <= v < class_count for k, v in given.items()):
+            raise ValueError(f"numbers are 0 to 255, classes 0 to {class_count - 1}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FileReadError(
+            f'{path}: {error}; expected the class of each number, {{"classes": {{"7": 0, "8": 1}}}}'
+        ) from error
+    table[:] = VOID
+    table[list(given)] = list(given.values())
+    return table
+
+
+def _rgb(color: str) -> tuple[int, int, int]:
+    red, green, blue = bytes.fromhex(color[1:])
+    return red, green, blue
 
 
 def _refuse(values: LabelValues, place: str = "") -> None:

@@ -108,7 +108,7 @@ class AdditiveAttention(nn.Module):
 
 
 class RecurrentDecoder(nn.Module):
-    """An LSTM or GRU that sees the picture anew before each word, or its mean without attention."""
+    """An LSTM or GRU that sees the picture again before each word; without attention its mean."""
 
     def __init__(
         self,

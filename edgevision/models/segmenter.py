@@ -30,7 +30,7 @@ class Segmenter(nn.Module):
         Args:
             backbone: gives a list of feature maps, finest first.
             classifier: makes logits of the last map.
-            aux_classifier: makes logits of an earlier map, for the loss of a training alone.
+            aux_classifier: makes logits of an earlier map, only for the loss of a training.
             aux_map: which map the auxiliary head reads.
         """
         super().__init__()

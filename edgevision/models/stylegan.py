@@ -5,7 +5,7 @@ demodulation (section 2.2, equations 1 to 3) and skip connections to the picture
 mapping network, noise and truncation: Karras et al. 2019, "A Style-Based Generator Architecture for
 Generative Adversarial Networks" (section 2, appendix B). A modulated convolution scales its input
 and its output instead of its weights, which is the same product with one set of weights for the
-whole batch. Noise is an input, so that a picture hangs on the inputs alone. The picture is not
+whole batch. Noise is an input, so that a picture depends only on the inputs. The picture is not
 bounded: what lies outside -1 to 1 is to be clamped.
 """
 

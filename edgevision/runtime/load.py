@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -24,7 +24,8 @@ from edgevision.runtime.model import Model
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.select import Selection, select
 from edgevision.runtime.session import Session
-from edgevision.tasks.task import decoder_of
+from edgevision.runtime.slots.slots import NO_STATE
+from edgevision.tasks.decoders import decoder_of, state_names
 
 if TYPE_CHECKING:  # what not every load needs is imported by what does: half of its time
     from edgevision.bundle.record import Finished
@@ -64,12 +65,12 @@ def load(
             none of them signed is refused, and one that is older than what ran on this device,
             which is kept in its state directory (EDGEVISION_STATE).
         minimum_version: a signed bundle below it is refused.
-        expected_name: a bundle of another model is refused; a key alone takes every net of its
+        expected_name: a bundle of another model is refused; a key by itself takes every net of its
             maker. The name is in the manifest, which the signature covers.
         engines: where the engines finished on this machine lie. By default in this device's state
             directory, where only those are believed whose record this device wrote. In a folder
             that is named here, whoever can write there is trusted.
-        allow_unverified: run such an engine though its proof is not sound; a warning says so.
+        allow_unverified: run such an engine though its proof is not valid; a warning says so.
         target: the target whose artifact runs, e.g. "openvino-cpu"; by default what fits best.
 
     Returns:
@@ -78,7 +79,7 @@ def load(
     Raises:
         BundleError: it is not a bundle, it was changed, or nothing in it fits this machine.
         SignatureError: it is unsigned, signed by another, changed since, too old, or another model.
-        UnverifiedError: an engine finished on this machine has no sound proof, or lies beside the
+        UnverifiedError: an engine finished on this machine has no valid proof, or lies beside the
             bundle, which is not named.
         EngineLoadError: the artifact that fits does not load.
         MissingDependencyError: the artifact that fits needs a package that is not installed.
@@ -110,7 +111,14 @@ def load(
             bundle=opened.root,
         )
         _log.info("%s: %s", manifest.name, selection)
-        session = open_session(opened, stage, selection, binding=binding, options=options)
+        session = open_session(
+            opened,
+            stage,
+            selection,
+            binding=binding,
+            options=options,
+            state=state_names(manifest.settings, stage),
+        )
         try:
             if session.program.device.capabilities.async_copies:
                 session.warm_up()
@@ -139,7 +147,7 @@ def load_streaming(
     """Open a bundle of a captioner that was built with form="step"; see `load`.
 
     Raises:
-        BundleError: it is no such bundle, it was changed, or nothing in it fits this machine.
+        BundleError: there is no such bundle, it was changed, or nothing in it fits this machine.
         EngineLoadError: an artifact that fits does not load.
         MissingDependencyError: an artifact that fits needs a package that is not installed.
         CudaError: the GPU cannot be used, or its memory is full.
@@ -329,15 +337,19 @@ def open_session(
     *,
     binding: str = "auto",
     options: RunOptions = _DEFAULTS,
+    state: Mapping[str, str] = NO_STATE,
 ) -> Session:
     """Open the session of the chosen artifact, and check that it takes what the stage says.
+
+    With `state` it is handed from run to run; without, every tensor is fed and given.
 
     Raises:
         EngineLoadError: it does not load, or its tensors are not those of the manifest.
         CudaError: the GPU cannot be used, or its memory is full.
     """
     device = _gpu(binding) if selection.on_gpu else None
-    return Session(open_program(bundle, stage, selection, device, options), stage.profiles, options)
+    program = open_program(bundle, stage, selection, device, options)
+    return Session(program, stage.profiles, options, state=state)
 
 
 def open_program(

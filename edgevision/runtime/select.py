@@ -121,7 +121,7 @@ def select(
 
     "auto" takes an engine for this GPU if there is one, and else the CPU's. "cuda" also takes an
     ONNX file, through ONNX Runtime's CUDA provider. An engine that was finished on this machine
-    comes before those in the bundle; one without a sound proof is an error and is never passed
+    comes before those in the bundle; one without a valid proof is an error and is never passed
     over, for what would run in its place is slower, and nobody would know.
 
     Args:
@@ -129,13 +129,13 @@ def select(
         device: where.
         machine: asked what is here.
         beside: engines finished on the device.
-        allow_unverified: run such an engine though its proof is not sound; a warning says so.
+        allow_unverified: run such an engine though its proof is not valid; a warning says so.
         target: the name of the target whose artifact it shall be; None for any.
         bundle: what the commands in errors name.
 
     Raises:
         ValueError: the device is unknown, or the stage has no artifact of that target.
-        UnverifiedError: an engine finished on this device has no sound proof.
+        UnverifiedError: an engine finished on this device has no valid proof.
         PendingError: what would fit is not built yet.
         TargetMismatchError: nothing fits; the message gives each reason.
         MissingDependencyError: what fits needs a package that is not installed.
@@ -199,13 +199,13 @@ def _elsewhere(record: Record | None, device: str) -> str:
 
 
 def _finished(stage: Stage, found: Finished, has: Machine, *, allow_unverified: bool) -> Selection:
-    """Return the choice of an engine finished on this device, if its proof is sound."""
+    """Return the choice of an engine finished on this device, if its proof is valid."""
     record, fault = found.record, found.fault
     if record is not None and not fault:
         fault = _outdated(record, has)
     if record is None or (fault and not allow_unverified):
         raise UnverifiedError(
-            f"the engine in '{printable(found.folder)}' is not used: {fault}. Finish it anew: "
+            f"the engine in '{printable(found.folder)}' is not used: {fault}. Finish it again: "
             f"{found.command}; or remove that folder to run what the bundle holds",
             command=found.command,
         )

@@ -14,8 +14,8 @@ from edgevision.bundle.parity import ParityReport
 from edgevision.runtime.load import engines_beside, open_session
 from edgevision.runtime.select import select
 from edgevision.runtime.session import Session
+from edgevision.tasks.decoders import proof_of
 from edgevision.tasks.proof import Proof
-from edgevision.tasks.task import proof_of
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 
@@ -63,6 +63,7 @@ def check_golden(
 ) -> list[ParityReport]:
     """Run golden `inputs` (samples first) and compare with `outputs` as the task asks for."""
     samples = len(next(iter(inputs.values())))
-    answers = [session.run({k: v[i] for k, v in inputs.items()}) for i in range(samples)]
+    # Not v[i], which of a single number each is no array any more.
+    answers = [session.run({k: v[i, ...] for k, v in inputs.items()}) for i in range(samples)]
     found = {spec.name: np.stack([a[spec.name] for a in answers]) for spec in stage.outputs}
     return proof.compare(outputs, found, stage.tolerances, name=name)

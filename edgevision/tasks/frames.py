@@ -7,11 +7,11 @@ import os
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,8 @@ from edgevision.bundle.files import open_plain
 from edgevision.errors import FileReadError
 
 Image = npt.NDArray[np.uint8]
+Colors = Mapping[tuple[int, int, int], int]
+T = TypeVar("T")
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"})
 VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".ts", ".mjpeg"})
@@ -33,7 +35,7 @@ _PNG_BITS_AT = 24
 _TIFF_BITS, _TIFF_PHOTOMETRIC = 258, 262
 _MAX_IMAGE_BYTES = 1 << 30
 _MAX_VIDEO_BYTES = 1 << 40
-# Of the suffixes above alone: a .png that holds PostScript would start Ghostscript, an .mp4 that is
+# Only of the suffixes above: a .png that holds PostScript would start Ghostscript, an .mp4 that is
 # a play list would open whatever it names.
 _IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")
 _VIDEO_FORMATS = {
@@ -87,13 +89,23 @@ def read_recorded(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
     return wide if wide.size else read_image(path)
 
 
-def read_labels(path: str | os.PathLike[str]) -> Image:
+def read_labels(path: str | os.PathLike[str], colors: Colors | None = None) -> Image:
     """Read a label map, a PNG of one channel, as uint8[H, W] class indices.
+
+    Args:
+        path: the file.
+        colors: the class of each colour, where the map may be in colours; others are void.
 
     Raises:
         FileReadError: the file cannot be read, or is not such a PNG.
     """
-    return _read(path, _class_indices)
+
+    def decode(image: Any, start: bytes) -> Image:
+        if colors and image.format == "PNG" and image.mode in ("RGB", "RGBA"):
+            return _by_color(np.asarray(image.convert("RGB"), np.uint32), colors)
+        return _class_indices(image, start)
+
+    return _read(path, decode)
 
 
 def read_counts(path: str | os.PathLike[str]) -> npt.NDArray[np.uint16]:
@@ -132,59 +144,11 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     return found
 
 
-def pictures_in(folder: str | os.PathLike[str]) -> list[Path]:
-    """List the images of `folder`, or of its `images/`.
-
-    Raises:
-        FileReadError: the folder is missing or empty.
-    """
-    path = Path(folder)
-    return list_images(path / "images" if (path / "images").is_dir() else path)
-
-
-def labelled_images(
-    folder: str | os.PathLike[str], *, suffixes: Sequence[str] = (".png",)
-) -> list[tuple[Path, Path | None]]:
-    """List a folder's images with the label of each: `images/NAME` and `labels/NAME.png`.
-
-    Without `images/` the folder holds images alone, and no label.
-
-    Args:
-        folder: the folder.
-        suffixes: what labels end in, the first that is there is taken.
-
-    Raises:
-        FileReadError: the folder is missing or empty, or an image has no label of its own.
-    """
-    path = Path(folder)
-    if not (path / "images").is_dir():
-        return [(image, None) for image in list_images(path)]
-    images, labels = list_images(path / "images"), path / "labels"
-    counted = Counter(image.stem for image in images)
-    if shared := [stem for stem, count in counted.items() if count > 1]:
-        raise FileReadError(
-            f"{path / 'images'}: {len(shared)} names stand for several pictures, the first "
-            f"'{shared[0]}'. Each images/NAME needs a label of its own."
-        )
-    found: list[tuple[Path, Path | None]] = []
-    for image in images:
-        named = (labels / f"{image.stem}{suffix}" for suffix in suffixes)
-        found.append((image, next((label for label in named if label.is_file()), None)))
-    missing = [image.stem for image, label in found if label is None]
-    if missing:
-        raise FileReadError(
-            f"{labels}: {len(missing)} of {len(images)} images have no label, the first "
-            f"'{missing[0]}{suffixes[0]}'. Each images/NAME needs labels/NAME"
-            f"{' or '.join(suffixes)}."
-        )
-    return found
-
-
-def spread(paths: Sequence[Path], count: int) -> list[Path]:
-    """Return at most `count` of the paths, evenly spread over them."""
-    if len(paths) <= count:
-        return list(paths)
-    return [paths[i * len(paths) // count] for i in range(count)]
+def spread(items: Sequence[T], count: int) -> list[T]:
+    """Return at most `count` of the items, evenly spread over them."""
+    if len(items) <= count:
+        return list(items)
+    return [items[i * len(items) // count] for i in range(count)]
 
 
 def count_frames(source: str | os.PathLike[str]) -> int:
@@ -255,7 +219,7 @@ def _read(
     """Return what `decode` makes of a file that holds one picture, and of the file's first bytes.
 
     Raises:
-        FileReadError: it is no such file.
+        FileReadError: there is no such file.
     """
     image = require("PIL.Image", extra="media")
     plain = partial(open_plain, path, max_bytes=_MAX_IMAGE_BYTES, follow_links=True)
@@ -292,7 +256,7 @@ def _read(
 
 
 class _UnfitError(Exception):
-    """A sound picture that is not what it was given as."""
+    """A valid picture that is not what it was given as."""
 
 
 def _frame_pixels(image: Any, _: bytes) -> Image:
@@ -302,7 +266,7 @@ def _frame_pixels(image: Any, _: bytes) -> Image:
         raise _UnfitError(f"its EXIF data cannot be read: {error}") from error
     if image.mode == "F" or image.mode.startswith("I"):
         grey = _eight_bits(np.asarray(upright), _white(image))
-        # Pillow turns a TIFF's "0 is white" round in 8 bits alone.
+        # Pillow turns a TIFF's "0 is white" round only in 8 bits.
         if image.format == "TIFF" and image.tag_v2.get(_TIFF_PHOTOMETRIC) == 0:
             grey = 255 - grey
         return np.repeat(grey[..., np.newaxis], 3, axis=2)
@@ -341,6 +305,14 @@ def _eight_bits(values: npt.NDArray[Any], white: int) -> Image:
             stacklevel=2,
         )
     return grey
+
+
+def _by_color(pixels: npt.NDArray[np.uint32], colors: Colors) -> Image:
+    found = pixels @ np.array([1 << 16, 1 << 8, 1], np.uint32)
+    classes = np.full(found.shape, 255, np.uint8)
+    for (red, green, blue), index in colors.items():
+        classes[found == (red << 16 | green << 8 | blue)] = index
+    return classes
 
 
 def _class_indices(image: Any, start: bytes) -> Image:

@@ -275,7 +275,7 @@ class PixelLayout:
         return frame
 
     def _check_values(self, frame: npt.NDArray[Any]) -> None:
-        """Refuse samples above `white`: the high byte alone says it, as bits are 10, 12 or 14."""
+        """Refuse samples above `white`: the high byte tells, as bits are 10, 12 or 14."""
         used = self.size[1] * 2
         highest = int(frame[..., 1:used:2].max())
         if highest > self.white >> 8:

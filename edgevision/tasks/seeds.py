@@ -4,7 +4,7 @@ A seed is the key of the counter-based generator Philox4x64-10 (Salmon et al. 20
 Random Numbers: As Easy as 1, 2, 3", section 3.3) in numpy's `Philox(key=seed,
 counter=[0, 0, 0, s])`; the stream `s` is the input's place among the model's inputs, from 0. Each
 64-bit word gives two 32-bit numbers, the low half first, and each number b the normal quantile of
-(b + 1/2) / 2**32. The quantile takes additions, products, quotients and roots of float64 alone,
+(b + 1/2) / 2**32. The quantile takes additions, products, quotients and roots of float64 only,
 which IEEE 754 rounds to one result: no library's logarithm has a say.
 """
 

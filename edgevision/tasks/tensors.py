@@ -14,11 +14,14 @@ import numpy.typing as npt
 
 from edgevision.bundle.files import open_plain
 from edgevision.bundle.manifest import Settings, Stage
+from edgevision.bundle.parity import ParityReport, Tolerance
 from edgevision.bundle.tensors import TensorSpec
 from edgevision.errors import FileReadError, FrameError
 from edgevision.tasks.frames import spread
+from edgevision.tasks.proof import Arrays
 from edgevision.tasks.task import Feeds, Read, Summary, Task
 from edgevision.tasks.timings import Timings
+from edgevision.tasks.whole import as_a_whole
 
 _MAX_NPZ_BYTES = 4 << 30
 _MAX_ARRAY_BYTES = 1 << 30
@@ -86,6 +89,22 @@ class TensorsTask(Task[TensorsResult]):
     """Any tensors, held against their reference element by element."""
 
     name = "tensors"
+
+    def compare(
+        self,
+        reference: Arrays,
+        candidate: Arrays,
+        tolerances: Mapping[str, Tolerance],
+        *,
+        name: str,
+    ) -> list[ParityReport]:
+        """Hold each element, and of floats the noise and which class comes first; see `Proof`."""
+        found = super().compare(reference, candidate, tolerances, name=name)
+        for output, bar in tolerances.items():
+            before, after = reference[output], candidate[output]
+            if before.dtype.kind == "f":
+                found += as_a_whole(before, after, bar, name=f"{name}/{output}")
+        return found
 
     def decoder(self, settings: Settings, stages: tuple[Stage, ...], read: Read) -> TensorsDecoder:
         """Return the decoder of one bundle; see `Task`."""

@@ -85,7 +85,7 @@ class SimulatedStream(Queue):
         self._enqueue("fill", [], [target], run, where)
 
     def record(self, event: Event) -> None:
-        """Queue `event`; while capturing, each launch of the graph records it anew."""
+        """Queue `event`; while capturing, each launch of the graph records it again."""
         assert isinstance(event, SimulatedEvent)
         self._device.check_active("record")
         with self._device.lock:

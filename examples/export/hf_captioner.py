@@ -71,7 +71,7 @@ class ReadingAll(nn.Module):
             encoder_hidden_states=features[0],
             use_cache=False,
         ).logits
-        # What stands behind the last word is not seen by it: attention looks back alone.
+        # What stands behind the last word is not seen by it: attention looks only back.
         return (logits * here[:, :, None].to(logits.dtype)).sum(1), (words, position + 1)
 
 

@@ -14,6 +14,8 @@ ROOT = Path(__file__).parents[2]
 WORDS = {
     r"(?<![Tt]here )\bis no (bundle|plain|number|integer|dict|folder|file|picture|plan|key|entry|"
     r"manifest|object|public|private|ONNX|input|generator|wheel)\b": "is not a ...",
+    r"\bno sound\b|\bis sound\b|\b[Aa] sound\b": "valid",
+    r"\banew\b": "again, recomputed",
     r"\bhogs?\b": "background load",
     r"\btwins?\b": "its A/A control, a quantised copy",
     r"\bweather\b": "noise of the machine",

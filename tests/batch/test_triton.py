@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from edgevision.bundle.directory import Bundle
 from edgevision.bundle.flavours import OPENVINO, ORT, TRT
 from edgevision.bundle.manifest import Artifact
+from edgevision.bundle.tensors import DYNAMIC
 from edgevision.bundle.triton import config_text, served_models, write_models
 from edgevision.cli import main
 from edgevision.errors import FileWriteError, TargetMismatchError
@@ -58,6 +60,7 @@ def test_the_client_reads_what_the_verb_writes(
 
 def test_an_open_batch_is_left_to_the_server(tmp_path: Path) -> None:
     decoder = write_bundle(tmp_path / "two.ev").manifest.stages[-1]
+    decoder = replace(decoder, outputs=(decoder.outputs[0].with_shape((DYNAMIC, 4, 6)),))
     plan = Artifact("board", TRT, "stages/main/board.plan", version="10.3.0", sm=("8.7",))
     config = parsed(config_text('a "b"\n', decoder, plan, 1))
     assert (config.name, config.backend, config.max_batch_size) == ('a "b"\n', "tensorrt", 8)

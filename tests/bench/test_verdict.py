@@ -40,7 +40,7 @@ def test_a_machine_that_differs_from_itself_gives_no_verdict() -> None:
         found = decide(loads(ratio, 0), control, gate=0.05)
         assert found.verdict == "too noisy"
         assert "nothing is wrong with the second side" in as_markdown(found, SAME, "a", "b")
-    # What is far larger than the twins' difference is no noise.
+    # What is far larger than the twins' difference is not noise.
     assert decide(loads(1.2, 0), control, gate=0.05).verdict == "slower"
 
 

@@ -298,8 +298,14 @@ def test_interrupted_build_leaves_the_old_bundle_whole(
     shell("verify", target)
 
 
-def test_the_demo_writes_its_report(shell: Shell, project: Path) -> None:
-    told = shell("demo", "--out", "demo").out
+@pytest.mark.filterwarnings("ignore:INT8 was calibrated on 3 frames")
+def test_the_demo_writes_its_report(
+    call: Call, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for photo in list_images(PHOTOS)[:3]:
+        shutil.copy(photo, tmp_path)
+    monkeypatch.setattr("edgevision.export.zoo.shipped_photos", lambda: tmp_path)
+    told = call("demo", "--out", "demo").out
     page = (project / "demo" / "report.html").read_text()
     assert "0.7205" in page, "what the model card states"
     assert page.count("<img") >= 3

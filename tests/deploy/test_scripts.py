@@ -164,7 +164,7 @@ def test_a_form_that_lost_too_much_ends_it(checkout: Checkout, x86: Done) -> Non
     done = checkout.run(*gate)
     assert done.code == 1
     assert "MORE THAN" in done.out
-    # Without a number the task's own allowance holds, and an undefined figure is no pass.
+    # Without a number the task's own allowance holds, and an undefined figure is not a pass.
     assert checkout.run(*gate[:-1]).code == 1
     for row in report["accuracy"]:
         row["figures"]["mIoU"] = None
@@ -207,7 +207,7 @@ def test_the_device_half_finishes_proves_and_compares(checkout: Checkout, releas
     again = checkout.run(
         "bash", str(CI / "jetson.sh"), BUNDLE=candidate, TARGET="local-cpu", PUBLIC_KEY="ours.pub"
     )
-    assert "was finished before, and is sound" in again.out
+    assert "was finished before, and is valid" in again.out
 
 
 def test_the_device_half_builds_nothing_of_a_stranger(checkout: Checkout, release: Done) -> None:
@@ -288,6 +288,6 @@ def test_the_units_command_finishes_what_is_signed(checkout: Checkout, release: 
     state = str(checkout.folder / "unit")
     assert checkout.run(*command, EDGEVISION_STATE=state).code == 0
     again = checkout.run(*command, EDGEVISION_STATE=state)
-    assert "was finished before, and is sound" in again.out
+    assert "was finished before, and is valid" in again.out
     theirs = [word.replace("ours.pub", "missing.pub") for word in command]
     assert checkout.run(*theirs, EDGEVISION_STATE=state).code == 2

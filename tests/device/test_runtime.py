@@ -106,7 +106,7 @@ def test_no_other_thread_gets_the_memory_of_a_view(program: ScriptedProgram) -> 
         with session.run_view({"frame": frame(3)}) as view:
             output = view["echo"]
             other.start()
-            # It waits for the slot, or it would have run by now; slow is no failure here.
+            # It waits for the slot, or it would have run by now; slow is not a failure here.
             other.join(0.05)
             np.testing.assert_array_equal(output, frame(3))
         other.join(20)

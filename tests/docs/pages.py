@@ -107,7 +107,7 @@ def _shell(text: str, where: str) -> None:
             elif words[:2] == ["cp", "-r"]:
                 shutil.copytree(words[2], words[3])
             elif words:
-                raise SystemExit(f"{where}: '{command}' is no command of edgevision: mark it")
+                raise SystemExit(f"{where}: '{command}' is not a command of edgevision: mark it")
 
 
 if __name__ == "__main__":

@@ -257,7 +257,7 @@ def test_rtx_refusals_name_the_node(name: str, build: Build, tmp_path: Path) -> 
     data, message = REFUSED[name]
     with pytest.raises(BuildError, match=message) as caught:
         build(data)
-    # What is no protocol buffer reaches no builder, which would have something to say.
+    # What is not a protocol buffer reaches no builder, which would have something to say.
     assert caught.value.log or "garbage" in name
     # Said on every machine without a driver, whatever the matter is.
     assert "cudaError 35" not in str(caught.value)

@@ -66,7 +66,7 @@ def test_what_was_finished_is_what_runs(bundle: Bundle) -> None:
         assert f"proven on this machine on {done.record.date}" in model.explain()
         assert "runs 'local-cpu'" in model.explain()
         np.testing.assert_array_equal(model(FRAME).mask, FRAME.argmax(-1))  # type: ignore[union-attr]
-    assert not finish_target(bundle, LOCAL).seconds, "what is sound is not built again"
+    assert not finish_target(bundle, LOCAL).seconds, "what is valid is not built again"
 
 
 def change_engine(bundle: Bundle) -> None:
@@ -360,7 +360,7 @@ def test_hidden_files_that_no_build_made_stay(bundle: Bundle) -> None:
 def test_what_cannot_be_finished_says_why(bundle: Bundle) -> None:
     with pytest.raises(ValueError, match="'rtx' is built anywhere"):
         finish_target(bundle, get_target("rtx"))
-    with pytest.raises(ValueError, match="a lean runtime of TensorRT alone"):
+    with pytest.raises(ValueError, match="a lean runtime only of TensorRT"):
         finish_target(bundle, LOCAL, lean=True)
     with pytest.raises(TargetMismatchError, match="no NVIDIA GPU on this machine"):
         finish_target(bundle, get_target("jetson-orin-jp6"))

@@ -62,7 +62,7 @@ while True:
 
 
 def evil_twin(good: Bundle, path: Path) -> Bundle:
-    """A sound bundle of the same name and tensors whose graph gives the least likely class."""
+    """A valid bundle of the same name and tensors whose graph gives the least likely class."""
     with BundleWriter(path) as writer:
         for entry in good.manifest.files:
             if entry.path != "golden.npz":

@@ -75,4 +75,4 @@ def test_damaged_timings_count_as_none(
     timings = tmp_path / "timings"
     timings.write_bytes(content)
     build(timings=timings)
-    assert read_cache(timings), "what is sound took its place"
+    assert read_cache(timings), "what is valid took its place"

@@ -2,7 +2,7 @@
 
     python -m tests.export.captions
 
-trains them anew, some minutes, into tests/data/captioners.npz.
+trains them again, some minutes, into tests/data/captioners.npz.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def greedy(net: Captioner, frame: Frame) -> tuple[list[int], float, list[Tensor]
 
 @torch.no_grad()
 def beam_search(net: Captioner, frame: Frame, beams: int) -> list[tuple[list[int], float]]:
-    """Return the hypotheses of a beam search that keeps no state: each prefix is read anew."""
+    """Return the hypotheses of a beam search that keeps no state: each prefix is read again."""
     features = net.encode(pixels([frame]))
     alive: list[tuple[list[int], float]] = [([], 0.0)]
     for _ in range(MAX_LENGTH):

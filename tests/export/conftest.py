@@ -17,7 +17,7 @@ from edgevision.export import SemanticSegmentation
 from tests.export.operators import installed_torchvision
 from tests.parts.nets import NAMES, SIZE, small_net
 
-# Each export parses the exporter's 500 translations of operators anew: half of a small net's time.
+# Each export parses the exporter's 500 translations of operators again: half of a small net's time.
 ONNXRegistry.from_torchlib = staticmethod(functools.cache(ONNXRegistry.from_torchlib))  # type: ignore[method-assign]
 
 

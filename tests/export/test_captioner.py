@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
@@ -38,7 +39,8 @@ from tests.export.captions import (
     untrained,
 )
 
-FRAMES = 200
+# By hand: 200.
+FRAMES = int(os.environ.get("EDGEVISION_TEST_CAPTIONS", "40"))
 KINDS = [(d, a) for d in models.DECODERS for a in (True, False)]
 Answers = dict[str, np.ndarray[Any, Any]]
 
@@ -90,20 +92,22 @@ def written(found: Answers, frame: int, beam: int = 0) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("batch", "net", "count"), [(1, trained, FRAMES), (4, untrained, FRAMES // 5)]
+    ("decoder", "attention", "batch", "net"),
+    [*((*kind, 1, trained) for kind in KINDS), *((d, True, 4, untrained) for d in models.DECODERS)],
 )
-@pytest.mark.parametrize(("decoder", "attention"), KINDS)
 def test_greedy_captions_are_those_of_pytorch(
-    decoder: str, attention: bool, batch: int, net: Callable[..., models.Captioner], count: int
+    decoder: str, attention: bool, batch: int, net: Callable[..., models.Captioner]
 ) -> None:
+    count = FRAMES if batch == 1 else 12
     captioner = net(decoder, attention=attention)
-    search = adapter(captioner, batch=batch).search()
+    search = adapter(captioner, cameras=batch).search()
     wanted = [greedy(captioner, squares(i)[0]) for i in range(count)]
     lengths = {len(words) for words, _, _ in wanted}
     assert len(lengths) > 1
     assert min(lengths) < MAX_LENGTH
     forms = [answers(model, batch, count) for model in (make_loop(search), unroll(search))]
-    forms.append(word_by_word(captioner, count))
+    if batch == 1:
+        forms.append(word_by_word(captioner, count))
     for found in forms:
         assert [written(found, i) for i in range(count)] == [words for words, _, _ in wanted]
         np.testing.assert_allclose(
@@ -118,13 +122,15 @@ def test_greedy_captions_are_those_of_pytorch(
             )
 
 
-@pytest.mark.parametrize(("beams", "batch"), [(3, 1), (5, 4)])
-@pytest.mark.parametrize(("decoder", "attention"), [(d, d != "gru") for d in models.DECODERS])
+@pytest.mark.parametrize(
+    ("decoder", "attention", "beams", "batch"),
+    [*((d, d != "gru", 3, 1) for d in models.DECODERS), ("lstm", True, 5, 4)],
+)
 def test_every_hypothesis_is_that_of_a_search_by_plain_python(
     decoder: str, attention: bool, beams: int, batch: int
 ) -> None:
     captioner = (trained if batch == 1 else untrained)(decoder, attention=attention)
-    search = adapter(captioner, batch=batch, beams=beams).search()
+    search = adapter(captioner, cameras=batch, beams=beams).search()
     loop, flat = (answers(model, batch, 20) for model in (make_loop(search), unroll(search)))
     for i in range(20):
         wanted = beam_search(captioner, squares(i)[0], beams)
@@ -218,11 +224,9 @@ def test_tensorrt_builds_every_form(decoder: str, form: str, beams: int, tmp_pat
     model = net.to_onnx()
     kept = net.kept_fp32(model)
     whole = to_int8(model, feeds, keep_float=kept).model
-    graphs = {
-        "fp32": model,
-        "fp16": to_fp16(model, samples=feeds, keep_fp32=kept).model,
-        "int8": to_fp16(whole, samples=feeds, keep_fp32=kept).model,
-    }
+    graphs = {"int8": to_fp16(whole, samples=feeds, keep_fp32=kept).model}
+    if decoder == "lstm":
+        graphs |= {"fp32": model, "fp16": to_fp16(model, samples=feeds, keep_fp32=kept).model}
     for name, graph in graphs.items():
         path = tmp_path / f"{name}.onnx"
         path.write_bytes(serialized(graph))
@@ -287,7 +291,7 @@ def test_modules_without_the_methods_are_refused() -> None:
 def test_modules_that_fail_are_told_apart_from_ours() -> None:
     net = models.captioner_mobilenet_v2(len(WORDS))
     net.encoder.project = nn.Linear(3, 3)  # type: ignore[assignment]
-    with pytest.raises(ExportError, match="the module fails on a frame: RuntimeError"):
+    with pytest.raises(ExportError, match="fails on a frame: RuntimeError"):
         adapter(net)
 
 

@@ -165,7 +165,9 @@ def _cases(kind: str, numbers: range, folder: Path, keep: Path | None) -> Iterat
         rng = random.Random(f"{kind} {number}")
         path = rng.choice(sound)
         shutil.copytree(folder / "sound", work)
-        changed = change(contents[path], rng.choice(list(contents.values())), rng)
+        changed = (chosen.change or change)(
+            contents[path], rng.choice(list(contents.values())), rng
+        )
         (work / path).write_bytes(changed)
         if keep is not None:
             keep.mkdir(exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +31,7 @@ from edgevision.metrics.coco import read_captions, read_objects
 from edgevision.tasks.frames import iterate_frames, read_counts, read_image, read_labels
 from edgevision.tasks.tensors import TASK as TENSORS
 from edgevision.tasks.vocabulary import read_vocabulary
+from tests.fuzz import graphs as nets
 from tests.parts.tiny_bundles import semantic_bundle
 
 SPEC = TensorSpec("x", DType.FLOAT32, (1, 4))
@@ -43,11 +45,13 @@ class Kind:
         make: writes sound ones into a folder, and gives the path of each.
         read: reads one that was changed in its place.
         refused: what may be raised beside errors of edgevision's own.
+        change: how a file is changed, given another's bytes, too; by default as the runner does.
     """
 
     make: Callable[[Path], list[Path]]
     read: Callable[[Path], object]
     refused: tuple[type[Exception], ...] = ()
+    change: Callable[[bytes, bytes, random.Random], bytes] | None = None
 
 
 def _written(folder: Path, **contents: bytes | str) -> list[Path]:
@@ -265,6 +269,7 @@ KINDS: dict[str, Kind] = {
     "files": Kind(_bundle("golden.npz", "stages/main/model.onnx"), _open),
     "signature": Kind(_bundle("signature.json"), _open),
     "graphs": Kind(_graph, lambda path: external_weights(path.read_bytes()), (ValueError,)),
+    "nets": Kind(nets.make, nets.read, (ValueError,), nets.change),
     "records": Kind(_record, _examine),
     "cache entries": Kind(_entry, _take),
     "archives": Kind(_archive, _import),

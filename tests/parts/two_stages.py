@@ -1,4 +1,4 @@
-"""A bundle of two stages, written, changed and listed anew."""
+"""A bundle of two stages, written, changed and listed again."""
 
 from __future__ import annotations
 

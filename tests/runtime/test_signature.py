@@ -124,7 +124,7 @@ def test_what_a_device_finished_is_as_good_as_signed_there(
     with pytest.raises(UnverifiedError, match="this device did not write its record"):
         edgevision.load(signed.root, require_signature=keys[1])
     done = finish_target(signed, get_target("local-cpu"))
-    assert done.seconds, "what was not authenticated is built anew"
+    assert done.seconds, "what was not authenticated is built again"
     # In a folder that the caller names, he answers for it.
     finish_target(signed, get_target("local-cpu"), engines=elsewhere)
     shutil.rmtree(state)
@@ -280,7 +280,7 @@ def test_a_manifest_that_lists_other_hashes_is_refused(
                 writer.add(entry.path, signed.read(entry.path))
         writer.add_golden("main", *signed.golden("main"))
         changed = writer.publish(replace(signed.manifest, name="changed", files=()))
-    assert changed.signature is None, "what is published anew has no signature"
+    assert changed.signature is None, "what is published again has no signature"
     changed.write_signature(signed.signature or b"")
     refused(Bundle.open(changed.root), keys[1], "is not what key")
 

@@ -93,7 +93,7 @@ def pycuda_streams_are_captured(pycuda: PyCuda) -> None:
 
 
 def events_of_a_replay(cuda: CudaBindings) -> None:
-    """Nodes that record events time each replay anew."""
+    """Nodes that record events time each replay."""
     driver = cuda.driver
     external = driver.CUevent_record_flags.CU_EVENT_RECORD_EXTERNAL
     with rig(cuda) as at:

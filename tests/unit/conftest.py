@@ -12,7 +12,7 @@ from tests.parts.two_stages import write_bundle
 
 @pytest.fixture(scope="session")
 def good_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sound bundle that no test changes."""
+    """A valid bundle that no test changes."""
     return write_bundle(tmp_path_factory.mktemp("bundles") / "good.ev").root
 
 

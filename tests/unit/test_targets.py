@@ -1,4 +1,4 @@
-"""The table of targets is sound, and a wrong name is answered helpfully."""
+"""The table of targets is valid, and a wrong name is answered helpfully."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ Worker processes of both sides, and of the first one again as a control, take tu
 order, one short block each: a single call if it takes a millisecond or more, since a shared
 machine changes its speed within tens of them, and calls that lie close together share its noise.
 Of a block with several calls the fastest counts. After some rounds each worker loads its model
-anew, and after some loads the processes are fresh: where a model's memory happens to lie makes it a
+again, and after some loads the processes are fresh: where a model's memory lies makes it a
 percent faster or slower, and rounds of one load are no independent draws. Each load gives one
 number, the mean of the middle half of the logarithms of its rounds' ratios. Now and then a process
 is a tenth slower for all its life, so the fifth of the loads at either end does not count either;
@@ -243,7 +243,7 @@ def _fastest_ns(worker: Worker, calls: int) -> float:
 
 
 def _load_again(worker: Worker) -> None:
-    """Let it load its model anew, and warm it up."""
+    """Let it load its model again, and warm it up."""
     worker.ask("again")
     _fastest_ns(worker, _WARM_UP_CALLS)
 

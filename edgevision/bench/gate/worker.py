@@ -6,7 +6,7 @@ It runs the bundle once, says in one line of JSON what it is and when it got how
 each line of its input with one line:
 
     a number    so many calls; answers the nanoseconds of the fastest of them
-    again       loads the bundle anew
+    again       loads the bundle again
     steady      calls until five blocks agree; answers when that was, null if it never was
     counts      what a frame costs in things that are counted, not timed, as JSON
 

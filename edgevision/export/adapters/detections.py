@@ -55,7 +55,7 @@ class Detections(FrontEnd):
         with torch.no_grad():
             maps = list(self.backbone(torch.zeros(1, 3, *size)).values())
         shapes = [(int(x.shape[-2]), int(x.shape[-1])) for x in maps]
-        # The coarsest map, "pool", is for proposals alone.
+        # The coarsest map, "pool", is only for proposals.
         self.sampler = RegionSampler(shapes[:-1], [size[0] // height for height, _ in shapes[:-1]])
         self.levels = len(shapes)
         for index, shape in enumerate(shapes):

@@ -109,18 +109,17 @@ class ImageGenerator:
 
     def _check_pictures(self) -> None:
         taken = ", ".join(str(spec) for spec in self.inputs)
-        # A label beyond the module's table shows at the highest one alone.
+        # A label beyond the module's table shows only at the highest one.
         feeds = self.drawn((0, 1))
         for item in self.generator_inputs:
             if isinstance(item, Label):
                 feeds[item.name] = np.array([0, item.classes - 1])
         try:
-            with evaluating(self.graph):
+            with evaluating(self.graph, f"({taken})"):
                 pictures = self.graph.module(*self._arguments(feeds))
-        except Exception as error:  # the user's module may raise anything
+        except ExportError as error:
             raise ExportError(
-                f"the module fails on ({taken}): {type(error).__name__}: {error}. Name its own "
-                "latent size and classes in `inputs`."
+                f"{error} Name its own latent size and classes in `inputs`."
             ) from error
         good = isinstance(pictures, Tensor) and pictures.ndim == 4 and pictures.is_floating_point()
         if not good or pictures.shape[0] != 2 or pictures.shape[1] not in _CHANNELS:
@@ -141,7 +140,7 @@ class _NumbersToPixels(nn.Module):
 
     def forward(self, *numbers: Tensor) -> Tensor:
         x: Tensor = self.module(*numbers) * self.scale + self.offset
-        # TensorRT gives uint8 by a Cast alone, so the change of layout comes before it.
+        # TensorRT gives uint8 only by a Cast, so the change of layout comes before it.
         return x.round().clamp(0, 255).permute(0, 2, 3, 1).to(torch.uint8)
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from edgevision.errors import ExportError
 from edgevision.export.adapters.frame import CameraInput
+from edgevision.export.graph.capture import evaluating
 
 _NAMES = ("out", "logits")
 
@@ -43,19 +43,18 @@ def first_tensor(output: object, *, names: tuple[str, ...] = _NAMES, what: str) 
     return found
 
 
-def try_module(call: Callable[[Tensor], Tensor], camera: CameraInput) -> Tensor:
-    """Return what a net gives on a black frame.
+def try_module(graph: nn.Module, call: Callable[[Tensor], Tensor], camera: CameraInput) -> Tensor:
+    """Return what `call`, of a graph around a net, gives on a black frame.
 
     Raises:
-        ExportError: it fails.
+        ExportError: it fails, or gives more or fewer answers than there are frames.
     """
-    try:
-        with torch.no_grad():
-            return call(camera.zeros())
-    except ExportError:
-        raise
-    except Exception as error:  # the user's module may raise anything
-        height, width = camera.size
+    height, width = camera.size
+    with evaluating(graph, f"a frame of {height}x{width}"):
+        found = call(camera.zeros())
+    if not found.ndim or found.shape[0] != camera.batch:
         raise ExportError(
-            f"the module fails on a frame of {height}x{width}: {type(error).__name__}: {error}"
-        ) from error
+            f"the module gives {list(found.shape)} of {camera.batch} frame(s); expected as many "
+            "answers as frames, along the first axis"
+        )
+    return found

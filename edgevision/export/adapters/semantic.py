@@ -15,8 +15,10 @@ from edgevision.export.adapters.frame import (
     IMAGENET_STD,
     Camera,
     CameraInput,
+    Cameras,
     FrontEnd,
     class_labels,
+    labels_json,
 )
 from edgevision.export.adapters.frame_adapter import FrameAdapter
 from edgevision.export.adapters.output import first_tensor, try_module
@@ -27,7 +29,6 @@ from edgevision.export.adapters.registry import (
     Size,
     need_size_and_classes,
 )
-from edgevision.export.graph.capture import evaluating
 from edgevision.export.zoo import card_classes, card_size
 from edgevision.tasks.camera import VOID
 
@@ -59,6 +60,7 @@ class SemanticSegmentation(FrameAdapter["_PixelsToClasses"]):
         channel_order: str = "rgb",
         input_size: tuple[int, int] | None = None,
         camera: Camera | None = None,
+        cameras: Cameras = None,
     ) -> None:
         """Wrap `module`.
 
@@ -73,13 +75,15 @@ class SemanticSegmentation(FrameAdapter["_PixelsToClasses"]):
                 always sees RGB.
             input_size: (H, W) of the camera's frame, if it is not `size`.
             camera: what the camera gives, in place of `channel_order` and `input_size`.
+            cameras: how many cameras' frames come in one call, N, or (fewest, most): a list of
+                results then comes out. By default one frame, and one result.
 
         Raises:
             ValueError: an argument makes no sense.
             ExportError: the module does not run, or its logits do not fit the classes.
         """
         self._classes = class_labels(classes)
-        camera_input = CameraInput.check(size, input_size, channel_order, camera=camera)
+        camera_input = CameraInput.check(size, input_size, channel_order, camera, cameras=cameras)
         if not camera_input.placement.is_whole and len(self._classes) > VOID:
             raise ValueError(
                 f"classes: {len(self._classes)} of them leave no number for pixels that a part of "
@@ -97,14 +101,10 @@ class SemanticSegmentation(FrameAdapter["_PixelsToClasses"]):
 
     def settings(self) -> Settings:
         """Return the classes, sizes and channel order, for the manifest."""
-        return {
-            "classes": [{"name": name, "color": color} for name, color in self._classes],
-            **self._camera.settings(),
-        }
+        return self._settings({"classes": labels_json(self._classes)})
 
     def _check_logits(self) -> None:
-        with evaluating(self._graph):
-            logits = try_module(self._graph.logits, self._camera)
+        logits = try_module(self._graph, self._graph.logits, self._camera)
         count = len(self._classes)
         if logits.ndim == 4 and logits.shape[1] == 1:
             if count == 2:
@@ -115,7 +115,7 @@ class SemanticSegmentation(FrameAdapter["_PixelsToClasses"]):
             )
         if logits.ndim != 4 or logits.shape[1] != count:
             raise ExportError(
-                f"the module gives logits {list(logits.shape)}, expected [1, {count}, h, w] for "
+                f"the module gives logits {list(logits.shape)}, expected [N, {count}, h, w] for "
                 f"the {count} classes named. Name one class per channel."
             )
 

@@ -88,5 +88,5 @@ def join_stages(runs: Mapping[str, Run], *, end: int, steps: int) -> Run:
 
 
 def _following(feeds: Feeds, made: Mapping[str, Array]) -> Feeds:
-    """Return the next step's feeds: what it made anew, and what stays."""
+    """Return the next step's feeds: what it computed, and what stays."""
     return {name: made.get(name + NEXT, array) for name, array in feeds.items()}

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from edgevision.bundle.flavours import ORT
 from edgevision.bundle.manifest import Settings
 from edgevision.bundle.tensors import DYNAMIC, DType, ShapeProfile, TensorSpec
-from edgevision.errors import EdgeVisionError, ExportError
+from edgevision.errors import BundleFormatError, EdgeVisionError, EngineLoadError, ExportError
 from edgevision.export.adapters.adapter import Array, Feeds
+from edgevision.export.adapters.flat import Flat, called, is_flat, keywords_of, named_tensors
 from edgevision.export.adapters.registry import ClassNames, Size, refuse_options
 from edgevision.export.graph.capture import (
     capture,
@@ -25,6 +26,7 @@ from edgevision.export.graph.capture import (
     example,
     serialized,
 )
+from edgevision.export.graph.disputed import refuse_disputed
 from edgevision.export.graph.onnx_file import (
     is_quantized,
     likely_ranges,
@@ -33,6 +35,7 @@ from edgevision.export.graph.onnx_file import (
     with_own_axes,
 )
 from edgevision.runtime.session import Session
+from edgevision.tasks.decoders import check_state
 
 _DEFAULT_MAX_BATCH = 8
 
@@ -53,14 +56,20 @@ class Tensors:
         *,
         inputs: Sequence[TensorSpec] = (),
         profiles: Mapping[str, ShapeProfile] | None = None,
+        state: Mapping[str, str] | None = None,
     ) -> None:
         """Wrap `source`.
 
         Args:
-            source: a torch module with positional tensor arguments, or the path of an ONNX file.
-            inputs: the module's arguments; an ONNX file says them itself.
+            source: a torch module of tensors, or the path of an ONNX file. A module may give
+                tuples, dicts and dataclasses of tensors, one inside the other.
+            inputs: the module's arguments, in its order or by its names; an ONNX file says them
+                itself.
             profiles: bounds of the dynamic inputs. Where only the first axis is dynamic, it may be
                 left out: batches of 1 to 8 are allowed then.
+            state: what each run hands on to the next, an input's name and an output's, as in
+                {"h_in": "h_out"}: it stays on the device, is neither fed nor given, and begins with
+                zeros. A module gives it last, in this order, or by these keys.
 
         Raises:
             ValueError: an argument makes no sense.
@@ -75,6 +84,7 @@ class Tensors:
             if not inputs:
                 raise ValueError("inputs: a module needs them, e.g. [TensorSpec('x', ...)]")
             self.inputs = tuple(inputs)
+            self._keywords = keywords_of(self._module, [spec.name for spec in self.inputs])
         else:
             assert not isinstance(source, nn.Module)
             if inputs:
@@ -85,12 +95,16 @@ class Tensors:
         self.profiles: Mapping[str, ShapeProfile] = _profiles(self.inputs, profiles or {})
         if self._module is None:
             self._graph = with_own_axes(plain(model, source), self.profiles)
+            refuse_disputed(self._graph)
             self.ranges = likely_ranges(self._graph)
             self.is_quantized = is_quantized(self._graph)
+        self.state: Mapping[str, str] = dict(state or {})
+        if self.state:
+            self._check_state()
 
     def settings(self) -> Settings:
-        """Return nothing: the tensors say all."""
-        return {}
+        """Return the state: of all else the tensors say all."""
+        return {"state": dict(self.state)} if self.state else {}
 
     def files(self) -> dict[str, bytes]:
         """Return nothing: the manifest says it all."""
@@ -102,6 +116,8 @@ class Tensors:
             try:
                 with Session.open(self._original, flavour=ORT, profiles=self.profiles) as session:
                     return session.run(dict(feeds))
+            except EngineLoadError as error:
+                raise ExportError(f"the file does not run here: {error}") from error
             except EdgeVisionError as error:
                 given = ", ".join(map(str, self.inputs)) or "none"
                 raise ExportError(
@@ -110,9 +126,7 @@ class Tensors:
                     "(samples=), or their ends: --range NAME=LOW:HIGH (ranges=)."
                 ) from error
         arguments = [torch.from_numpy(np.array(feeds[spec.name])) for spec in self.inputs]
-        with evaluating(self._module):
-            outputs = _tensors(self._run(arguments))
-        return {f"output{i}": output.numpy() for i, output in enumerate(outputs)}
+        return {name: x.numpy() for name, x in self._named(self._run(arguments))}
 
     def to_onnx(self) -> onnx.ModelProto:
         """Return the FP32 graph.
@@ -124,24 +138,60 @@ class Tensors:
             model = onnx.ModelProto()
             model.CopyFrom(self._graph)
             return model
-        with evaluating(self._module):
-            arguments = [example(spec, self.profiles.get(spec.name)) for spec in self.inputs]
-            count = len(_tensors(self._run(arguments)))
-        names = [f"output{i}" for i in range(count)]
-        return capture(self._module, self.inputs, names, self.profiles)
+        found = self._run([example(spec, self.profiles.get(spec.name)) for spec in self.inputs])
+        names = [name for name, _ in self._named(found)]
+        module = self._module
+        if self._keywords or not is_flat(found):
+            module = Flat(module, self._keywords)
+        return capture(module, self.inputs, names, self.profiles)
+
+    def _named(self, found: object) -> list[tuple[str, Tensor]]:
+        """Name what a module gives; a state that it does not name itself comes last."""
+        named = named_tensors(found, [spec.name for spec in self.inputs])
+        given = list(self.state.values())
+        if set(given) <= {name for name, _ in named}:
+            return named
+        if len(given) >= len(named):
+            raise ExportError(
+                f"the module gives {len(named)} tensors, expected an answer and then the state: "
+                f"{', '.join(given)}"
+            )
+        answers = len(named) - len(given)
+        last = [tensor for _, tensor in named[answers:]]
+        return [*named[:answers], *zip(given, last, strict=True)]
+
+    def _check_state(self) -> None:
+        """Refuse a state that is not there, or cannot be handed on; ExportError says why."""
+        if self._module is None:
+            outputs = {spec.name: spec for spec in graph_outputs(self._graph)}
+        else:
+            zeros = {
+                spec.name: example(spec, self.profiles.get(spec.name)).numpy()
+                for spec in self.inputs
+            }
+            outputs = {
+                name: TensorSpec(name, DType.from_numpy(array.dtype), array.shape)
+                for name, array in self.reference(zeros).items()
+            }
+        inputs = {spec.name: spec for spec in self.inputs}
+        for taken, given in self.state.items():
+            if taken not in inputs or given not in outputs:
+                raise ExportError(
+                    f"state: '{taken}' to '{given}'; the model takes {', '.join(inputs)} and gives "
+                    f"{', '.join(outputs)}"
+                )
+            try:
+                check_state(inputs[taken], outputs[given])
+            except BundleFormatError as error:
+                raise ExportError(str(error)) from error
+        if len(self.state) == len(inputs) or len(set(self.state.values())) == len(outputs):
+            raise ExportError("state: every input or output is of it; a frame has one of its own")
 
     def _run(self, arguments: Sequence[Tensor]) -> object:
         assert self._module is not None
-        try:
-            return self._module(*arguments)
-        except Exception as error:  # the user's code may raise anything
-            given = ", ".join(map(str, self.inputs))
-            words = str(error).strip().split("\n", 1)[0][:300]
-            raise ExportError(
-                f"{type(self._module).__name__} cannot run on ({given}): {type(error).__name__}: "
-                f"{words}. Give inputs=[TensorSpec(...)] that it takes, and a float32 module: "
-                "module.float()."
-            ) from error
+        given = ", ".join(map(str, self.inputs))
+        with evaluating(self._module, f"({given}), its inputs=[TensorSpec(...)]"):
+            return called(self._module, arguments, self._keywords)
 
     def kept_fp32(self, graph: onnx.ModelProto) -> tuple[str, ...]:
         """Return nothing: what must stay wide is found by its values."""
@@ -201,16 +251,6 @@ def _profiles(
             raise ValueError(f"profiles: {profile} does not fit {spec}")
         found[name] = profile
     return found
-
-
-def _tensors(output: object) -> list[Tensor]:
-    items = list(output) if isinstance(output, tuple | list) else [output]
-    tensors = [item for item in items if isinstance(item, Tensor)]
-    if not items or len(tensors) != len(items):
-        raise ExportError(
-            f"the module returns {type(output).__name__}, expected a tensor or a tuple of tensors"
-        )
-    return tensors
 
 
 def from_module(

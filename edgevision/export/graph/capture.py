@@ -7,6 +7,7 @@ import inspect
 import io
 import logging
 import math
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -15,11 +16,34 @@ import torch
 from torch import nn
 
 from edgevision.bundle.tensors import DYNAMIC, ShapeProfile, TensorSpec
-from edgevision.errors import ExportError
+from edgevision.errors import EdgeVisionError, ExportError
 from edgevision.export.graph.simplify import simplify
 
 OPSET = 20
 """19 brought float16 scales of Q/DQ; TensorRT 10.3 parses up to 20."""
+
+# What torch's exporter says, and what helps against it.
+_REMEDIES = (
+    (
+        re.compile("only 4D query"),
+        "Give scaled_dot_product_attention four axes, q[:, None] and so on, and take [:, 0] of "
+        "what it gives.",
+    ),
+    (
+        re.compile("adaptive_max_pool"),
+        "Of a size n that m does not divide take, for each i of m, the amax of "
+        "x[..., i * n // m : -(-(i + 1) * n // m)], and torch.stack them.",
+    ),
+    (
+        re.compile(r"data-dependent|Unbacked|GuardOnData|dynamic control flow", re.IGNORECASE),
+        "Rewrite what it names without shapes or branches that depend on values: torch.where, "
+        "torch.cond, a fixed number with topk.",
+    ),
+    (
+        re.compile(r"No (?:ONNX function|decompositions?) |No ONNX function found|DispatchError"),
+        "ONNX has no such operator: write it with others, or leave it to the host.",
+    ),
+)
 
 
 def capture(
@@ -34,10 +58,11 @@ def capture(
         ExportError: torch cannot export the module; the message holds the exporter's last words.
             Or a number in it is none.
     """
+    _refuse_script(module)
     _check_weights(module)
     examples = tuple(example(spec, profiles.get(spec.name)) for spec in inputs)
     dynamic = tuple(_dynamic(spec, profiles.get(spec.name)) for spec in inputs)
-    with evaluating(module), _quiet():
+    with evaluating(module), quiet():
         try:
             program = torch.onnx.export(
                 module,
@@ -53,12 +78,38 @@ def capture(
             )
             assert program is not None
             simplify(program.model)
+            # An output that is an input, or another output, had taken its name from it.
+            for value, spec in zip(program.model.graph.inputs, inputs, strict=True):
+                value.name = spec.name
+            for value, name in zip(program.model.graph.outputs, outputs, strict=True):
+                value.name = name
         except Exception as error:  # the exporter raises whatever the user's code makes it hit
             raise ExportError(
-                f"torch cannot export {type(module).__name__}: {_last_words(error)} Rewrite "
-                "what it names without data-dependent shapes or Python side effects."
+                f"torch cannot export {_title(module)}: {_last_words(error)}{_advice(error)}"
             ) from error
     return anonymous(program.model_proto)
+
+
+def _refuse_script(module: nn.Module) -> None:
+    if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
+        raise ExportError(
+            f"{_title(module)} is TorchScript, which torch no longer exports. Give the Python "
+            "module that it was scripted or traced from, or an ONNX file."
+        )
+
+
+def _advice(error: BaseException) -> str:
+    """Return what may help against a failure of torch's exporter; empty where nothing is known."""
+    said = []
+    cause: BaseException | None = error
+    while cause is not None:
+        said.append(f"{type(cause).__name__}: {cause}")
+        cause = cause.__cause__
+    text = "\n".join(said)
+    for words, remedy in _REMEDIES:
+        if words.search(text):
+            return f" {remedy}"
+    return ""
 
 
 def _check_weights(module: nn.Module) -> None:
@@ -90,16 +141,52 @@ def example(spec: TensorSpec, profile: ShapeProfile | None) -> torch.Tensor:
 
 
 @contextlib.contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put the module into evaluation mode, and every part back as it was."""
+def evaluating(module: nn.Module, given: str = "") -> Iterator[None]:
+    """Put the module into evaluation mode, and every part back as it was.
+
+    Args:
+        module: what runs in the block.
+        given: what it is given there, for the message.
+
+    Raises:
+        ExportError: the module raised in the block; its first words, and what to type where that is
+            known.
+    """
     training = {part: part.training for part in module.modules()}
     module.eval()
     try:
         with torch.no_grad():
             yield
+    except (EdgeVisionError, MemoryError):
+        raise
+    except Exception as error:  # the user's code may raise anything
+        words = (str(error).strip() or "no reason given").split("\n", 1)[0][:300]
+        raise ExportError(
+            f"{_title(module)} fails{given and f' on {given}'}: {type(error).__name__}: "
+            f"{words.rstrip('.')}.{_of_types(module)}"
+        ) from error
     finally:
         for part, was_training in training.items():
             part.training = was_training
+
+
+def _title(module: nn.Module) -> str:
+    """Return what the user calls a module that may stand inside one of ours."""
+    while type(module).__module__.startswith("edgevision.export."):
+        inner = getattr(module, "module", None)
+        if not isinstance(inner, nn.Module):
+            break
+        module = inner
+    return type(module).__name__
+
+
+def _of_types(module: nn.Module) -> str:
+    weights = (*module.parameters(), *module.buffers())
+    others = {w.dtype for w in weights if w.is_floating_point()} - {torch.float32}
+    if not others:
+        return ""
+    found = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in others))
+    return f" It has weights of {found}: give it in float32, as module.float() makes it."
 
 
 def anonymous(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -154,8 +241,8 @@ def _by_parameter(module: nn.Module, dynamic: tuple[dict[int, object], ...]) -> 
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's chatter off the terminal; what matters comes in its exception."""
+def quiet() -> Iterator[None]:
+    """Keep chatter off the terminal; what matters comes in the exception."""
     level = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     sink = io.StringIO()

@@ -27,7 +27,7 @@ class Search:
         before: gives every name in `carried`, and all that `body` takes beside those.
         body: takes `NUMBER`, and gives `GOING` and, of each carried tensor, `name` + `NEXT`.
         after: takes some of the carried tensors.
-        carried: names of the tensors that each step makes anew.
+        carried: names of the tensors that each step computes.
         steps: how many steps there are at most.
     """
 

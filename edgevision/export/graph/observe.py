@@ -50,7 +50,7 @@ def typed(model: onnx.ModelProto) -> onnx.ModelProto:
     copy.ir_version = max(copy.ir_version, _IR_VERSION)
     _constants_to_initializers(copy.graph)
     _drop_stored_inputs(copy.graph)
-    _name_nodes(copy.graph)
+    name_nodes(copy.graph)
     del copy.graph.value_info[:]
     try:
         return onnx.shape_inference.infer_shapes(copy, check_type=True, strict_mode=True)
@@ -113,6 +113,9 @@ def observe(
     model: onnx.ModelProto, tensors: Sequence[str], feeds: Iterable[Feeds], profiles: Profiles
 ) -> Iterator[dict[str, Array]]:
     """Give the values of `tensors` for each feed, one feed in memory at a time."""
+    if not tensors:
+        yield from ({} for _ in feeds)
+        return
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
     shapes = {v.name: v for v in (*model.graph.value_info, *model.graph.output, *model.graph.input)}
@@ -129,7 +132,7 @@ def observe(
             yield dict(zip(tensors, session.run(feed).values(), strict=True))
 
 
-def _name_nodes(graph: onnx.GraphProto) -> None:
+def name_nodes(graph: onnx.GraphProto) -> None:
     """Give every node a name of its own; files from elsewhere often do not."""
     taken = {node.name for node in graph.node}
     seen = {""}

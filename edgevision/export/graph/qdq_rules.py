@@ -98,7 +98,7 @@ def _check_axis(
     producers: dict[str, onnx.NodeProto],
     consumers: dict[str, list[tuple[onnx.NodeProto, int]]],
 ) -> list[Finding]:
-    """Per-channel scales are for weights alone, along the output channels."""
+    """Per-channel scales are only for weights, along the output channels."""
     source = node.input[0]
     if node.op_type == "DequantizeLinear" and source in producers:
         source = producers[source].input[0]

@@ -11,6 +11,8 @@ from onnxscript import ir, optimizer, rewriter
 from onnxscript.rewriter import pattern
 from onnxscript.rewriter.rules import common
 
+from edgevision.export.graph.replace import replace_refused
+
 # In the exporter's order: some rules wait for what others leave.
 _RULES = (
     "two_reshapes_matmul_reshape one_reshape_matmul_reshape cast_constant_of_shape "
@@ -50,6 +52,7 @@ def simplify(model: ir.Model, *, with_weights: bool = False) -> None:
     for _ in range(_ROUNDS):
         optimizer.fold_constants_ir(model, onnx_shape_inference=True, should_fold=should_fold)
         rewriter.rewrite(model, rules)
+    replace_refused(model)
     for tidy in (
         passes.RemoveUnusedNodesPass(),
         passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
@@ -65,6 +68,9 @@ def simplify(model: ir.Model, *, with_weights: bool = False) -> None:
         # (NVIDIA/TensorRT#4646). Without a word every version takes the default, which is linear.
         if node.op_type == "GridSample" and node.attributes.get_string("mode") == "linear":
             node.attributes.pop("mode")
+        # Its importer of ScatterND refuses the word whatever it says (onnx-tensorrt 10.1).
+        if node.op_type == "ScatterND" and node.attributes.get_string("reduction") == "none":
+            node.attributes.pop("reduction")
 
 
 def _is_of_weights(node: ir.Node) -> bool | None:

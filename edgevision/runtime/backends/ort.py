@@ -283,7 +283,7 @@ class OrtCudaExecution:
 
 
 def _bound_run(session: Any, binding: Any, options: Any) -> Callable[[], None]:
-    """Return what runs a binding, without what ONNX Runtime makes and asks anew for each frame.
+    """Return what runs a binding, without what ONNX Runtime makes and asks again for each frame.
 
     Without run options it makes some for each run, 0.9 us of 3.3 (1.32); with them its wrapper asks
     for an entry that they do not have, by an exception of C++: 85 us. So the wrapper is passed by.

@@ -50,7 +50,7 @@ class TensorRTLog:
             if level == logging.ERROR:
                 kept = getattr(self._own, "errors", [])
                 self._own.errors = [*kept[1 - 2 * _KEPT_ERRORS :], message.strip()]
-            # Noise is no error, and neither is what was asked to see how it is refused.
+            # Noise is not an error, and neither is what was asked to see how it is refused.
             is_quiet = getattr(self._own, "is_quiet", False) or not without_noise(message)
             _log.log(logging.DEBUG if is_quiet else level, "%s", message)
         except BaseException as error:

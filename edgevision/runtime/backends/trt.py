@@ -20,7 +20,7 @@ def open_program(plan: bytes, device: Device, options: RunOptions) -> TensorRTPr
         trt = require("tensorrt", extra="tensorrt")
         title = f"TensorRT {trt.__version__}"
     except MissingDependencyError:
-        # Runs version-compatible plans alone, in a tenth of the space.
+        # Runs only version-compatible plans, in a tenth of the space.
         trt = require("tensorrt_lean", extra="tensorrt")
         title = f"TensorRT lean runtime {trt.__version__}"
     return TensorRTProgram(trt, plan, device, title=title)

@@ -123,7 +123,7 @@ class Ticket(Generic[T]):
         """
         if getattr(callback, "__module__", "") == "asyncio.tasks":
             raise TypeError(
-                "a ticket is no asyncio future: give asyncio.wait what "
+                "a ticket is not an asyncio future: give asyncio.wait what "
                 "asyncio.ensure_future(ticket) returns, or await the ticket"
             )
         self._callbacks.append(callback)
@@ -218,7 +218,7 @@ class Ticket(Generic[T]):
                     pass  # `resolve` was just about to
 
     def _new_error(self) -> BaseException:
-        """Return the error anew: one that was raised holds its traceback, and so this ticket."""
+        """Return the error again: one that was raised holds its traceback, and so this ticket."""
         error = self._error
         assert error is not None
         try:

@@ -158,7 +158,7 @@ class BindingsDriver:
         self._call(self._cu.cuEventDestroy, event)
 
     def record(self, event: Handle, stream: Handle, *, capturing: bool) -> None:
-        """Queue the event; while capturing, as a node that each launch records anew."""
+        """Queue the event; while capturing, as a node that each launch records again."""
         if not capturing:
             status = self._cu.cuEventRecord(event, stream)[0]
             if status is not self._success:

@@ -86,7 +86,7 @@ class Driver(Protocol):
         """Destroy it."""
 
     def record(self, event: Handle, stream: Handle, *, capturing: bool) -> None:
-        """Queue the event; while capturing, as a node that each launch records anew."""
+        """Queue the event; while capturing, as a node that each launch records again."""
 
     def wait(self, stream: Handle, event: Handle) -> None:
         """Hold the stream back for the event."""

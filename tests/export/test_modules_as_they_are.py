@@ -1,0 +1,188 @@
+"""Modules as people have them: taken with what they return, or refused by a sentence of ours."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from edgevision.bundle.tensors import DType, TensorSpec
+from edgevision.errors import ExportError
+from edgevision.export import InstanceSegmentation, MultiTask, SemanticSegmentation, Tensors
+from edgevision.export.adapters.multitask import SemanticHead
+from edgevision.export.recipe import export_stage
+from edgevision.export.source import resolve
+from tests.parts.nets import run
+
+FEED = {"x": np.linspace(-1, 1, 8, dtype=np.float32)[np.newaxis]}
+
+
+def spec(name: str = "x") -> TensorSpec:
+    return TensorSpec(name, DType.FLOAT32, (1, 8))
+
+
+class Function(nn.Module):
+    def __init__(self, function: Callable[[Tensor], object]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> object:
+        return self.function(x)
+
+
+@dataclass
+class Answer:
+    logits: Tensor
+    hidden: Tensor | None = None
+
+
+class Pair(NamedTuple):
+    left: Tensor
+    right: Tensor
+
+
+@pytest.mark.parametrize(
+    ("function", "names"),
+    [
+        (lambda x: {"out": x + 1, "aux": x * 2}, ["out", "aux"]),
+        (lambda x: Answer(x + 1), ["logits"]),
+        (lambda x: Pair(x + 1, x * 2), ["left", "right"]),
+        (lambda x: (x + 1, [x * 2, {"z": x * 3}]), ["output0", "output1", "z"]),
+        (lambda x: (x + 1, None), ["output0"]),
+        (lambda x: {0: x + 1, "a/b": x * 2, "x": x * 3}, ["0", "a_b", "x_2"]),
+        (lambda x: x, ["output0"]),
+        (lambda x: (x, x + 1, x), ["output0", "output1", "output2"]),
+    ],
+    ids=["dict", "dataclass", "named", "nested", "None", "odd keys", "its input", "one twice"],
+)
+def test_what_a_module_returns_is_taken(
+    function: Callable[[Tensor], object], names: list[str]
+) -> None:
+    adapter = Tensors(Function(function), inputs=[spec()])
+    want, found = adapter.reference(FEED), run(adapter.to_onnx(), FEED)
+    assert list(want) == list(found) == names
+    for name in names:
+        np.testing.assert_allclose(found[name], want[name], rtol=1e-6)
+
+
+class ByName(nn.Module):
+    def forward(self, *, x: Tensor, mask: Tensor) -> Tensor:
+        return x * mask
+
+
+class Skipped(nn.Module):
+    def forward(self, x: Tensor, mask: Tensor | None = None, kinds: Tensor | None = None) -> Tensor:
+        assert mask is None
+        assert kinds is not None
+        return x - 10 * kinds
+
+
+@pytest.mark.parametrize(("module", "second"), [(ByName(), "mask"), (Skipped(), "kinds")])
+def test_arguments_go_by_name_where_the_module_has_them_so(module: nn.Module, second: str) -> None:
+    adapter = Tensors(module, inputs=[spec(), spec(second)])
+    feeds = {**FEED, second: FEED["x"] * 3}
+    want = adapter.reference(feeds)["output0"]
+    np.testing.assert_allclose(run(adapter.to_onnx(), feeds)["output0"], want, rtol=1e-6)
+
+
+def test_arguments_that_the_module_does_not_take_are_told_with_its_own() -> None:
+    with pytest.raises(ValueError, match=r"ByName\.forward takes \(\*, x: .*mask"):
+        Tensors(ByName(), inputs=[spec(), spec("m")])
+
+
+def scripted() -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it is deprecated
+        made: nn.Module = torch.jit.script(nn.Linear(8, 4))
+    return made
+
+
+def traced() -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made: nn.Module = torch.jit.trace(nn.Linear(8, 4), torch.zeros(1, 8))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda x: (x + 1, 3), "returns, at 1, int"),
+        (lambda x: {"a": x, "b": {"c": "s"}}, r"returns, at b\.c, str"),
+        (lambda x: None, "NoneType without a tensor"),
+        (torch.fft.rfft, r"complex64\[1, 5\], which no target gives"),
+        (lambda x: x[:, :0], r"float32\[1, 0\], which no target gives"),
+        (functional.dropout, "runs twice on one sample"),
+        (lambda x: x + torch.rand_like(x), "runs twice on one sample"),
+        (scripted(), "is TorchScript"),
+        (traced(), "is TorchScript"),
+        (nn.Linear(8, 4).double(), r"weights of float64: .*module\.float\(\)"),
+        (nn.Linear(9, 4), r"Linear fails on \(x: float32\[1, 8\]\)"),
+        (lambda x: x * 2 if x.sum() > 0 else x, r"torch\.where"),
+    ],
+)
+def test_what_cannot_be_taken_says_why(function: Any, message: str) -> None:
+    module = function if isinstance(function, nn.Module) else Function(function)
+    adapter = Tensors(module.eval(), inputs=[spec()])
+    with pytest.raises(ExportError, match=message):
+        export_stage(adapter, precision="fp32", samples=[FEED])
+
+
+class Bright(nn.Module):
+    """Fails where it is shown more than black, which it is tried on."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if float(x.max()) > 0.5:
+            raise KeyError("bright")
+        return torch.cat([x, x], 1)[:, :2]
+
+
+def test_a_module_that_fails_later_is_told_by_its_name() -> None:
+    net = SemanticSegmentation(Bright(), size=(8, 8), classes=["a", "b"], mean=(0, 0, 0))
+    with pytest.raises(ExportError, match="Bright fails: KeyError: 'bright'"):
+        net.reference({"frame": np.full((1, 8, 8, 3), 255, np.uint8)})
+    with pytest.raises(ExportError, match="Sequential fails on a frame of 8x8"):
+        MultiTask(
+            nn.Sequential(nn.Linear(2, 2)), size=(8, 8), heads={"road": SemanticHead(["a", "b"])}
+        )
+
+
+@pytest.mark.parametrize("kind", ["Faster", "Keypoint"])
+def test_a_detector_without_masks_is_told_what_it_lacks(kind: str) -> None:
+    net = nn.Module()
+    net.rpn = SimpleNamespace(anchor_generator=None)  # type: ignore[assignment]
+    net.transform = SimpleNamespace()  # type: ignore[assignment]
+    net.roi_heads = SimpleNamespace(  # type: ignore[assignment]
+        box_coder=SimpleNamespace(weights=(10.0, 10.0, 5.0, 5.0)), mask_roi_pool=None,
+        box_roi_pool=SimpleNamespace(output_size=(7, 7), sampling_ratio=2), mask_predictor=None,
+        keypoint_predictor=nn.Identity() if kind == "Keypoint" else None,
+    )  # fmt: skip
+    with pytest.raises(ExportError, match=f"no mask head; a {kind} R-CNN has none to export"):
+        InstanceSegmentation(net, size=(320, 320), classes=["a"])
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("raise RuntimeError('no data')", "cannot be imported: RuntimeError: no data"),
+        ("import sys; sys.exit(3)", "cannot be imported: SystemExit: 3"),
+        ("def make(:", "cannot be imported: SyntaxError"),
+        ("def make(): 1 / 0", "failed: ZeroDivisionError"),
+    ],
+)
+def test_a_factory_that_raises_is_told(
+    source: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "odd_nets.py").write_text(source)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ExportError, match=message):
+        resolve("odd_nets:make")
