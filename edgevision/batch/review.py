@@ -53,7 +53,7 @@ def write_review(
     target = Path(out) / "review.html"
     refuse_foreign([target])
     runners = [
-        Runner(path, device=options.device, target=options.target, engines=options.engines)  # type: ignore[arg-type]
+        Runner(path, device=options.device, target=options.target, engines=options.engines)
         for path in (bundle, options.against)
     ]
     report, manifest = run.report, runners[0].model.manifest

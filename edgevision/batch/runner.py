@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from edgevision.runtime.model import Model
 from edgevision.runtime.options import RunOptions
 from edgevision.tasks.camera import Image
 
-PathLike = str | Path
+PathLike = str | os.PathLike[str]
 
 
 class Runner:
@@ -33,6 +33,9 @@ class Runner:
         engines: see `edgevision.load`.
         cpu_threads: of the engine on a CPU: where each core has a worker, one.
 
+    Attributes:
+        uses_gpu: whether it may run on a GPU.
+
     Example:
         >>> dataset.map_batches(Runner, fn_constructor_args=["road.ev"])  # doctest: +SKIP
     """
@@ -46,6 +49,7 @@ class Runner:
         engines: PathLike | None = None,
         cpu_threads: int = 1,
     ) -> None:
+        self.uses_gpu = device != "cpu"
         self._bundle = bundle
         self._options: dict[str, Any] = {"device": device, "target": target, "engines": engines}
         self._cpu_threads = cpu_threads

@@ -177,14 +177,14 @@ def score_data(
     opened = Bundle.open(bundle)
     metric = _metric(opened)
     labels = _labels(data, chosen)
-    pictures = None
-    if labels is not None and Path(labels).is_dir() and Path(data).is_dir():
-        pictures = metric.truths(labels).pictures if _is_same(labels, data) else None
-    places = list_frames(data, pictures)
+    truths = None if labels is None else metric.truths(labels)
+    is_data = truths is not None and _is_same(labels, data)
+    places = list_frames(data, truths.pictures if truths is not None and is_data else None)
+    sources = [] if truths is None else truths.sources()
     described = _described(opened, chosen, labels, len(places))
     shards = divide(places, chosen.frames_a_shard)
     with _folder(out) as path:
-        folder = RunFolder(path, identify([*described.items()], places))
+        folder = RunFolder(path, identify([*described.items()], places, sources))
         folder.begin(described, resume=chosen.resume)
         scorer = Scorer(
             _runner(bundle, chosen),
@@ -269,8 +269,8 @@ def _labels(data: PathLike, options: ScoreOptions) -> PathLike | None:
     )
 
 
-def _is_same(one: PathLike, other: PathLike) -> bool:
-    return Path(one).resolve() == Path(other).resolve()
+def _is_same(one: PathLike | None, other: PathLike) -> bool:
+    return one is not None and Path(one).resolve() == Path(other).resolve()
 
 
 def _described(

@@ -1,8 +1,8 @@
 """The folder of a run: what it is of, and a file for each shard that is done.
 
 A shard's file is whole or not there, so that a run can be killed at any moment and goes on with the
-shards that have none. What a run is of is one SHA-256 over the bundles, the labels' folder and the
-name, place, size and time of change of every frame; each shard's file has it inside.
+shards that have none. What a run is of is one SHA-256 over the bundles and the names,
+sizes and times of change of all frames and labels; each shard's file has it inside.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,28 +25,35 @@ _RUN = "run"
 _MAX_ATTEMPTS = 3
 
 
-def identify(parts: Sequence[object], places: Sequence[Place]) -> str:
+def identify(parts: Sequence[object], places: Sequence[Place], sources: Iterable[Path] = ()) -> str:
     """Return the SHA-256 of what a run is of.
 
     Args:
-        parts: what the figures depend on beside the frames.
+        parts: what the figures depend on beside files.
         places: of the frames, in order.
+        sources: files of the labels, in order.
 
     Raises:
-        FileReadError: a frame's file is missing.
+        FileReadError: a file is missing.
     """
     digest = hashlib.sha256(json.dumps(list(parts)).encode())
     file, stamp = "", (0, 0)
     for place in places:
         if place.file != file:  # of a tar file, one behind the other
-            try:
-                status = os.stat(place.file)
-            except OSError as error:
-                raise FileReadError(f"{place.file}: {error.strerror}") from error
-            file, stamp = place.file, (status.st_size, status.st_mtime_ns)
+            file, stamp = place.file, _stamp(place.file)
         entry = (place.name, place.kind, place.at, place.size_bytes, *stamp)
         digest.update(json.dumps(entry).encode())
+    for path in sources:
+        digest.update(json.dumps((path.name, *_stamp(path))).encode())
     return digest.hexdigest()
+
+
+def _stamp(file: str | Path) -> tuple[int, int]:
+    try:
+        status = os.stat(file)
+    except OSError as error:
+        raise FileReadError(f"{file}: {error.strerror}") from error
+    return status.st_size, status.st_mtime_ns
 
 
 def divide(places: Sequence[Place], frames_a_shard: int) -> list[Shard]:
@@ -104,7 +111,7 @@ class RunFolder:
         named = "; ".join(f"{k} was {found.get(k)!s:.80}, is {described[k]!s:.80}" for k in keys)
         raise RunError(
             f"'{self.path}' is a run of something else, and figures of both would mix: "
-            f"{named or 'frames were added, changed or touched'}. Give another --out"
+            f"{named or 'frames or labels were changed or touched'}. Give another --out"
         )
 
     def told(self, shard: Shard) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
 from edgevision.errors import FileReadError
 from edgevision.metrics.captions import CaptionScores, caption_scores
@@ -50,9 +51,13 @@ class CaptionTruths:
     """What people say of a folder's pictures, in COCO's `captions.json`."""
 
     def __init__(self, folder: PathLike) -> None:
-        said = read_captions(folder)
+        said, self._file = read_captions(folder), Path(folder) / "captions.json"
         self.pictures = named_pictures(folder, [path for path, _ in said])
         self._captions = dict(zip(self.pictures, (texts for _, texts in said), strict=True))
+
+    def sources(self) -> list[Path]:
+        """Return the file of all captions; see `Truths`."""
+        return [self._file]
 
     def check(self, progress: Progress) -> None:
         """Do nothing: the file was read; see `Truths`."""

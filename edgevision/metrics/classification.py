@@ -56,6 +56,10 @@ class ClassificationTruths:
         self._file = Path(folder) / "labels.csv"
         self._labels = _read_labels(self._file, classes)
 
+    def sources(self) -> list[Path]:
+        """Return the table, if there is one; see `Truths`."""
+        return [] if self._labels is None else [self._file]
+
     def check(self, progress: Progress) -> None:
         """Leave out pictures that cannot be read, refuse a table that does; see `Truths`."""
         kept = readable_ones([*self.pictures.items()], lambda item: read_image(item[1]))

@@ -95,9 +95,13 @@ class ObjectTruths:
     """The objects of a folder's pictures; see `Truths`."""
 
     def __init__(self, folder: str | os.PathLike[str], classes: Sequence[str]) -> None:
-        self._labelled = read_objects(folder, classes)
+        self._labelled, self._file = read_objects(folder, classes), Path(folder) / "instances.json"
         self.pictures = named_pictures(folder, self._labelled.images)
         self._numbers = {name: number for number, name in enumerate(self.pictures)}
+
+    def sources(self) -> list[Path]:
+        """Return the file of all objects."""
+        return [self._file]
 
     def check(self, progress: Progress) -> None:
         """Do nothing: the file was read."""

@@ -79,6 +79,10 @@ class DepthTruths:
         counted = any(label is not None and label.suffix == ".png" for _, label in pairs)
         self._unit_m = _metres_per_count(Path(folder) / "labels.json") if counted else 1.0
 
+    def sources(self) -> list[Path]:
+        """Return the label files; see `Truths`."""
+        return [label for label in self._labels.values() if label is not None]
+
     def check(self, progress: Progress) -> None:
         """Leave out what cannot be read; see `Truths`."""
         kept = readable_ones(

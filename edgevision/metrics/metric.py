@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -63,6 +63,9 @@ class Truths(Protocol):
     @property
     def pictures(self) -> Mapping[str, Path]:
         """The pictures to score by their names below `images/`, in order."""
+
+    def sources(self) -> Iterable[Path]:
+        """Return the files that say so, in a fixed order."""
 
     def check(self, progress: Progress) -> None:
         """Read all before any form runs: leave out what cannot be read, and warn of it.

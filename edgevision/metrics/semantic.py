@@ -69,6 +69,10 @@ class SemanticTruths:
         self._class_count, self._colors = class_count, colors
         self._numbers = _numbers(Path(folder) / "labels.json", class_count)
 
+    def sources(self) -> list[Path]:
+        """Return the label files; see `Truths`."""
+        return [label for label in self._labels.values() if label is not None]
+
     def check(self, progress: Progress) -> None:
         """Leave out what cannot be read, refuse labels that say nothing; see `Truths`."""
         kept = readable_ones(

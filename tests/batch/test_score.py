@@ -154,8 +154,8 @@ def test_another_bundle_or_other_data_are_refused(
     resumed = replace(OPTIONS, resume=True)
     with pytest.raises(RunError, match=r"is a run of something else.*bundle was .*, is "):
         score_data(other.root, own, tmp_path / "run", resumed)
-    os.utime(own / "images" / "000003.png", ns=(1, 1))
-    with pytest.raises(RunError, match="frames were added, changed or touched"):
+    os.utime(own / "labels" / "000003.png", ns=(1, 1))
+    with pytest.raises(RunError, match="frames or labels were changed or touched"):
         score_data(bundle.root, own, tmp_path / "run", resumed)
     (own / "images" / "000003.png").unlink()
     (own / "labels" / "000003.png").unlink()

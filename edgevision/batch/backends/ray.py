@@ -40,7 +40,7 @@ class Ray:
             logging.getLogger("ray.data").setLevel(logging.ERROR)
             context = self._data.DataContext.get_current()
             context.enable_progress_bars = False
-            gpus = 1 if self._ray.cluster_resources().get("GPU", 0) >= 1 else 0
+            has_gpus = self._ray.cluster_resources().get("GPU", 0) >= 1
             # Not as an argument of the actors: one that is restarted would miss it.
             rows = [{"work": pickle.dumps((scorer, shard))} for shard in shards]
             outcomes = self._data.from_items(
@@ -51,7 +51,7 @@ class Ray:
                 batch_format="numpy",
                 compute=self._data.ActorPoolStrategy(size=self._workers),
                 num_cpus=1,
-                num_gpus=gpus,
+                num_gpus=1 if has_gpus and scorer.runner.uses_gpu else 0,
             )
             for row in outcomes.iter_rows():
                 yield pickle.loads(row["outcome"])
