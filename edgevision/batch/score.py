@@ -21,7 +21,7 @@ from edgevision.batch.backends.backend import open_backend
 from edgevision.batch.frames import Place, Shard, list_frames
 from edgevision.batch.runner import Runner
 from edgevision.batch.scorer import AGAINST, APART, SHOWN, Scorer, refusal
-from edgevision.batch.shards import RunFolder, divide, identify, told_of_shards
+from edgevision.batch.shards import RunFolder, divide, identify, shard_reports
 from edgevision.bundle.directory import Bundle
 from edgevision.errors import RunError
 from edgevision.metrics.latency import latency_ms
@@ -85,7 +85,7 @@ class ScoreOptions:
 
 @dataclass(frozen=True, slots=True)
 class ShardReport:
-    """What a worker told of a shard.
+    """What a worker reported of a shard.
 
     Attributes:
         number: of the shard.
@@ -160,7 +160,7 @@ def score_data(
         data: see `list_frames`; a labelled folder is what `build --evaluate` takes.
         out: folder of the run, seen by every worker; without one nothing is kept.
         options: see `ScoreOptions`.
-        progress: told of each shard, with the time that remains.
+        progress: reported of each shard, with the time that remains.
 
     Raises:
         ValueError: the task has no metric.
@@ -194,8 +194,8 @@ def score_data(
             chosen.max_bad,
             secrets.token_hex(4),
         )
-        done = {shard.number: told for shard in shards if (told := folder.told(shard))}
-        bad = sum(told["bad"] for told in done.values())
+        done = {shard.number: reported for shard in shards if (reported := folder.reported(shard))}
+        bad = sum(reported["bad"] for reported in done.values())
         _check_bad(bad, chosen.max_bad)
         frames = sum(len(shard.places) for shard in shards if shard.number in done)
         clock = _Remaining(progress, len(places), frames, chosen.workers)
@@ -321,8 +321,8 @@ def _report(
     bundle: Bundle, options: ScoreOptions, metric: Metric, tally: Tally, reference: Tally
 ) -> ScoreReport:
     shards = tuple(
-        ShardReport(number, **{key: told[key] for key in told if key != "identity"})
-        for number, told in told_of_shards(tally)
+        ShardReport(number, **{key: reported[key] for key in reported if key != "identity"})
+        for number, reported in shard_reports(tally)
     )
     if len(targets := sorted({shard.target for shard in shards})) > 1:
         warnings.warn(

@@ -50,7 +50,7 @@ class Outcome:
 
 @dataclass
 class Scorer:
-    """Scores shards; pickles as what it is told, and loads at its first shard.
+    """Scores shards; pickles as what it is reported, and loads at its first shard.
 
     Attributes:
         runner: of the bundle.
@@ -76,8 +76,10 @@ class Scorer:
         """Score one shard and write its result; never raises what a user can mend."""
         count = len(shard.places)
         try:
-            if (told := self.folder.told(shard)) is not None:  # by a worker that died after it
-                return Outcome(shard.number, count, told["bad"])
+            if (
+                reported := self.folder.reported(shard)
+            ) is not None:  # by a worker that died after it
+                return Outcome(shard.number, count, reported["bad"])
             self.folder.begin_attempt(shard, self.token)
             return Outcome(shard.number, count, self._score(shard))
         except (EdgeVisionError, OSError, MemoryError) as error:
@@ -115,7 +117,7 @@ class Scorer:
         for closeness, _ in apart:
             tally.add("apart", 0.0 - closeness)
         tally.count("frames apart", sum(closeness < 0 for closeness, _ in apart))
-        told = {
+        reported = {
             "frames": len(shard.places) - len(bad),
             "bad": len(bad),
             "seconds": time.perf_counter() - start,
@@ -124,7 +126,7 @@ class Scorer:
             "resident_mb": _resident_mb(),
         }
         kept = {"": tally} if self.against is None else {"": tally, AGAINST: reference}
-        self.folder.save(shard, kept, told)
+        self.folder.save(shard, kept, reported)
         return len(bad)
 
     def _read(self, place: Place, truths: Truths | None) -> tuple[Image, Any]:

@@ -114,25 +114,25 @@ class RunFolder:
             f"{named or 'frames or labels were changed or touched'}. Give another --out"
         )
 
-    def told(self, shard: Shard) -> dict[str, Any] | None:
-        """Return what a shard that is done told of itself; None if it is not done."""
+    def reported(self, shard: Shard) -> dict[str, Any] | None:
+        """Return what a shard that is done says of itself; None if it is not done."""
         tally = self._load(shard.number)
-        return None if tally is None else dict(told_of_shards(tally))[shard.number]
+        return None if tally is None else dict(shard_reports(tally))[shard.number]
 
-    def save(self, shard: Shard, tallies: Mapping[str, Tally], told: dict[str, Any]) -> None:
+    def save(self, shard: Shard, tallies: Mapping[str, Tally], reported: dict[str, Any]) -> None:
         """Write a shard's files.
 
         Args:
             shard: what is done.
             tallies: of the bundle, under "", and of the one that it is held against.
-            told: of the shard, for the report.
+            reported: of the shard, for the report.
 
         Raises:
             FileWriteError: it cannot be written.
         """
         # The bundle's own goes last: the shard is done once it is there.
         for kind in sorted(tallies, reverse=True):
-            text = json.dumps({"identity": self.identity, **told})
+            text = json.dumps({"identity": self.identity, **reported})
             tallies[kind].write(_RUN, shard.number, text)
             self.write(f"{_SHARDS}/{_named(shard.number, kind)}", tallies[kind].to_bytes())
         self._attempts(shard, "*", remove=True)
@@ -199,15 +199,15 @@ class RunFolder:
     def _load(self, number: int, kind: str = "") -> Tally | None:
         try:
             tally = Tally.from_bytes((self.path / _SHARDS / _named(number, kind)).read_bytes())
-            told = {shard: json.loads(text) for shard, text in tally.texts(_RUN)}
+            reported = {shard: json.loads(text) for shard, text in tally.texts(_RUN)}
         except (OSError, ValueError):
             return None
-        fits = list(told) == [number] and told[number].get("identity") == self.identity
+        fits = list(reported) == [number] and reported[number].get("identity") == self.identity
         return tally if fits else None
 
 
-def told_of_shards(tally: Tally) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Give what each shard told of itself, in order."""
+def shard_reports(tally: Tally) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Give what each shard says of itself, in order."""
     for number, text in tally.texts(_RUN):
         yield number, json.loads(text)
 

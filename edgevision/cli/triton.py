@@ -38,8 +38,5 @@ def _triton(options: argparse.Namespace) -> int:
         return OK
     for model, folder in zip(models, folders, strict=True):
         print(f"{folder}: runs '{model.target}'")
-    print(
-        "no server has loaded it: try it with tritonserver --model-repository "
-        f"{options.out} --strict-readiness=true"
-    )
+    print(f"no server has loaded it: point tritonserver at the repository {options.out}")
     return OK

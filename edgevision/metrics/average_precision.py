@@ -21,7 +21,7 @@ from edgevision.metrics.tally import Tally
 # As the package has them: its thresholds and recalls are these very floats.
 _THRESHOLDS = np.linspace(0.5, 0.95, 10)
 _RECALLS = np.linspace(0.0, 1.0, 101)
-_MOST_OF_A_CLASS = 100
+_MAX_OF_A_CLASS = 100
 # A bit of `hits` and `voids` for each threshold: found an object; found a crowd, which is neither.
 _MATCH = np.dtype(
     [
@@ -178,7 +178,7 @@ class DetectionScore:
                 "bbox" if self._by == "boxes" else "segm",
             )
             evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
-            evaluation.params.maxDets = [_MOST_OF_A_CLASS]
+            evaluation.params.maxDets = [_MAX_OF_A_CLASS]
             evaluation.evaluate()
         bits = 1 << np.arange(len(_THRESHOLDS))
         for one in filter(None, evaluation.evalImgs):

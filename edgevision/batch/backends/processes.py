@@ -1,4 +1,4 @@
-"""Shards in processes of this machine, started anew: a fork would share what engines hold."""
+"""Shards in processes of this machine, spawned: a fork would share what engines hold."""
 
 from __future__ import annotations
 
