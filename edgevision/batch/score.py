@@ -160,7 +160,7 @@ def score_data(
         data: see `list_frames`; a labelled folder is what `build --evaluate` takes.
         out: folder of the run, seen by every worker; without one nothing is kept.
         options: see `ScoreOptions`.
-        progress: reported of each shard, with the time that remains.
+        progress: told of each shard, with the time that remains.
 
     Raises:
         ValueError: the task has no metric.

@@ -50,7 +50,7 @@ class Outcome:
 
 @dataclass
 class Scorer:
-    """Scores shards; pickles as what it is reported, and loads at its first shard.
+    """Scores shards; pickles as its fields, and loads at its first shard.
 
     Attributes:
         runner: of the bundle.
