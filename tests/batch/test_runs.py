@@ -294,8 +294,8 @@ def test_a_list_a_tar_and_parquet_hold_the_same_frames(
     assert digits(labelled)["scores"] == whole["scores"]
 
 
-def test_data_that_cannot_be_read_are_named(bundle: Bundle, tmp_path: Path) -> None:
-    options = replace(OPTIONS, labels=tmp_path)
+def test_data_that_cannot_be_read_are_named(bundle: Bundle, data: Path, tmp_path: Path) -> None:
+    options = replace(OPTIONS, labels=data)
     (tmp_path / "a.txt").write_text("\n")
     (tmp_path / "b.txt").write_text("x.png\nx.png\n")
     (tmp_path / "c.tar").write_bytes(b"no tar")
