@@ -326,7 +326,7 @@ def built_as_torchvision_does(**changes: Any) -> nn.Module:
         ({"weights": (1.0, 1.0, 1.0, 1.0)}, "not 10 10 5 5"),
         ({"ratios": ((0.5, 1.0), (1.0,))}, "the levels have different aspect ratios"),
         ({"before": 4000}, "4000 boxes at a step, TensorRT's TopK takes 3840"),
-        ({}, "no mask head; a Faster R-CNN has none"),
+        ({}, "no mask head; export a Faster R-CNN as Detection"),
     ],
 )
 def test_heads_that_the_graph_cannot_hold_are_refused(

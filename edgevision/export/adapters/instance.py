@@ -85,7 +85,7 @@ class InstanceSegmentation(FrameAdapter["Detections"]):
         if masks not in ("cells", "frame"):
             raise ValueError(f"masks: got '{masks}', expected cells or frame")
         self.detection = settings_of(module)
-        _check(module, self.detection, len(self._classes))
+        check(module, self.detection, len(self._classes), has_masks=True)
         with evaluating(module):
             graph = Detections(module, self.detection, camera_input, masks=masks)
         super().__init__(camera_input, graph, [*names()])
@@ -126,6 +126,8 @@ def settings_of(module: Any) -> DetectionSettings:
         if tuple(heads.box_coder.weights) != (10.0, 10.0, 5.0, 5.0):
             raise ExportError(f"box_coder weights are {heads.box_coder.weights}, not 10 10 5 5")
         for pool, bins in ((heads.box_roi_pool, 7), (heads.mask_roi_pool, 14)):
+            if pool is None:
+                continue  # a Faster R-CNN has no masks
             found = (tuple(pool.output_size), pool.sampling_ratio)
             if found != ((bins, bins), 2):
                 raise ExportError(
@@ -154,7 +156,7 @@ def settings_of(module: Any) -> DetectionSettings:
         ) from error
 
 
-def _check(module: Any, settings: DetectionSettings, classes: int) -> None:
+def check(module: Any, settings: DetectionSettings, classes: int, *, has_masks: bool) -> None:
     """Refuse what the static graph cannot hold."""
     most = max(*settings.proposals, settings.detections)
     if most > MOST_PLACES:
@@ -164,9 +166,10 @@ def _check(module: Any, settings: DetectionSettings, classes: int) -> None:
         )
     if settings.detections > CANDIDATES:
         raise ExportError(f"detections: {settings.detections} a picture, at most {CANDIDATES}")
-    head = getattr(module.roi_heads, "mask_predictor", None)
-    if head is None or not hasattr(head, "mask_fcn_logits"):
-        raise ExportError("the module has no mask head; a Faster R-CNN has none to export")
+    if has_masks and not _has_masks(module):
+        raise ExportError(
+            "the module has no mask head; export a Faster R-CNN as Detection, --task detection"
+        )
     count = module.roi_heads.box_predictor.cls_score.out_features
     if count != classes + 1:
         raise ExportError(
@@ -174,9 +177,18 @@ def _check(module: Any, settings: DetectionSettings, classes: int) -> None:
         )
 
 
-def recognises(module: nn.Module) -> bool:
-    """Return whether `module` is built as torchvision's detectors are."""
+def is_two_stage(module: nn.Module) -> bool:
+    """Return whether `module` is built as torchvision's Faster and Mask R-CNN are."""
     return hasattr(module, "rpn") and hasattr(module, "roi_heads")
+
+
+def _has_masks(module: Any) -> bool:
+    return hasattr(getattr(module.roi_heads, "mask_predictor", None), "mask_fcn_logits")
+
+
+def recognises(module: nn.Module) -> bool:
+    """Return whether `module` is built as torchvision's Mask R-CNN is."""
+    return is_two_stage(module) and _has_masks(module)
 
 
 def from_module(
