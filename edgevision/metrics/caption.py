@@ -15,6 +15,7 @@ from edgevision.metrics.metric import PathLike, Predict, Score
 from edgevision.progress import Progress, silent
 from edgevision.tasks.caption import CaptionDecoder, CaptionResult
 from edgevision.tasks.frames import read_image, resize
+from edgevision.tasks.labelled import readable_ones
 
 Image = npt.NDArray[np.uint8]
 
@@ -68,7 +69,7 @@ def evaluate_captions(
     Raises:
         FileReadError: there is no such folder.
     """
-    pictures = read_captions(folder)
+    pictures = readable_ones(read_captions(folder), lambda picture: read_image(picture[0]))
     said: dict[str, list[CaptionResult]] = {form: [] for form in forms}
     for done, (path, _) in enumerate(pictures):
         progress("evaluating", done, len(pictures))

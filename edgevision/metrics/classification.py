@@ -15,7 +15,8 @@ from edgevision.errors import FileReadError
 from edgevision.metrics.metric import PathLike, Predict, Score
 from edgevision.progress import Progress, silent
 from edgevision.tasks.classification import ClassificationDecoder, ClassificationResult
-from edgevision.tasks.frames import pictures_in, read_image, resize
+from edgevision.tasks.frames import read_image, resize
+from edgevision.tasks.labelled import pictures_in, readable_ones
 
 Image = npt.NDArray[np.uint8]
 
@@ -84,7 +85,7 @@ def evaluate_labels(
     Raises:
         FileReadError: the folder is empty, a picture has no label, or a label is not a class.
     """
-    paths = pictures_in(folder)
+    paths = readable_ones(pictures_in(folder), read_image)
     truth = _read_labels(Path(folder) / "labels.csv", classes)
     if truth is not None and (missing := [p.name for p in paths if p.name not in truth]):
         raise FileReadError(

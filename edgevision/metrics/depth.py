@@ -21,7 +21,8 @@ from edgevision.metrics.metric import PathLike, Predict, Score
 from edgevision.metrics.segmentation import resize_nearest
 from edgevision.progress import Progress, silent
 from edgevision.tasks.depth import DepthDecoder
-from edgevision.tasks.frames import labelled_images, read_counts, read_image, resize
+from edgevision.tasks.frames import read_counts, read_image, resize
+from edgevision.tasks.labelled import labelled_images, readable_ones
 
 Image = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -138,12 +139,17 @@ def evaluate_depth(
     has_labels = pairs[0][1] is not None
     counted = [label for _, label in pairs if label is not None and label.suffix == ".png"]
     unit_m = _metres_per_count(Path(folder) / "labels.json") if counted else 1.0
+
+    def read(label: Path | None) -> Floats | None:
+        return None if label is None else read_depth(label, unit_m)
+
     errors = {form: DepthErrors() for form in forms}
+    pairs = readable_ones(pairs, lambda pair: (read_image(pair[0]), read(pair[1])))
     same, pixels = dict.fromkeys(forms, 0), 0
     for done, (image, label) in enumerate(pairs):
         progress("evaluating", done, len(pairs))
         frame = resize(read_image(image), frame_size)
-        truth = None if label is None else read_depth(label, unit_m)
+        truth = read(label)
         first: Floats | None = None
         for form, predict in forms.items():
             depth = predict(frame)

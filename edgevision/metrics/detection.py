@@ -68,7 +68,7 @@ def evaluate_boxes(
     Raises:
         FileReadError: there is no such folder.
     """
-    truth = read_objects(folder, classes)
+    truth = read_objects(folder, classes).readable()
     scores = {form: DetectionScore("boxes") for form in forms}
     for index, path in enumerate(truth.images):
         progress("evaluating", index, len(truth.images))

@@ -84,7 +84,7 @@ def evaluate_instances(
     Raises:
         FileReadError: there is no such folder.
     """
-    truth = read_objects(folder, classes)
+    truth = read_objects(folder, classes).readable()
     boxes = {form: DetectionScore("boxes") for form in forms}
     masks = {form: DetectionScore("masks") for form in forms}
     for index, path in enumerate(truth.images):

@@ -82,7 +82,8 @@ class LabelValues:
             change = f"TABLE.get(v, {_VOID})"
         return (
             f"If {meaning}, write other files, e.g. with Pillow: "
-            f"Image.open(OLD).point(lambda v: {change}).save(NEW)"
+            f"Image.open(OLD).point(lambda v: {change}).save(NEW), or name them in labels.json of "
+            'the folder: {"classes": {"FOUND": CLASS, ...}}'
         )
 
 

@@ -12,12 +12,32 @@ import numpy as np
 import numpy.typing as npt
 
 from edgevision.progress import Progress
+from edgevision.tasks.cameras import cameras_of
 from edgevision.tasks.task import Decoder, Headline, Task, get_task
+from edgevision.tasks.timings import Timings
 
 Image = npt.NDArray[np.uint8]
 PathLike = str | os.PathLike[str]
 Predict = Callable[[Image], Any]
 """From a frame, uint8[H, W, 3] RGB of the model's size, to the task's result."""
+
+
+Run = Callable[[Mapping[str, object]], tuple[Mapping[str, npt.NDArray[np.generic]], Timings]]
+"""From feeds to outputs, and how long it took; a state is that of a first frame."""
+
+
+def predictor(decoder: Decoder[Any], run: Run) -> Predict:
+    """Return what answers photos one by one; of several cameras, all show the same one."""
+    camera, cameras = decoder.camera, cameras_of(decoder)
+    assert camera is not None  # a task with a metric looks at frames
+
+    def predict(pixels: Image) -> Any:
+        frame = camera.fit(pixels)
+        if cameras is not None:
+            return cameras.decode(*run(cameras.feeds(np.stack([frame] * cameras.count[0]))))[0]
+        return decoder.decode(*run(decoder.feeds(frame)))
+
+    return predict
 
 
 class Score(Protocol):
@@ -68,7 +88,9 @@ def score_task(
         raise ValueError(f"task '{task}' has no metric: leave out --evaluate")
     home = importlib.import_module(f"edgevision.metrics.{task.name}")
     score_folder: ScoreFolder = home.score_folder
-    return score_folder(decoder, forms, folder, progress)
+    cameras = cameras_of(decoder)
+    one = decoder if cameras is None else cameras.one
+    return score_folder(one, forms, folder, progress)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,8 @@ from edgevision.metrics.metric import PathLike, Predict, Score
 from edgevision.metrics.segmentation import ConfusionMatrix, resize_nearest
 from edgevision.progress import Progress, silent
 from edgevision.tasks.camera import VOID
-from edgevision.tasks.frames import labelled_images, read_image, read_labels, resize
+from edgevision.tasks.frames import Colors, read_image, read_labels, resize
+from edgevision.tasks.labelled import labelled_images, readable_ones
 from edgevision.tasks.semantic import SemanticDecoder
 
 Image = npt.NDArray[np.uint8]
@@ -64,6 +66,7 @@ def score_folder(
             folder,
             class_count=len(decoder.classes),
             frame_size=decoder.camera.size,
+            colors={_rgb(label.color): index for index, label in enumerate(decoder.classes)},
             progress=progress,
         )
     )
@@ -75,32 +78,52 @@ def evaluate_semantic(
     *,
     class_count: int,
     frame_size: tuple[int, int],
+    colors: Colors | None = None,
     progress: Progress = silent,
 ) -> list[SemanticScore]:
     """Score each form on every image of `folder`; the first form is what the others agree with.
 
     `folder` holds `images/` and `labels/` (PNG of class indices, an index beyond the classes is
-    void), or only images: then there is agreement and no mIoU. Frames are resized to
-    `frame_size`, predictions to the labels by nearest neighbour.
+    void), is laid out as one of the usual data sets, or holds only images: then there is agreement
+    and no mIoU. Where the files have other numbers than the classes, `labels.json` in `folder` says
+    which: `{"classes": {"7": 0, "8": 1}}`; others are void. Frames are resized to `frame_size`,
+    predictions to the labels by nearest neighbour.
 
     The labels are read before any form runs: those that cannot be meant so are refused, and what a
-    reader of the scores should know of them is warned of.
+    reader of the scores should know of them is warned of. What cannot be read is left out, and
+    counted.
+
+    Args:
+        forms: what is scored, by name.
+        folder: see above.
+        class_count: how many classes there are.
+        frame_size: (H, W) that the forms take.
+        colors: the class of each colour, for label maps in colours.
+        progress: told how far it is.
 
     Raises:
-        FileReadError: the folder is empty, an image has no label or one that is turned, or no
-            score of these labels would say anything.
+        FileReadError: the folder is empty, no image has a label, one is turned, or no score of
+            these labels would say anything.
     """
-    pairs = labelled_images(folder)
+    numbers = _numbers(Path(folder) / "labels.json", class_count)
+
+    def read(label: Path) -> Image:
+        found: Image = numbers[read_labels(label, colors)]
+        return found
+
+    pairs = readable_ones(
+        labelled_images(folder), lambda pair: (read_image(pair[0]), pair[1] and read(pair[1]))
+    )
     labels = [label for _, label in pairs if label is not None]
     if labels:
-        _look_at(labels, class_count, progress)
+        _look_at(labels, read, class_count, progress)
     scores = {form: ConfusionMatrix(class_count) for form in forms}
     same = dict.fromkeys(forms, 0)
     for done, (image, label) in enumerate(pairs):
         progress("evaluating", done, len(pairs))
         picture = read_image(image)
         frame = resize(picture, frame_size)
-        truth = read_labels(label) if label else None
+        truth = read(label) if label else None
         if truth is not None and truth.shape == picture.shape[1::-1] != picture.shape[:2]:
             raise FileReadError(
                 f"{label}: {list(truth.shape)} pixels, and its picture "
@@ -131,12 +154,37 @@ def evaluate_semantic(
     ]
 
 
-def _look_at(labels: Sequence[Path], class_count: int, progress: Progress) -> None:
+def _numbers(path: Path, class_count: int) -> npt.NDArray[np.uint8]:
+    """Return the class of each number in the label files: itself, if `labels.json` is not there."""
+    table = np.arange(256, dtype=np.uint8)
+    if not path.is_file():
+        return table
+    try:
+        given = {int(k): int(v) for k, v in json.loads(path.read_text("utf-8"))["classes"].items()}
+        if not given or not all(0 <= k < 256 and 0 <= v < class_count for k, v in given.items()):
+            raise ValueError(f"numbers are 0 to 255, classes 0 to {class_count - 1}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FileReadError(
+            f'{path}: {error}; expected the class of each number, {{"classes": {{"7": 0, "8": 1}}}}'
+        ) from error
+    table[:] = VOID
+    table[list(given)] = list(given.values())
+    return table
+
+
+def _rgb(color: str) -> tuple[int, int, int]:
+    red, green, blue = bytes.fromhex(color[1:])
+    return red, green, blue
+
+
+def _look_at(
+    labels: Sequence[Path], read: Callable[[Path], Image], class_count: int, progress: Progress
+) -> None:
     """Refuse labels that no score can be made of; warn of those that may not be meant so."""
     values = LabelValues(class_count)
     for done, label in enumerate(labels):
         progress("reading labels", done, len(labels))
-        values.add(read_labels(label))
+        values.add(read(label))
     folder = labels[0].parent
     if (fault := values.fault()) is not None:
         raise FileReadError(f"{folder}: the labels cannot be scored: {fault}")

@@ -89,7 +89,7 @@ def test_the_graph_says_what_the_module_says(
     batch: int, input_size: tuple[int, int] | None, order: str, graph: onnx.ModelProto
 ) -> None:
     net = InstanceSegmentation(
-        small(), size=SIZE, classes=CLASSES, batch=batch, input_size=input_size,
+        small(), size=SIZE, classes=CLASSES, cameras=batch, input_size=input_size,
         channel_order=order,
     )  # fmt: skip
     frame = pictures(batch, input_size or SIZE)
@@ -168,7 +168,7 @@ def test_boxes_and_regions_stay_float32(graph: onnx.ModelProto) -> None:
 
 def test_a_batch_is_its_frames() -> None:
     frames = pictures(3, SIZE)
-    together = InstanceSegmentation(small(), size=SIZE, classes=CLASSES, batch=3)
+    together = InstanceSegmentation(small(), size=SIZE, classes=CLASSES, cameras=3)
     alone = InstanceSegmentation(small(), size=SIZE, classes=CLASSES)
     all_found = together.reference({"frame": frames})
     for index in range(3):

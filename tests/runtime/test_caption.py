@@ -19,8 +19,8 @@ from edgevision.metrics.caption import evaluate_captions
 from edgevision.metrics.coco import read_captions
 from edgevision.tasks.camera import CameraFrame
 from edgevision.tasks.caption import TASK, CaptionDecoder, CaptionResult
+from edgevision.tasks.decoders import decoder_of
 from edgevision.tasks.pixel_formats import packed
-from edgevision.tasks.task import decoder_of
 from edgevision.tasks.timings import Timings
 from edgevision.tasks.vocabulary import MAX_BYTES, WordList
 

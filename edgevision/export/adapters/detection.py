@@ -17,8 +17,10 @@ from edgevision.export.adapters.frame import (
     IMAGENET_STD,
     Camera,
     CameraInput,
+    Cameras,
     FrontEnd,
     class_labels,
+    labels_json,
 )
 from edgevision.export.adapters.frame_adapter import FrameAdapter
 from edgevision.export.adapters.output import try_module
@@ -71,6 +73,7 @@ class Detection(FrameAdapter["_PixelsToBoxes"]):
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
         camera: Camera | None = None,
+        cameras: Cameras = None,
         corners: str = "cxcywh",
         score: float = 0.05,
         overlap: float | None = 0.5,
@@ -85,6 +88,8 @@ class Detection(FrameAdapter["_PixelsToBoxes"]):
             mean: per channel on the 0-1 scale, in RGB; by default ImageNet's.
             std: per channel on the 0-1 scale, in RGB; by default ImageNet's.
             camera: what the camera gives; by default RGB of the net's size.
+            cameras: how many cameras' frames come in one call, N, or (fewest, most): a list of
+                results then comes out. By default one frame, and one result.
             corners: what the four numbers of a box are, "cxcywh" or "xyxy"; of `pred_boxes` always
                 the first.
             score: what a detection has at least.
@@ -98,7 +103,7 @@ class Detection(FrameAdapter["_PixelsToBoxes"]):
             ExportError: the module does not run, or gives something else.
         """
         self._classes = class_labels(classes)
-        camera_input = CameraInput.check(size, None, "rgb", camera=camera)
+        camera_input = CameraInput.check(size, None, "rgb", camera, cameras=cameras)
         if corners not in _CORNERS:
             raise ValueError(f"corners: got '{corners}', expected {' or '.join(_CORNERS)}")
         if not 0 <= score < 1:
@@ -121,10 +126,7 @@ class Detection(FrameAdapter["_PixelsToBoxes"]):
 
     def settings(self) -> Settings:
         """Return the classes, sizes and camera, for the manifest."""
-        return {
-            "classes": [{"name": name, "color": color} for name, color in self._classes],
-            **self._camera.settings(),
-        }
+        return self._settings({"classes": labels_json(self._classes)})
 
     def kept_fp32(self, graph: onnx.ModelProto) -> list[str]:
         """Return what chooses among boxes, and what decodes them behind the last layers.
