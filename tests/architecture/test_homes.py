@@ -46,7 +46,6 @@ ELSEWHERE = {
     "export/adapters/fit": "export/test_camera_builds",
     "export/adapters/frame_adapter": "export/test_camera_builds export/test_semantic",
     "export/adapters/output": "export/test_semantic export/test_depth",
-    "export/adapters/recurrent": "pipeline/test_carried",
     "export/adapters/regions": "export/test_mask_rcnn",
     "export/adapters/registry": "export/test_how_to_add",
     "export/adapters/search": "export/test_captioner",
