@@ -27,12 +27,12 @@ _CAMERA_FLAGS = {"camera_size": "size", "pixel_format": "pixel_format", "fit": "
 
 def add_to(verbs: Verbs) -> None:
     """Add the verbs."""
-    demo = verb(verbs, "demo", _demo, example="demo --out edgevision-demo")
+    demo = verb(verbs, "demo", _demo, example="demo --out edgevision-demo", is_watched=True)
     demo.add_argument("--out", type=Path, default=Path("edgevision-demo"), help="folder to write")
     build = verb(
         verbs, "build", _build,
         example="build unet-camvid --precision int8 --calibration frames/ --target host-cpu "
-        "--target rtx --out road.ev",
+        "--target rtx --out road.ev", is_watched=True,
     )  # fmt: skip
     build.add_argument(
         "source",

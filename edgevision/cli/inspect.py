@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 def add_to(verbs: Verbs) -> None:
     """Add the verbs."""
-    verify = verb(verbs, "verify", _verify, example="verify road.ev --key ours.pub")
+    verify = verb(
+        verbs, "verify", _verify, example="verify road.ev --key ours.pub", is_watched=True
+    )
     verify.add_argument("bundle", type=Path, metavar="BUNDLE")
     verify.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     verify.add_argument("--files-only", action="store_true", help="hashes, signature; run nothing")

@@ -36,6 +36,19 @@ class PooledBySlices(nn.Module):
         return torch.stack(parts, -1)
 
 
+class Unpooled(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        top, places = functional.max_pool2d(x, (1, 2), return_indices=True)
+        return functional.max_unpool2d(top * 3, places, (1, 2))
+
+
+class UnpooledByAMask(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        top = functional.max_pool2d(x, (1, 2))
+        above, placed = (t.repeat_interleave(2, -1) for t in (top, top * 3))
+        return placed * (x == above)
+
+
 class Pooled2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return functional.adaptive_max_pool2d(x[None], (3, 5))[0]
@@ -56,7 +69,8 @@ def test_a_refusal_names_the_line(module: type[nn.Module], line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "written"), [(Attended, AttendedByFourAxes), (Pooled, PooledBySlices)]
+    ("module", "written"),
+    [(Attended, AttendedByFourAxes), (Pooled, PooledBySlices), (Unpooled, UnpooledByAMask)],
 )
 def test_the_line_does_the_same(module: type[nn.Module], written: type[nn.Module]) -> None:
     x = torch.randn(2, 7, 8, generator=torch.Generator().manual_seed(0))

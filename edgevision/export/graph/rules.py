@@ -24,9 +24,11 @@ _NO_LAYER = {
     "BitShift": "compute it with Mul, or leave bit packing to the host",
     "Col2Im": "give it fixed sizes, and `build` writes it as a deconvolution",
     "Compress": "keep every element and multiply by a mask",
-    "DFT": "give it fixed sizes, and `build` writes it as a product with a constant matrix",
+    "DFT": "give it fixed sizes, and `build` writes it as a product with a constant matrix; for "
+    "irfft take the real part of ifft over the whole spectrum",
     "DeformConv": "gather with GridSample",
-    "MaxUnpool": "enlarge by nearest, and multiply by where the picture equals its enlarged maxima",
+    "MaxUnpool": "enlarge what is to be placed by nearest, and multiply it by where the picture "
+    "equals its maxima, enlarged likewise",
     "MaxRoiPool": "cut regions with GridSample, as edgevision's Mask R-CNN does",
     "NonMaxSuppression": "keep a fixed number of boxes and suppress by matrix products, as "
     "edgevision's Mask R-CNN does",
@@ -156,6 +158,9 @@ def _attributes(scope: _Scope) -> list[Finding]:
             # The parser of 10.1 passes over them; a later one refuses them.
             remedy = "give it fixed sizes, and `build` writes a MaxPool of shifted slices"
             found.append(_finding(node, "pool", "no layer pools with dilations", remedy))
+        if node.op_type == "MaxPool" and len(node.output) > 1 and node.output[1]:
+            remedy = _NO_LAYER["MaxUnpool"]
+            found.append(_finding(node, "pool", "no layer gives the places of maxima", remedy))
         if node.op_type == "Resize" and values.get("antialias"):
             remedy = "give it fixed sizes, and `build` writes it as products with matrices"
             found.append(_finding(node, "resize", "it is antialiased, which no layer does", remedy))

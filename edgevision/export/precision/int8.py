@@ -252,6 +252,7 @@ class _Writer:
         self.added: list[onnx.TensorProto] = []
         self.pairs: dict[str, list[onnx.NodeProto]] = {}
         self.done: dict[str, str] = {}
+        self.axes: dict[str, int] = {}
 
     def quantize_layer(self, node: onnx.NodeProto) -> None:
         node.input[0] = self._activation(node.input[0])
@@ -294,22 +295,24 @@ class _Writer:
 
     def _weight(self, node: onnx.NodeProto) -> str:
         name = node.input[1]
-        if name not in self.done:
+        axis = output_axis(node, len(self.stored[name].dims))
+        # Tied weights may have their output channels along another axis in another layer.
+        stem = name if self.axes.setdefault(name, axis) == axis else f"{name}{self.mark}axis{axis}"
+        if stem not in self.done:
             weights = numpy_helper.to_array(self.stored[name]).astype(np.float64)
-            axis = output_axis(node, weights.ndim)
             others = tuple(i for i in range(weights.ndim) if i != axis)
             scales = _half_up(np.abs(weights).max(axis=others) / _LEVELS)
             shape = [-1 if i == axis else 1 for i in range(weights.ndim)]
             values = np.rint(weights / scales.astype(np.float64).reshape(shape))
-            levels, stems = self._added(name, "q"), [self._added(name, x) for x in _OF_PAIR]
+            levels, stems = self._added(stem, "q"), [self._added(stem, x) for x in _OF_PAIR]
             zeros = np.zeros(len(scales), np.int8)
             self.added += [
                 numpy_helper.from_array(values.clip(-_LEVELS, _LEVELS).astype(np.int8), levels),
                 numpy_helper.from_array(scales, stems[0]),
                 numpy_helper.from_array(zeros, stems[1]),
             ]
-            self._pair(name, levels, stems, axis=axis)
-        return self.done[name]
+            self._pair(stem, levels, stems, axis=axis)
+        return self.done[stem]
 
     def _pair(self, name: str, levels: str, stems: list[str], **given: Any) -> None:
         self.done[name] = back = self._added(name, "dq")
