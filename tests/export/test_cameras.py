@@ -210,6 +210,11 @@ def test_every_task_takes_several_cameras(task: str, cameras: Any) -> None:
             )
 
 
+def test_what_the_number_was_called_before_is_taken_for_one_more_release() -> None:
+    with pytest.warns(DeprecationWarning, match="batch= is now cameras="):
+        assert segmenter(batch=6).inputs[0].shape[0] == 6
+
+
 def test_a_module_that_mixes_its_batch_is_refused() -> None:
     class Mixed(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
