@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from edgevision.bundle.tensors import TensorSpec
+from edgevision.errors import InsufficientMemoryError
 from edgevision.export.adapters.adapter import (
     GraphAdapter,
     ModelAdapter,
@@ -36,6 +37,7 @@ def golden_samples(
     Raises:
         ValueError: the task takes no folder, and was given one; a range is of no input.
         FileReadError: the folder or a file in it cannot be read.
+        InsufficientMemoryError: an input is larger than memory.
     """
     task = get_task(adapter.task)
     if (calibration or evaluate) and not task.takes_folder:
@@ -44,9 +46,15 @@ def golden_samples(
         if folder is not None:
             found = task.samples(_fed(adapter), adapter.settings(), Path(folder), task.golden_count)
             return _in_a_row(adapter, list(found)), "real"
-    drawn, origin = task.draw(
-        _fed(adapter), adapter.settings(), adapter.profiles, task.golden_count, purpose="golden"
-    )
+    try:
+        drawn, origin = task.draw(
+            _fed(adapter), adapter.settings(), adapter.profiles, task.golden_count, purpose="golden"
+        )
+    except MemoryError as error:
+        given = ", ".join(map(str, adapter.inputs))
+        raise InsufficientMemoryError(
+            f"no samples of ({given}) fit into memory: {error}"
+        ) from error
     own = adapter.ranges if isinstance(adapter, GraphAdapter) else {}
     return _in_a_row(adapter, _ranged(drawn, {**own, **(ranges or {})})), origin
 

@@ -16,7 +16,13 @@ from torch import Tensor, nn
 from edgevision.bundle.flavours import ORT
 from edgevision.bundle.manifest import Settings
 from edgevision.bundle.tensors import DYNAMIC, DType, ShapeProfile, TensorSpec
-from edgevision.errors import BundleFormatError, EdgeVisionError, EngineLoadError, ExportError
+from edgevision.errors import (
+    BundleFormatError,
+    EdgeVisionError,
+    EngineLoadError,
+    ExportError,
+    InsufficientMemoryError,
+)
 from edgevision.export.adapters.adapter import Array, Feeds
 from edgevision.export.adapters.flat import Flat, called, is_flat, keywords_of, named_tensors
 from edgevision.export.adapters.registry import ClassNames, Size, refuse_options
@@ -90,11 +96,14 @@ class Tensors:
             if inputs:
                 raise ValueError("inputs: an ONNX file says them itself; leave them out")
             model = read_onnx(Path(source))
-            self._original = serialized(model)
             self.inputs = graph_inputs(model)
         self.profiles: Mapping[str, ShapeProfile] = _profiles(self.inputs, profiles or {})
         if self._module is None:
             self._graph = with_own_axes(plain(model, source), self.profiles)
+            for value, known in zip(model.graph.output, self._graph.graph.output, strict=True):
+                if not value.type.tensor_type.HasField("shape"):  # ONNX Runtime takes it for none
+                    value.type.CopyFrom(known.type)
+            self._original = serialized(model)
             refuse_disputed(self._graph)
             self.ranges = likely_ranges(self._graph)
             self.is_quantized = is_quantized(self._graph)
@@ -118,6 +127,8 @@ class Tensors:
                     return session.run(dict(feeds))
             except EngineLoadError as error:
                 raise ExportError(f"the file does not run here: {error}") from error
+            except MemoryError as error:
+                raise InsufficientMemoryError(f"the file does not run here: {error}") from error
             except EdgeVisionError as error:
                 given = ", ".join(map(str, self.inputs)) or "none"
                 raise ExportError(
@@ -219,6 +230,11 @@ def graph_outputs(model: onnx.ModelProto) -> tuple[TensorSpec, ...]:
 
 def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
     tensor = value.type.tensor_type
+    if not tensor.HasField("shape"):
+        raise ExportError(
+            f"tensor '{value.name}': how many axes it has is not said in the file. Export it again "
+            "with shapes, or without branches that give different ones"
+        )
     kind = TensorProto.DataType.Name(tensor.elem_type)
     try:
         dtype = DType.from_numpy(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
