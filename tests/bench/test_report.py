@@ -73,6 +73,14 @@ def test_the_page_stands_alone_and_says_what_the_json_says(
     assert not re.search(r"""(src|href)=["'](?!#|data:)""", html), "the page fetches something"
 
 
+def test_a_dollar_sign_in_a_name_starts_no_formula(bundle: Bundle, tmp_path: Path) -> None:
+    named = tmp_path / r"a$\frac$b.ev"
+    shutil.copytree(bundle.root, named)
+    page = tmp_path / "page.html"
+    assert main(["bench", str(named), "--duration", "0.3", "--quick", "--report", str(page)]) == 0
+    assert page.stat().st_size
+
+
 def numbers(value: object) -> list[float]:
     """Return every number in a JSON document, also those inside its texts."""
     if isinstance(value, dict):
