@@ -34,7 +34,7 @@ class Heads(nn.Module):
         raw = self.boxes(y).flatten(2)
         places = torch.arange(raw.shape[-1], dtype=raw.dtype)
         centre = torch.stack([places % 6 * 8 + 4, (places / 6).floor() * 8 + 4])
-        centre = centre.expand(len(raw), -1, -1)
+        centre = centre.expand(raw.shape[0], -1, -1)  # len() would fix the number of frames
         boxes = torch.cat([centre, 8 + raw[:, 2:4].tanh(), raw[:, 4:].sigmoid()], 1)
         return {"road": self.road(y), "depth": self.depth(y).exp(), "boxes": boxes}
 
