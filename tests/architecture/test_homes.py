@@ -19,7 +19,6 @@ ELSEWHERE = {
     "bundle/directory": "unit/test_bundle unit/test_bundle_attacks unit/test_bundle_mutations",
     "bundle/forms": "export/test_precision",
     "bundle/golden": "unit/test_bundle unit/test_bundle_attacks",
-    "bundle/locking": "engines/test_cache unit/test_bundle_crashes",
     "bundle/printable": "unit/test_text",
     "bundle/record": "engines/test_finish",
     "bundle/staging": "unit/test_bundle_crashes",
