@@ -20,7 +20,9 @@ from edgevision.cli import (
     inspect,
     machine,
     run,
+    score,
     sign,
+    triton,
 )
 from edgevision.cli.exits import INTERRUPTED, KNOWN, READER_GONE, exit_code
 from edgevision.cli.terminal import check_json_file, deliver_json, escaping
@@ -113,6 +115,19 @@ def parser() -> argparse.ArgumentParser:
     )
     whole.add_argument("--debug", action="store_true", help="show the traceback of an error")
     verbs = whole.add_subparsers(required=True, metavar="VERB", action=VerbAction)
-    for group in (build, finish, check, inspect, sign, run, bench, cache, machine, completion):
+    for group in (
+        build,
+        finish,
+        check,
+        inspect,
+        sign,
+        run,
+        score,
+        triton,
+        bench,
+        cache,
+        machine,
+        completion,
+    ):
         group.add_to(verbs)
     return whole

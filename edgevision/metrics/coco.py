@@ -22,8 +22,9 @@ from edgevision._optional import require
 from edgevision.bundle.files import read_plain
 from edgevision.errors import FileReadError
 from edgevision.metrics.average_precision import Objects
+from edgevision.progress import Progress
 from edgevision.tasks.frames import read_image
-from edgevision.tasks.labelled import readable_ones
+from edgevision.tasks.labelled import named_pictures, readable_ones
 
 _MAX_BYTES = 1 << 30
 _NO_PICTURE = "of pictures that are not listed"
@@ -34,6 +35,14 @@ _MAX_MASK_BYTES = 1 << 30
 # The codec walks a polygon's edges in fifths of a pixel and counts the steps in 32 bits.
 _STEPS_A_PIXEL = 5
 _MAX_STEPS = 1 << 22
+
+
+@dataclass(frozen=True, slots=True)
+class PictureObjects:
+    """What is truly in one picture, and the picture's (H, W)."""
+
+    objects: Objects
+    size: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +119,37 @@ class LabelledObjects:
             raise FileReadError(
                 f"{self.images[index].name}: {_named(entry)} is damaged: {_why(error)}"
             ) from error
+
+
+class ObjectTruths:
+    """The objects of a folder's pictures; see `Truths`."""
+
+    def __init__(self, folder: str | os.PathLike[str], classes: Sequence[str]) -> None:
+        self._folder, self._file = folder, Path(folder) / "instances.json"
+        self._take(read_objects(folder, classes))
+
+    def _take(self, labelled: LabelledObjects) -> None:
+        self._labelled = labelled
+        self.pictures = named_pictures(self._folder, labelled.images)
+        self._numbers = {name: number for number, name in enumerate(self.pictures)}
+
+    def sources(self) -> list[Path]:
+        """Return the file of all objects."""
+        return [self._file]
+
+    def check(self, progress: Progress) -> None:
+        """Leave out pictures and regions that cannot be read; see `Truths`."""
+        self._take(self._labelled.readable())
+
+    def of(self, name: str, size: tuple[int, int]) -> PictureObjects:
+        """Return what is in a picture.
+
+        Raises:
+            FileReadError: the file does not list it, or a region does not fit.
+        """
+        if name not in self._numbers:
+            raise FileReadError(f"'{name}': instances.json does not list it")
+        return PictureObjects(self._labelled.objects(self._numbers[name], size), size)
 
 
 def read_objects(folder: str | os.PathLike[str], classes: Sequence[str]) -> LabelledObjects:

@@ -19,9 +19,9 @@ class LabelValues:
     a mask holds 255 for it: a net that never finds it would be right everywhere.
     """
 
-    def __init__(self, class_count: int) -> None:
+    def __init__(self, class_count: int, counts: npt.NDArray[np.int64] | None = None) -> None:
         self.class_count = class_count
-        self._counts = np.zeros(256, np.int64)
+        self._counts = np.zeros(256, np.int64) if counts is None else counts
 
     def add(self, labels: npt.NDArray[np.uint8]) -> None:
         """Count the values of one map."""

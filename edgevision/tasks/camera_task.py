@@ -55,6 +55,10 @@ class CameraTask(Task[R]):
         """Return bool[H, W]: where two answers to one frame are not the same."""
         raise NotImplementedError
 
+    def apart(self, before: R, after: R) -> float:
+        """Return the share of pixels that differ."""
+        return float(self.differs(before, after).mean())
+
     def difference(self, frame: Image, before: R, after: R) -> tuple[float, Image]:
         """Return the share of pixels that differ, and both answers beside them in red."""
         where = self.differs(before, after)

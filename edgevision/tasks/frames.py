@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -62,6 +64,19 @@ def read_image(path: str | os.PathLike[str]) -> Image:
         MissingDependencyError: Pillow is not installed.
     """
     return _read(path, _frame_pixels)
+
+
+def decode_image(data: bytes, name: str) -> Image:
+    """Return a picture's file that is in memory as `read_image` returns one on a disk.
+
+    Args:
+        data: the file's bytes.
+        name: what errors call it.
+
+    Raises:
+        FileReadError: see `read_image`.
+    """
+    return _read(name, _frame_pixels, lambda: io.BytesIO(data))
 
 
 def read_recorded(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
@@ -197,7 +212,9 @@ def _names(images: Sequence[Path]) -> list[str]:
 
 
 def _read(
-    path: str | os.PathLike[str], decode: Callable[[Any, bytes], npt.NDArray[Any]]
+    path: str | os.PathLike[str],
+    decode: Callable[[Any, bytes], npt.NDArray[Any]],
+    opened_file: Callable[[], BinaryIO] | None = None,
 ) -> npt.NDArray[Any]:
     """Return what `decode` makes of a file that holds one picture, and of the file's first bytes.
 
@@ -205,8 +222,9 @@ def _read(
         FileReadError: there is no such file.
     """
     image = require("PIL.Image", extra="media")
+    plain = partial(open_plain, path, max_bytes=_MAX_IMAGE_BYTES, follow_links=True)
     try:
-        with open_plain(path, max_bytes=_MAX_IMAGE_BYTES, follow_links=True) as file:
+        with (opened_file or plain)() as file:
             start = file.read(_PNG_BITS_AT + 1)
             file.seek(0)
             opened = image.open(file, formats=_IMAGE_FORMATS)

@@ -84,6 +84,12 @@ def labelled_images(
     return [(image, label) for image, label in found if label is not None]
 
 
+def named_pictures(folder: str | os.PathLike[str], paths: Sequence[Path]) -> dict[str, Path]:
+    """Return pictures of a folder by their names below it, or below its `images/`."""
+    root = Path(folder)
+    return {path.relative_to(root).as_posix().removeprefix("images/"): path for path in paths}
+
+
 def readable_ones(items: Sequence[T], read: Callable[[T], object]) -> list[T]:
     """Return the items that can be read; a warning counts the others.
 

@@ -186,6 +186,10 @@ class Task(Proof, Generic[R]):
             {spec.name: _random(spec, profiles, rng) for spec in inputs} for _ in range(count)
         ], "synthetic"
 
+    def apart(self, before: R, after: R) -> float:
+        """Return how far two answers to a frame are apart, 0 to 1, as `difference` does."""
+        raise NotImplementedError
+
     def difference(self, frame: Image, before: R, after: R) -> tuple[float, Image]:
         """Return how far two answers to a frame are apart, 0 to 1, and a picture of it."""
         raise NotImplementedError

@@ -9,6 +9,7 @@ ROOT = Path(__file__).parents[2]
 
 # Modules, and what runs them in place of a file of their name: one suite for several of them.
 ELSEWHERE = {
+    "batch/*": "batch/test_runs batch/test_ray",
     "bench/cold": "bench/test_sides",
     "bench/facts": "bench/test_report",
     "bench/gate/*": "bench/test_verdict bench/test_sides cli/test_bench",
@@ -44,6 +45,7 @@ ELSEWHERE = {
     "export/adapters/flat": "export/test_modules_as_they_are",
     "export/adapters/fit": "export/test_camera_builds",
     "export/adapters/frame_adapter": "export/test_camera_builds export/test_semantic",
+    "export/adapters/one_stage": "export/test_torchvision_detectors",
     "export/adapters/output": "export/test_semantic export/test_depth",
     "export/adapters/recurrent": "pipeline/test_carried",
     "export/adapters/regions": "export/test_mask_rcnn",
@@ -64,6 +66,7 @@ ELSEWHERE = {
     "machine/identity": "unit/test_machine",
     "metrics/differences": "export/test_shipped_detector",
     "metrics/images": "unit/test_image_metrics",
+    "metrics/latency": "batch/test_runs",
     "metrics/labels": "unit/test_label_values",
     "models/*": "export/test_segmenters export/test_generators export/test_captioner",
     "progress": "cli/test_verbs",

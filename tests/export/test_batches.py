@@ -61,3 +61,9 @@ def test_a_batch_is_its_frames(val: Path, tmp_path: Path) -> None:
             three(photos[0])
         done = [run_files(model, val / "images").frames for model in (one, three)]
     assert [frame.text for frame in done[0]] == [frame.text for frame in done[1]]
+
+
+def test_the_name_that_siblings_had_is_taken_for_one_more_release() -> None:
+    with pytest.warns(DeprecationWarning, match="batch= is now cameras="):
+        made = SemanticSegmentation(net(), size=SIZE, classes=["a", "b"], batch=6)
+    assert made.inputs[0].shape == (6, *SIZE, 3)

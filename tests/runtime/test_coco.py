@@ -14,7 +14,8 @@ from PIL import Image
 
 from edgevision.errors import FileReadError
 from edgevision.metrics.coco import read_captions, read_objects
-from edgevision.metrics.instance import evaluate_instances
+from edgevision.metrics.instance import InstanceMetric
+from edgevision.metrics.metric import score_folder
 from edgevision.tasks.camera import ClassLabel
 from edgevision.tasks.instance import InstanceResult
 from edgevision.tasks.timings import Timings
@@ -73,9 +74,8 @@ def test_what_is_found_is_scored_in_the_picture_s_own_pixels(tmp_path: Path) -> 
         return detect(frame).above(1.0)
 
     truth = folder(tmp_path, [SQUARE])
-    good, none = evaluate_instances(
-        {"good": detect, "none": blind}, truth, classes=CLASSES, frame_size=(20, 30)
-    )
+    forms = {"good": detect, "none": blind}
+    good, none = score_folder(InstanceMetric(CLASSES), forms, truth, (20, 30))
     assert good.form == "good"
     assert good.box_ap == pytest.approx(1)
     assert good.mask_ap50 == pytest.approx(1)
