@@ -47,7 +47,6 @@ ELSEWHERE = {
     "export/adapters/frame_adapter": "export/test_camera_builds export/test_semantic",
     "export/adapters/one_stage": "export/test_torchvision_detectors",
     "export/adapters/output": "export/test_semantic export/test_depth",
-    "export/adapters/recurrent": "pipeline/test_carried",
     "export/adapters/regions": "export/test_mask_rcnn",
     "export/adapters/registry": "export/test_how_to_add",
     "export/adapters/search": "export/test_captioner",

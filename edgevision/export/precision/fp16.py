@@ -142,8 +142,6 @@ def _keep(
             kept[node.name] = "ONNX Runtime adds up at places in float32 only"
         elif node.op_type.startswith("QLinear"):
             kept[node.name] = "its scales are float32"
-        elif any(a.name == "reduction" and a.s != b"none" for a in node.attribute):
-            kept[node.name] = "adds up at indices, which ONNX Runtime does in float32 only"
         elif node.op_type in INNER_SUMS:
             kept[node.name] = "its inner sums may overflow float16"
         elif node.name in sizes:
