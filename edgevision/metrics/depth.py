@@ -6,14 +6,17 @@ Network", section 4.1; over all labelled pixels of the folder.
 
 from __future__ import annotations
 
-import json
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from edgevision.bundle.files import open_plain, read_plain
+from edgevision.bundle.reading import parse
 from edgevision.errors import FileReadError
 from edgevision.metrics.metric import Metric, PathLike
 from edgevision.metrics.segmentation import resize_nearest
@@ -22,6 +25,7 @@ from edgevision.progress import Progress
 from edgevision.tasks.depth import DepthDecoder, DepthResult
 from edgevision.tasks.frames import read_counts, read_image
 from edgevision.tasks.labelled import labelled_images, named_pictures, readable_ones
+from edgevision.tasks.tensors import read_npy
 
 Floats = npt.NDArray[np.float32]
 
@@ -29,6 +33,7 @@ _DELTA = 1.25
 _SAME = 0.01
 _MIN_M = 1e-3
 _MAX_ARRAY_BYTES = 512 << 20
+_MAX_JSON_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,21 +183,22 @@ def read_depth(path: Path, unit_m: float) -> Floats:
     if path.suffix != ".npy":
         return read_counts(path).astype(np.float32) * np.float32(unit_m)
     try:
-        if path.stat().st_size > _MAX_ARRAY_BYTES:
-            raise FileReadError(f"{path}: more than {_MAX_ARRAY_BYTES} bytes, which are read")
-        found = np.load(path, allow_pickle=False)
+        with open_plain(path, max_bytes=_MAX_ARRAY_BYTES, follow_links=True) as file:
+            size_bytes = os.fstat(file.fileno()).st_size
+            found = read_npy(file, size_bytes, _is_map, "it", "float[H, W] in metres")
     except (OSError, ValueError, EOFError) as error:
-        raise FileReadError(f"{path}: cannot be read as an array: {error}") from error
-    if not isinstance(found, np.ndarray) or found.ndim != 2 or found.dtype.kind != "f":
-        kind = f"{found.dtype}{list(found.shape)}" if isinstance(found, np.ndarray) else "archive"
-        raise FileReadError(f"{path}: got {kind}, expected float[H, W] in metres")
-    metres: Floats = found.astype(np.float32)
-    return metres
+        raise FileReadError(f"{path}: cannot be read as an array: {error!s:.300}") from error
+    return found.astype(np.float32)
+
+
+def _is_map(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
+    return len(shape) == 2 and dtype.kind == "f"
 
 
 def _metres_per_count(path: Path) -> float:
     try:
-        unit_m = json.loads(path.read_text("utf-8"))["metres_per_count"]
+        given: Any = parse(read_plain(path, max_bytes=_MAX_JSON_BYTES, follow_links=True))
+        unit_m = given["metres_per_count"]
         if not (isinstance(unit_m, int | float) and 0 < unit_m < math.inf):
             raise ValueError(f"metres_per_count is {unit_m!r:.40}")
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from edgevision.bundle.files import read_plain
+from edgevision.bundle.reading import parse
 from edgevision.errors import FileReadError
 from edgevision.metrics.labels import LabelValues
 from edgevision.metrics.metric import Metric, PathLike
@@ -22,6 +25,8 @@ from edgevision.tasks.labelled import labelled_images, named_pictures, readable_
 from edgevision.tasks.semantic import SemanticDecoder, SemanticResult
 
 Image = npt.NDArray[np.uint8]
+
+_MAX_JSON_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,13 +178,14 @@ def metric(decoder: SemanticDecoder) -> SemanticMetric:
 def _numbers(path: Path, class_count: int) -> npt.NDArray[np.uint8]:
     """Return the class of each number in the label files: itself, if `labels.json` is not there."""
     table = np.arange(256, dtype=np.uint8)
-    if not path.is_file():
+    if not os.path.lexists(path):
         return table
     try:
-        given = {int(k): int(v) for k, v in json.loads(path.read_text("utf-8"))["classes"].items()}
+        content: Any = parse(read_plain(path, max_bytes=_MAX_JSON_BYTES, follow_links=True))
+        given = {int(k): int(v) for k, v in content["classes"].items()}
         if not given or not all(0 <= k < 256 and 0 <= v < class_count for k, v in given.items()):
             raise ValueError(f"numbers are 0 to 255, classes 0 to {class_count - 1}")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise FileReadError(
             f'{path}: {error}; expected the class of each number, {{"classes": {{"7": 0, "8": 1}}}}'
         ) from error

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -135,23 +136,44 @@ class TensorsTask(Task[TensorsResult]):
 
 
 def _array(arrays: zipfile.ZipFile, spec: TensorSpec) -> npt.NDArray[np.generic]:
-    """Read one array of an .npz; nothing is allocated before its header was held against `spec`.
+    def fits(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
+        return dtype == spec.dtype.numpy and spec.accepts(shape)
+
+    with arrays.open(f"{spec.name}.npy") as member:
+        size_bytes = arrays.getinfo(member.name).file_size
+        return read_npy(member, size_bytes, fits, f"'{spec.name}'", spec)
+
+
+def read_npy(
+    file: IO[bytes],
+    size_bytes: int,
+    fits: Callable[[tuple[int, ...], np.dtype[Any]], bool],
+    name: str,
+    expected: object,
+) -> npt.NDArray[np.generic]:
+    """Read an array; nothing is allocated before its header was held against what is expected.
+
+    Args:
+        file: an .npy's bytes.
+        size_bytes: how many they are.
+        fits: whether an array of a shape and a type is what is expected.
+        name: of the array, in errors.
+        expected: the same, in errors.
 
     Raises:
-        ValueError: it is another array, or its file is not as long as its header says.
+        ValueError: it is another array, or the file is not as long as its header says.
     """
-    with arrays.open(f"{spec.name}.npy") as member:
-        version = np.lib.format.read_magic(member)
-        if version not in _HEADER_READERS:
-            raise ValueError(f"'{spec.name}' is of .npy's format {version}")
-        shape, is_fortran, dtype = _HEADER_READERS[version](member)
-        if dtype != spec.dtype.numpy or not spec.accepts(shape):
-            raise ValueError(f"'{spec.name}' is {dtype}{list(shape)}, expected {spec}")
-        size_bytes = math.prod(shape) * dtype.itemsize
-        left_bytes = arrays.getinfo(member.name).file_size - member.tell()
-        if size_bytes > _MAX_ARRAY_BYTES or size_bytes != left_bytes:
-            raise ValueError(f"'{spec.name}' has {left_bytes} bytes, its header says {size_bytes}")
-        data = np.frombuffer(member.read(size_bytes), dtype)
+    version = np.lib.format.read_magic(file)
+    if version not in _HEADER_READERS:
+        raise ValueError(f"{name} is of .npy's format {version}")
+    shape, is_fortran, dtype = _HEADER_READERS[version](file)
+    if not fits(shape, dtype):
+        raise ValueError(f"{name} is {dtype}{list(shape)}, expected {expected}")
+    array_bytes = math.prod(shape) * dtype.itemsize
+    left_bytes = size_bytes - file.tell()
+    if array_bytes > _MAX_ARRAY_BYTES or array_bytes != left_bytes:
+        raise ValueError(f"{name} has {left_bytes} bytes, its header says {array_bytes}")
+    data = np.frombuffer(file.read(array_bytes), dtype)
     return data.reshape(shape, order="F" if is_fortran else "C").copy()
 
 

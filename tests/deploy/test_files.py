@@ -80,16 +80,6 @@ def test_systemd_takes_the_units(tmp_path: Path) -> None:
     _passes("systemd-analyze", "verify", "--recursive-errors=no", *units)
 
 
-def test_a_unit_without_its_bundle_fails_rather_than_being_skipped() -> None:
-    # A skipped unit counts as met for Requires=, and the application would start unverified.
-    units = {path.name: path.read_text() for path in (DEPLOY / "systemd").iterdir()}
-    assert not [name for name, text in units.items() if "ConditionPathExists" in text]
-    finish = units["edgevision-finish.service"]
-    assert "AssertPathExists=/opt/models/road.ev/manifest.json" in finish
-    assert "--minimum-version" in finish
-    assert "Requires=edgevision-finish.service" in units["road-app.service"]
-
-
 @pytest.mark.parametrize("unit", sorted((DEPLOY / "systemd").iterdir()), ids=lambda p: p.name)
 def test_the_units_give_their_programs_no_more_than_they_need(unit: Path) -> None:
     if shutil.which("systemd-analyze") is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,25 @@ def test_counts_need_their_unit(folder: Path, text: str | None) -> None:
         (folder / "labels.json").write_text(text)
     with pytest.raises(FileReadError, match="16-bit labels need their unit"):
         score_folder(DepthMetric(), RAMPS, folder, SIZE)
+
+
+def test_a_pipe_for_labels_does_not_hang(folder: Path) -> None:
+    (folder / "labels.json").unlink()
+    os.mkfifo(folder / "labels.json")
+    with pytest.raises(FileReadError, match="not a regular file"):
+        score_folder(DepthMetric(), RAMPS, folder, SIZE)
+    os.mkfifo(folder / "c.npy")
+    with pytest.raises(FileReadError, match="not a regular file"):
+        read_depth(folder / "c.npy", 1.0)
+
+
+def test_an_array_that_claims_more_than_it_has_is_refused_unread(tmp_path: Path) -> None:
+    file = tmp_path / "a.npy"
+    with file.open("wb") as written:
+        header = {"descr": "<f8", "fortran_order": False, "shape": (1 << 22, 1 << 20)}
+        np.lib.format.write_array_header_1_0(written, header)
+    with pytest.raises(FileReadError, match=r"has 0 bytes, its header says 35184372088832"):
+        read_depth(file, 1.0)
 
 
 def test_labels_that_are_none(tmp_path: Path) -> None:

@@ -508,6 +508,10 @@ def test_labels_in_colours_and_other_numbers_are_read_as_classes(tmp_path: Path)
     (tmp_path / "labels.json").write_text('{"classes": {"7": 2}}')
     with pytest.raises(FileReadError, match=r"labels\.json: .*classes 0 to 1; expected the class"):
         score_folder(SemanticMetric(2), found, tmp_path, (4, 4))
+    (tmp_path / "labels.json").unlink()
+    os.mkfifo(tmp_path / "labels.json")
+    with pytest.raises(FileReadError, match="it is not a regular file"):
+        score_folder(SemanticMetric(2), found, tmp_path, (4, 4))
 
 
 def test_labels_that_hide_the_object_are_refused_before_a_net_runs(tmp_path: Path) -> None:

@@ -215,6 +215,8 @@ def _load_external_data(model: onnx.ModelProto, path: Path) -> None:
             )
         if not file.resolve().is_relative_to(folder) or not file.is_file():
             raise FileReadError(f"{path}: weights of '{tensor.name}' are missing: {place}")
+        if file.stat().st_size > _MAX_ONNX_BYTES:
+            raise FileReadError(f"{path}: weights of '{tensor.name}': {place} is over 2 GiB")
         onnx.external_data_helper.load_external_data_for_tensor(tensor, str(folder))
         tensor.data_location = TensorProto.DEFAULT
         del tensor.external_data[:]
