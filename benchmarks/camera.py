@@ -1,5 +1,7 @@
 """A camera's NV12 frame to a class map: fused in the graph, against PyAV and numpy around the net.
 
+Then six cameras, their frames in one call, against six calls of the same net for one.
+
     python -m benchmarks.camera [--json-file FILE] [--rounds 12]
 
 Both ways run the same small net on the same ONNX Runtime with the same threads. The usual way lets
@@ -13,7 +15,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import numpy as np
 import numpy.typing as npt
@@ -30,13 +34,16 @@ from edgevision.bundle.flavours import ORT
 from edgevision.bundle.tensors import DType, TensorSpec
 from edgevision.export import Camera, SemanticSegmentation
 from edgevision.export.adapters.frame import IMAGENET_MEAN, IMAGENET_STD
+from edgevision.export.build import build
 from edgevision.export.graph.capture import capture, serialized
+from edgevision.runtime.load import load
 from edgevision.runtime.session import Session
 from edgevision.tasks.pixel_formats import PixelLayout
 from edgevision.tasks.pixel_photos import frame_from_photo
 
 FRAME, NET, CLASSES = (1080, 1920), (512, 1024), 19
 BAR = 1.3
+CAMERAS, SIX_FRAME, SIX_NET, SIX_BAR = 6, (540, 960), (256, 512), 1.0
 Image = npt.NDArray[np.uint8]
 
 
@@ -115,6 +122,43 @@ def compared(rounds: int) -> list[Row]:
     ]  # fmt: skip
 
 
+def six_cameras(rounds: int) -> list[Row]:
+    """Time six frames in one call against six calls."""
+    torch.manual_seed(0)
+    net = Small(CLASSES).eval()
+    names = [f"c{i}" for i in range(CLASSES)]
+    camera = Camera(size=SIX_FRAME, pixel_format="nv12")
+    rng = np.random.default_rng(0)
+    frames = [
+        rng.integers(0, 256, PixelLayout.check("nv12", SIX_FRAME).shape, np.uint8)
+        for _ in range(CAMERAS)
+    ]
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        one, six = (
+            stack.enter_context(
+                load(
+                    build(
+                        SemanticSegmentation(
+                            net, size=SIX_NET, classes=names, camera=camera, cameras=cameras
+                        ),
+                        f"{folder}/{cameras}.ev",
+                    ).bundle
+                )
+            )
+            for cameras in (None, CAMERAS)
+        )
+        together, alone = six(frames), [one(frame) for frame in frames]
+        agreed = np.mean([a.mask == b.mask for a, b in zip(together, alone, strict=True)])
+        print(f"six cameras: the class maps agree on {agreed:.4%} of pixels")
+        ways: dict[str, Callable[[], object]] = {
+            "one call": lambda: six(frames),
+            "six calls": lambda: [one(frame) for frame in frames],
+        }
+        times = measure(ways, rounds=rounds, least_calls=1)
+    found = times.ratio("six calls", over="one call")
+    return [row("six calls over one call of six cameras", found, SIX_BAR, times, at_least=True)]
+
+
 def bus_bytes() -> dict[str, tuple[int, int]]:
     """Return the bytes to the device and back: fused, and the usual way with logits of the net."""
     pixels, (rows, columns) = FRAME[0] * FRAME[1], NET
@@ -130,7 +174,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     options = parser().parse_args()
-    rows = compared(options.rounds)
+    rows = [*compared(options.rounds), *six_cameras(options.rounds)]
     print(*rows, sep="\n")
     for name, (there, back) in bus_bytes().items():
         print(f"{name}: {there / 1e6:.2f} MB to the device, {back / 1e6:.2f} MB back")

@@ -17,6 +17,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,7 @@ from edgevision.metrics.average_precision import (
 from edgevision.models.mask_rcnn import MaskRCNN, maskrcnn_mobilenet_v2
 from edgevision.models.mobilenet_v2 import MobileNetV2
 from edgevision.tasks.camera import CameraFrame, ClassLabel
+from edgevision.tasks.detection import DetectionResult
 from edgevision.tasks.instance import InstanceDecoder, InstanceResult
 from edgevision.tasks.pixel_formats import packed
 from edgevision.tasks.timings import Timings
@@ -178,15 +180,23 @@ def detect(adapter: InstanceSegmentation, frame: Frame) -> InstanceResult:
 
 def show(net: MaskRCNN, stock: Stock, path: Path) -> None:
     """Draw what the net finds in twelve scenes."""
-    large = (SIZE[0] * 2, SIZE[1] * 2)
-    adapter = InstanceSegmentation(net, size=SIZE, input_size=large, classes=CLASSES)
+    adapter = InstanceSegmentation(
+        net, size=SIZE, input_size=(SIZE[0] * 2, SIZE[1] * 2), classes=CLASSES
+    )
+    sheet(lambda frame: detect(adapter, frame), stock, path)
+
+
+def sheet(
+    find: Callable[[Frame], InstanceResult | DetectionResult], stock: Stock, path: Path
+) -> None:
+    """Draw what `find` finds in twelve scenes, twice as large as they are."""
     rows = []
     for row in range(3):
         drawn = []
         for column in range(4):
             scene = compose(stock, VALIDATION_SEED, row * 4 + column, most=MOST_DIGITS)
-            frame = np.asarray(Image.fromarray(scene.frame).resize(large[::-1]))
-            drawn.append(detect(adapter, frame).above(0.5).overlay(frame))
+            frame = np.asarray(Image.fromarray(scene.frame).resize((SIZE[1] * 2, SIZE[0] * 2)))
+            drawn.append(find(frame).above(0.5).overlay(frame))
         rows.append(np.concatenate(drawn, 1))
     Image.fromarray(np.concatenate(rows)).save(path)
 
@@ -204,7 +214,8 @@ def plot(history: list[dict[str, float]], path: Path) -> None:
     left.set(xlabel="epoch", ylabel="training loss")
     right = left.twinx()
     for name, color in (("box_ap", "tab:blue"), ("mask_ap", "tab:green")):
-        right.plot(epochs, [row[name] for row in history], color=color, label=f"unseen {name}")
+        if name in history[0]:
+            right.plot(epochs, [row[name] for row in history], color=color, label=f"unseen {name}")
     right.set(ylabel="AP of unseen scenes", ylim=(0, 1))
     figure.legend(loc="outside upper center", ncols=3)
     figure.savefig(path, dpi=120)

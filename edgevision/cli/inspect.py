@@ -102,19 +102,29 @@ def _inspect(options: argparse.Namespace) -> int:
 
 
 def chain(manifest: Manifest) -> list[str]:
-    """Return the way from the sensor to the net in one line each; nothing without a camera."""
+    """Return the way from the sensor to the answer in one line each; nothing without a camera."""
     from edgevision.errors import BundleFormatError
     from edgevision.tasks.camera import CameraFrame
+    from edgevision.tasks.cameras import camera_count, one_camera_of
+    from edgevision.tasks.decoders import state_names, without_state
 
-    settings = manifest.settings
+    settings, stage = manifest.settings, manifest.stages[0]
     try:
-        camera = CameraFrame.from_manifest(manifest.stages[0].inputs[0], settings, manifest.task)
+        state, count = state_names(settings, stage), camera_count(settings)
+        specs = {spec.name: spec for spec in stage.inputs}
+        stage = without_state(stage, state)
+        if count is not None:
+            stage = one_camera_of(stage, count)
+        camera = CameraFrame.from_manifest(stage.inputs[0], settings, manifest.task)
     except BundleFormatError:
         return []
     height, width = camera.size
     given = settings.get("camera")
     fit = given if isinstance(given, dict) else {}
     lines = [f"sensor   {camera.layout}: {camera.layout.arithmetic()}"]
+    if count is not None:
+        least, most = count
+        lines.append(f"cameras  {f'{least} to {most}' if least != most else most} in one call")
     if camera.region is not None:
         top, left, rows, columns = camera.region
         lines.append(
@@ -124,7 +134,12 @@ def chain(manifest: Manifest) -> list[str]:
     if "fit" in fit:
         bars = f", bars of {fit.get('pad_value')} around {fit['inner']}" if "inner" in fit else ""
         lines.append(f"fit      {printable(fit['fit'])}{printable(bars)}")
-    return [*lines, f"net      RGB of {printable(settings.get('size'))}"]
+    lines.append(f"net      RGB of {printable(settings.get('size'))}")
+    lines += [f"state    {specs[name]}, from frame to frame on the device" for name in state]
+    each = " of each camera" if count is not None else ""
+    if len(manifest.stages) > 1:
+        return [*lines, f"answer   {manifest.task}, stage by stage"]
+    return [*lines, *(f"answer   {spec}{each}" for spec in stage.outputs)]
 
 
 def artifacts_json(bundle: Bundle, seconds: object = None) -> list[dict[str, object]]:

@@ -33,6 +33,12 @@ _KEEP = (
 )
 # Of the largest magnitude: threads may add up in another order.
 _SAME = 1e-4
+_SAMPLES = "the samples differ in names or shapes: {}. Give samples of one shape."
+_ANSWERS = (
+    "the model's answers differ in names or shapes from sample to sample: {}. An engine gives one "
+    "shape: in place of what picks elements (nonzero, boolean indices) keep every element and "
+    "carry a mask, or take a fixed number with topk."
+)
 _SCATTERS = "What scatters to one index twice may not add up: multiply by a one-hot matrix."
 # Operators that torch 2.13 is known to export as something else, by what is then in the graph.
 _MISEXPORTED = {
@@ -110,7 +116,7 @@ def export_stage(
         raise ExportError("no samples were given; one is the least that can prove a graph")
     proof = proof or proof_from(get_task(adapter.task), adapter.settings(), 1)
     golden_inputs = _stacked(samples)
-    golden_outputs = _stacked([adapter.reference(sample) for sample in samples])
+    golden_outputs = _stacked([adapter.reference(sample) for sample in samples], of=_ANSWERS)
     _check_numbers(golden_outputs)
     _check_repeats(adapter, samples[0], golden_outputs)
     if fault := proof.golden_fault(golden_outputs):
@@ -260,13 +266,11 @@ def _exporters_fault(graph: bytes) -> str:
     )
 
 
-def _stacked(samples: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+def _stacked(samples: Sequence[Mapping[str, Array]], *, of: str = _SAMPLES) -> dict[str, Array]:
     try:
         return {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
     except (KeyError, ValueError) as error:
-        raise ExportError(
-            f"the samples differ in names or shapes: {error}. Give samples of one shape."
-        ) from error
+        raise ExportError(of.format(error)) from error
 
 
 def _check_numbers(golden: Mapping[str, Array]) -> None:

@@ -77,7 +77,14 @@ def score_forms(
 def _decoder(adapter: ModelAdapter, exported: Mapping[str, ExportedStage]) -> Decoder[Any]:
     """Return the decoder that the run side will have."""
     stages = tuple(
-        Stage(name, "model.onnx", stage.inputs, stage.outputs, stage.tolerances["fp32"])
+        Stage(
+            name,
+            "model.onnx",
+            stage.inputs,
+            stage.outputs,
+            stage.tolerances["fp32"],
+            stage.profiles,
+        )
         for name, stage in exported.items()
     )
     read = adapter.files().__getitem__

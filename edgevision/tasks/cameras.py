@@ -106,6 +106,8 @@ class CamerasDecoder(Generic[R]):
                 "frames in one call: give a list, [frame, ...]"
             )
         self._check_count(shape[0])
+        if shape[1:] == expected and hasattr(frames, "__cuda_array_interface__"):
+            return {name: frames}
         if type(frames) is not np.ndarray or shape[1:] != expected or frames.dtype != np.uint8:
             return {name: SeparateArrays(tuple(map(self._frame, range(shape[0]), frames)))}
         return {name: self.camera.layout.view(frames)}

@@ -54,9 +54,15 @@ def test_the_page_stands_alone_and_says_what_the_json_says(
     bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = tmp_path / "report.html"
-    assert bench(bundle, "--scenario", "throughput", "--json", "--report", str(page)) == 0
+    # A formula, and a wrong one, to what draws the pictures.
+    named = shutil.copytree(bundle.root, tmp_path / "$road_{$<b>.ev")
+    assert (
+        bench(Bundle.open(named), "--scenario", "throughput", "--json", "--report", str(page)) == 0
+    )
     (told,) = json.loads(capsys.readouterr().out)
     html = page.read_text()
+    assert "<b>.ev" not in html
+    assert "$road_{$&lt;b&gt;" in html
     summary = told["summary"]
     for value in (summary["percentiles_ms"]["p50"], summary["max_ms"], summary["max_gap_ms"]):
         assert f"{value:.3f} ms" in html
@@ -65,6 +71,14 @@ def test_the_page_stands_alone_and_says_what_the_json_says(
         assert value.replace("&", "&amp;").replace("'", "&#39;") in html
     assert html.count("<svg") == 4
     assert not re.search(r"""(src|href)=["'](?!#|data:)""", html), "the page fetches something"
+
+
+def test_a_dollar_sign_in_a_name_starts_no_formula(bundle: Bundle, tmp_path: Path) -> None:
+    named = tmp_path / r"a$\frac$b.ev"
+    shutil.copytree(bundle.root, named)
+    page = tmp_path / "page.html"
+    assert main(["bench", str(named), "--duration", "0.3", "--quick", "--report", str(page)]) == 0
+    assert page.stat().st_size
 
 
 def numbers(value: object) -> list[float]:

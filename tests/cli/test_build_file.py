@@ -25,6 +25,7 @@ weights = "net.pt"
 size = [32, 48]
 classes = ["road", "sky", ["person", "#ff0000"]]
 camera = {size = [48, 96], pixel_format = "nv12", fit = "crop", region = [0, 0, 32, 48]}
+cameras = [1, 6]
 mean = [0.5, 0.5, 0]
 std = [1, 1, 0.5]
 precision = "int8"
@@ -70,6 +71,7 @@ def test_every_key_arrives_and_paths_are_beside_the_file(tmp_path: Path) -> None
             "fit": "crop",
             "region": (0, 0, 32, 48),
         },
+        "cameras": (1, 6),
         "mean": [0.5, 0.5, 0.0],
         "std": [1.0, 1.0, 0.5],
         "precision": "int8",

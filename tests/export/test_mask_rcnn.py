@@ -260,7 +260,7 @@ REFUSED = [
         ExportError,
         "tells 4 classes and the background apart, 2 are named",
     ),
-    ({"batch": 0}, ValueError, "batch: got 0"),
+    ({"cameras": 0}, ValueError, "cameras: got 0"),
     ({"channel_order": "bgra"}, ValueError, "expected rgb or bgr"),
     ({"masks": "boxes"}, ValueError, "masks: got 'boxes', expected cells or frame"),
 ]
@@ -326,7 +326,7 @@ def built_as_torchvision_does(**changes: Any) -> nn.Module:
         ({"weights": (1.0, 1.0, 1.0, 1.0)}, "not 10 10 5 5"),
         ({"ratios": ((0.5, 1.0), (1.0,))}, "the levels have different aspect ratios"),
         ({"before": 4000}, "4000 boxes at a step, TensorRT's TopK takes 3840"),
-        ({}, "no mask head; a Faster R-CNN has none"),
+        ({}, "no mask head; export a Faster R-CNN as Detection"),
     ],
 )
 def test_heads_that_the_graph_cannot_hold_are_refused(
@@ -334,6 +334,13 @@ def test_heads_that_the_graph_cannot_hold_are_refused(
 ) -> None:
     with pytest.raises(ExportError, match=message):
         InstanceSegmentation(built_as_torchvision_does(**changes), size=SIZE, classes=CLASSES)
+
+
+def test_a_keypoint_r_cnn_is_told_apart() -> None:
+    net = built_as_torchvision_does()
+    net.roi_heads.keypoint_predictor = nn.Identity()  # type: ignore[assignment]
+    with pytest.raises(ExportError, match="no task has a Keypoint R-CNN's points"):
+        InstanceSegmentation(net, size=SIZE, classes=CLASSES)
 
 
 def test_torchvision_s_checkpoint_loads_strictly(torchvision: ModuleType) -> None:

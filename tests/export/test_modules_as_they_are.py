@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +16,7 @@ from torch.nn import functional
 
 from edgevision.bundle.tensors import DType, TensorSpec
 from edgevision.errors import ExportError
-from edgevision.export import InstanceSegmentation, MultiTask, SemanticSegmentation, Tensors
+from edgevision.export import MultiTask, SemanticSegmentation, Tensors
 from edgevision.export.adapters.multitask import SemanticHead
 from edgevision.export.recipe import export_stage
 from edgevision.export.source import resolve
@@ -174,20 +173,6 @@ def test_a_head_that_is_not_taken_is_told(
     said = [str(warning.message) for warning in told]
     assert len(said) == (left is not None)
     assert all(str(left) in line for line in said)
-
-
-@pytest.mark.parametrize("kind", ["Faster", "Keypoint"])
-def test_a_detector_without_masks_is_told_what_it_lacks(kind: str) -> None:
-    net = nn.Module()
-    net.rpn = SimpleNamespace(anchor_generator=None)  # type: ignore[assignment]
-    net.transform = SimpleNamespace()  # type: ignore[assignment]
-    net.roi_heads = SimpleNamespace(  # type: ignore[assignment]
-        box_coder=SimpleNamespace(weights=(10.0, 10.0, 5.0, 5.0)), mask_roi_pool=None,
-        box_roi_pool=SimpleNamespace(output_size=(7, 7), sampling_ratio=2), mask_predictor=None,
-        keypoint_predictor=nn.Identity() if kind == "Keypoint" else None,
-    )  # fmt: skip
-    with pytest.raises(ExportError, match=f"no mask head; a {kind} R-CNN has none to export"):
-        InstanceSegmentation(net, size=(320, 320), classes=["a"])
 
 
 @pytest.mark.parametrize(

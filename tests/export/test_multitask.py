@@ -33,7 +33,8 @@ class Heads(nn.Module):
         y = self.body(x).relu()
         raw = self.boxes(y).flatten(2)
         places = torch.arange(raw.shape[-1], dtype=raw.dtype)
-        centre = torch.stack([places % 6 * 8 + 4, (places / 6).floor() * 8 + 4])[None]
+        centre = torch.stack([places % 6 * 8 + 4, (places / 6).floor() * 8 + 4])
+        centre = centre.expand(len(raw), -1, -1)
         boxes = torch.cat([centre, 8 + raw[:, 2:4].tanh(), raw[:, 4:].sigmoid()], 1)
         return {"road": self.road(y), "depth": self.depth(y).exp(), "boxes": boxes}
 

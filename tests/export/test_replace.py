@@ -59,6 +59,18 @@ def test_a_celu_is_an_elu_of_another_scale(alpha: float) -> None:
     held(graph("Celu", (3, 40), {}, alpha=alpha), 4 * noise(3, 40), gone="Celu")
 
 
+@pytest.mark.parametrize("keepdims", [0, 1])
+@pytest.mark.parametrize("axes", [[1], [0, 2], [-1]])
+def test_a_log_of_a_sum_keeps_its_axes_and_does_not_overflow(
+    axes: list[int], keepdims: int
+) -> None:
+    x = 200 * noise(3, 4, 5)
+    x[:, 1:] = np.where(x[:, 1:] < -100, -np.inf, x[:, 1:])
+    x[2] = -np.inf
+    model = graph("ReduceLogSumExp", (3, 4, 5), {"axes": np.array(axes)}, keepdims=keepdims)
+    held(model, x, gone="ReduceLogSumExp")
+
+
 @given(
     kernel=st.integers(1, 4), dilation=st.integers(2, 3), stride=st.integers(1, 3),
     before=st.integers(0, 1), after=st.integers(0, 1), size=st.integers(11, 14),

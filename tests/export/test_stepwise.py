@@ -169,6 +169,6 @@ def test_settings_of_a_changed_bundle(summary: Any, settings: dict[str, Any], me
 
 def test_beams_and_batches_are_for_whole_graphs() -> None:
     net = trained("gru", attention=True)
-    for options in ({"beams": 2}, {"batch": 2}):
+    for options in ({"beams": 2}, {"cameras": 2}):
         with pytest.raises(ValueError, match="'step' takes one beam and one frame"):
             Captioner(net, WORDS, size=SIZE, form="step", **options)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Mask R-CNN's inference as one static graph: a fixed number of detections, padded and counted.
+"""Inference of Faster and Mask R-CNN as one static graph: detections of a fixed number, counted.
 
 Everything that depends on the data becomes a fixed number of places and a flag for each: the best
 anchors by TopK, suppression by matrix products, regions by one GridSample. Sources: He et al. 2017,
@@ -32,7 +32,10 @@ _MIN_PROPOSAL, _MIN_DETECTION = 1e-3, 1e-2
 
 
 class Detections(FrontEnd):
-    """The fused graph: frame in, boxes, labels, scores, masks and counts out."""
+    """The fused graph: frame in, boxes, labels, scores, masks and counts out.
+
+    Without masks, of a Faster R-CNN, where `masks` is "none".
+    """
 
     to_frame: Tensor
 
@@ -65,24 +68,24 @@ class Detections(FrontEnd):
             self.register_buffer(f"anchors_{index}", anchors)
 
     def forward(self, frame: Tensor) -> tuple[Tensor, ...]:
-        """Return boxes, labels, scores, masks, count, overflow and converged of `frame`."""
+        """Return boxes, labels, scores, masks if any, count, overflow and converged of `frame`."""
         maps = list(self.backbone(self.pixels(frame)).values())
         proposals, valid, settled = self.proposals(*self.head(maps))
         atlas = self.sampler.atlas(maps[:-1])
         boxes, labels, scores, overflow, also_settled = self._detections(atlas, proposals, valid)
-        masks = self._masks(atlas, boxes, labels)
         real = (scores > 0).to(scores.dtype)
-        count = real.sum(-1).to(torch.int32)
-        boxes = boxes * self.to_frame if self.camera.is_stretched else self.placement.boxes(boxes)
-        boxes, masks = boxes * real[..., None], masks * real[..., None, None]
-        if self.masks == "frame":
-            masks = paste(boxes, masks, self.input_size)
+        placed = boxes * self.to_frame if self.camera.is_stretched else self.placement.boxes(boxes)
+        placed = placed * real[..., None]
+        masks = []
+        if self.masks != "none":
+            cells = self._masks(atlas, boxes, labels) * real[..., None, None]
+            masks = [paste(placed, cells, self.input_size) if self.masks == "frame" else cells]
         return (
-            boxes,
+            placed,
             (labels * real.long()).to(torch.int32),
             scores * real,
-            masks,
-            count,
+            *masks,
+            real.sum(-1).to(torch.int32),
             overflow,
             (settled * also_settled).to(torch.int32),
         )
@@ -149,9 +152,8 @@ class Detections(FrontEnd):
         best, chosen = score.topk(kept, dim=1)
         boxes = boxes.flatten(1, 2).gather(1, chosen[..., None].expand(count, kept, 4))
         labels = chosen % classes + 1
-        # Moved apart by class, so that boxes of different classes never overlap.
-        apart = labels[..., None].to(boxes.dtype) * float(max(self.size) + 1)
-        keep, settled = suppress(boxes + apart, (best > 0).to(best.dtype), self.settings.overlap)
+        valid = (best > 0).to(best.dtype)
+        keep, settled = suppress(boxes, valid, self.settings.overlap, labels)
         best = torch.where(keep > 0, best, torch.full_like(best, -1))
         least = min(self.settings.detections, kept)
         best, chosen = best.topk(least, dim=1)

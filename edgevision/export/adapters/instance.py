@@ -97,7 +97,7 @@ class InstanceSegmentation(FrameAdapter["Detections"]):
         if masks not in ("cells", "frame"):
             raise ValueError(f"masks: got '{masks}', expected cells or frame")
         self.detection = settings_of(module)
-        _check(module, self.detection, len(self._classes))
+        check(module, self.detection, len(self._classes), has_masks=True)
         with evaluating(module):
             graph = Detections(module, self.detection, camera_input, masks=masks)
         super().__init__(camera_input, graph, [*names()])
@@ -131,17 +131,12 @@ def settings_of(module: Any) -> DetectionSettings:
         return module.settings
     try:
         rpn, heads, transform = module.rpn, module.roi_heads, module.transform
-        # First of all: where there is no mask head, there is no pool of its regions to read either.
-        if not hasattr(getattr(heads, "mask_predictor", None), "mask_fcn_logits"):
-            kind = "Keypoint" if getattr(heads, "keypoint_predictor", None) else "Faster"
-            raise ExportError(
-                f"the module has no mask head; a {kind} R-CNN has none to export. Give a Mask "
-                "R-CNN, or a detector that gives boxes and scores to edgevision.export.Detection"
-            )
         generator = rpn.anchor_generator
         if tuple(heads.box_coder.weights) != (10.0, 10.0, 5.0, 5.0):
             raise ExportError(f"box_coder weights are {heads.box_coder.weights}, not 10 10 5 5")
         for pool, bins in ((heads.box_roi_pool, 7), (heads.mask_roi_pool, 14)):
+            if pool is None:
+                continue  # a Faster R-CNN has no masks
             found = (tuple(pool.output_size), pool.sampling_ratio)
             if found != ((bins, bins), 2):
                 raise ExportError(
@@ -170,7 +165,7 @@ def settings_of(module: Any) -> DetectionSettings:
         ) from error
 
 
-def _check(module: Any, settings: DetectionSettings, classes: int) -> None:
+def check(module: Any, settings: DetectionSettings, classes: int, *, has_masks: bool) -> None:
     """Refuse what the static graph cannot hold."""
     most = max(*settings.proposals, settings.detections)
     if most > MOST_PLACES:
@@ -180,6 +175,16 @@ def _check(module: Any, settings: DetectionSettings, classes: int) -> None:
         )
     if settings.detections > CANDIDATES:
         raise ExportError(f"detections: {settings.detections} a picture, at most {CANDIDATES}")
+    if has_masks and not _has_masks(module):
+        is_keypoints = getattr(module.roi_heads, "keypoint_predictor", None) is not None
+        raise ExportError(
+            "the module has no mask head; "
+            + (
+                "no task has a Keypoint R-CNN's points"
+                if is_keypoints
+                else "export a Faster R-CNN as Detection, --task detection"
+            )
+        )
     count = module.roi_heads.box_predictor.cls_score.out_features
     if count != classes + 1:
         raise ExportError(
@@ -187,9 +192,18 @@ def _check(module: Any, settings: DetectionSettings, classes: int) -> None:
         )
 
 
-def recognises(module: nn.Module) -> bool:
-    """Return whether `module` is built as torchvision's detectors are."""
+def is_two_stage(module: nn.Module) -> bool:
+    """Return whether `module` is built as torchvision's Faster and Mask R-CNN are."""
     return hasattr(module, "rpn") and hasattr(module, "roi_heads")
+
+
+def _has_masks(module: Any) -> bool:
+    return hasattr(getattr(module.roi_heads, "mask_predictor", None), "mask_fcn_logits")
+
+
+def recognises(module: nn.Module) -> bool:
+    """Return whether `module` is built as torchvision's Mask R-CNN is."""
+    return is_two_stage(module) and _has_masks(module)
 
 
 def from_module(

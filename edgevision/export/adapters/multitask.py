@@ -69,10 +69,10 @@ class DetectionHead:
     """Boxes and scores; see `Detection`."""
 
     classes: ClassNames
-    corners: str = "cxcywh"
-    score: float = 0.05
-    overlap: float | None = 0.5
-    detections: int = 100
+    corners: str | None = None
+    score: float | None = None
+    overlap: float | None = None
+    detections: int | None = None
 
     def adapt(self, module: nn.Module, **shared: Any) -> Detection:
         """Return the adapter of only the head."""

@@ -107,7 +107,7 @@ class Carrying(nn.Module):
         if len(recurrent) != 1:
             raise ValueError(f"the net has {len(recurrent)} Recurrent modules, at most one fits")
         (self.recurrent,) = recurrent
-        self.fused, self.specs = graph, self.recurrent.specs
+        self.module, self.specs = graph, self.recurrent.specs
         for spec in self.specs:
             if not spec.shape or spec.shape[0] % camera.batch:
                 raise ValueError(
@@ -115,13 +115,13 @@ class Carrying(nn.Module):
                     "comes first"
                 )
         self.state = {spec.name: spec.name + NEXT for spec in self.specs}
-        with evaluating(self):
+        with evaluating(self, "a frame and its state"):
             self(camera.zeros(), *(torch.zeros(spec.shape) for spec in self.specs))
 
     def forward(self, frame: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """Return what the graph gives, then the state."""
         self.recurrent.give(state)
-        found = self.fused(frame)
+        found = self.module(frame)
         answers = (found,) if isinstance(found, Tensor) else tuple(found)
         given = self.recurrent.given()
         self.recurrent.give(())

@@ -19,6 +19,7 @@ from edgevision.export.adapters.frame import (
     FrontEnd,
     class_labels,
     labels_json,
+    replaced_batch,
 )
 from edgevision.export.adapters.frame_adapter import FrameAdapter
 from edgevision.export.adapters.output import first_tensor, try_module
@@ -61,6 +62,7 @@ class SemanticSegmentation(FrameAdapter["_PixelsToClasses"]):
         input_size: tuple[int, int] | None = None,
         camera: Camera | None = None,
         cameras: Cameras = None,
+        batch: int | None = None,
     ) -> None:
         """Wrap `module`.
 
@@ -77,13 +79,16 @@ class SemanticSegmentation(FrameAdapter["_PixelsToClasses"]):
             camera: what the camera gives, in place of `channel_order` and `input_size`.
             cameras: how many cameras' frames come in one call, N, or (fewest, most): a list of
                 results then comes out. By default one frame, and one result.
+            batch: what `cameras` was called before, by its siblings.
 
         Raises:
             ValueError: an argument makes no sense.
             ExportError: the module does not run, or its logits do not fit the classes.
         """
         self._classes = class_labels(classes)
-        camera_input = CameraInput.check(size, input_size, channel_order, camera, cameras=cameras)
+        camera_input = CameraInput.check(
+            size, input_size, channel_order, camera, cameras=replaced_batch(batch, cameras)
+        )
         if not camera_input.placement.is_whole and len(self._classes) > VOID:
             raise ValueError(
                 f"classes: {len(self._classes)} of them leave no number for pixels that a part of "

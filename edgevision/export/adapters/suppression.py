@@ -13,19 +13,24 @@ from torch import Tensor
 STEPS = 16
 
 
-def suppress(boxes: Tensor, valid: Tensor, overlap: float) -> tuple[Tensor, Tensor]:
+def suppress(
+    boxes: Tensor, valid: Tensor, overlap: float, labels: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Return which boxes greedy suppression keeps, and whether that is certain.
 
     Args:
         boxes: float32[..., K, 4] x1 y1 x2 y2, best first.
         valid: float32[..., K], 1 for boxes that count and 0 for padding.
         overlap: intersection over union above which the later of two boxes goes.
+        labels: int64[..., K], where boxes of different labels leave each other alone.
 
     Returns:
         keep: float32[..., K], 1 or 0.
         converged: float32[...], 1 where one more step would change nothing.
     """
     hits = _overlaps(boxes, overlap) * valid[..., :, None]
+    if labels is not None:
+        hits = hits * same(labels).to(hits.dtype)
     keep = valid
     before = keep
     for _ in range(STEPS):
@@ -33,6 +38,11 @@ def suppress(boxes: Tensor, valid: Tensor, overlap: float) -> tuple[Tensor, Tens
         keep = valid * ((keep[..., None, :] @ hits)[..., 0, :] < 0.5).to(valid.dtype)
     converged = ((keep - before).abs().amax(-1) < 0.5).to(valid.dtype)
     return keep, converged
+
+
+def same(labels: Tensor) -> Tensor:
+    """Return bool[..., K, K], whether two of `labels: int64[..., K]` are one."""
+    return labels[..., :, None] == labels[..., None, :]
 
 
 def _overlaps(boxes: Tensor, overlap: float) -> Tensor:

@@ -1,8 +1,9 @@
 """Operators that builders refuse or read otherwise, written with ones that all of them know.
 
 TensorRT has no layer for Col2Im and DFT; its parsers pass over a pool's dilations and a resize's
-antialias, and take Celu in float32 only. Each is a few layers of what there is, where its sizes are
-known; where not, `rules` says what to write.
+antialias, lose the axes of ReduceLogSumExp where they are an input, and take Celu in float32 only.
+Each is a few layers of what there is, where its sizes are known; where not, `rules` says what to
+write.
 """
 
 from __future__ import annotations
@@ -90,6 +91,19 @@ def _celu(tape: _Tape) -> ir.Value | None:
         return None
     bent = tape.add("Elu", tape.add("Mul", x, np.array(1 / alpha, np.float32)))
     return tape.add("Mul", bent, np.array(alpha, np.float32))
+
+
+def _log_sum_exp(tape: _Tape) -> ir.Value | None:
+    """Take the largest out of the sum, so that nothing overflows in any type."""
+    x, axes = tape.input(0), tape.stored(1)
+    if x is None or x.dtype is None or axes is None or not axes.size:
+        return None
+    top = tape.add("ReduceMax", x, axes, keepdims=1)
+    # All at minus infinity, as masks have it, stay there.
+    top = tape.add("Where", tape.add("IsInf", top), np.zeros((), x.dtype.numpy()), top)
+    powers = tape.add("Exp", tape.add("Sub", x, top))
+    whole = tape.add("Add", tape.add("Log", tape.add("ReduceSum", powers, axes, keepdims=1)), top)
+    return whole if tape.number("keepdims", 1) else tape.add("Squeeze", whole, axes)
 
 
 def _dilated_pool(tape: _Tape) -> ir.Value | None:
@@ -233,5 +247,6 @@ _WRITTEN: Mapping[str, Callable[[_Tape], ir.Value | None]] = {
     "Col2Im": _col2im,
     "DFT": _fourier,
     "MaxPool": _dilated_pool,
+    "ReduceLogSumExp": _log_sum_exp,
     "Resize": _antialiased,
 }

@@ -24,7 +24,8 @@ _NO_LAYER = {
     "BitShift": "compute it with Mul, or leave bit packing to the host",
     "Col2Im": "give it fixed sizes, and `build` writes it as a deconvolution",
     "Compress": "keep every element and multiply by a mask",
-    "DFT": "give it fixed sizes, and `build` writes it as a product with a constant matrix",
+    "DFT": "give it fixed sizes, and `build` writes it as a product with a constant matrix; for "
+    "irfft take the real part of ifft over the whole spectrum",
     "DeformConv": "gather with GridSample",
     "MaxUnpool": "enlarge what is to be placed by nearest, and multiply it by where the picture "
     "equals its maxima, enlarged likewise",
