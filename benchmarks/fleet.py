@@ -37,7 +37,7 @@ from edgevision.tasks.frames import read_image, resize
 from edgevision.tasks.task import get_task
 
 SIZE, REPEATS = (144, 192), 24
-SHARD = 100
+SHARD = 25
 MAX_OVERHEAD, MIN_GAIN = 1.05, 1.7
 WORKERS = (8, 32, 100, 300, 1000)
 STORAGE_BYTES_PER_S = 1e9

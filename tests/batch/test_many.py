@@ -84,18 +84,21 @@ def command(folder: Path, name: str) -> list[str]:
 
 
 def kill_and_resume(folder: Path) -> Any:
-    """Kill the command at random moments, and go on with it."""
+    """Kill the command at random moments, half of them once it has written, and go on with it."""
     rng, shards = random.Random(7), folder / "killed" / "shards"
     line = [*command(folder, "killed"), "--workers", "2", "--resume"]
-    done = []
-    for _ in range(KILLS):
+    done = [0]
+    for number in range(KILLS):
         child = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(rng.uniform(0.5, 8))
+        more = done[-1] + (rng.randint(1, 8) if number % 2 else 0)
+        while child.poll() is None and len(list(shards.glob("*.npz"))) < more:
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 3))
         assert child.poll() is None, "it ended before it was killed: give more frames"
         child.kill()
         child.wait()
         done.append(len(list(shards.glob("*.npz"))))
-    print(f"killed {KILLS} times, after {done} of {-(-COUNT // SHARD)} shards", flush=True)
+    print(f"killed {KILLS} times, after {done[1:]} of {-(-COUNT // SHARD)} shards", flush=True)
     return score(folder, "killed", "--workers", "2", "--resume")
 
 
