@@ -91,6 +91,11 @@ def instance(folder: Path) -> Picture:
     return np.hstack(_scenes("maskrcnn-digits", folder, 3, 2))
 
 
+def detection(folder: Path) -> Picture:
+    """Digits over photos, and what detector-digits finds."""
+    return np.hstack(_scenes("detector-digits", folder, 3, 2))
+
+
 def captioning(folder: Path) -> Picture:
     """One scene: what captioner-digits says, and where it looked for each word."""
     return _scenes("captioner-digits", folder, 2, 1)[1]
@@ -137,7 +142,8 @@ def tensors(folder: Path) -> Picture:
 PICTURES: dict[str, Callable[[Path], Picture]] = {
     made.__name__: made
     for made in (
-        semantic, differences, instance, captioning, classification, depth, generation, tensors,
+        semantic, differences, instance, detection, captioning, classification, depth, generation,
+        tensors,
     )
 }  # fmt: skip
 
