@@ -17,6 +17,7 @@ from hypothesis import settings
 
 TIME_LIMITS_S = {
     "architecture": 120,
+    "batch": 120,
     "bench": 60,
     "cli": 300,
     "contract": 120,

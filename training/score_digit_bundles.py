@@ -28,7 +28,7 @@ from edgevision.models.digit_classifier import DigitClassifier
 from edgevision.runtime.model import Model
 from edgevision.runtime.select import select
 from edgevision.runtime.session import Session
-from edgevision.tasks.task import decoder_of
+from edgevision.tasks.decoders import decoder_of
 
 Images = npt.NDArray[np.uint8]
 

@@ -7,16 +7,17 @@
 #   docker run --rm --runtime nvidia --read-only --tmpfs /tmp -v /srv/models:/models:ro \
 #     -v edgevision-state:/state edgevision:jp6 finish /models/model.ev --target local \
 #     --key /models/ours.pub
+# A tag may be moved: once you have proven an image, give its digest, --build-arg BASE=...@sha256:...
 ARG BASE=nvcr.io/nvidia/tensorrt:24.08-py3-igpu
 FROM ${BASE}
 
 # The bindings belong to the image's TensorRT: the venv sees the system's packages, and no wheel on
 # PyPI is for TensorRT 10.3 on aarch64. Only what the image does not have is installed.
-COPY pyproject.toml README.md LICENSE /opt/edgevision/
+COPY pyproject.toml README.md LICENSE deploy/docker/jetpack6.txt /opt/edgevision/
 COPY edgevision /opt/edgevision/edgevision
 RUN python3 -m venv --system-site-packages /opt/venv \
-    && /opt/venv/bin/pip install --no-cache-dir numpy==1.26.4 cuda-bindings==12.9.4 pillow==11.3.0 cryptography==46.0.3 \
-    && /opt/venv/bin/pip install --no-cache-dir --no-deps /opt/edgevision \
+    && /opt/venv/bin/pip install --no-cache-dir --require-hashes --only-binary :all: -r /opt/edgevision/jetpack6.txt \
+    && /opt/venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation /opt/edgevision \
     && /opt/venv/bin/python -c "import importlib.util as i; assert i.find_spec('tensorrt'), 'this base image has no TensorRT for Python: apt-get install python3-libnvinfer'" \
     && useradd --system --uid 10001 --groups video --no-create-home edgevision \
     && install -d -m 0700 -o edgevision /state

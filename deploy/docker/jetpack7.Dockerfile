@@ -9,16 +9,17 @@
 #     --key /models/ours.pub
 # JetPack 7 runs the ordinary arm64 images. This one has TensorRT 10.13 and CUDA 13.0, as JetPack 7.0 and
 # 7.1 have; for 7.2 give --build-arg BASE= an image of TensorRT 10.16.
+# A tag may be moved: once you have proven an image, give its digest, --build-arg BASE=...@sha256:...
 ARG BASE=nvcr.io/nvidia/tensorrt:25.09-py3
 FROM ${BASE}
 
 # The bindings belong to the image's TensorRT: the venv sees the system's packages. Only what the image
 # does not have is installed.
-COPY pyproject.toml README.md LICENSE /opt/edgevision/
+COPY pyproject.toml README.md LICENSE deploy/docker/jetpack7.txt /opt/edgevision/
 COPY edgevision /opt/edgevision/edgevision
 RUN python3 -m venv --system-site-packages /opt/venv \
-    && /opt/venv/bin/pip install --no-cache-dir numpy==2.3.5 cuda-bindings==13.0.3 pillow==11.3.0 cryptography==46.0.3 \
-    && /opt/venv/bin/pip install --no-cache-dir --no-deps /opt/edgevision \
+    && /opt/venv/bin/pip install --no-cache-dir --require-hashes --only-binary :all: -r /opt/edgevision/jetpack7.txt \
+    && /opt/venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation /opt/edgevision \
     && /opt/venv/bin/python -c "import importlib.util as i; assert i.find_spec('tensorrt'), 'this base image has no TensorRT for Python: apt-get install python3-libnvinfer'" \
     && useradd --system --uid 10001 --groups video --no-create-home edgevision \
     && install -d -m 0700 -o edgevision /state

@@ -25,7 +25,8 @@ from edgevision.progress import Progress, silent
 from edgevision.runtime.load import load
 from edgevision.runtime.model import Model
 from edgevision.runtime.options import RunOptions
-from edgevision.tasks.task import decoder_of
+from edgevision.tasks.cameras import cameras_of
+from edgevision.tasks.decoders import decoder_of, state_names
 
 SCENARIOS = ("single", "paced", "throughput", "multi")
 _PACED = ("paced", "multi")
@@ -198,10 +199,17 @@ def frames_of(bundle: Bundle) -> list[Any]:
     stage = bundle.manifest.stages[0]
     inputs, _ = bundle.golden(stage.name)
     count = min(_FRAMES, *(len(samples) for samples in inputs.values()))
-    if decoder_of(bundle.manifest, bundle.read).camera is not None:
-        (samples,) = inputs.values()
-        return [np.ascontiguousarray(sample) for sample in samples[:count].squeeze(1)]
-    return [{name: samples[i] for name, samples in inputs.items()} for i in range(count)]
+    decoder, state = (
+        decoder_of(bundle.manifest, bundle.read),
+        state_names(bundle.manifest.settings, stage),
+    )
+    fed = {name: samples[:count] for name, samples in inputs.items() if name not in state}
+    if decoder.camera is None:
+        return [{name: samples[i] for name, samples in fed.items()} for i in range(count)]
+    (samples,) = fed.values()
+    if cameras_of(decoder) is None:
+        samples = samples.squeeze(1)
+    return [np.ascontiguousarray(sample) for sample in samples]
 
 
 def _together(

@@ -29,6 +29,7 @@ class Flavour:
         has_lean: whether it builds plans that later versions, and a lean runtime, run.
         has_rules: whether `bundle.capabilities` tells what its versions can.
         trtexec: its makers' program that times a plan; empty where there is none.
+        triton: backend of Triton Inference Server that runs its artifacts; empty where none does.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Flavour:
     has_lean: bool = False
     has_rules: bool = False
     trtexec: str = ""
+    triton: str = ""
 
     @property
     def is_graph(self) -> bool:
@@ -72,6 +74,7 @@ ORT = Flavour(
     suffix="onnx",
     on_gpu=False,
     gpu_if_asked=True,
+    triton="onnxruntime",
 )
 # NVIDIA: a plan fits its exact TensorRT version.
 TRT = Flavour(
@@ -86,6 +89,7 @@ TRT = Flavour(
     has_lean=True,
     has_rules=True,
     trtexec="trtexec",
+    triton="tensorrt",
 )
 # TensorRT-RTX 1.5 does not take 1.4's engines.
 TRT_RTX = Flavour(

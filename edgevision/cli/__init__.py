@@ -8,6 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from edgevision.cli import (
     bench,
@@ -19,12 +20,15 @@ from edgevision.cli import (
     inspect,
     machine,
     run,
+    score,
     sign,
+    triton,
 )
 from edgevision.cli.exits import INTERRUPTED, KNOWN, READER_GONE, exit_code
 from edgevision.cli.terminal import check_json_file, deliver_json, escaping
 from edgevision.cli.verbs import VerbAction
-from edgevision.errors import BuildError, FileWriteError
+from edgevision.cli.watched import watched
+from edgevision.errors import BuildError, FileWriteError, InsufficientMemoryError, RunError
 
 _EPILOG = """\
 example: edgevision build unet-camvid --precision int8 --calibration frames/ --out road.ev
@@ -40,7 +44,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # A person wants the message, not the line of ours that gave it.
     warnings.formatwarning = lambda message, *_: f"edgevision: warning: {message}\n"
     with escaping():
-        return _run(options)
+        # A caller that gives arguments may have threads, and such a process is not copied.
+        return _watched(options) if options.is_watched and arguments is None else _run(options)
+
+
+def _watched(options: argparse.Namespace) -> int:
+    try:
+        return watched(partial(_run, options), debug=options.debug)
+    except (InsufficientMemoryError, RunError) as error:
+        if options.debug:
+            raise
+        return _fail(error, options)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -101,6 +115,19 @@ def parser() -> argparse.ArgumentParser:
     )
     whole.add_argument("--debug", action="store_true", help="show the traceback of an error")
     verbs = whole.add_subparsers(required=True, metavar="VERB", action=VerbAction)
-    for group in (build, finish, check, inspect, sign, run, bench, cache, machine, completion):
+    for group in (
+        build,
+        finish,
+        check,
+        inspect,
+        sign,
+        run,
+        score,
+        triton,
+        bench,
+        cache,
+        machine,
+        completion,
+    ):
         group.add_to(verbs)
     return whole

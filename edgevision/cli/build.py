@@ -19,20 +19,20 @@ from edgevision.cli.verbs import Verbs, add_trust, trust_of, verb
 
 _NOBODY = argparse.Namespace(key=None, minimum_version=0, name=None)
 _FLAGS = (
-    "out", "weights", "size", "classes", "mean", "std", "precision", "calibration", "evaluate",
-    "samples",
+    "out", "weights", "size", "classes", "cameras", "mean", "std", "precision", "calibration",
+    "evaluate", "samples",
 )  # fmt: skip
 _CAMERA_FLAGS = {"camera_size": "size", "pixel_format": "pixel_format", "fit": "fit"}
 
 
 def add_to(verbs: Verbs) -> None:
     """Add the verbs."""
-    demo = verb(verbs, "demo", _demo, example="demo --out edgevision-demo")
+    demo = verb(verbs, "demo", _demo, example="demo --out edgevision-demo", is_watched=True)
     demo.add_argument("--out", type=Path, default=Path("edgevision-demo"), help="folder to write")
     build = verb(
         verbs, "build", _build,
         example="build unet-camvid --precision int8 --calibration frames/ --target host-cpu "
-        "--target rtx --out road.ev",
+        "--target rtx --out road.ev", is_watched=True,
     )  # fmt: skip
     build.add_argument(
         "source",
@@ -55,6 +55,9 @@ def add_to(verbs: Verbs) -> None:
     )
     build.add_argument(
         "--fit", metavar="NAME", help="how frames meet the net: stretch (default), letterbox, crop"
+    )
+    build.add_argument(
+        "--cameras", type=_cameras, metavar="N", help="frames in one call: 6, or 1:8 for any number"
     )
     build.add_argument("--mean", type=_three, metavar="R,G,B", help="on the 0-1 scale")
     build.add_argument("--std", type=_three, metavar="R,G,B", help="on the 0-1 scale")
@@ -187,6 +190,15 @@ def _finish_instead(options: argparse.Namespace) -> int:
     words += [word for name in options.target for word in ("--target", name)]
     print(f"edgevision: `build` of a bundle is now: {shlex.join(words)}", file=sys.stderr)
     return finish.run(options)
+
+
+def _cameras(text: str) -> int | tuple[int, int]:
+    ends = [int(part) if part.isdecimal() else 0 for part in text.split(":")]
+    if len(ends) > 2 or not all(ends):
+        raise argparse.ArgumentTypeError(
+            f"got '{text}', expected a number of cameras such as 6, or the fewest and most, 1:8"
+        )
+    return ends[0] if len(ends) == 1 else (ends[0], ends[1])
 
 
 def _three(text: str) -> list[float]:

@@ -112,6 +112,10 @@ def _camera(value: object, folder: Path) -> dict[str, object]:
     return {key: CAMERA_KEYS[key](item, folder) for key, item in value.items()}
 
 
+def _cameras(value: object, folder: Path) -> int | tuple[int, ...]:
+    return value if type(value) is int else _region(value, folder)
+
+
 def _integer(value: object, _folder: Path) -> int:
     if type(value) is not int:
         raise _WrongValueError
@@ -203,6 +207,7 @@ _READERS: Mapping[str, tuple[str, Callable[[object, Path], object]]] = {
         f"hold {', '.join(CAMERA_KEYS)}",
         _camera,
     ),
+    "cameras": ("how many frames come in one call: 6, or [1, 8] for any number of them", _cameras),
     "mean": ("three numbers such as [0.485, 0.456, 0.406]", _numbers),
     "std": ("three numbers such as [0.229, 0.224, 0.225]", _numbers),
     "precision": (f"one of {', '.join(PRECISIONS)}, in quotes", _choice(*PRECISIONS)),

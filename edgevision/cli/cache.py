@@ -55,7 +55,10 @@ def _cache(options: argparse.Namespace) -> int:
             count, done = export_cache(cache, options.file, force=options.force), "written to"
         else:
             count, done = import_cache(cache, options.file), "new from"
-        return _told(options, {"engines": count}, f"{count} engines {done} {options.file}")
+        text = f"{count} engines {done} {options.file}"
+        if options.action == "import":
+            text += "; no signature covers them: what each was built from is as the file says"
+        return _told(options, {"engines": count}, text)
     if options.action == "prune":
         removed = cache.prune(options.max_bytes)
         freed = sum(entry.size_bytes for entry in removed)

@@ -14,7 +14,9 @@ from edgevision.cli.verbs import Verbs, add_trust, trust_of, verb
 
 def add_to(verbs: Verbs) -> None:
     """Add the verb."""
-    check = verb(verbs, "check", _check, example="check road.ev --target jetson-orin-nx-jp6")
+    check = verb(
+        verbs, "check", _check, example="check road.ev --target jetson-orin-nx-jp6", is_watched=True
+    )
     check.add_argument("source", type=Path, help="MODEL.onnx or a bundle")
     check.add_argument("--target", required=True, metavar="NAME", help="or a target's .toml file")
     add_trust(check)

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 def add_to(verbs: Verbs) -> None:
     """Add the verbs."""
-    verify = verb(verbs, "verify", _verify, example="verify road.ev --key ours.pub")
+    verify = verb(
+        verbs, "verify", _verify, example="verify road.ev --key ours.pub", is_watched=True
+    )
     verify.add_argument("bundle", type=Path, metavar="BUNDLE")
     verify.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     verify.add_argument("--files-only", action="store_true", help="hashes, signature; run nothing")
@@ -103,13 +105,10 @@ def chain(manifest: Manifest) -> list[str]:
     """Return the way from the sensor to the net in one line each; nothing without a camera."""
     from edgevision.errors import BundleFormatError
     from edgevision.tasks.camera import CameraFrame
-    from edgevision.tasks.together import MOST_TOGETHER
 
     settings = manifest.settings
     try:
-        camera = CameraFrame.from_manifest(
-            manifest.stages[0].inputs[0], settings, manifest.task, most=MOST_TOGETHER
-        )
+        camera = CameraFrame.from_manifest(manifest.stages[0].inputs[0], settings, manifest.task)
     except BundleFormatError:
         return []
     height, width = camera.size

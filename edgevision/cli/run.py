@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def add_to(verbs: Verbs) -> None:
     """Add the verb."""
-    run = verb(verbs, "run", _run, example="run road.ev drive.mp4 --out overlays/")
+    run = verb(verbs, "run", _run, example="run road.ev drive.mp4 --out overlays/", is_watched=True)
     run.add_argument("bundle", type=Path, metavar="BUNDLE")
     run.add_argument(
         "source", type=Path, nargs="?", help="image, folder of images, video, or raw dump"

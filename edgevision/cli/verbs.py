@@ -87,9 +87,17 @@ def add_force(verb: argparse._ActionsContainer) -> None:
 
 
 def verb(
-    verbs: Verbs, name: str, handler: Callable[[argparse.Namespace], int], *, example: str
+    verbs: Verbs,
+    name: str,
+    handler: Callable[[argparse.Namespace], int],
+    *,
+    example: str,
+    is_watched: bool = False,
 ) -> argparse.ArgumentParser:
-    """Add the verb `name`; what its handler says of itself is its help, and `example` ends it."""
+    """Add the verb `name`; what its handler says of itself is its help, and `example` ends it.
+
+    One that is watched runs in a process of its own, whose crash is told.
+    """
     description = (handler.__doc__ or "").partition("\n")[0]
     sub = verbs.add_parser(
         name,
@@ -100,5 +108,5 @@ def verb(
     )
     sub.add_argument("--json", action="store_true", help="print one JSON document, nothing else")
     sub.add_argument("--json-file", type=Path, metavar="FILE", help="write that document to FILE")
-    sub.set_defaults(handler=handler, document=None)
+    sub.set_defaults(handler=handler, document=None, is_watched=is_watched)
     return sub

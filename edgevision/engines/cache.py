@@ -224,7 +224,7 @@ class EngineCache:
 
         Raises:
             TimeoutError: somebody held it for two hours; says who.
-        OSError: the folder cannot be written.
+            OSError: the folder cannot be written.
         """
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
         path = self.root / f"{key}.lock"

@@ -21,7 +21,7 @@ from edgevision.engines.request import BuilderKnobs
 from edgevision.engines.summary import BuildSummary
 from edgevision.errors import BundleError
 from edgevision.progress import Progress, silent
-from edgevision.tasks.task import proof_of
+from edgevision.tasks.decoders import proof_of
 
 PathLike = str | os.PathLike[str]
 

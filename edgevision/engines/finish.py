@@ -15,11 +15,8 @@ import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from edgevision.bundle.directory import Bundle
 from edgevision.bundle.files import open_folder, staged, write_whole
@@ -52,7 +49,7 @@ from edgevision.errors import (
 )
 from edgevision.machine.identity import machine_name
 from edgevision.machine.jetson import read_memory
-from edgevision.metrics.metric import Predict, judge, score_task
+from edgevision.metrics.metric import Predict, judge, predictor, score_task
 from edgevision.progress import Progress, silent
 from edgevision.runtime.backends.program import Program, program_of
 from edgevision.runtime.device.cuda.device import cuda_device
@@ -60,11 +57,10 @@ from edgevision.runtime.device.device import Device
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.session import Session
 from edgevision.runtime.verify import check_golden
-from edgevision.tasks.task import Decoder, decoder_of, get_task, proof_of
-from edgevision.tasks.together import alone
+from edgevision.tasks.decoders import decoder_of, proof_of, state_names
+from edgevision.tasks.task import get_task
 
 PathLike = str | os.PathLike[str]
-Image = npt.NDArray[np.uint8]
 
 # The builder gets this share of the free memory; the rest is for weights, the context and others.
 _SHARE_OF_FREE = 0.5
@@ -206,14 +202,14 @@ class _Work:
         self, stage: Stage, workspace_bytes: int | None, last_s: float | None
     ) -> BuildResult:
         engine = self._engine(stage)
-        with staged(engine) as partial:
-            graph = partial.with_suffix(".graph")
+        with staged(engine) as unfinished:
+            graph = unfinished.with_suffix(".graph")
             try:
                 graph.write_bytes(self.bundle.read(self._graph(stage)))
                 request = BuildRequest(
                     graph,
                     self.target,
-                    partial,
+                    unfinished,
                     stage.profiles,
                     workspace_bytes=workspace_bytes,
                     optimization_level=self.knobs.optimization_level,
@@ -261,6 +257,7 @@ class _Work:
         if task.headline is None:
             raise ValueError(f"task '{task}' has no metric: leave out --evaluate")
         decoder = decoder_of(manifest, self.bundle.read)
+        state = state_names(manifest.settings, stage)
         path = host_graph(stage)
         graph, reference = self.bundle.read(path), f"{path} on ONNX Runtime"
         with contextlib.ExitStack() as stack:
@@ -269,8 +266,10 @@ class _Work:
                 (reference, program_of(graph, ORT, None, RunOptions())),
                 (self.target.name, self._program(stage, device)),
             ):
-                session = stack.enter_context(Session(program, stage.profiles, RunOptions()))
-                forms[name] = _predict(decoder, session)
+                session = stack.enter_context(
+                    Session(program, stage.profiles, RunOptions(), state=state)
+                )
+                forms[name] = predictor(decoder, partial(session.run_timed, is_cut=True))
             before, after = score_task(task, decoder, forms, folder, self.progress)
         figures = {k: v for k, v in after.figures().items() if v is not None}
         verdict = judge(task.headline, before, after)
@@ -343,17 +342,6 @@ def host_graph(stage: Stage) -> str:
         if artifact.flavour.is_graph and artifact.path is not None:
             return artifact.path
     return stage.graph
-
-
-def _predict(decoder: Decoder[Any], session: Session) -> Predict:
-    camera = decoder.camera
-    assert camera is not None  # a task with a metric looks at frames
-
-    def predict(pixels: Image) -> Any:
-        feeds = decoder.feeds(camera.filled(camera.fit(pixels)))
-        return alone(decoder.decode(*session.run_timed(feeds)))
-
-    return predict
 
 
 def _timed(progress: Progress, stage: str, last_s: float | None) -> Progress:

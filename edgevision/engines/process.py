@@ -166,7 +166,10 @@ def _listen(
                 return late
             ready = ears.select(min(left_s, _POLL_S))
             if not ready and child.poll() is not None:
-                return None
+                # Whoever was stopped meanwhile (Ctrl-Z) wakes up late, to messages that wait.
+                ready = ears.select(0)
+                if not ready:
+                    return None
             for key, _ in ready:
                 data = os.read(key.fd, 1 << 16)
                 if not data:

@@ -118,6 +118,8 @@ def _fill_profile(profile: tensorrt.IOptimizationProfile, profiles: Profiles) ->
 def _parser_error(parser_error: tensorrt.ParserError) -> str:
     name, operator = parser_error.node_name(), parser_error.node_operator()
     said = str(parser_error.desc()).strip()
+    if said.lower() in ("", "false"):  # the condition that failed, in place of a reason
+        said = "it gives no reason; most likely it has no such operator"
     if not operator:
         return said
     return f"node '{name or parser_error.node()}' ({operator}): {said}"

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         MultiTask,
         SemanticHead,
     )
+    from edgevision.export.adapters.recurrent import Recurrent
     from edgevision.export.adapters.semantic import SemanticSegmentation
     from edgevision.export.adapters.tensors import Tensors
     from edgevision.tasks.seeds import Label, Level, Normal
@@ -39,6 +40,7 @@ __all__ = [
     "Level",
     "MultiTask",
     "Normal",
+    "Recurrent",
     "SemanticHead",
     "SemanticSegmentation",
     "Tensors",
@@ -62,6 +64,7 @@ _HOMES = {
     "Camera": "edgevision.export.adapters.frame",
     "DepthHead": "edgevision.export.adapters.multitask",
     "DetectionHead": "edgevision.export.adapters.multitask",
+    "Recurrent": "edgevision.export.adapters.recurrent",
     "SemanticHead": "edgevision.export.adapters.multitask",
     "Label": "edgevision.tasks.seeds",
     "Level": "edgevision.tasks.seeds",

@@ -22,8 +22,9 @@ from edgevision.export.graph.qdq_rules import Finding
 from edgevision.export.graph.reading import SOURCE, Difference, read_as_parsed
 from edgevision.export.precision.half_rounding import by_the_standard
 from edgevision.runtime.session import Session
+from edgevision.tasks.decoders import proof_of
 from edgevision.tasks.proof import Proof
-from edgevision.tasks.task import get_task, proof_of
+from edgevision.tasks.task import get_task
 
 _DRAWN = 2
 

@@ -34,7 +34,7 @@ from edgevision.export.precision.calibration import METHODS
 from edgevision.export.score import score_forms
 from edgevision.metrics.metric import score_fields
 from edgevision.progress import Progress, silent
-from edgevision.tasks.proof import Proof
+from edgevision.tasks.decoders import proof_from
 from edgevision.tasks.task import get_task
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def build(
     size: tuple[int, int] | None = None,
     classes: Sequence[str | tuple[str, str]] | None = None,
     camera: Camera | None = None,
+    cameras: int | tuple[int, int] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     precision: str = "fp32",
@@ -89,6 +90,8 @@ def build(
         size: (H, W) of the net's input.
         classes: names, or (name, "#rrggbb").
         camera: what the camera gives, and how it meets the net; by default RGB of the net's size.
+        cameras: how many cameras' frames come in one call, N, or (fewest, most): a list of results
+            then comes out. By default one frame, and one result.
         mean: per channel on the 0-1 scale, in RGB; by default ImageNet's, or the shipped net's.
         std: per channel on the 0-1 scale, in RGB; by default ImageNet's, or the shipped net's.
         precision: "fp32", "fp16" or "int8".
@@ -131,7 +134,7 @@ def build(
     from edgevision.export.samples import calibration_samples, golden_samples
     from edgevision.export.source import resolve
 
-    front = {"camera": camera, "mean": mean, "std": std}
+    front = {"camera": camera, "cameras": cameras, "mean": mean, "std": std}
     with BundleWriter(out) as writer:
         resolved = resolve(
             source,
@@ -149,8 +152,7 @@ def build(
         )
         typical = calibration_samples(adapter, calibration) if precision == "int8" else []
         parts, fed = _parts(adapter, golden), _parts(adapter, typical)
-        kind = get_task(adapter.task)
-        proof: Proof = kind if len(parts) == 1 else kind.stage_proof
+        proof = proof_from(get_task(adapter.task), adapter.settings(), len(parts))
         exported = {
             name: export_stage(
                 part,

@@ -79,22 +79,22 @@ def load_into(module: nn.Module, path: Path) -> None:
         ExportError: the names or the shapes are not the module's; names the first of both.
     """
     wanted = module.state_dict()
-    held, told = _read(path)
+    held, notes = _read(path)
     state, stripped = _without_prefix(held, wanted)
     if stripped:
-        told.append(f"took '{stripped}' from the front of every name")
+        notes.append(f"took '{stripped}' from the front of every name")
     # A part that the module has nothing of is a loss, or a head of the training.
     parts, counters = {name.split(".")[0] for name in wanted}, _counters(wanted)
     if wanted.keys() - counters <= state.keys():
         state = {name: value for name, value in state.items() if name.split(".")[0] in parts}
     if left := [name for name in held if name.removeprefix(stripped) not in state]:
-        told.append(f"left out {_first(left, len(left))}")
+        notes.append(f"left out {_first(left, len(left))}")
     if reason := _misfit_reason(state, wanted):
         raise ExportError(f"{path}: does not fit {type(module).__name__}: {reason}")
     # Old files lack the counters of training, which no answer depends on.
     module.load_state_dict({name: state.get(name, value) for name, value in wanted.items()})
-    if told:
-        warnings.warn(f"{path}: {'; '.join(told)}", stacklevel=3)
+    if notes:
+        warnings.warn(f"{path}: {'; '.join(notes)}", stacklevel=3)
 
 
 def _unwrapped(content: object, path: Path) -> tuple[State, list[str]]:

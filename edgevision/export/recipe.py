@@ -12,7 +12,7 @@ from edgevision.bundle.flavours import ORT
 from edgevision.bundle.forms import FP32, INT8, Form, forms_of
 from edgevision.bundle.parity import ParityReport, Tolerance
 from edgevision.bundle.tensors import DType, ShapeProfile, TensorSpec
-from edgevision.errors import ExportError, ParityError
+from edgevision.errors import EngineLoadError, ExportError, ParityError, RunError
 from edgevision.export.adapters.adapter import Array, Feeds, ModelAdapter
 from edgevision.export.adapters.tensors import graph_inputs, graph_outputs
 from edgevision.export.corners import corner_feeds
@@ -24,6 +24,7 @@ from edgevision.export.precision.half_rounding import by_the_standard
 from edgevision.export.precision.int8 import MIN_SNR_DB, QuantizedModel, taken_as_int8, to_int8
 from edgevision.progress import Progress, silent
 from edgevision.runtime.session import Session
+from edgevision.tasks.decoders import proof_from
 from edgevision.tasks.proof import Proof
 from edgevision.tasks.task import get_task
 
@@ -32,11 +33,21 @@ _KEEP = (
 )
 # Of the largest magnitude: threads may add up in another order.
 _SAME = 1e-4
+_SAMPLES = "the samples differ in names or shapes: {}. Give samples of one shape."
+_ANSWERS = (
+    "the model's answers differ in names or shapes from sample to sample: {}. An engine gives one "
+    "shape: in place of what picks elements (nonzero, boolean indices) keep every element and "
+    "carry a mask, or take a fixed number with topk."
+)
 _SCATTERS = "What scatters to one index twice may not add up: multiply by a one-hot matrix."
 # Operators that torch 2.13 is known to export as something else, by what is then in the graph.
 _MISEXPORTED = {
     "AveragePool": "avg_pool2d loses divisor_override: leave it out, and multiply by the kernel's "
     "size over it.",
+    **dict.fromkeys(
+        ("Bernoulli", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"),
+        "It draws random numbers: take them as an input.",
+    ),
     "ScatterElements": _SCATTERS,
     "ScatterND": _SCATTERS,
 }
@@ -103,9 +114,9 @@ def export_stage(
     """
     if not samples:
         raise ExportError("no samples were given; one is the least that can prove a graph")
-    proof = proof or get_task(adapter.task)
+    proof = proof or proof_from(get_task(adapter.task), adapter.settings(), 1)
     golden_inputs = _stacked(samples)
-    golden_outputs = _stacked([adapter.reference(sample) for sample in samples])
+    golden_outputs = _stacked([adapter.reference(sample) for sample in samples], of=_ANSWERS)
     _check_numbers(golden_outputs)
     _check_repeats(adapter, samples[0], golden_outputs)
     if fault := proof.golden_fault(golden_outputs):
@@ -178,8 +189,14 @@ def _check(
     golden: Mapping[str, Array],
     tolerances: Mapping[str, Tolerance],
 ) -> list[ParityReport]:
-    with Session.open(by_the_standard(graph), flavour=ORT, profiles=profiles) as session:
-        answers = _stacked([session.run(sample) for sample in samples])
+    try:
+        with Session.open(by_the_standard(graph), flavour=ORT, profiles=profiles) as session:
+            answers = _stacked([session.run(sample) for sample in samples])
+    except (EngineLoadError, RunError) as error:
+        advice = "" if form is FP32 else f" {_KEEP}"
+        raise ExportError(
+            f"the {form} graph cannot be proven, for ONNX Runtime does not run it: {error}{advice}"
+        ) from error
     for name, values in answers.items():
         if values.shape != golden[name].shape:
             raise ExportError(
@@ -218,10 +235,9 @@ def _check_corners(
             except Exception:  # the user's code: a model that cannot run there promises nothing
                 continue
             answers = session.run(feeds)
-            # Beside the samples: a corner in which a detector finds nothing can be held, too.
+            # Beside the samples, whose range is that of the output.
             both = _beside(golden, wanted), _beside(golden, answers)
-            bars = proof.tolerances(FP32, both[0])
-            for report in proof.compare(*both, bars, name=FP32.name):
+            for report in proof.compare_corners(*both, FP32, name=FP32.name):
                 if not report.passed:
                     raise ParityError(
                         f"the fp32 graph does what the model does on the samples, and not on an "
@@ -250,13 +266,11 @@ def _exporters_fault(graph: bytes) -> str:
     )
 
 
-def _stacked(samples: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+def _stacked(samples: Sequence[Mapping[str, Array]], *, of: str = _SAMPLES) -> dict[str, Array]:
     try:
         return {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
     except (KeyError, ValueError) as error:
-        raise ExportError(
-            f"the samples differ in names or shapes: {error}. Give samples of one shape."
-        ) from error
+        raise ExportError(of.format(error)) from error
 
 
 def _check_numbers(golden: Mapping[str, Array]) -> None:
@@ -271,7 +285,8 @@ def _check_numbers(golden: Mapping[str, Array]) -> None:
         if values.dtype.kind == "f" and np.isnan(values).any():
             raise ExportError(
                 f"the model itself gives NaN in output '{name}' on a sample. Look at that sample "
-                "and at the weights."
+                "and at the weights. Where inputs were drawn, give some that fit: --samples DIR "
+                "(samples=), or their ends: --range NAME=LOW:HIGH (ranges=)."
             )
 
 

@@ -9,7 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from edgevision.export.adapters.adapter import GraphAdapter, ModelAdapter
+from edgevision.bundle.tensors import TensorSpec
+from edgevision.errors import InsufficientMemoryError
+from edgevision.export.adapters.adapter import (
+    GraphAdapter,
+    ModelAdapter,
+    first_state,
+    state_of,
+)
 from edgevision.tasks.task import Feeds, get_task
 
 PathLike = str | os.PathLike[str]
@@ -30,21 +37,42 @@ def golden_samples(
     Raises:
         ValueError: the task takes no folder, and was given one; a range is of no input.
         FileReadError: the folder or a file in it cannot be read.
+        InsufficientMemoryError: an input is larger than memory.
     """
     task = get_task(adapter.task)
     if (calibration or evaluate) and not task.takes_folder:
         raise ValueError("a generator takes seeds, not folders of images: leave them out")
     for folder in (evaluate, calibration):
         if folder is not None:
-            found = task.samples(
-                adapter.inputs, adapter.settings(), Path(folder), task.golden_count
-            )
-            return list(found), "real"
-    drawn, origin = task.draw(
-        adapter.inputs, adapter.settings(), adapter.profiles, task.golden_count, purpose="golden"
-    )
+            found = task.samples(_fed(adapter), adapter.settings(), Path(folder), task.golden_count)
+            return _in_a_row(adapter, list(found)), "real"
+    try:
+        drawn, origin = task.draw(
+            _fed(adapter), adapter.settings(), adapter.profiles, task.golden_count, purpose="golden"
+        )
+    except MemoryError as error:
+        given = ", ".join(map(str, adapter.inputs))
+        raise InsufficientMemoryError(
+            f"no samples of ({given}) fit into memory: {error}"
+        ) from error
     own = adapter.ranges if isinstance(adapter, GraphAdapter) else {}
-    return _ranged(drawn, {**own, **(ranges or {})}), origin
+    return _in_a_row(adapter, _ranged(drawn, {**own, **(ranges or {})})), origin
+
+
+def _fed(adapter: ModelAdapter) -> list[TensorSpec]:
+    """Return what a user feeds: no state."""
+    state = state_of(adapter)
+    return [spec for spec in adapter.inputs if spec.name not in state]
+
+
+def _in_a_row(adapter: ModelAdapter, samples: list[Feeds]) -> list[Feeds]:
+    """Return the samples as frames of one stream, each with the state of those before."""
+    pairs, state = state_of(adapter), dict(first_state(adapter))
+    for feeds in samples if pairs else []:
+        feeds |= state
+        given = adapter.reference(feeds)
+        state = {taken: given[name] for taken, name in pairs.items()}
+    return samples
 
 
 def _ranged(samples: list[Feeds], ranges: Ranges) -> list[Feeds]:
@@ -60,10 +88,10 @@ def _ranged(samples: list[Feeds], ranges: Ranges) -> list[Feeds]:
             if not low <= high:
                 raise ValueError(f"ranges: {name}={low}:{high}; the lower end comes first")
             if array.dtype.kind == "f":
-                feeds[name] = rng.uniform(low, high, array.shape).astype(array.dtype)
+                feeds[name] = np.asarray(rng.uniform(low, high, array.shape), array.dtype)
             else:
                 drawn = rng.integers(math.ceil(low), math.floor(high), array.shape, endpoint=True)
-                feeds[name] = drawn.astype(array.dtype)
+                feeds[name] = np.asarray(drawn, array.dtype)
     return samples
 
 
@@ -82,12 +110,12 @@ def calibration_samples(adapter: ModelAdapter, folder: PathLike | None) -> list[
     settings = adapter.settings()
     if not task.takes_folder:
         drawn, _ = task.draw(
-            adapter.inputs, settings, adapter.profiles, count, purpose="calibration"
+            _fed(adapter), settings, adapter.profiles, count, purpose="calibration"
         )
-        return drawn
+        return _in_a_row(adapter, drawn)
     if folder is None:
         raise ValueError(
             "INT8 needs frames to calibrate on: give --calibration DIR (calibration= in Python) "
             "with 50 or more typical frames"
         )
-    return list(task.samples(adapter.inputs, settings, Path(folder), count))
+    return _in_a_row(adapter, list(task.samples(_fed(adapter), settings, Path(folder), count)))

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from edgevision.bundle.flavours import ORT
 from edgevision.bundle.manifest import Stage
-from edgevision.export.adapters.adapter import ModelAdapter, Run, StagedAdapter
+from edgevision.export.adapters.adapter import (
+    Feeds,
+    ModelAdapter,
+    Run,
+    StagedAdapter,
+    first_state,
+)
 from edgevision.export.precision.half_rounding import by_the_standard
 from edgevision.export.recipe import ExportedStage
 from edgevision.metrics.differences import draw_differences
-from edgevision.metrics.metric import PathLike, Predict, Score, score_task
+from edgevision.metrics.metric import PathLike, Score, predictor, score_task
 from edgevision.progress import Progress, silent
 from edgevision.runtime.session import Session
-from edgevision.tasks.camera import CameraFrame
+from edgevision.tasks.decoders import decoder_from
 from edgevision.tasks.task import Decoder, get_task
 from edgevision.tasks.timings import Timings
-from edgevision.tasks.together import alone
-
-Image = npt.NDArray[np.uint8]
 
 _UNTIMED = Timings(0.0, 0.0, 0.0)
 
@@ -67,7 +67,8 @@ def score_forms(
                 runs[form] = adapter.join_stages(parts)
             else:
                 runs[form] = parts["main"]
-        forms = {form: _predict(decoder, camera, run) for form, run in runs.items()}
+        begin = first_state(adapter)
+        forms = {form: predictor(decoder, _first(run, begin)) for form, run in runs.items()}
         scores = score_task(task, decoder, forms, folder, progress)
         picture = draw_differences(task, forms, folder, camera.size, progress)
     return Scored(tuple(scores), picture)
@@ -80,12 +81,9 @@ def _decoder(adapter: ModelAdapter, exported: Mapping[str, ExportedStage]) -> De
         for name, stage in exported.items()
     )
     read = adapter.files().__getitem__
-    return get_task(adapter.task).decoder(adapter.settings(), stages, read)
+    return decoder_from(get_task(adapter.task), adapter.settings(), stages, read)
 
 
-def _predict(decoder: Decoder[Any], camera: CameraFrame, run: Run) -> Predict:
-    def predict(pixels: Image) -> Any:
-        feeds = decoder.feeds(camera.filled(camera.fit(pixels)))
-        return alone(decoder.decode(run({k: np.asarray(v) for k, v in feeds.items()}), _UNTIMED))
-
-    return predict
+def _first(run: Run, begin: Feeds) -> Callable[[Mapping[str, Any]], tuple[Any, Timings]]:
+    """Return what runs each frame as if it were the first of its stream."""
+    return lambda feeds: (run({**feeds, **begin}), _UNTIMED)

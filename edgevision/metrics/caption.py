@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
-from edgevision.metrics.captions import CaptionScores, caption_scores, token_agreement
+from edgevision.errors import FileReadError
+from edgevision.metrics.captions import CaptionScores, caption_scores
 from edgevision.metrics.coco import read_captions
-from edgevision.metrics.metric import PathLike, Predict, Score
-from edgevision.progress import Progress, silent
+from edgevision.metrics.metric import Metric, PathLike
+from edgevision.metrics.tally import Tally
+from edgevision.progress import Progress
 from edgevision.tasks.caption import CaptionDecoder, CaptionResult
-from edgevision.tasks.frames import read_image, resize
-
-Image = npt.NDArray[np.uint8]
+from edgevision.tasks.frames import read_image
+from edgevision.tasks.labelled import named_pictures, readable_ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,22 +23,24 @@ class CaptionScore:
 
     Attributes:
         form: which form, e.g. "int8".
-        scores: BLEU, ROUGE-L and CIDEr.
-        agreement: share of captions that are those of the first form, token for token.
+        scores: BLEU, ROUGE-L and CIDEr; None without captions of people.
+        agreement: share of captions that are those of the first form, token for token; None
+            without one.
     """
 
     form: str
-    scores: CaptionScores
-    agreement: float
+    scores: CaptionScores | None
+    agreement: float | None
 
     def figures(self) -> dict[str, float | None]:
         """Return the report's columns."""
+        scores = self.scores
         return {
-            "BLEU-1": self.scores.bleu[0],
-            "BLEU-4": self.scores.bleu[3],
-            "ROUGE-L": self.scores.rouge_l,
-            "CIDEr": self.scores.cider,
-            "same as torch": self.agreement,
+            "BLEU-1": None if scores is None else scores.bleu[0],
+            "BLEU-4": None if scores is None else scores.bleu[3],
+            "ROUGE-L": None if scores is None else scores.rouge_l,
+            "CIDEr": None if scores is None else scores.cider,
+            "same as reference": self.agreement,
         }
 
     def per_class(self) -> tuple[float, ...]:
@@ -48,42 +48,63 @@ class CaptionScore:
         return ()
 
 
-def score_folder(
-    decoder: CaptionDecoder, forms: Mapping[str, Predict], folder: PathLike, progress: Progress
-) -> list[Score]:
-    """Score each form on the pictures of `folder`; see `evaluate_captions`."""
-    size = decoder.camera.size
-    return list(evaluate_captions(forms, folder, frame_size=size, progress=progress))
+class CaptionTruths:
+    """What people say of a folder's pictures, in COCO's `captions.json`."""
+
+    def __init__(self, folder: PathLike) -> None:
+        said, self._file = read_captions(folder), Path(folder) / "captions.json"
+        self.pictures = named_pictures(folder, [path for path, _ in said])
+        self._captions = dict(zip(self.pictures, (texts for _, texts in said), strict=True))
+
+    def sources(self) -> list[Path]:
+        """Return the file of all captions; see `Truths`."""
+        return [self._file]
+
+    def check(self, progress: Progress) -> None:
+        """Leave out pictures that cannot be read; see `Truths`."""
+        kept = readable_ones([*self.pictures.items()], lambda item: read_image(item[1]))
+        self.pictures = dict(kept)
+
+    def of(self, name: str, size: tuple[int, int]) -> list[str]:
+        """Return a picture's captions; see `Truths`."""
+        if name not in self._captions:
+            raise FileReadError(f"'{name}': captions.json does not list it")
+        return self._captions[name]
 
 
-def evaluate_captions(
-    forms: Mapping[str, Callable[[Image], CaptionResult]],
-    folder: str | os.PathLike[str],
-    *,
-    frame_size: tuple[int, int],
-    progress: Progress = silent,
-) -> list[CaptionScore]:
-    """Score each form on every picture of `folder`, see `coco`.
+class CaptionMetric(Metric):
+    """Captions beside what people say, kept as texts: CIDEr weighs words by all of them."""
 
-    Raises:
-        FileReadError: there is no such folder.
-    """
-    pictures = read_captions(folder)
-    said: dict[str, list[CaptionResult]] = {form: [] for form in forms}
-    for done, (path, _) in enumerate(pictures):
-        progress("evaluating", done, len(pictures))
-        frame = resize(read_image(path), frame_size)
-        for form, describe in forms.items():
-            said[form].append(describe(frame))
-    progress("evaluating", len(pictures), len(pictures))
-    truth = [captions for _, captions in pictures]
-    tokens = {form: [r.tokens.tolist() for r in results] for form, results in said.items()}
-    first = next(iter(tokens.values()))
-    return [
-        CaptionScore(
+    def truths(self, folder: PathLike) -> CaptionTruths:
+        """Return the captions of `folder`; see `Metric`."""
+        return CaptionTruths(folder)
+
+    def add(
+        self,
+        tally: Tally,
+        frame: int,
+        truth: list[str] | None,
+        found: CaptionResult,
+        first: CaptionResult | None,
+    ) -> None:
+        """Keep one frame's texts; see `Metric`."""
+        if first is not None:
+            tally.count("compared", 1)
+            tally.count("same", int(found.tokens.tolist() == first.tokens.tolist()))
+        if truth is not None:
+            tally.write("said", frame, json.dumps([found.text, *truth]))
+
+    def score(self, form: str, tally: Tally) -> CaptionScore:
+        """Return BLEU, ROUGE-L and CIDEr; see `Metric`."""
+        said = [json.loads(text) for _, text in tally.texts("said")]
+        compared = tally.number("compared")
+        return CaptionScore(
             form,
-            caption_scores([result.text for result in results], truth),
-            token_agreement(first, tokens[form]).captions,
+            caption_scores([s[0] for s in said], [s[1:] for s in said]) if said else None,
+            tally.number("same") / compared if compared else None,
         )
-        for form, results in said.items()
-    ]
+
+
+def metric(decoder: CaptionDecoder) -> CaptionMetric:
+    """Return the metric of a captioner; see `Metric`."""
+    return CaptionMetric()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from edgevision.errors import FileReadError
-from edgevision.metrics.metric import PathLike, Predict, Score
-from edgevision.progress import Progress, silent
+from edgevision.metrics.metric import Metric, PathLike
+from edgevision.metrics.segmentation import counted_pairs
+from edgevision.metrics.tally import Tally
+from edgevision.progress import Progress
 from edgevision.tasks.classification import ClassificationDecoder, ClassificationResult
-from edgevision.tasks.frames import pictures_in, read_image, resize
-
-Image = npt.NDArray[np.uint8]
+from edgevision.tasks.frames import read_image
+from edgevision.tasks.labelled import named_pictures, pictures_in, readable_ones
 
 _MAX_LABELS_BYTES = 64 << 20
 _FIVE = 5
@@ -32,93 +31,115 @@ class ClassificationScore:
         top1: share of frames whose first label is right; None without labels.
         top5: share of frames whose label is among the first five; None without labels, or where
             the model gives fewer.
-        agreement: share of frames whose first label is that of the first form.
+        agreement: share of frames whose first label is that of the first form; None without one.
     """
 
     form: str
     top1: float | None
     top5: float | None
-    agreement: float
+    agreement: float | None
 
     def figures(self) -> dict[str, float | None]:
         """Return the report's columns."""
-        return {"top-1": self.top1, "top-5": self.top5, "agrees with torch": self.agreement}
+        return {"top-1": self.top1, "top-5": self.top5, "agrees with reference": self.agreement}
 
     def per_class(self) -> tuple[float, ...]:
         """Return nothing: a folder rarely shows each of a classifier's classes."""
         return ()
 
 
-def score_folder(
-    decoder: ClassificationDecoder,
-    forms: Mapping[str, Predict],
-    folder: PathLike,
-    progress: Progress,
-) -> list[Score]:
-    """Score each form on the pictures of `folder`; see `evaluate_labels`."""
-    return list(
-        evaluate_labels(
-            forms,
-            folder,
-            classes=decoder.classes,
-            frame_size=decoder.camera.size,
-            progress=progress,
-        )
-    )
+class ClassificationTruths:
+    """The labels of a folder's `labels.csv`, if it has one."""
 
+    def __init__(self, folder: PathLike, classes: tuple[str, ...]) -> None:
+        self.pictures = named_pictures(folder, pictures_in(folder))
+        self._file = Path(folder) / "labels.csv"
+        self._labels = _read_labels(self._file, classes)
 
-def evaluate_labels(
-    forms: Mapping[str, Callable[[Image], ClassificationResult]],
-    folder: str | os.PathLike[str],
-    *,
-    classes: tuple[str, ...],
-    frame_size: tuple[int, int],
-    progress: Progress = silent,
-) -> list[ClassificationScore]:
-    """Score each form on every picture of `folder`; the first form is what the others agree with.
+    def sources(self) -> list[Path]:
+        """Return the table, if there is one; see `Truths`."""
+        return [] if self._labels is None else [self._file]
 
-    `folder` holds `images/` and `labels.csv`, a table with the columns `name` (of the picture's
-    file) and `label` (a class's name or its number); or pictures only: then there is agreement and
-    no top-1. Frames are resized to `frame_size`.
-
-    Raises:
-        FileReadError: the folder is empty, a picture has no label, or a label is not a class.
-    """
-    paths = pictures_in(folder)
-    truth = _read_labels(Path(folder) / "labels.csv", classes)
-    if truth is not None and (missing := [p.name for p in paths if p.name not in truth]):
-        raise FileReadError(
-            f"{Path(folder) / 'labels.csv'}: {len(missing)} of {len(paths)} pictures have no "
-            f"label, the first '{missing[0]}'. Each picture needs a line name,label."
-        )
-    found: dict[str, list[npt.NDArray[np.int32]]] = {form: [] for form in forms}
-    for done, path in enumerate(paths):
-        progress("evaluating", done, len(paths))
-        frame = resize(read_image(path), frame_size)
-        for form, predict in forms.items():
-            found[form].append(predict(frame).labels)
-    progress("evaluating", len(paths), len(paths))
-    first = np.stack(next(iter(found.values())))[:, 0]
-    wanted = None if truth is None else np.array([[truth[path.name]] for path in paths])
-    scores = []
-    for form, rows in found.items():
-        labels = np.stack(rows)
-        right = None if wanted is None else labels == wanted
-        scores.append(
-            ClassificationScore(
-                form,
-                top1=None if right is None else float(right[:, 0].mean()),
-                top5=_top5(right),
-                agreement=float((labels[:, 0] == first).mean()),
+    def check(self, progress: Progress) -> None:
+        """Leave out pictures that cannot be read, refuse a table that does; see `Truths`."""
+        kept = readable_ones([*self.pictures.items()], lambda item: read_image(item[1]))
+        self.pictures, labels = dict(kept), self._labels
+        if labels is None:
+            return
+        if missing := [path.name for path in self.pictures.values() if path.name not in labels]:
+            raise FileReadError(
+                f"{self._file}: {len(missing)} of {len(self.pictures)} pictures have no label, the "
+                f"first '{missing[0]}'. Each picture needs a line name,label."
             )
-        )
-    return scores
+
+    def of(self, name: str, size: tuple[int, int]) -> int | None:
+        """Return a picture's class; see `Truths`."""
+        if self._labels is None:
+            return None
+        file = name.rpartition("/")[2]
+        if file not in self._labels:
+            raise FileReadError(f"{self._file}: '{file}' has no line name,label")
+        return self._labels[file]
 
 
-def _top5(right: npt.NDArray[np.bool_] | None) -> float | None:
-    if right is None or right.shape[1] < _FIVE:
-        return None
-    return float(right[:, :_FIVE].any(1).mean())
+class ClassificationMetric(Metric):
+    """Right labels, first and among five, and those of the first form.
+
+    A folder holds `images/` and `labels.csv`, a table with the columns `name` (of the picture's
+    file) and `label` (a class's name or its number); or pictures only: then there is agreement and
+    no top-1.
+    """
+
+    def __init__(self, classes: tuple[str, ...]) -> None:
+        self._classes = classes
+
+    def truths(self, folder: PathLike) -> ClassificationTruths:
+        """Return the labels of `folder`; see `Metric`."""
+        return ClassificationTruths(folder, self._classes)
+
+    def add(
+        self,
+        tally: Tally,
+        frame: int,
+        truth: int | None,
+        found: ClassificationResult,
+        first: ClassificationResult | None,
+    ) -> None:
+        """Count one frame; see `Metric`."""
+        labels = found.labels
+        if first is not None:
+            tally.count("compared", 1)
+            tally.count("same", int(labels[0] == first.labels[0]))
+        if first is not None and first is not found:
+            count = len(self._classes)
+            tally.count("against", counted_pairs(first.labels[:1], labels[:1], count))
+        if truth is None:
+            return
+        tally.count("labelled", 1)
+        tally.count("right", int(labels[0] == truth))
+        if len(labels) >= _FIVE:
+            tally.count("of five", 1)
+            tally.count("right of five", int((labels[:_FIVE] == truth).any()))
+
+    def score(self, form: str, tally: Tally) -> ClassificationScore:
+        """Return the shares; see `Metric`."""
+
+        def share(part: str, whole: str) -> float | None:
+            count = tally.number(whole)
+            return tally.number(part) / count if count else None
+
+        top1, top5 = share("right", "labelled"), share("right of five", "of five")
+        return ClassificationScore(form, top1, top5, share("same", "compared"))
+
+    def against(self, tally: Tally) -> npt.NDArray[np.int64] | None:
+        """Return the frames of each label of the first form by that of this one; see `Metric`."""
+        found = tally.counts("against")
+        return found[:, :-1] if found.ndim else None
+
+
+def metric(decoder: ClassificationDecoder) -> ClassificationMetric:
+    """Return the metric of a classifier; see `Metric`."""
+    return ClassificationMetric(decoder.classes)
 
 
 def _read_labels(path: Path, classes: tuple[str, ...]) -> dict[str, int] | None:

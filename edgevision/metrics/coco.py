@@ -22,6 +22,9 @@ from edgevision._optional import require
 from edgevision.bundle.files import read_plain
 from edgevision.errors import FileReadError
 from edgevision.metrics.average_precision import Objects
+from edgevision.progress import Progress
+from edgevision.tasks.frames import read_image
+from edgevision.tasks.labelled import named_pictures, readable_ones
 
 _MAX_BYTES = 1 << 30
 _NO_PICTURE = "of pictures that are not listed"
@@ -32,6 +35,14 @@ _MAX_MASK_BYTES = 1 << 30
 # The codec walks a polygon's edges in fifths of a pixel and counts the steps in 32 bits.
 _STEPS_A_PIXEL = 5
 _MAX_STEPS = 1 << 22
+
+
+@dataclass(frozen=True, slots=True)
+class PictureObjects:
+    """What is truly in one picture, and the picture's (H, W)."""
+
+    objects: Objects
+    size: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +73,7 @@ class LabelledObjects:
                 "hold"
             )
         for entry in self.annotations[index]:
-            try:
-                x, y, width, height = _box(entry)
-                mask = _mask(entry["segmentation"], size)
-            except _BROKEN as error:
-                raise FileReadError(
-                    f"{self.images[index].name}: {_named(entry)} is damaged: {_why(error)}"
-                ) from error
+            (x, y, width, height), mask = self._region(index, entry, size)
             boxes.append((x, y, x + width, y + height))
             labels.append(self.labels[int(entry["category_id"])])
             masks.append(mask)
@@ -79,6 +84,72 @@ class LabelledObjects:
             np.array(masks, bool).reshape(-1, *size),
             np.array(crowd, bool),
         )
+
+    def readable(self) -> LabelledObjects:
+        """Return what there is without pictures that cannot be read and regions that do not fit.
+
+        A warning counts them.
+
+        Raises:
+            FileReadError: nothing is left.
+        """
+        sizes: dict[int, tuple[int, int]] = {}
+
+        def look(index: int) -> None:
+            sizes[index] = read_image(self.images[index]).shape[:2]
+
+        kept = readable_ones(range(len(self.images)), look)
+        entries = [(index, entry) for index in kept for entry in self.annotations[index]]
+        fitting = readable_ones(entries, lambda e: self._region(*e, sizes[e[0]])) if entries else []
+        of_picture: dict[int, list[Mapping[str, Any]]] = {index: [] for index in kept}
+        for index, entry in fitting:
+            of_picture[index].append(entry)
+        return LabelledObjects(
+            tuple(self.images[index] for index in kept),
+            tuple(map(tuple, of_picture.values())),
+            self.labels,
+        )
+
+    def _region(
+        self, index: int, entry: Mapping[str, Any], size: tuple[int, int]
+    ) -> tuple[tuple[float, float, float, float], npt.NDArray[np.bool_]]:
+        try:
+            return _box(entry), _mask(entry["segmentation"], size)
+        except _BROKEN as error:
+            raise FileReadError(
+                f"{self.images[index].name}: {_named(entry)} is damaged: {_why(error)}"
+            ) from error
+
+
+class ObjectTruths:
+    """The objects of a folder's pictures; see `Truths`."""
+
+    def __init__(self, folder: str | os.PathLike[str], classes: Sequence[str]) -> None:
+        self._folder, self._file = folder, Path(folder) / "instances.json"
+        self._take(read_objects(folder, classes))
+
+    def _take(self, labelled: LabelledObjects) -> None:
+        self._labelled = labelled
+        self.pictures = named_pictures(self._folder, labelled.images)
+        self._numbers = {name: number for number, name in enumerate(self.pictures)}
+
+    def sources(self) -> list[Path]:
+        """Return the file of all objects."""
+        return [self._file]
+
+    def check(self, progress: Progress) -> None:
+        """Leave out pictures and regions that cannot be read; see `Truths`."""
+        self._take(self._labelled.readable())
+
+    def of(self, name: str, size: tuple[int, int]) -> PictureObjects:
+        """Return what is in a picture.
+
+        Raises:
+            FileReadError: the file does not list it, or a region does not fit.
+        """
+        if name not in self._numbers:
+            raise FileReadError(f"'{name}': instances.json does not list it")
+        return PictureObjects(self._labelled.objects(self._numbers[name], size), size)
 
 
 def read_objects(folder: str | os.PathLike[str], classes: Sequence[str]) -> LabelledObjects:
@@ -178,8 +249,7 @@ def _read(file: Path) -> tuple[dict[str, Any], list[_Picture], list[Mapping[str,
     for entry in annotations:
         number = _number(file, entry, "image_id", "annotation")
         (pictures[number].entries if number in pictures else orphans).append(entry)
-    _check_files(file, list(pictures.values()))
-    return content, list(pictures.values()), orphans
+    return content, _there(file, list(pictures.values())), orphans
 
 
 def _picture_file(file: Path, image: Mapping[str, Any]) -> Path:
@@ -198,17 +268,22 @@ def _picture_file(file: Path, image: Mapping[str, Any]) -> Path:
     return below if below.is_file() or not (root / parts).is_file() else root / parts
 
 
-def _check_files(file: Path, pictures: Sequence[_Picture]) -> None:
-    """Refuse files that are missing, or named twice."""
+def _there(file: Path, pictures: Sequence[_Picture]) -> list[_Picture]:
+    """Return the pictures whose files are there; refuse files that are named twice, or none."""
     # Of captions, pictures that nobody speaks of are left out.
     needed = [p.path for p in pictures if p.entries or file.name != "captions.json"]
     if missing := [path for path in needed if not path.is_file()]:
-        raise FileReadError(
+        reason = (
             f"{file.parent / 'images'}: {len(missing)} of {len(needed)} pictures are missing, the "
             f"first '{missing[0].relative_to(file.parent)}'"
         )
+        if len(missing) == len(needed):
+            raise FileReadError(reason)
+        warnings.warn(f"{reason}; they are left out", stacklevel=4)
     if twice := [path for path, count in Counter(needed).items() if count > 1]:
         raise FileReadError(f"{file}: two pictures are of '{twice[0].relative_to(file.parent)}'")
+    gone = set(missing)
+    return [picture for picture in pictures if picture.path not in gone]
 
 
 def _number(file: Path, entry: Any, key: str, what: str) -> int:

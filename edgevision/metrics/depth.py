@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,13 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from edgevision.errors import FileReadError
-from edgevision.metrics.metric import PathLike, Predict, Score
+from edgevision.metrics.metric import Metric, PathLike
 from edgevision.metrics.segmentation import resize_nearest
-from edgevision.progress import Progress, silent
-from edgevision.tasks.depth import DepthDecoder
-from edgevision.tasks.frames import labelled_images, read_counts, read_image, resize
+from edgevision.metrics.tally import Tally
+from edgevision.progress import Progress
+from edgevision.tasks.depth import DepthDecoder, DepthResult
+from edgevision.tasks.frames import read_counts, read_image
+from edgevision.tasks.labelled import labelled_images, named_pictures, readable_ones
 
-Image = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
 _DELTA = 1.25
@@ -42,14 +41,15 @@ class DepthScore:
         rmse_m: root of the mean squared error in metres; None without labels.
         delta: share of pixels whose depth and truth are less than 1.25 times apart; None without
             labels.
-        agreement: share of pixels within a hundredth of what the first form says.
+        agreement: share of pixels within a hundredth of what the first form says; None without
+            one.
     """
 
     form: str
     abs_rel: float | None
     rmse_m: float | None
     delta: float | None
-    agreement: float
+    agreement: float | None
 
     def figures(self) -> dict[str, float | None]:
         """Return the report's columns."""
@@ -57,7 +57,7 @@ class DepthScore:
             "AbsRel": self.abs_rel,
             "RMSE m": self.rmse_m,
             "delta<1.25": self.delta,
-            "within 1 % of torch": self.agreement,
+            "within 1 % of reference": self.agreement,
         }
 
     def per_class(self) -> tuple[float, ...]:
@@ -65,104 +65,104 @@ class DepthScore:
         return ()
 
 
-@dataclass(slots=True)
-class DepthErrors:
-    """Sums over any number of depth maps."""
+class DepthTruths:
+    """Depth maps in `labels/` of the pictures in `images/`; or none.
 
-    pixels: int = 0
-    relative: float = 0.0
-    squared: float = 0.0
-    near: int = 0
-
-    def add(self, truth: Floats, predicted: Floats) -> None:
-        """Count one pair of maps in metres; where `truth` is 0 there is no label.
-
-        Raises:
-            ValueError: the shapes differ.
-        """
-        if truth.shape != predicted.shape:
-            raise ValueError(
-                f"truth is {truth.shape}, predicted {predicted.shape}: resize it first"
-            )
-        known = np.isfinite(truth) & (truth > 0)
-        wanted, found = (side[known].astype(np.float64) for side in (truth, predicted))
-        distance = np.abs(found - wanted)
-        # A depth of 0 is infinitely many times nearer than any truth: bounded, and wrong.
-        found = np.maximum(found, _MIN_M)
-        self.pixels += wanted.size
-        self.relative += float((distance / wanted).sum())
-        self.squared += float((distance**2).sum())
-        ratio = np.maximum(found / wanted, wanted / found)
-        self.near += int(np.count_nonzero(ratio < _DELTA))
-
-    def abs_rel(self) -> float:
-        """Mean of |depth - truth| / truth; NaN without a labelled pixel."""
-        return self.relative / self.pixels if self.pixels else math.nan
-
-    def rmse_m(self) -> float:
-        """Root of the mean squared error in metres; NaN without a labelled pixel."""
-        return math.sqrt(self.squared / self.pixels) if self.pixels else math.nan
-
-    def delta(self) -> float:
-        """Share of pixels less than 1.25 times apart; NaN without a labelled pixel."""
-        return self.near / self.pixels if self.pixels else math.nan
-
-
-def score_folder(
-    decoder: DepthDecoder, forms: Mapping[str, Predict], folder: PathLike, progress: Progress
-) -> list[Score]:
-    """Score each form on the pictures of `folder`; see `evaluate_depth`."""
-    size = decoder.camera.size
-    predicts = {form: _depth_map(predict) for form, predict in forms.items()}
-    return list(evaluate_depth(predicts, folder, frame_size=size, progress=progress))
-
-
-def evaluate_depth(
-    forms: Mapping[str, Callable[[Image], Floats]],
-    folder: str | os.PathLike[str],
-    *,
-    frame_size: tuple[int, int],
-    progress: Progress = silent,
-) -> list[DepthScore]:
-    """Score each form on every picture of `folder`; the first form is what the others agree with.
-
-    `folder` holds `images/` and `labels/`, or pictures only: then there is agreement and no AbsRel.
     A label is NAME.npy, float[H, W] in metres, or NAME.png of 16 bits, whose unit `labels.json`
-    gives: `{"metres_per_count": 0.00390625}` for KITTI's 1/256. 0 means no label. Frames are
-    resized to `frame_size`, predictions to the labels by nearest neighbour.
-
-    Raises:
-        FileReadError: the folder is empty, a picture has no label, or a label cannot be read.
+    gives: `{"metres_per_count": 0.00390625}` for KITTI's 1/256. 0 means no label.
     """
-    pairs = labelled_images(folder, suffixes=(".npy", ".png"))
-    has_labels = pairs[0][1] is not None
-    counted = [label for _, label in pairs if label is not None and label.suffix == ".png"]
-    unit_m = _metres_per_count(Path(folder) / "labels.json") if counted else 1.0
-    errors = {form: DepthErrors() for form in forms}
-    same, pixels = dict.fromkeys(forms, 0), 0
-    for done, (image, label) in enumerate(pairs):
-        progress("evaluating", done, len(pairs))
-        frame = resize(read_image(image), frame_size)
-        truth = None if label is None else read_depth(label, unit_m)
-        first: Floats | None = None
-        for form, predict in forms.items():
-            depth = predict(frame)
-            first = depth if first is None else first
-            same[form] += int(np.count_nonzero(np.abs(depth - first) <= _SAME * first))
-            if truth is not None:
-                errors[form].add(truth, resize_nearest(depth, truth.shape))
-        pixels += frame_size[0] * frame_size[1]
-    progress("evaluating", len(pairs), len(pairs))
-    return [
-        DepthScore(
-            form,
-            abs_rel=found.abs_rel() if has_labels else None,
-            rmse_m=found.rmse_m() if has_labels else None,
-            delta=found.delta() if has_labels else None,
-            agreement=same[form] / pixels,
+
+    def __init__(self, folder: PathLike) -> None:
+        pairs = labelled_images(folder, suffixes=(".npy", ".png"))
+        self.pictures = named_pictures(folder, [image for image, _ in pairs])
+        self._labels = dict(zip(self.pictures, (label for _, label in pairs), strict=True))
+        counted = any(label is not None and label.suffix == ".png" for _, label in pairs)
+        self._unit_m = _metres_per_count(Path(folder) / "labels.json") if counted else 1.0
+
+    def sources(self) -> list[Path]:
+        """Return the label files; see `Truths`."""
+        return [label for label in self._labels.values() if label is not None]
+
+    def check(self, progress: Progress) -> None:
+        """Leave out what cannot be read; see `Truths`."""
+        kept = readable_ones(
+            [*self.pictures.items()], lambda item: (read_image(item[1]), self._read(item[0]))
         )
-        for form, found in errors.items()
-    ]
+        self.pictures = dict(kept)
+
+    def of(self, name: str, size: tuple[int, int]) -> Floats | None:
+        """Return a picture's depth in metres; see `Truths`."""
+        return self._read(name)
+
+    def _read(self, name: str) -> Floats | None:
+        if name not in self._labels:
+            raise FileReadError(f"'{name}' has no label")
+        label = self._labels[name]
+        return None if label is None else read_depth(label, self._unit_m)
+
+
+class DepthMetric(Metric):
+    """Errors of labelled pixels, and pixels within a hundredth of the first form's.
+
+    Predictions are resized to the labels by nearest neighbour.
+    """
+
+    def truths(self, folder: PathLike) -> DepthTruths:
+        """Return the depth maps of `folder`; see `Metric`."""
+        return DepthTruths(folder)
+
+    def add(
+        self,
+        tally: Tally,
+        frame: int,
+        truth: Floats | None,
+        found: DepthResult,
+        first: DepthResult | None,
+    ) -> None:
+        """Count one frame's pixels; see `Metric`."""
+        depth = found.depth
+        if first is not None:
+            tally.count("compared", depth.size)
+            near = np.abs(depth - first.depth) <= _SAME * first.depth
+            tally.count("same", np.count_nonzero(near))
+        if truth is not None:
+            tally.count("labelled", 1)
+            _count_errors(tally, truth, resize_nearest(depth, truth.shape))
+
+    def score(self, form: str, tally: Tally) -> DepthScore:
+        """Return means over all labelled pixels, NaN where no pixel is; see `Metric`."""
+        compared, pixels = tally.number("compared"), tally.number("pixels")
+        agreement = tally.number("same") / compared if compared else None
+        if not tally.number("labelled"):
+            return DepthScore(form, None, None, None, agreement)
+        if not pixels:
+            return DepthScore(form, math.nan, math.nan, math.nan, agreement)
+        return DepthScore(
+            form,
+            abs_rel=tally.total("relative") / pixels,
+            rmse_m=math.sqrt(tally.total("squared") / pixels),
+            delta=tally.number("near") / pixels,
+            agreement=agreement,
+        )
+
+
+def metric(decoder: DepthDecoder) -> DepthMetric:
+    """Return the metric of a net; see `Metric`."""
+    return DepthMetric()
+
+
+def _count_errors(tally: Tally, truth: Floats, predicted: Floats) -> None:
+    """Count one pair of maps in metres; where `truth` is 0 there is no label."""
+    known = np.isfinite(truth) & (truth > 0)
+    wanted, found = (side[known].astype(np.float64) for side in (truth, predicted))
+    distance = np.abs(found - wanted)
+    # A depth of 0 is infinitely many times nearer than any truth: bounded, and wrong.
+    found = np.maximum(found, _MIN_M)
+    tally.count("pixels", wanted.size)
+    tally.add("relative", float((distance / wanted).sum()))
+    tally.add("squared", float((distance**2).sum()))
+    ratio = np.maximum(found / wanted, wanted / found)
+    tally.count("near", np.count_nonzero(ratio < _DELTA))
 
 
 def read_depth(path: Path, unit_m: float) -> Floats:
@@ -201,11 +201,3 @@ def _metres_per_count(path: Path) -> float:
             '{"metres_per_count": 0.00390625} into it for 1/256 m.'
         ) from error
     return float(unit_m)
-
-
-def _depth_map(predict: Predict) -> Callable[[Image], Floats]:
-    def depth_map(pixels: Image) -> Floats:
-        found: Floats = predict(pixels).depth
-        return found
-
-    return depth_map

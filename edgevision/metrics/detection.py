@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from edgevision.metrics.average_precision import Detections, DetectionScore
-from edgevision.metrics.coco import read_objects
-from edgevision.metrics.metric import PathLike, Predict, Score
-from edgevision.progress import Progress, silent
+from edgevision.metrics.coco import ObjectTruths, PictureObjects
+from edgevision.metrics.metric import Metric, PathLike
+from edgevision.metrics.tally import Tally
 from edgevision.tasks.detection import DetectionDecoder, DetectionResult
-from edgevision.tasks.frames import read_image, resize
-
-Image = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,47 +40,39 @@ class BoxScore:
         return self.class_box_ap
 
 
-def score_folder(
-    decoder: DetectionDecoder, forms: Mapping[str, Predict], folder: PathLike, progress: Progress
-) -> list[Score]:
-    """Score each form on the pictures of `folder`; see `evaluate_boxes`."""
-    classes = [label.name for label in decoder.classes]
-    size = decoder.camera.size
-    return list(evaluate_boxes(forms, folder, classes=classes, frame_size=size, progress=progress))
+class DetectionMetric(Metric):
+    """Boxes matched with those of COCO's `instances.json`; detections in the picture's pixels."""
 
+    def __init__(self, classes: Sequence[str]) -> None:
+        self._classes = classes
 
-def evaluate_boxes(
-    forms: Mapping[str, Callable[[Image], DetectionResult]],
-    folder: str | os.PathLike[str],
-    *,
-    classes: Sequence[str],
-    frame_size: tuple[int, int],
-    progress: Progress = silent,
-) -> list[BoxScore]:
-    """Score each form on every picture of `folder`, see `coco`.
+    def truths(self, folder: PathLike) -> ObjectTruths:
+        """Return the objects of `folder`; see `Metric`."""
+        return ObjectTruths(folder, self._classes)
 
-    Frames are resized to `frame_size`, detections back to the picture.
-
-    Raises:
-        FileReadError: there is no such folder.
-    """
-    truth = read_objects(folder, classes)
-    scores = {form: DetectionScore("boxes") for form in forms}
-    for index, path in enumerate(truth.images):
-        progress("evaluating", index, len(truth.images))
-        picture = read_image(path)
-        size = (picture.shape[0], picture.shape[1])
-        height, width = (new / old for new, old in zip(size, frame_size, strict=True))
+    def add(
+        self,
+        tally: Tally,
+        frame: int,
+        truth: PictureObjects | None,
+        found: DetectionResult,
+        first: DetectionResult | None,
+    ) -> None:
+        """Match one frame's boxes; see `Metric`."""
+        if truth is None:
+            return
+        height, width = (new / old for new, old in zip(truth.size, found.frame_size, strict=True))
         scale = np.array([width, height, width, height], np.float32)
-        frame, objects = resize(picture, frame_size), truth.objects(index, size)
-        for form, detect in forms.items():
-            found = detect(frame)
-            detections = Detections(found.boxes * scale, found.labels, found.scores)
-            scores[form].add(objects, detections)
-    progress("evaluating", len(truth.images), len(truth.images))
-    found_scores = []
-    for form, score in scores.items():
-        box = score.average_precision()
-        per_class = tuple(box.per_class.get(k, float("nan")) for k in range(len(classes)))
-        found_scores.append(BoxScore(form, box.ap, box.ap50, per_class))
-    return found_scores
+        detections = Detections(found.boxes * scale, found.labels, found.scores)
+        DetectionScore("boxes", tally).add(truth.objects, detections, frame=frame)
+
+    def score(self, form: str, tally: Tally) -> BoxScore:
+        """Return the average precision; see `Metric`."""
+        box = DetectionScore("boxes", tally).average_precision()
+        per_class = tuple(box.per_class.get(k, math.nan) for k in range(len(self._classes)))
+        return BoxScore(form, box.ap, box.ap50, per_class)
+
+
+def metric(decoder: DetectionDecoder) -> DetectionMetric:
+    """Return the metric of a detector; see `Metric`."""
+    return DetectionMetric([label.name for label in decoder.classes])

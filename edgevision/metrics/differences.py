@@ -10,9 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from edgevision._optional import require
+from edgevision.errors import FileReadError
 from edgevision.metrics.metric import PathLike, Predict
 from edgevision.progress import Progress
-from edgevision.tasks.frames import pictures_in, read_image, resize, spread
+from edgevision.tasks.frames import read_image, resize, spread
+from edgevision.tasks.labelled import pictures_in
 from edgevision.tasks.task import Task
 
 _SHOWN = 3
@@ -32,7 +34,10 @@ def draw_differences(
     rows: list[tuple[float, npt.NDArray[np.uint8]]] = []
     for done, path in enumerate(paths):
         progress("drawing differences", done, len(paths))
-        frame = resize(read_image(path), size)
+        try:
+            frame = resize(read_image(path), size)
+        except FileReadError:  # of which the score has told
+            continue
         rows.append(task.difference(frame, first(frame), last(frame)))
     rows.sort(key=lambda pair: -pair[0])
     buffer = io.BytesIO()

@@ -29,6 +29,55 @@ class PrecisionRecall:
     recall: float
 
 
+@dataclass(frozen=True, slots=True)
+class FeatureMoments:
+    """Count, mean and scatter of any number of features, for sets too large for one place.
+
+    Attributes:
+        count: how many features.
+        mean: `float64[D]`.
+        scatter: `float64[D, D]`, sum of the products of distances from the mean.
+    """
+
+    count: int
+    mean: npt.NDArray[np.float64]
+    scatter: npt.NDArray[np.float64]
+
+    @staticmethod
+    def of(features: Features) -> FeatureMoments:
+        """Return the moments of `float[N, D]`, N at least 1."""
+        wide = features.astype(np.float64)
+        mean = wide.mean(0)
+        return FeatureMoments(len(wide), mean, (wide - mean).T @ (wide - mean))
+
+    def merge(self, other: FeatureMoments) -> FeatureMoments:
+        """Return the moments of both sets together, whichever is first.
+
+        Source: Chan, Golub and LeVeque 1983, "Algorithms for Computing the Sample Variance".
+        """
+        count = self.count + other.count
+        shift = other.mean - self.mean
+        mean = (self.count * self.mean + other.count * other.mean) / count
+        between = np.outer(shift, shift) * (self.count * other.count / count)
+        return FeatureMoments(count, mean, self.scatter + other.scatter + between)
+
+    def distance(self, other: FeatureMoments) -> float:
+        """Return the squared Frechet distance between both; see `frechet_distance`.
+
+        Raises:
+            ValueError: one of them has fewer than two features.
+        """
+        if min(self.count, other.count) < 2:
+            raise ValueError(f"got {self.count} and {other.count} features, expected two or more")
+        shift = self.mean - other.mean
+        one, two = (m.scatter / (m.count - 1) for m in (self, other))
+        # The trace of (AB)^(1/2) is that of (A^(1/2) B A^(1/2))^(1/2), which is symmetric.
+        values, vectors = np.linalg.eigh(one)
+        root = vectors * np.sqrt(values.clip(min=0)) @ vectors.T
+        overlap = np.sqrt(np.linalg.eigvalsh(root @ two @ root).clip(min=0)).sum()
+        return max(0.0, float(shift @ shift + np.trace(one) + np.trace(two) - 2 * overlap))
+
+
 def psnr(reference: Images, candidate: Images) -> npt.NDArray[np.float64]:
     """Return the peak signal-to-noise ratio of each pair in dB; infinite where they are equal.
 
@@ -94,14 +143,7 @@ def frechet_distance(real: Features, generated: Features) -> float:
         ValueError: the features have other shapes, are too few, or are not finite.
     """
     real, generated = _checked_features(real, generated, at_least=2)
-    shift = real.mean(0) - generated.mean(0)
-    one, other = (np.atleast_2d(np.cov(features, rowvar=False)) for features in (real, generated))
-    # The trace of (AB)^(1/2) is that of (A^(1/2) B A^(1/2))^(1/2), which is symmetric.
-    values, vectors = np.linalg.eigh(one)
-    root = vectors * np.sqrt(values.clip(min=0)) @ vectors.T
-    overlap = np.sqrt(np.linalg.eigvalsh(root @ other @ root).clip(min=0)).sum()
-    distance = shift @ shift + np.trace(one) + np.trace(other) - 2 * overlap
-    return max(0.0, float(distance))
+    return FeatureMoments.of(real).distance(FeatureMoments.of(generated))
 
 
 def precision_recall(

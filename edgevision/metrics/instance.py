@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from edgevision.metrics.average_precision import Detections, DetectionScore
-from edgevision.metrics.coco import read_objects
-from edgevision.metrics.metric import PathLike, Predict, Score
+from edgevision.metrics.coco import ObjectTruths, PictureObjects
+from edgevision.metrics.metric import Metric, PathLike
 from edgevision.metrics.segmentation import resize_nearest
-from edgevision.progress import Progress, silent
-from edgevision.tasks.frames import read_image, resize
+from edgevision.metrics.tally import Tally
 from edgevision.tasks.instance import InstanceDecoder, InstanceResult
-
-Image = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,56 +50,43 @@ class InstanceScore:
         return self.class_mask_ap
 
 
-def score_folder(
-    decoder: InstanceDecoder, forms: Mapping[str, Predict], folder: PathLike, progress: Progress
-) -> list[Score]:
-    """Score each form on the pictures of `folder`; see `evaluate_instances`."""
-    return list(
-        evaluate_instances(
-            forms,
-            folder,
-            classes=[label.name for label in decoder.classes],
-            frame_size=decoder.camera.size,
-            progress=progress,
-        )
-    )
+class InstanceMetric(Metric):
+    """Boxes and masks matched with those of COCO's `instances.json`, in the picture's pixels."""
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self._classes = classes
+
+    def truths(self, folder: PathLike) -> ObjectTruths:
+        """Return the objects of `folder`; see `Metric`."""
+        return ObjectTruths(folder, self._classes)
+
+    def add(
+        self,
+        tally: Tally,
+        frame: int,
+        truth: PictureObjects | None,
+        found: InstanceResult,
+        first: InstanceResult | None,
+    ) -> None:
+        """Match one frame's boxes and masks; see `Metric`."""
+        if truth is None:
+            return
+        moved = _resized(found, truth.size)
+        pasted = Detections(moved.boxes, moved.labels, moved.scores, moved.pasted())
+        DetectionScore("boxes", tally).add(truth.objects, pasted, frame=frame)
+        DetectionScore("masks", tally).add(truth.objects, pasted, frame=frame)
+
+    def score(self, form: str, tally: Tally) -> InstanceScore:
+        """Return the average precisions; see `Metric`."""
+        box = DetectionScore("boxes", tally).average_precision()
+        mask = DetectionScore("masks", tally).average_precision()
+        per_class = tuple(mask.per_class.get(k, math.nan) for k in range(len(self._classes)))
+        return InstanceScore(form, box.ap, mask.ap, box.ap50, mask.ap50, per_class)
 
 
-def evaluate_instances(
-    forms: Mapping[str, Callable[[Image], InstanceResult]],
-    folder: str | os.PathLike[str],
-    *,
-    classes: Sequence[str],
-    frame_size: tuple[int, int],
-    progress: Progress = silent,
-) -> list[InstanceScore]:
-    """Score each form on every picture of `folder`, see `coco`.
-
-    Frames are resized to `frame_size`, detections back to the picture.
-
-    Raises:
-        FileReadError: there is no such folder.
-    """
-    truth = read_objects(folder, classes)
-    boxes = {form: DetectionScore("boxes") for form in forms}
-    masks = {form: DetectionScore("masks") for form in forms}
-    for index, path in enumerate(truth.images):
-        progress("evaluating", index, len(truth.images))
-        picture = read_image(path)
-        size = (picture.shape[0], picture.shape[1])
-        frame, objects = resize(picture, frame_size), truth.objects(index, size)
-        for form, detect in forms.items():
-            found = _resized(detect(frame), size)
-            pasted = Detections(found.boxes, found.labels, found.scores, found.pasted())
-            boxes[form].add(objects, pasted)
-            masks[form].add(objects, pasted)
-    progress("evaluating", len(truth.images), len(truth.images))
-    scores = []
-    for form in forms:
-        box, mask = boxes[form].average_precision(), masks[form].average_precision()
-        per_class = tuple(mask.per_class.get(k, float("nan")) for k in range(len(classes)))
-        scores.append(InstanceScore(form, box.ap, mask.ap, box.ap50, mask.ap50, per_class))
-    return scores
+def metric(decoder: InstanceDecoder) -> InstanceMetric:
+    """Return the metric of a net; see `Metric`."""
+    return InstanceMetric([label.name for label in decoder.classes])
 
 
 def _resized(result: InstanceResult, size: tuple[int, int]) -> InstanceResult:

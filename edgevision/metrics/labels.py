@@ -19,9 +19,9 @@ class LabelValues:
     a mask holds 255 for it: a net that never finds it would be right everywhere.
     """
 
-    def __init__(self, class_count: int) -> None:
+    def __init__(self, class_count: int, counts: npt.NDArray[np.int64] | None = None) -> None:
         self.class_count = class_count
-        self._counts = np.zeros(256, np.int64)
+        self._counts = np.zeros(256, np.int64) if counts is None else counts
 
     def add(self, labels: npt.NDArray[np.uint8]) -> None:
         """Count the values of one map."""
@@ -82,7 +82,8 @@ class LabelValues:
             change = f"TABLE.get(v, {_VOID})"
         return (
             f"If {meaning}, write other files, e.g. with Pillow: "
-            f"Image.open(OLD).point(lambda v: {change}).save(NEW)"
+            f"Image.open(OLD).point(lambda v: {change}).save(NEW), or name them in labels.json of "
+            'the folder: {"classes": {"FOUND": CLASS, ...}}'
         )
 
 

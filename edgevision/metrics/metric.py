@@ -4,20 +4,43 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from edgevision.progress import Progress
+from edgevision.metrics.tally import Tally
+from edgevision.progress import Progress, silent
+from edgevision.tasks.cameras import cameras_of
+from edgevision.tasks.frames import read_image, resize
 from edgevision.tasks.task import Decoder, Headline, Task, get_task
+from edgevision.tasks.timings import Timings
 
 Image = npt.NDArray[np.uint8]
 PathLike = str | os.PathLike[str]
 Predict = Callable[[Image], Any]
 """From a frame, uint8[H, W, 3] RGB of the model's size, to the task's result."""
+
+
+Run = Callable[[Mapping[str, object]], tuple[Mapping[str, npt.NDArray[np.generic]], Timings]]
+"""From feeds to outputs, and how long it took; a state is that of a first frame."""
+
+
+def predictor(decoder: Decoder[Any], run: Run) -> Predict:
+    """Return what answers photos one by one; of several cameras, all show the same one."""
+    camera, cameras = decoder.camera, cameras_of(decoder)
+    assert camera is not None  # a task with a metric looks at frames
+
+    def predict(pixels: Image) -> Any:
+        frame = camera.fit(pixels)
+        if cameras is not None:
+            return cameras.decode(*run(cameras.feeds(np.stack([frame] * cameras.count[0]))))[0]
+        return decoder.decode(*run(decoder.feeds(frame)))
+
+    return predict
 
 
 class Score(Protocol):
@@ -34,21 +57,85 @@ class Score(Protocol):
         """Return the main figure of each class, NaN where it does not occur; empty without."""
 
 
-class ScoreFolder(Protocol):
-    """What `metrics/NAME.py` has under the name `score_folder`."""
+class Truths(Protocol):
+    """What a folder says is true of its pictures."""
 
-    def __call__(
-        self,
-        decoder: Decoder[Any],
-        forms: Mapping[str, Predict],
-        folder: PathLike,
-        progress: Progress,
-    ) -> list[Score]:
-        """Score each form on the pictures of `folder`; the first is what others agree with.
+    @property
+    def pictures(self) -> Mapping[str, Path]:
+        """The pictures to score by their names below `images/`, in order."""
+
+    def sources(self) -> Iterable[Path]:
+        """Return the files that say so, in a fixed order."""
+
+    def check(self, progress: Progress) -> None:
+        """Read all before any form runs: leave out what cannot be read, and warn of it.
+
+        Who scores shares of a folder does not, and names what cannot be read as it comes to it.
+
+        Raises:
+            FileReadError: nothing can be read, or no score of these labels would say anything.
+        """
+
+    def of(self, name: str, size: tuple[int, int]) -> Any:
+        """Return what is true of a picture of `size` (H, W); None where nothing is known.
+
+        Raises:
+            FileReadError: its label is missing or cannot be read.
+        """
+
+
+class Metric:
+    """How the answers of one task are scored; `metrics/NAME.py` makes it under the name `metric`.
+
+    It keeps nothing: what frames add up to is in a `Tally`, so that shares of a folder can be
+    scored anywhere, and merge.
+    """
+
+    def truths(self, folder: PathLike) -> Truths:
+        """Return what `folder` says is true.
 
         Raises:
             FileReadError: the folder is not what the metric needs.
         """
+        raise NotImplementedError
+
+    def add(self, tally: Tally, frame: int, truth: Any, found: Any, first: Any) -> None:
+        """Take in one frame.
+
+        Args:
+            tally: of the form.
+            frame: the frame's number in the whole folder.
+            truth: of `Truths.of`; None where nothing is known.
+            found: the form's result.
+            first: the first form's result, which others agree with; None without one.
+        """
+        raise NotImplementedError
+
+    def score(self, form: str, tally: Tally) -> Score:
+        """Return the score of all frames that were taken in.
+
+        Raises:
+            FileReadError: no score of these labels would say anything.
+        """
+        raise NotImplementedError
+
+    def against(self, tally: Tally) -> npt.NDArray[np.int64] | None:
+        """Return how often the first form said a class (row) where this one said another."""
+        return None
+
+
+def metric_of(task: Task[Any], decoder: Decoder[Any]) -> Metric:
+    """Return the metric of a model of `task`.
+
+    Raises:
+        ValueError: the task has no metric.
+    """
+    if task.headline is None:
+        raise ValueError(f"task '{task}' has no metric: leave out --evaluate")
+    home = importlib.import_module(f"edgevision.metrics.{task.name}")
+    cameras = cameras_of(decoder)
+    found: Metric = home.metric(decoder if cameras is None else cameras.one)
+    return found
 
 
 def score_task(
@@ -64,11 +151,39 @@ def score_task(
         ValueError: the task has no metric.
         FileReadError: the folder is not what the task's metric needs.
     """
-    if task.headline is None:
-        raise ValueError(f"task '{task}' has no metric: leave out --evaluate")
-    home = importlib.import_module(f"edgevision.metrics.{task.name}")
-    score_folder: ScoreFolder = home.score_folder
-    return score_folder(decoder, forms, folder, progress)
+    metric = metric_of(task, decoder)
+    assert decoder.camera is not None  # a task with a metric looks at frames
+    return score_folder(metric, forms, folder, decoder.camera.size, progress)
+
+
+def score_folder(
+    metric: Metric,
+    forms: Mapping[str, Predict],
+    folder: PathLike,
+    frame_size: tuple[int, int],
+    progress: Progress = silent,
+) -> list[Score]:
+    """Score each form on the pictures of `folder`, resized to `frame_size`; see `Metric`.
+
+    Raises:
+        FileReadError: the folder is not what the metric needs.
+    """
+    truths = metric.truths(folder)
+    truths.check(progress)
+    tallies = {form: Tally() for form in forms}
+    count = len(truths.pictures)
+    for number, (name, path) in enumerate(truths.pictures.items()):
+        progress("evaluating", number, count)
+        picture = read_image(path)
+        frame = resize(picture, frame_size)
+        truth = truths.of(name, (picture.shape[0], picture.shape[1]))
+        first: Any = None
+        for form, predict in forms.items():
+            found = predict(frame)
+            first = found if first is None else first
+            metric.add(tallies[form], number, truth, found, first)
+    progress("evaluating", count, count)
+    return [metric.score(form, tally) for form, tally in tallies.items()]
 
 
 @dataclass(frozen=True, slots=True)

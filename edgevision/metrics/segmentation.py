@@ -26,11 +26,12 @@ class ConfusionMatrix:
     outside the range counts as a miss of the true class.
     """
 
-    def __init__(self, class_count: int) -> None:
+    def __init__(self, class_count: int, counts: npt.NDArray[np.int64] | None = None) -> None:
         if class_count < 1:
             raise ValueError(f"class_count: got {class_count}, expected at least 1")
         self.class_count = class_count
-        self._counts = np.zeros((class_count, class_count + 1), np.int64)
+        empty = np.zeros((class_count, class_count + 1), np.int64)
+        self._counts = empty if counts is None else counts
 
     @property
     def counts(self) -> npt.NDArray[np.int64]:
@@ -48,13 +49,7 @@ class ConfusionMatrix:
                 f"class maps differ in shape: truth {truth.shape}, predicted {predicted.shape}. "
                 "Resize the prediction to the truth first."
             )
-        n = self.class_count
-        true = truth.astype(np.int64).ravel()
-        scored = (true >= 0) & (true < n)
-        guess = predicted.astype(np.int64).ravel()[scored]
-        guess = np.where((guess >= 0) & (guess < n), guess, n)
-        flat = np.bincount(true[scored] * (n + 1) + guess, minlength=n * (n + 1))
-        self._counts += flat.reshape(n, n + 1)
+        self._counts += counted_pairs(truth, predicted, self.class_count)
 
     def iou(self) -> npt.NDArray[np.float64]:
         """IoU float64[classes]: NaN where a class is neither in the truth nor predicted."""
@@ -72,6 +67,23 @@ class ConfusionMatrix:
         """Share of scored pixels that are right; NaN before anything was scored."""
         total = int(self._counts.sum())
         return float(np.trace(self._counts) / total) if total else float("nan")
+
+
+def counted_pairs(
+    truth: npt.NDArray[np.integer], predicted: npt.NDArray[np.integer], class_count: int
+) -> npt.NDArray[np.int64]:
+    """Return how often each (true class, predicted class) stands in two maps of one shape.
+
+    Returns:
+        `int64[class_count, class_count + 1]`, the last column for predictions beyond the classes.
+    """
+    true = truth.astype(np.int64).ravel()
+    scored = (true >= 0) & (true < class_count)
+    guess = predicted.astype(np.int64).ravel()[scored]
+    guess = np.where((guess >= 0) & (guess < class_count), guess, class_count)
+    size = class_count * (class_count + 1)
+    flat = np.bincount(true[scored] * (class_count + 1) + guess, minlength=size)
+    return flat.reshape(class_count, class_count + 1)
 
 
 def boundary_f_scores(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import json
 import warnings
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +12,14 @@ import numpy.typing as npt
 
 from edgevision.errors import FileReadError
 from edgevision.metrics.labels import LabelValues
-from edgevision.metrics.metric import PathLike, Predict, Score
-from edgevision.metrics.segmentation import ConfusionMatrix, resize_nearest
-from edgevision.progress import Progress, silent
+from edgevision.metrics.metric import Metric, PathLike
+from edgevision.metrics.segmentation import ConfusionMatrix, counted_pairs, resize_nearest
+from edgevision.metrics.tally import Tally
+from edgevision.progress import Progress
 from edgevision.tasks.camera import VOID
-from edgevision.tasks.frames import labelled_images, read_image, read_labels, resize
-from edgevision.tasks.semantic import SemanticDecoder
+from edgevision.tasks.frames import Colors, read_image, read_labels
+from edgevision.tasks.labelled import labelled_images, named_pictures, readable_ones
+from edgevision.tasks.semantic import SemanticDecoder, SemanticResult
 
 Image = npt.NDArray[np.uint8]
 
@@ -32,21 +33,21 @@ class SemanticScore:
         miou: mean IoU over the classes that occur; None without labels.
         pixel_accuracy: share of labelled pixels that are right; None without labels.
         iou: IoU per class, NaN where a class does not occur; empty without labels.
-        agreement: share of pixels where it says what the first form says.
+        agreement: share of pixels where it says what the first form says; None without one.
     """
 
     form: str
     miou: float | None
     pixel_accuracy: float | None
     iou: tuple[float, ...]
-    agreement: float
+    agreement: float | None
 
     def figures(self) -> dict[str, float | None]:
         """Return the report's columns."""
         return {
             "mIoU": self.miou,
             "pixel accuracy": self.pixel_accuracy,
-            "agrees with torch": self.agreement,
+            "agrees with reference": self.agreement,
         }
 
     def per_class(self) -> tuple[float, ...]:
@@ -54,99 +55,144 @@ class SemanticScore:
         return self.iou
 
 
-def score_folder(
-    decoder: SemanticDecoder, forms: Mapping[str, Predict], folder: PathLike, progress: Progress
-) -> list[Score]:
-    """Score each form on the pictures of `folder`; see `evaluate_semantic`."""
-    return list(
-        evaluate_semantic(
-            {form: _class_map(predict) for form, predict in forms.items()},
-            folder,
-            class_count=len(decoder.classes),
-            frame_size=decoder.camera.size,
-            progress=progress,
-        )
-    )
+class SemanticTruths:
+    """Class maps in `labels/`, PNG of class indices, of the pictures in `images/`; or none.
 
-
-def evaluate_semantic(
-    forms: Mapping[str, Callable[[Image], Image]],
-    folder: str | os.PathLike[str],
-    *,
-    class_count: int,
-    frame_size: tuple[int, int],
-    progress: Progress = silent,
-) -> list[SemanticScore]:
-    """Score each form on every image of `folder`; the first form is what the others agree with.
-
-    `folder` holds `images/` and `labels/` (PNG of class indices, an index beyond the classes is
-    void), or only images: then there is agreement and no mIoU. Frames are resized to
-    `frame_size`, predictions to the labels by nearest neighbour.
-
-    The labels are read before any form runs: those that cannot be meant so are refused, and what a
-    reader of the scores should know of them is warned of.
-
-    Raises:
-        FileReadError: the folder is empty, an image has no label or one that is turned, or no
-            score of these labels would say anything.
+    Other layouts: see `labelled_images`. Where the files have other numbers than the classes,
+    `labels.json` says which: `{"classes": {"7": 0, "8": 1}}`; others are void.
     """
-    pairs = labelled_images(folder)
-    labels = [label for _, label in pairs if label is not None]
-    if labels:
-        _look_at(labels, class_count, progress)
-    scores = {form: ConfusionMatrix(class_count) for form in forms}
-    same = dict.fromkeys(forms, 0)
-    for done, (image, label) in enumerate(pairs):
-        progress("evaluating", done, len(pairs))
-        picture = read_image(image)
-        frame = resize(picture, frame_size)
-        truth = read_labels(label) if label else None
-        if truth is not None and truth.shape == picture.shape[1::-1] != picture.shape[:2]:
-            raise FileReadError(
-                f"{label}: {list(truth.shape)} pixels, and its picture "
-                f"{list(picture.shape[:2])}: one of them is turned. Pictures are turned as their "
-                "EXIF orientation says; turn the label map as well"
-            )
-        first: Image | None = None
-        for form, predict in forms.items():
-            mask = predict(frame)
-            first = mask if first is None else first
-            same[form] += int(np.count_nonzero(mask == first))
-            if truth is not None:
-                found = resize_nearest(mask, truth.shape)
-                if class_count <= VOID:  # what was not looked at is not scored
-                    truth = np.where(found == VOID, np.uint8(VOID), truth)
-                scores[form].add(truth, found)
-    progress("evaluating", len(pairs), len(pairs))
-    pixels = len(pairs) * frame_size[0] * frame_size[1]
-    return [
-        SemanticScore(
-            form=form,
-            miou=score.miou() if labels else None,
-            pixel_accuracy=score.pixel_accuracy() if labels else None,
-            iou=tuple(score.iou()) if labels else (),
-            agreement=same[form] / pixels,
+
+    def __init__(self, folder: PathLike, class_count: int, colors: Colors | None) -> None:
+        pairs = labelled_images(folder)
+        self.pictures = named_pictures(folder, [image for image, _ in pairs])
+        self._labels = dict(zip(self.pictures, (label for _, label in pairs), strict=True))
+        self._class_count, self._colors = class_count, colors
+        self._numbers = _numbers(Path(folder) / "labels.json", class_count)
+
+    def sources(self) -> list[Path]:
+        """Return the label files; see `Truths`."""
+        return [label for label in self._labels.values() if label is not None]
+
+    def check(self, progress: Progress) -> None:
+        """Leave out what cannot be read, refuse labels that say nothing; see `Truths`."""
+        kept = readable_ones(
+            [*self.pictures.items()], lambda item: (read_image(item[1]), self._read(item[0]))
         )
-        for form, score in scores.items()
-    ]
+        self.pictures = dict(kept)
+        values, place = LabelValues(self._class_count), None
+        for done, name in enumerate(self.pictures):
+            progress("reading labels", done, len(self.pictures))
+            if (label := self._read(name)) is not None:
+                values.add(label)
+                place = self._labels[name]
+        if place is not None:
+            _refuse(values, f"{place.parent}: ")
+
+    def of(self, name: str, size: tuple[int, int]) -> Image | None:
+        """Return a picture's class map `uint8[h, w]`; see `Truths`."""
+        truth = self._read(name)
+        if truth is not None and truth.shape == size[::-1] != size:
+            raise FileReadError(
+                f"{self._labels[name]}: {list(truth.shape)} pixels, and its picture {list(size)}: "
+                "one of them is turned. Pictures are turned as their EXIF orientation says; turn "
+                "the label map as well"
+            )
+        return truth
+
+    def _read(self, name: str) -> Image | None:
+        if name not in self._labels:
+            raise FileReadError(f"'{name}' has no label")
+        label = self._labels[name]
+        return None if label is None else self._numbers[read_labels(label, self._colors)]
 
 
-def _look_at(labels: Sequence[Path], class_count: int, progress: Progress) -> None:
-    """Refuse labels that no score can be made of; warn of those that may not be meant so."""
-    values = LabelValues(class_count)
-    for done, label in enumerate(labels):
-        progress("reading labels", done, len(labels))
-        values.add(read_labels(label))
-    folder = labels[0].parent
+class SemanticMetric(Metric):
+    """Confusion matrices, of the truth and of the first form.
+
+    A folder holds `images/` and `labels/` (an index beyond the classes is void), or images alone:
+    then there is agreement and no mIoU. Predictions are resized to the labels by nearest neighbour.
+    """
+
+    def __init__(self, class_count: int, colors: Colors | None = None) -> None:
+        self._class_count, self._colors = class_count, colors
+
+    def truths(self, folder: PathLike) -> SemanticTruths:
+        """Return the class maps of `folder`; see `Metric`."""
+        return SemanticTruths(folder, self._class_count, self._colors)
+
+    def add(
+        self,
+        tally: Tally,
+        frame: int,
+        truth: Image | None,
+        found: SemanticResult,
+        first: SemanticResult | None,
+    ) -> None:
+        """Count one frame's pixels; see `Metric`."""
+        count, mask = self._class_count, found.mask
+        if first is not None:
+            tally.count("pixels", mask.size)
+            tally.count("same", np.count_nonzero(mask == first.mask))
+        if first is not None and first is not found:
+            tally.count("against", counted_pairs(first.mask, mask, count))
+        if truth is None:
+            return
+        tally.count("values", np.bincount(truth.ravel(), minlength=256))
+        resized = resize_nearest(mask, truth.shape)
+        if count <= VOID:  # what was not looked at is not scored
+            truth = np.where(resized == VOID, np.uint8(VOID), truth)
+        tally.count("matrix", counted_pairs(truth, resized, count))
+
+    def score(self, form: str, tally: Tally) -> SemanticScore:
+        """Return mean IoU and agreement; see `Metric`."""
+        pixels, values = tally.number("pixels"), tally.counts("values")
+        agreement = tally.number("same") / pixels if pixels else None
+        if not values.any():
+            return SemanticScore(form, None, None, (), agreement)
+        labels = LabelValues(self._class_count, values)
+        _refuse(labels)
+        if (doubt := labels.doubt()) is not None:
+            warnings.warn(f"the labels may not be what they should: {doubt}", stacklevel=3)
+        matrix = ConfusionMatrix(self._class_count, tally.counts("matrix"))
+        return SemanticScore(
+            form, matrix.miou(), matrix.pixel_accuracy(), tuple(matrix.iou()), agreement
+        )
+
+    def against(self, tally: Tally) -> npt.NDArray[np.int64] | None:
+        """Return the pixels of each class of the first form by class of this one; see `Metric`."""
+        found = tally.counts("against")
+        return found[:, :-1] if found.ndim else None
+
+
+def metric(decoder: SemanticDecoder) -> SemanticMetric:
+    """Return the metric of a net; see `Metric`."""
+    colors = {_rgb(label.color): index for index, label in enumerate(decoder.classes)}
+    return SemanticMetric(len(decoder.classes), colors)
+
+
+def _numbers(path: Path, class_count: int) -> npt.NDArray[np.uint8]:
+    """Return the class of each number in the label files: itself, if `labels.json` is not there."""
+    table = np.arange(256, dtype=np.uint8)
+    if not path.is_file():
+        return table
+    try:
+        given = {int(k): int(v) for k, v in json.loads(path.read_text("utf-8"))["classes"].items()}
+        if not given or not all(0 <= k < 256 and 0 <= v < class_count for k, v in given.items()):
+            raise ValueError(f"numbers are 0 to 255, classes 0 to {class_count - 1}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FileReadError(
+            f'{path}: {error}; expected the class of each number, {{"classes": {{"7": 0, "8": 1}}}}'
+        ) from error
+    table[:] = VOID
+    table[list(given)] = list(given.values())
+    return table
+
+
+def _rgb(color: str) -> tuple[int, int, int]:
+    red, green, blue = bytes.fromhex(color[1:])
+    return red, green, blue
+
+
+def _refuse(values: LabelValues, place: str = "") -> None:
     if (fault := values.fault()) is not None:
-        raise FileReadError(f"{folder}: the labels cannot be scored: {fault}")
-    if (doubt := values.doubt()) is not None:
-        warnings.warn(f"{folder}: the labels may not be what they should: {doubt}", stacklevel=3)
-
-
-def _class_map(predict: Predict) -> Callable[[Image], Image]:
-    def class_map(pixels: Image) -> Image:
-        found: Image = predict(pixels).mask
-        return found
-
-    return class_map
+        raise FileReadError(f"{place}the labels cannot be scored: {fault}")

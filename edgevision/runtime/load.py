@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -24,7 +24,8 @@ from edgevision.runtime.model import Model
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.select import Selection, select
 from edgevision.runtime.session import Session
-from edgevision.tasks.task import decoder_of
+from edgevision.runtime.slots.slots import NO_STATE
+from edgevision.tasks.decoders import decoder_of, state_names
 
 if TYPE_CHECKING:  # what not every load needs is imported by what does: half of its time
     from edgevision.bundle.record import Finished
@@ -110,7 +111,14 @@ def load(
             bundle=opened.root,
         )
         _log.info("%s: %s", manifest.name, selection)
-        session = open_session(opened, stage, selection, binding=binding, options=options)
+        session = open_session(
+            opened,
+            stage,
+            selection,
+            binding=binding,
+            options=options,
+            state=state_names(manifest.settings, stage),
+        )
         try:
             if session.program.device.capabilities.async_copies:
                 session.warm_up()
@@ -329,15 +337,19 @@ def open_session(
     *,
     binding: str = "auto",
     options: RunOptions = _DEFAULTS,
+    state: Mapping[str, str] = NO_STATE,
 ) -> Session:
     """Open the session of the chosen artifact, and check that it takes what the stage says.
+
+    With `state` it is handed from run to run; without, every tensor is fed and given.
 
     Raises:
         EngineLoadError: it does not load, or its tensors are not those of the manifest.
         CudaError: the GPU cannot be used, or its memory is full.
     """
     device = _gpu(binding) if selection.on_gpu else None
-    return Session(open_program(bundle, stage, selection, device, options), stage.profiles, options)
+    program = open_program(bundle, stage, selection, device, options)
+    return Session(program, stage.profiles, options, state=state)
 
 
 def open_program(

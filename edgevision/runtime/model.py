@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
@@ -22,11 +23,12 @@ if TYPE_CHECKING:  # imported by the methods that use them: a first answer has n
     from edgevision.runtime.stream.clocks import Clock
     from edgevision.runtime.stream.pipeline import Pipeline
     from edgevision.runtime.stream.schedule import Policy
+    from edgevision.runtime.stream.sets import Missing
     from edgevision.runtime.stream.ticket import Ticket
     from edgevision.tasks.generated import GeneratedDecoder, GeneratedResult
 
 Array = npt.NDArray[np.generic]
-Frame = npt.NDArray[np.uint8] | Mapping[str, Array]
+Frame = npt.NDArray[np.uint8] | Mapping[str, Array] | Sequence[npt.NDArray[np.uint8]]
 R = TypeVar("R", bound=Result)
 
 
@@ -53,7 +55,7 @@ class Model(Generic[R]):
         self.decoder = decoder
         self._feeds, self._run, self._decode = decoder.feeds, session.run_timed, decoder.decode
 
-    def __call__(self, frame: Frame) -> R:
+    def __call__(self, frame: Frame, *, is_cut: bool = False) -> R:
         """Run the model once.
 
         Args:
@@ -62,15 +64,28 @@ class Model(Generic[R]):
                 other
                 libraries, on the host or the GPU, are taken by DLPack, and by the CUDA array
                 interface where they have no DLPack. One of its version 2, which names no stream,
-                counts as ready in the legacy default stream: synchronise any other before.
+                counts as ready in the legacy default stream: synchronise any other before. A model
+                of several cameras takes a list of frames, or one array with the cameras first.
+            is_cut: whether this frame does not follow on the last, as after a cut of the scene: a
+                model with state forgets that first, and for all others it means nothing.
 
         Raises:
             FrameError: the input has the wrong dtype or shape.
             ClosedError: the model is closed.
             CudaError: the device failed.
         """
-        outputs, timings = self._run(self._feeds(frame))
+        outputs, timings = self._run(self._feeds(frame), is_cut=is_cut)
         return self._decode(outputs, timings)
+
+    def reset(self) -> None:
+        """Forget the state of the frames so far; the next call begins as the first did.
+
+        A pipeline has a state of its own, and a `reset` of its own.
+
+        Raises:
+            ClosedError: the model is closed.
+        """
+        self.session.reset()
 
     def generate(self, seeds: int | Iterable[int], **given: object) -> GeneratedResult:
         """Make one picture of each seed, however many seeds there are.
@@ -130,7 +145,12 @@ class Model(Generic[R]):
         trace: str | os.PathLike[str] | None = None,
         on_result: Callable[[Ticket[R]], None] | None = None,
         clock: Clock = "perf_counter",
-    ) -> Pipeline[Frame, R]:
+        cameras: int | None = None,
+        sync_ms: float = 10.0,
+        wait_ms: float | None = None,
+        missing: Missing = "drop",
+        dead_ms: float = 1000.0,
+    ) -> Pipeline[Any, Any]:
         """Open a pipeline for frames that come at camera rate; see `StreamOptions`.
 
         The pipeline has its own slots beside the session's, and is closed with the model at the
@@ -146,9 +166,20 @@ class Model(Generic[R]):
             on_result: called with each ticket that ran, in order, on the pipeline's own thread.
             clock: what `submit(stamp_ns=)` goes by: "perf_counter", "monotonic", "realtime" (as
                 ROS and PTP do), or a function that returns the time in nanoseconds.
+            cameras: how many cameras bring their frames one by one, for a model of several; they
+                are put together by their stamps, and a `CameraPipeline` is returned.
+            sync_ms: how far the stamps of one set may be apart; this and what follows: see
+                `SyncOptions`.
+            wait_ms: how long a set waits for the rest; by default twice `sync_ms`.
+            missing: "drop", "without" or "stale": what becomes of a set without some camera.
+            dead_ms: a camera that has given nothing for so long is dead.
+
+        Returns:
+            A `Pipeline`, or with `cameras` a `CameraPipeline`.
 
         Raises:
             ValueError: an option is out of range.
+            WrongTaskError: `cameras` was given, and the model takes one frame.
             FileWriteError: the trace's file exists, or cannot be made.
             ClosedError: the model is closed.
             RunError: no thread can be started for it.
@@ -158,28 +189,46 @@ class Model(Generic[R]):
             ...     ticket = pipeline.submit(frame)
             ...     mask = ticket.result().mask
         """
-        from edgevision.runtime.stream.pipeline import Pipeline
         from edgevision.runtime.stream.schedule import StreamOptions
 
         options = StreamOptions(slots, policy, deadline_ms, on_late, stall_ms, trace)
+        make = self._pipeline_of(cameras, sync_ms, wait_ms, missing, dead_ms)
         session = self.session
         with self._opening:  # `close` waits for it, and then closes this one, too
             session.check_open()
             if self._is_closing:
                 raise ClosedError("the model is being closed; load it again")
-            pipeline: Pipeline[Frame, R] = Pipeline(
-                session.program,
-                session.profiles,
-                self.decoder,
-                options,
+            pipeline = make(
+                program=session.program,
+                profiles=session.profiles,
+                options=options,
                 run_options=session.options,
                 on_result=on_result,
                 clock=clock,
                 shared=session.shared,
                 owner=self,
+                state=session.state,
             )
             self._pipelines.add(pipeline)
         return pipeline
+
+    def _pipeline_of(self, cameras: int | None, *sync: Any) -> Callable[..., Pipeline[Any, Any]]:
+        """Return what makes the pipeline."""
+        from edgevision.runtime.stream.pipeline import Pipeline
+
+        if cameras is None:
+            return partial(Pipeline, codec=self.decoder)
+        from edgevision.runtime.stream.cameras import CameraPipeline
+        from edgevision.runtime.stream.sets import SyncOptions
+        from edgevision.tasks.cameras import cameras_of
+
+        decoder = cameras_of(self.decoder)
+        if decoder is None:
+            raise WrongTaskError(
+                f"'{self.manifest.name}' takes one frame, not those of {cameras} cameras: build it "
+                f"with cameras={cameras}, or open a pipeline for each camera"
+            )
+        return partial(CameraPipeline, decoder, SyncOptions(cameras, *sync))
 
     def explain(self) -> str:
         """Say which artifact runs, why, on what and how, and why the others do not."""

@@ -18,7 +18,7 @@ from edgevision.runtime.sharing import SharedProgram
 from edgevision.runtime.slots.feeds import FeedCheck
 from edgevision.runtime.slots.lending import LentOutputs, OutputView, SessionInput
 from edgevision.runtime.slots.slot import Slot
-from edgevision.runtime.slots.slots import Hold, Slots
+from edgevision.runtime.slots.slots import NO_STATE, Hold, Slots
 from edgevision.tasks.timings import Timings
 
 _DEFAULTS = RunOptions()
@@ -32,6 +32,8 @@ class Session:
 
     Attributes:
         shared: who uses the program besides the session; the last of them closes it.
+        state: what each run hands on to the next: the input's name, and the output's. These are
+            neither fed nor given; without any, the program's are like all others.
 
     Example:
         >>> with Session.open(graph, flavour=ORT) as session:  # doctest: +SKIP
@@ -39,21 +41,42 @@ class Session:
     """
 
     def __init__(
-        self, program: Program, profiles: Profiles, options: RunOptions = _DEFAULTS
+        self,
+        program: Program,
+        profiles: Profiles,
+        options: RunOptions = _DEFAULTS,
+        *,
+        state: Mapping[str, str] = NO_STATE,
     ) -> None:
-        """Take over `program`, which is closed with the session."""
+        """Take over `program`, which is closed with the session.
+
+        Raises:
+            ValueError: several slots would run at once, and there is a state to hand on.
+            CudaError: the memory is full.
+        """
+        if state and options.slots != 1:
+            program.close()
+            raise ValueError(
+                f"slots: got {options.slots}, and this model hands its state from frame to frame: "
+                "one runs after the other. Leave slots out, or load it once for each stream"
+            )
+        self.state = dict(state)
         self._lifetime = Lifetime("the session")
         self.program = program
         self.profiles = dict(profiles)
         self.options = options
-        self.inputs: tuple[TensorSpec, ...] = program.inputs
-        self.outputs: tuple[TensorSpec, ...] = program.outputs
-        self.check = FeedCheck(program.inputs, self.profiles, program.device)
+        self.inputs: tuple[TensorSpec, ...] = tuple(
+            spec for spec in program.inputs if spec.name not in state
+        )
+        self.outputs: tuple[TensorSpec, ...] = tuple(
+            spec for spec in program.outputs if spec.name not in state.values()
+        )
+        self.check = FeedCheck(self.inputs, self.profiles, program.device)
         self.shared = SharedProgram(program)
         self.shared.join(self)
         self._warming = threading.RLock()
         try:
-            self._slots = Slots(program, self.profiles, options, count=options.slots)
+            self._slots = Slots(program, self.profiles, options, count=options.slots, state=state)
         except BaseException:
             self._lifetime.end()
             self.shared.leave(self)
@@ -97,12 +120,33 @@ class Session:
         finally:
             self._give(hold)
 
-    def run_timed(self, feeds: Mapping[str, object]) -> tuple[dict[str, Array], Timings]:
-        """Run once and say how long each part took; see `run`."""
+    def run_timed(
+        self, feeds: Mapping[str, object], *, is_cut: bool = False
+    ) -> tuple[dict[str, Array], Timings]:
+        """Run once and say how long each part took; see `run`.
+
+        Args:
+            feeds: see `run`.
+            is_cut: whether the state of the frames before is forgotten first.
+        """
         hold = Hold()
         try:
             slot = self._slots.take(hold) or self._wait(hold)
+            slot.starts_anew |= is_cut
             return slot.run_timed(feeds, self.check)
+        finally:
+            self._give(hold)
+
+    def reset(self) -> None:
+        """Forget the state: the next run begins as the first did.
+
+        Raises:
+            ClosedError: the session is closed.
+        """
+        hold = Hold()
+        try:
+            if self._slots.take(hold) or self._wait(hold):
+                self._slots.begin_anew()
         finally:
             self._give(hold)
 
@@ -171,6 +215,7 @@ class Session:
                 for hold in holds:
                     slot = self._slots.take(hold) or self._wait(hold)
                     slot.warm_up()
+                self._slots.begin_anew()
             finally:
                 for hold in holds:
                     self._give(hold)

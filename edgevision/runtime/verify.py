@@ -14,8 +14,8 @@ from edgevision.bundle.parity import ParityReport
 from edgevision.runtime.load import engines_beside, open_session
 from edgevision.runtime.select import select
 from edgevision.runtime.session import Session
+from edgevision.tasks.decoders import proof_of
 from edgevision.tasks.proof import Proof
-from edgevision.tasks.task import proof_of
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 

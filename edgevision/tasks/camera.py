@@ -40,39 +40,28 @@ class ClassLabel:
 
 @dataclass(frozen=True, slots=True)
 class CameraFrame:
-    """The frame that a graph takes, `uint8[batch, ...]`, whatever the net behind it takes.
+    """The frame that a graph takes, `uint8[1, ...]`, whatever the net behind it takes.
 
     Attributes:
         name: the graph's name for it.
         layout: what it is, and how it lies in memory.
         region: top, left, height, width of the part that is looked at; None where it is all.
-        batch: frames in one call.
     """
 
     name: str
     layout: PixelLayout
     region: Region | None = None
-    batch: int = 1
 
     @staticmethod
-    def from_manifest(
-        spec: TensorSpec, settings: Settings, task: str, *, most: int = 1
-    ) -> CameraFrame:
+    def from_manifest(spec: TensorSpec, settings: Settings, task: str) -> CameraFrame:
         """Read it from a graph's input and the task's settings.
-
-        Args:
-            spec: the input.
-            settings: the task's.
-            task: its name, for messages.
-            most: frames in one call, at most, that the task knows to take apart.
 
         Raises:
             BundleFormatError: the input is not a frame, or the settings do not describe it.
         """
-        batch = spec.shape[0] if spec.shape and 1 <= spec.shape[0] <= most else 1
         described = settings.get("camera")
         if described is None:
-            return CameraFrame(spec.name, _packed(spec, settings, task, batch), batch=batch)
+            return CameraFrame(spec.name, _packed(spec, settings, task))
         try:
             reader = Reader(described, "camera")
             size = Reader(settings, "settings").array("input_size", extent)
@@ -87,17 +76,17 @@ class CameraFrame:
             region = reader.array("region", extent) if "region" in reader.fields else None
         except (ValueError, IndexError) as error:
             raise BundleFormatError(f"task {task}: {error}") from error
-        if spec.dtype is not DType.UINT8 or spec.shape != (batch, *layout.shape):
+        if spec.dtype is not DType.UINT8 or spec.shape != (1, *layout.shape):
             raise BundleFormatError(
-                f"task {task}: expected uint8{[batch, *layout.shape]} for {layout}, got {spec}"
+                f"task {task}: expected uint8{[1, *layout.shape]} for {layout}, got {spec}"
             )
         if region is None:
-            return CameraFrame(spec.name, layout, batch=batch)
+            return CameraFrame(spec.name, layout)
         if len(region) != 4 or not _is_inside(region, layout.size):
             raise BundleFormatError(
                 f"task {task}: the region {list(region)[:8]} is not in a frame of {layout.size}"
             )
-        return CameraFrame(spec.name, layout, (region[0], region[1], region[2], region[3]), batch)
+        return CameraFrame(spec.name, layout, (region[0], region[1], region[2], region[3]))
 
     @property
     def size(self) -> tuple[int, int]:
@@ -109,7 +98,7 @@ class CameraFrame:
 
         Taken are uint8 of the layout's shape, with and without that axis, a flat buffer of as many
         bytes, uint16[H, W] where samples have 16 bits, and such arrays of other libraries, on the
-        host or the GPU. Several frames in one call come as one uint8[batch, ...].
+        host or the GPU.
 
         Raises:
             FrameError: it is not a frame of the layout.
@@ -117,12 +106,10 @@ class CameraFrame:
         layout = self.layout
         expected = layout.shape
         is_usual = type(frame) is np.ndarray and frame.dtype == _UINT8 and frame.shape == expected
-        if is_usual and layout.bits == 8 and self.batch == 1:
+        if is_usual and layout.bits == 8:
             return {self.name: frame[np.newaxis]}  # what nearly every frame is
         if isinstance(frame, Mapping):
             raise FrameError("got a dict, expected one frame as a numpy array uint8[H, W, 3]")
-        if self.batch > 1:
-            return {self.name: self._together(frame)}
         # Arrays of other libraries that have axes are imported, and their dtype is checked, later.
         if not hasattr(frame, "__dlpack_device__") or not hasattr(frame, "ndim"):
             frame = import_array(frame, TensorSpec(self.name, DType.UINT8, expected))
@@ -145,32 +132,16 @@ class CameraFrame:
         """Return a picture, uint8[h, w, 3] RGB, resized and as the camera would have given it."""
         return frame_from_photo(resize(pixels, self.size), self.layout)
 
-    def filled(self, frame: Image) -> Image:
-        """Return what one frame is run as: itself, or as often as frames go in together."""
-        return frame if self.batch == 1 else np.stack([frame] * self.batch)
-
-    def _together(self, frames: Any) -> object:
-        expected = (self.batch, *self.layout.shape)
-        if not hasattr(frames, "__dlpack_device__") or not hasattr(frames, "ndim"):
-            frames = import_array(frames, TensorSpec(self.name, DType.UINT8, expected))
-        is_ours = isinstance(frames, np.ndarray | DeviceArray)
-        if tuple(frames.shape) != expected or (is_ours and frames.dtype != _UINT8):
-            raise FrameError(
-                f"frames: got {frames.dtype}{list(frames.shape)}, expected {self.batch} together, "
-                f"uint8{list(expected)}. Stack them, e.g. with np.stack"
-            )
-        return frames
-
     def _expected(self) -> str:
         if self.layout.format.pixel_bytes == 3 and not self.layout.is_padded:
             return f"uint8{list(self.layout.shape)} ({self.layout.format.order.upper()})"
         return self.layout.expected()
 
 
-def _packed(spec: TensorSpec, settings: Settings, task: str, batch: int) -> PixelLayout:
+def _packed(spec: TensorSpec, settings: Settings, task: str) -> PixelLayout:
     shape = spec.shape
-    if len(shape) != 4 or (shape[0], shape[3]) != (batch, 3) or spec.dtype is not DType.UINT8:
-        raise BundleFormatError(f"task {task}: expected uint8[{batch}, H, W, 3], got {spec}")
+    if len(shape) != 4 or (shape[0], shape[3]) != (1, 3) or spec.dtype is not DType.UINT8:
+        raise BundleFormatError(f"task {task}: expected uint8[1, H, W, 3], got {spec}")
     order = settings.get("channel_order")
     if order not in ("rgb", "bgr"):
         raise BundleFormatError(f"task {task}: channel_order is {order!r:.40}, expected rgb or bgr")

@@ -14,7 +14,9 @@ from edgevision.bundle.manifest import Settings
 from edgevision.bundle.tensors import TensorSpec
 from edgevision.tasks.camera import CameraFrame, Image
 from edgevision.tasks.camera_files import read_camera_frame
-from edgevision.tasks.frames import pictures_in, spread
+from edgevision.tasks.cameras import camera_count, of_one_camera
+from edgevision.tasks.frames import spread
+from edgevision.tasks.labelled import pictures_in, readable_ones
 from edgevision.tasks.task import Feeds, Result, Task
 
 R = TypeVar("R", bound=Result)
@@ -24,13 +26,8 @@ _DIFFERENCE_WIDTH_PX = 640
 
 
 class CameraTask(Task[R]):
-    """A task that looks at one frame, `uint8[H, W, 3]`.
+    """A task that looks at one frame, `uint8[H, W, 3]`."""
 
-    Attributes:
-        most_together: frames that may go through the engine in one call.
-    """
-
-    most_together: int = 1
     picture_endings: tuple[str, ...] = (".overlay.jpg",)
 
     def samples(
@@ -38,19 +35,29 @@ class CameraTask(Task[R]):
     ) -> Iterator[Feeds]:
         """Give frames from at most `count` pictures of `folder`, evenly spread over it.
 
+        Of several cameras each shows another picture, and of an open number of them all do.
+
         Raises:
             FileReadError: the folder or a picture in it cannot be read.
         """
-        camera = CameraFrame.from_manifest(inputs[0], settings, self.name, most=self.most_together)
-        together, paths = camera.batch, pictures_in(folder)
-        for first in spread(range(0, len(paths), together), count):
-            # The last ones are filled up from the start.
-            taken = (paths[i % len(paths)] for i in range(first, first + together))
-            yield {camera.name: np.stack([read_camera_frame(path, camera) for path in taken])}
+        cameras = camera_count(settings)
+        spec = inputs[0] if cameras is None else of_one_camera(inputs[0])
+        camera = CameraFrame.from_manifest(spec, settings, self.name)
+        together = 1 if cameras is None else cameras[1]
+        paths = spread(pictures_in(folder), count * together)
+        paths = readable_ones(paths, lambda path: read_camera_frame(path, camera))
+        for number in range(min(count, len(paths))):
+            shown = [paths[(number * together + i) % len(paths)] for i in range(together)]
+            frames = [read_camera_frame(path, camera) for path in shown]
+            yield {camera.name: np.stack(frames)}
 
     def differs(self, before: R, after: R) -> npt.NDArray[np.bool_]:
         """Return bool[H, W]: where two answers to one frame are not the same."""
         raise NotImplementedError
+
+    def apart(self, before: R, after: R) -> float:
+        """Return the share of pixels that differ."""
+        return float(self.differs(before, after).mean())
 
     def difference(self, frame: Image, before: R, after: R) -> tuple[float, Image]:
         """Return the share of pixels that differ, and both answers beside them in red."""

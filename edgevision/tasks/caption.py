@@ -237,11 +237,15 @@ class CaptionTask(CameraTask[CaptionResult]):
         """Take captions whole; see `matching`."""
         return held_at_zero(caption_distances(reference, candidate), tolerances, name=name)
 
+    def apart(self, before: CaptionResult, after: CaptionResult) -> float:
+        """Return 1 where the texts differ."""
+        return float(before.text != after.text)
+
     def difference(
         self, frame: Image, before: CaptionResult, after: CaptionResult
     ) -> tuple[float, Image]:
         """Return 1 where the texts differ, and the frame with both beneath."""
-        return float(before.text != after.text), both_beneath(frame, before.text, after.text)
+        return self.apart(before, after), both_beneath(frame, before.text, after.text)
 
     def _decoder(self, stage: Stage, settings: Settings, read: Read) -> CaptionDecoder:
         if len(stage.inputs) != 1:

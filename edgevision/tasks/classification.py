@@ -172,15 +172,20 @@ class ClassificationTask(CameraTask[ClassificationResult]):
         """Hold the first labels; see `label_distances`."""
         return held_at_zero(label_distances(reference, candidate), tolerances, name=name)
 
+    def apart(self, before: ClassificationResult, after: ClassificationResult) -> float:
+        """Return 1 where the labels differ, else how far their scores do."""
+        if before.labels[0] != after.labels[0]:
+            return 1.0
+        return abs(float(before.scores[0]) - float(after.scores[0]))
+
     def difference(
         self, frame: Image, before: ClassificationResult, after: ClassificationResult
     ) -> tuple[float, Image]:
         """Return 1 where the labels differ, else how far their scores do; both are beneath."""
         # Numbers differ in their last digit everywhere: red is for another label.
         same = before.labels[0] == after.labels[0]
-        apart = abs(float(before.scores[0]) - float(after.scores[0])) if same else 1.0
         was, now = before.summary().text, after.summary().text
-        return apart, both_beneath(frame, now if same else was, now)
+        return self.apart(before, after), both_beneath(frame, now if same else was, now)
 
 
 def label_distances(reference: Arrays, candidate: Arrays) -> dict[str, npt.NDArray[np.float64]]:

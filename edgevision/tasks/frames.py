@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +21,7 @@ from edgevision.bundle.files import open_plain
 from edgevision.errors import FileReadError
 
 Image = npt.NDArray[np.uint8]
+Colors = Mapping[tuple[int, int, int], int]
 T = TypeVar("T")
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"})
@@ -63,6 +66,19 @@ def read_image(path: str | os.PathLike[str]) -> Image:
     return _read(path, _frame_pixels)
 
 
+def decode_image(data: bytes, name: str) -> Image:
+    """Return a picture's file that is in memory as `read_image` returns one on a disk.
+
+    Args:
+        data: the file's bytes.
+        name: what errors call it.
+
+    Raises:
+        FileReadError: see `read_image`.
+    """
+    return _read(name, _frame_pixels, lambda: io.BytesIO(data))
+
+
 def read_recorded(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
     """Read a picture of one 16-bit number a pixel as uint16[H, W], any other as `read_image`.
 
@@ -73,13 +89,23 @@ def read_recorded(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
     return wide if wide.size else read_image(path)
 
 
-def read_labels(path: str | os.PathLike[str]) -> Image:
+def read_labels(path: str | os.PathLike[str], colors: Colors | None = None) -> Image:
     """Read a label map, a PNG of one channel, as uint8[H, W] class indices.
+
+    Args:
+        path: the file.
+        colors: the class of each colour, where the map may be in colours; others are void.
 
     Raises:
         FileReadError: the file cannot be read, or is not such a PNG.
     """
-    return _read(path, _class_indices)
+
+    def decode(image: Any, start: bytes) -> Image:
+        if colors and image.format == "PNG" and image.mode in ("RGB", "RGBA"):
+            return _by_color(np.asarray(image.convert("RGB"), np.uint32), colors)
+        return _class_indices(image, start)
+
+    return _read(path, decode)
 
 
 def read_counts(path: str | os.PathLike[str]) -> npt.NDArray[np.uint16]:
@@ -115,54 +141,6 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     if not found:
         kinds = " ".join(sorted(IMAGE_SUFFIXES))
         raise FileReadError(f"{path}: no image in this folder; looked for {kinds}")
-    return found
-
-
-def pictures_in(folder: str | os.PathLike[str]) -> list[Path]:
-    """List the images of `folder`, or of its `images/`.
-
-    Raises:
-        FileReadError: the folder is missing or empty.
-    """
-    path = Path(folder)
-    return list_images(path / "images" if (path / "images").is_dir() else path)
-
-
-def labelled_images(
-    folder: str | os.PathLike[str], *, suffixes: Sequence[str] = (".png",)
-) -> list[tuple[Path, Path | None]]:
-    """List a folder's images with the label of each: `images/NAME` and `labels/NAME.png`.
-
-    Without `images/` the folder holds only images, and no label.
-
-    Args:
-        folder: the folder.
-        suffixes: what labels end in, the first that is there is taken.
-
-    Raises:
-        FileReadError: the folder is missing or empty, or an image has no label of its own.
-    """
-    path = Path(folder)
-    if not (path / "images").is_dir():
-        return [(image, None) for image in list_images(path)]
-    images, labels = list_images(path / "images"), path / "labels"
-    counted = Counter(image.stem for image in images)
-    if shared := [stem for stem, count in counted.items() if count > 1]:
-        raise FileReadError(
-            f"{path / 'images'}: {len(shared)} names stand for several pictures, the first "
-            f"'{shared[0]}'. Each images/NAME needs a label of its own."
-        )
-    found: list[tuple[Path, Path | None]] = []
-    for image in images:
-        named = (labels / f"{image.stem}{suffix}" for suffix in suffixes)
-        found.append((image, next((label for label in named if label.is_file()), None)))
-    missing = [image.stem for image, label in found if label is None]
-    if missing:
-        raise FileReadError(
-            f"{labels}: {len(missing)} of {len(images)} images have no label, the first "
-            f"'{missing[0]}{suffixes[0]}'. Each images/NAME needs labels/NAME"
-            f"{' or '.join(suffixes)}."
-        )
     return found
 
 
@@ -234,7 +212,9 @@ def _names(images: Sequence[Path]) -> list[str]:
 
 
 def _read(
-    path: str | os.PathLike[str], decode: Callable[[Any, bytes], npt.NDArray[Any]]
+    path: str | os.PathLike[str],
+    decode: Callable[[Any, bytes], npt.NDArray[Any]],
+    opened_file: Callable[[], BinaryIO] | None = None,
 ) -> npt.NDArray[Any]:
     """Return what `decode` makes of a file that holds one picture, and of the file's first bytes.
 
@@ -242,8 +222,9 @@ def _read(
         FileReadError: there is no such file.
     """
     image = require("PIL.Image", extra="media")
+    plain = partial(open_plain, path, max_bytes=_MAX_IMAGE_BYTES, follow_links=True)
     try:
-        with open_plain(path, max_bytes=_MAX_IMAGE_BYTES, follow_links=True) as file:
+        with (opened_file or plain)() as file:
             start = file.read(_PNG_BITS_AT + 1)
             file.seek(0)
             opened = image.open(file, formats=_IMAGE_FORMATS)
@@ -324,6 +305,14 @@ def _eight_bits(values: npt.NDArray[Any], white: int) -> Image:
             stacklevel=2,
         )
     return grey
+
+
+def _by_color(pixels: npt.NDArray[np.uint32], colors: Colors) -> Image:
+    found = pixels @ np.array([1 << 16, 1 << 8, 1], np.uint32)
+    classes = np.full(found.shape, 255, np.uint8)
+    for (red, green, blue), index in colors.items():
+        classes[found == (red << 16 | green << 8 | blue)] = index
+    return classes
 
 
 def _class_indices(image: Any, start: bytes) -> Image:

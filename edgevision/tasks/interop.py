@@ -55,6 +55,64 @@ class DeviceArray:
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
 
+@dataclass(frozen=True, slots=True)
+class SeparateArrays:
+    """Arrays in memory of their own that stand for one, put together along the first axis.
+
+    Nobody copies them before they are where the engine reads them.
+
+    Attributes:
+        parts: of one dtype and, but for the first axis, of one shape.
+    """
+
+    parts: tuple[Any, ...]
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        """Of the elements."""
+        found: np.dtype[np.generic] = self.parts[0].dtype
+        return found
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of all of them together."""
+        return sum(len_of(part) for part in self.parts), *self.parts[0].shape[1:]
+
+    def imported(self, spec: TensorSpec) -> SeparateArrays:
+        """Return them imported; see `import_array`.
+
+        Raises:
+            FrameError: one cannot be, is on a GPU, or differs from the first.
+        """
+        found = tuple(import_array(part, spec) for part in self.parts)
+        for number, part in enumerate(found):
+            if isinstance(part, DeviceArray):
+                raise FrameError(
+                    f"input '{spec.name}': number {number} of a list is on a GPU. Frames there are "
+                    "taken as one array with the cameras first; stack them, or copy to the host."
+                )
+            if (part.dtype, part.shape[1:]) != (found[0].dtype, found[0].shape[1:]):
+                raise FrameError(
+                    f"input '{spec.name}': the first of a list is {found[0].dtype}"
+                    f"{list(found[0].shape[1:])}, number {number} {part.dtype}"
+                    f"{list(part.shape[1:])}. Cameras of one call give frames of one size."
+                )
+        return SeparateArrays(found)
+
+    def copy_to(self, target: Array) -> None:
+        """Copy them, which are on the host, into memory of their size."""
+        begin = 0
+        for part in self.parts:
+            end = begin + len_of(part)
+            target[begin:end] = part
+            begin = end
+
+
+def len_of(part: Any) -> int:
+    """Return how long an array of any library is along its first axis."""
+    return int(part.shape[0])
+
+
 def import_array(feed: object, spec: TensorSpec) -> Array | DeviceArray:
     """Return `feed` as a numpy array, or as an array on the device.
 

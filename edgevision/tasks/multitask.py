@@ -169,6 +169,19 @@ class MultiTask(CameraTask[MultiResult]):
             )
         ]
 
+    def compare_corners(
+        self, reference: Arrays, candidate: Arrays, form: Form, *, name: str
+    ) -> list[ParityReport]:
+        """Hold each head as its own task does it."""
+        others = _by_head(candidate)
+        return [
+            report
+            for (head, task), arrays in _by_head(reference).items()
+            for report in _proof(task).compare_corners(
+                arrays, others[head, task], form, name=f"{name}/{head}"
+            )
+        ]
+
     def golden_fault(self, golden: Arrays) -> str | None:
         """Return why these answers prove nothing of a head."""
         for (head, task), arrays in _by_head(golden).items():

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from edgevision.bundle.forms import Form
 from edgevision.bundle.manifest import Settings, Stage
-from edgevision.bundle.parity import ParityReport, Tolerance
+from edgevision.bundle.parity import ParityReport, Tolerance, compare
 from edgevision.errors import BundleFormatError, FrameError
 from edgevision.tasks.camera import CameraFrame, ClassLabel, Image
 from edgevision.tasks.camera_task import CameraTask
@@ -126,6 +126,14 @@ class ObjectTask(CameraTask[R]):
         if not found["labels"].size:
             raise ValueError(f"{name}: neither side detects anything on the golden samples")
         return held_at_zero(found, {key: tolerances[key] for key in found}, name=name)
+
+    def compare_corners(
+        self, reference: Arrays, candidate: Arrays, form: Form, *, name: str
+    ) -> list[ParityReport]:
+        """Hold each frame's best score: on a frame of one value any of equal boxes may be kept."""
+        before, after = (side["scores"].max(-1) for side in (reference, candidate))
+        bar = Tolerance(_DISTANCES["scores"][form])
+        return [compare(before, after, bar, name=f"{name}/best score")]
 
     def golden_fault(self, golden: Arrays) -> str | None:
         """Return why these answers prove nothing: there is no object in any."""

@@ -73,6 +73,13 @@ class Proof:
             for output, tolerance in tolerances.items()
         ]
 
+    def compare_corners(
+        self, reference: Arrays, candidate: Arrays, form: Form, *, name: str
+    ) -> list[ParityReport]:
+        """Hold answers at the ends of the inputs: what of them hangs on no order among equals."""
+        bars = self.tolerances(form, reference)
+        return self.compare(reference, candidate, bars, name=name)
+
     def golden_fault(self, golden: Arrays) -> str | None:
         """Return why samples with these answers would prove nothing; None if they do."""
         return None

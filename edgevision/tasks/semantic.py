@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +22,6 @@ from edgevision.tasks.camera import (
 from edgevision.tasks.camera_task import CameraTask
 from edgevision.tasks.task import Headline, Read, Summary
 from edgevision.tasks.timings import Timings
-from edgevision.tasks.together import MOST_TOGETHER, Together
 
 Array = npt.NDArray[np.generic]
 
@@ -83,7 +81,7 @@ class SemanticResult:
 
 @dataclass(frozen=True, slots=True)
 class SemanticDecoder(FrameDecoder):
-    """Turns frames into feeds and outputs into `SemanticResult`, or of a batch into one for each.
+    """Turns frames into feeds and outputs into `SemanticResult`.
 
     Attributes:
         classes: the label of each index.
@@ -93,18 +91,14 @@ class SemanticDecoder(FrameDecoder):
     classes: tuple[ClassLabel, ...]
     camera: CameraFrame
 
-    def decode(self, outputs: Mapping[str, Array], timings: Timings) -> Any:
-        """Return the `SemanticResult` of one inference; of several frames together `Together`.
+    def decode(self, outputs: Mapping[str, Array], timings: Timings) -> SemanticResult:
+        """Return the result of one inference.
 
         Raises:
             FrameError: the engine gave a class that the labels do not know.
         """
-        (masks,) = outputs.values()
-        found = tuple(self._one(mask, timings) for mask in masks)
-        return found[0] if self.camera.batch == 1 else Together(found, timings)
-
-    def _one(self, given: Array, timings: Timings) -> SemanticResult:
-        mask = given.astype(np.uint8, copy=False)
+        (mask,) = outputs.values()
+        mask = mask[0].astype(np.uint8, copy=False)
         looked_at = mask
         if self.camera.region is not None:
             top, left, height, width = self.camera.region
@@ -121,7 +115,6 @@ class SemanticTask(CameraTask[SemanticResult]):
     """A class for each pixel; held against its reference label by label."""
 
     name = "semantic"
-    most_together = MOST_TOGETHER
     headline = Headline("mIoU", max_loss=0.01)
     picture_endings = (".overlay.jpg", ".classes.png")
 
@@ -130,11 +123,11 @@ class SemanticTask(CameraTask[SemanticResult]):
         if len(stages) != 1 or len(stages[0].inputs) != 1 or len(stages[0].outputs) != 1:
             raise BundleFormatError("task semantic: expected one stage with one input, one output")
         frame, mask = stages[0].inputs[0], stages[0].outputs[0]
-        camera = CameraFrame.from_manifest(frame, settings, self.name, most=MOST_TOGETHER)
-        if mask.shape != (camera.batch, *camera.size) or mask.dtype is not DType.UINT8:
+        camera = CameraFrame.from_manifest(frame, settings, self.name)
+        if mask.shape != (1, *camera.size) or mask.dtype is not DType.UINT8:
             raise BundleFormatError(
-                f"task semantic: expected a frame of {camera.layout} -> "
-                f"uint8[{camera.batch}, H, W], got {frame} -> {mask}"
+                f"task semantic: expected a frame of {camera.layout} -> uint8[1, H, W], "
+                f"got {frame} -> {mask}"
             )
         return SemanticDecoder(classes_of(settings, self.name), camera)
 

@@ -39,6 +39,7 @@ _NAMES = (
     "multitask",
     "tensors",
 )
+
 # A vocabulary is the largest of what a task keeps beside its graphs.
 _MAX_FILE_BYTES = 16 << 20
 
@@ -185,6 +186,10 @@ class Task(Proof, Generic[R]):
             {spec.name: _random(spec, profiles, rng) for spec in inputs} for _ in range(count)
         ], "synthetic"
 
+    def apart(self, before: R, after: R) -> float:
+        """Return how far two answers to a frame are apart, 0 to 1, as `difference` does."""
+        raise NotImplementedError
+
     def difference(self, frame: Image, before: R, after: R) -> tuple[float, Image]:
         """Return how far two answers to a frame are apart, 0 to 1, and a picture of it."""
         raise NotImplementedError
@@ -214,28 +219,6 @@ def get_task(name: str) -> Task[Any]:
     return found
 
 
-def decoder_of(manifest: Manifest, read: Read) -> Decoder[Any]:
-    """Return the decoder that a manifest asks for; `read` gives the bundle's files.
-
-    Raises:
-        BundleFormatError: this version does not know the task, or its settings are wrong.
-        MissingDependencyError: the task needs a library that is not installed.
-    """
-    return get_task(manifest.task).decoder(
-        manifest.settings, manifest.stages, bounded_read(manifest, read)
-    )
-
-
-def proof_of(manifest: Manifest) -> Proof:
-    """Return how the outputs of a bundle's graphs are held against the golden ones.
-
-    Raises:
-        BundleFormatError: this version does not know the task.
-    """
-    task = get_task(manifest.task)
-    return task if len(manifest.stages) == 1 else task.stage_proof
-
-
 def bounded_read(manifest: Manifest, read: Read) -> Read:
     """Return `read` for a task's own files, which are small."""
     sizes = {entry.path: entry.size_bytes for entry in manifest.files}
@@ -256,5 +239,5 @@ def _random(
     shape = profiles[spec.name].optimum if spec.is_dynamic else spec.shape
     dtype = spec.dtype.numpy
     if dtype.kind == "f":
-        return rng.standard_normal(shape).astype(dtype)
-    return rng.integers(0, 256 if dtype == np.uint8 else 2, shape).astype(dtype)
+        return np.asarray(rng.standard_normal(shape), dtype)  # of no axes numpy draws a number
+    return np.asarray(rng.integers(0, 256 if dtype == np.uint8 else 2, shape), dtype)

@@ -54,9 +54,15 @@ def test_the_page_stands_alone_and_says_what_the_json_says(
     bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = tmp_path / "report.html"
-    assert bench(bundle, "--scenario", "throughput", "--json", "--report", str(page)) == 0
+    # A formula, and a wrong one, to what draws the pictures.
+    named = shutil.copytree(bundle.root, tmp_path / "$road_{$<b>.ev")
+    assert (
+        bench(Bundle.open(named), "--scenario", "throughput", "--json", "--report", str(page)) == 0
+    )
     (told,) = json.loads(capsys.readouterr().out)
     html = page.read_text()
+    assert "<b>.ev" not in html
+    assert "$road_{$&lt;b&gt;" in html
     summary = told["summary"]
     for value in (summary["percentiles_ms"]["p50"], summary["max_ms"], summary["max_gap_ms"]):
         assert f"{value:.3f} ms" in html

@@ -24,7 +24,7 @@ from edgevision.runtime.model import Model
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.select import select
 from edgevision.runtime.session import Session
-from edgevision.tasks.task import decoder_of
+from edgevision.tasks.decoders import decoder_of
 from tests.parts.tiny_bundles import HEIGHT, WIDTH
 
 FPS = 30

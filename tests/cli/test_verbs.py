@@ -348,6 +348,7 @@ def test_an_interrupted_import_is_an_interrupt() -> None:
         (WrongTaskError("a segmenter has no generate"), 2),
         (InsufficientMemoryError("9 MB are free"), 3),
         (BuildError("no kernel"), 1),
+        (MemoryError(), 3),
     ],
 )
 def test_exit_codes_of_errors(error: Exception, code: int) -> None:

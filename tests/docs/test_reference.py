@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import edgevision
+import edgevision.batch
 import edgevision.errors
 import edgevision.export
 import edgevision.testing
@@ -16,6 +17,7 @@ from edgevision.tasks.task import task_names
 from tests.docs.pages import ROOT
 
 _DIRECTIVE = re.compile(r"^\.\. (?:auto\w+|py:\w+):: ([\w.]+)$", re.MULTILINE)
+MODULES = (edgevision, edgevision.batch, edgevision.export, edgevision.testing)
 # Where people start; the docstring of each has an example.
 STARTS = (
     edgevision.build,
@@ -34,7 +36,7 @@ def _named(page: str) -> list[str]:
     return _DIRECTIVE.findall((ROOT / "docs" / "reference" / f"{page}.md").read_text("utf-8"))
 
 
-@pytest.mark.parametrize("module", [edgevision, edgevision.export, edgevision.testing])
+@pytest.mark.parametrize("module", MODULES)
 def test_the_reference_has_every_public_name(module: Any) -> None:
     page = module.__name__.rpartition(".")[2]
     found = [name.removeprefix(f"{module.__name__}.") for name in _named(page)]

@@ -38,6 +38,21 @@ GRAPHS: dict[str, tuple[str, str, str, dict[str, np.ndarray]]] = {
         X, "float[1,8,16,16] y",
         "y = MaxPool <kernel_shape=[3,3], strides=[2,2], ceil_mode=1, pads=[0,0,1,1]> (x)", {},
     ),
+    "max pool dilated": (
+        X, "float[1,8,28,28] y", "y = MaxPool <kernel_shape=[3,3], dilations=[2,2]> (x)", {},
+    ),
+    "max pool with places": (
+        X, "float[1,8,16,16] y, int64[1,8,16,16] i",
+        "y, i = MaxPool <kernel_shape=[2,2], strides=[2,2]> (x)", {},
+    ),
+    "max unpool": (
+        "float[1,1,2,2] x, int64[1,1,2,2] i", "float[1,1,4,4] y",
+        "y = MaxUnpool <kernel_shape=[2,2], strides=[2,2]> (x, i)", {},
+    ),
+    "blocks to a picture": (
+        "float[1,4,4] x", "float[1,1,4,4] y",
+        "y = Col2Im <strides=[2,2]> (x, p, b)", {"p": np.array([4, 4]), "b": np.array([2, 2])},
+    ),
     "average pool": (
         X, "float[1,8,16,16] y", "y = AveragePool <kernel_shape=[2,2], strides=[2,2]> (x)", {},
     ),

@@ -311,7 +311,7 @@ def test_the_engine_is_scored_beside_the_graph_also_without_a_cpu_artifact(
     folder = labelled(tmp_path / "val", FRAME.argmax(-1).astype(np.uint8))
     done = finish_target(bare, LOCAL, evaluate=folder)
     assert done.record.score["mIoU"] == 1.0
-    assert done.record.score["agrees with torch"] == 1.0
+    assert done.record.score["agrees with reference"] == 1.0
 
 
 def test_a_score_without_labels_proves_nothing(tmp_path: Path, bundle: Bundle) -> None:

@@ -53,6 +53,16 @@ def test_there_are_enough_graphs_of_both_kinds(outcomes: dict[str, str]) -> None
 
 
 @needs_rtx
+def test_a_builder_that_gives_no_reason_is_not_quoted(tmp_path: Path) -> None:
+    text = """<ir_version: 8, opset_import: ["": 17]>
+    g (int8[2, 4] x, int8[4, 3] w) => (int32[2, 3] y) { y = MatMulInteger(x, w) }"""
+    onnx.save(parser.parse_model(text), tmp_path / "net.onnx")
+    (checked,) = preflight(tmp_path / "net.onnx", "jetson-orin-jp6")
+    (found,) = [f for f in checked.findings if f.rule == "builder"]
+    assert "it gives no reason; most likely it has no such operator" in found.message
+
+
+@needs_rtx
 @pytest.mark.parametrize("name", GRAPHS)
 def test_the_rules_alone_say_what_the_builder_does(name: str, outcomes: dict[str, str]) -> None:
     found = errors(name)

@@ -28,6 +28,7 @@ from edgevision.export import (
     Captioner,
     Classification,
     Depth,
+    Detection,
     InstanceSegmentation,
     SemanticSegmentation,
 )
@@ -61,6 +62,21 @@ def coloured() -> nn.Module:
     return net
 
 
+class _Boxes(nn.Module):
+    """A detector in YOLO's layout: a box around each place of a grid, in pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Conv2d(3, 7, 8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        raw = self.net(x).flatten(2)
+        y, x_ = torch.meshgrid(*(torch.arange(side // 8) * 8.0 + 4 for side in NET), indexing="ij")
+        centre = torch.stack([x_.flatten(), y.flatten()])[None].expand(len(raw), -1, -1)
+        return torch.cat([centre, 12 + 4 * raw[:, 2:4].tanh(), raw[:, 4:].sigmoid()], 1)
+
+
 ADAPTERS: dict[str, Adapt] = {
     "semantic": lambda c: SemanticSegmentation(coloured(), size=NET, classes=NAMES, camera=c),
     "instance": lambda c: InstanceSegmentation(small(), size=NET, classes=CLASSES, camera=c),
@@ -68,6 +84,9 @@ ADAPTERS: dict[str, Adapt] = {
         SmallClassifier(), size=NET, classes=[f"class {i}" for i in range(7)], camera=c
     ),
     "depth": lambda c: Depth(SmallDepth(), size=NET, camera=c),
+    "detection": lambda c: Detection(
+        _Boxes(), size=NET, classes=["car", "dog", "tree"], score=0.2, camera=c
+    ),
     "caption": lambda c: Captioner(
         captions.untrained("gru", attention=True), captions.WORDS, size=captions.SIZE,
         max_length=4, camera=c,

@@ -100,7 +100,7 @@ def test_greedy_captions_are_those_of_pytorch(
 ) -> None:
     count = FRAMES if batch == 1 else 12
     captioner = net(decoder, attention=attention)
-    search = adapter(captioner, batch=batch).search()
+    search = adapter(captioner, cameras=batch).search()
     wanted = [greedy(captioner, squares(i)[0]) for i in range(count)]
     lengths = {len(words) for words, _, _ in wanted}
     assert len(lengths) > 1
@@ -130,7 +130,7 @@ def test_every_hypothesis_is_that_of_a_search_by_plain_python(
     decoder: str, attention: bool, beams: int, batch: int
 ) -> None:
     captioner = (trained if batch == 1 else untrained)(decoder, attention=attention)
-    search = adapter(captioner, batch=batch, beams=beams).search()
+    search = adapter(captioner, cameras=batch, beams=beams).search()
     loop, flat = (answers(model, batch, 20) for model in (make_loop(search), unroll(search)))
     for i in range(20):
         wanted = beam_search(captioner, squares(i)[0], beams)

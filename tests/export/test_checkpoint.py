@@ -55,6 +55,7 @@ def test_a_layout_of_a_training_script_is_taken(content: Any, tmp_path: Path) ->
     torch.save(content, tmp_path / "w.pt")
     module = net()
     with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
         load_into(module, tmp_path / "w.pt")
     assert len(told) == ("0.weight" not in content), "where the weights lie is told in one line"
     assert all((value == 1).all() for value in module.parameters())

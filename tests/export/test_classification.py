@@ -92,7 +92,7 @@ def test_probabilities_stay_wide_in_every_form(
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"classes": NAMES[:3]}, ExportError, r"logits \[1, 7\], expected \[1, 3\]"),
+        ({"classes": NAMES[:3]}, ExportError, r"logits \[1, 7\], expected \[N, 3\]"),
         ({"classes": ("a", "a")}, ValueError, "stands twice"),
         ({"top_k": 0}, ValueError, "expected 1 to 3840"),
         ({"resize_side": 20}, ValueError, "less than size 32x32"),

@@ -39,8 +39,9 @@ def test_a_frame_of_another_size_is_stretched_or_fitted() -> None:
 
 
 def test_what_the_run_side_is_told() -> None:
-    camera = CameraInput.check((6, 6), (9, 14), "bgr", 2)
-    assert camera.settings() == {"size": [6, 6], "input_size": [9, 14], "channel_order": "bgr"}
+    camera = CameraInput.check((6, 6), (9, 14), "bgr", cameras=2)
+    sizes = {"size": [6, 6], "input_size": [9, 14]}
+    assert camera.settings() == {**sizes, "channel_order": "bgr", "cameras": 2}
     assert str(camera.tensor.shape) == "(2, 9, 14, 3)"
 
 
@@ -50,12 +51,17 @@ def test_what_the_run_side_is_told() -> None:
         (((0, 6), None, "rgb"), "size: got"),
         (((6, 6), (6, 10**6), "rgb"), "input_size: got"),
         (((6, 6), None, "grey"), "expected rgb or bgr"),
-        (((6, 6), None, "rgb", 65), "batch: got 65, expected 1 to 64"),
     ],
 )
 def test_frames_that_make_no_sense(arguments: tuple[object, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         CameraInput.check(*arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("cameras", [0, 65, (2, 1), (1, 65), (1, 2, 3), True, "6", (1.0, 2)])
+def test_numbers_of_cameras_that_make_no_sense(cameras: object) -> None:
+    with pytest.raises(ValueError, match=r"cameras: got .*, expected"):
+        CameraInput.check((6, 6), None, "rgb", cameras=cameras)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

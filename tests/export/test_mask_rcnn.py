@@ -89,7 +89,7 @@ def test_the_graph_says_what_the_module_says(
     batch: int, input_size: tuple[int, int] | None, order: str, graph: onnx.ModelProto
 ) -> None:
     net = InstanceSegmentation(
-        small(), size=SIZE, classes=CLASSES, batch=batch, input_size=input_size,
+        small(), size=SIZE, classes=CLASSES, cameras=batch, input_size=input_size,
         channel_order=order,
     )  # fmt: skip
     frame = pictures(batch, input_size or SIZE)
@@ -168,7 +168,7 @@ def test_boxes_and_regions_stay_float32(graph: onnx.ModelProto) -> None:
 
 def test_a_batch_is_its_frames() -> None:
     frames = pictures(3, SIZE)
-    together = InstanceSegmentation(small(), size=SIZE, classes=CLASSES, batch=3)
+    together = InstanceSegmentation(small(), size=SIZE, classes=CLASSES, cameras=3)
     alone = InstanceSegmentation(small(), size=SIZE, classes=CLASSES)
     all_found = together.reference({"frame": frames})
     for index in range(3):
@@ -260,7 +260,7 @@ REFUSED = [
         ExportError,
         "tells 4 classes and the background apart, 2 are named",
     ),
-    ({"batch": 0}, ValueError, "batch: got 0"),
+    ({"cameras": 0}, ValueError, "cameras: got 0"),
     ({"channel_order": "bgra"}, ValueError, "expected rgb or bgr"),
     ({"masks": "boxes"}, ValueError, "masks: got 'boxes', expected cells or frame"),
 ]
@@ -334,6 +334,13 @@ def test_heads_that_the_graph_cannot_hold_are_refused(
 ) -> None:
     with pytest.raises(ExportError, match=message):
         InstanceSegmentation(built_as_torchvision_does(**changes), size=SIZE, classes=CLASSES)
+
+
+def test_a_keypoint_r_cnn_is_told_apart() -> None:
+    net = built_as_torchvision_does()
+    net.roi_heads.keypoint_predictor = nn.Identity()  # type: ignore[assignment]
+    with pytest.raises(ExportError, match="no task has a Keypoint R-CNN's points"):
+        InstanceSegmentation(net, size=SIZE, classes=CLASSES)
 
 
 def test_torchvision_s_checkpoint_loads_strictly(torchvision: ModuleType) -> None:

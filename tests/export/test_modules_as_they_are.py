@@ -156,6 +156,26 @@ def test_a_module_that_fails_later_is_told_by_its_name() -> None:
 
 
 @pytest.mark.parametrize(
+    ("wrap", "left"),
+    [
+        (lambda y: (y, y), "output 1"),
+        (lambda y: {"out": y, "depth": y}, "depth"),
+        (lambda y: {"out": y, "aux": y}, None),
+    ],
+)
+def test_a_head_that_is_not_taken_is_told(
+    wrap: Callable[[Tensor], object], left: str | None
+) -> None:
+    net = Function(lambda x: wrap(x[:, :2]))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        SemanticSegmentation(net, size=(8, 8), classes=["a", "b"])
+    said = [str(warning.message) for warning in told]
+    assert len(said) == (left is not None)
+    assert all(str(left) in line for line in said)
+
+
+@pytest.mark.parametrize(
     ("source", "message"),
     [
         ("raise RuntimeError('no data')", "cannot be imported: RuntimeError: no data"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,10 @@ from onnx import TensorProto, helper, numpy_helper
 import edgevision
 from edgevision.bundle.tensors import ShapeProfile
 from edgevision.cli.build_file import read_named
-from edgevision.errors import ExportError, FileReadError
+from edgevision.errors import ExportError, FileReadError, InsufficientMemoryError
 from edgevision.export import Tensors
 from edgevision.export.preflight import preflight
+from edgevision.export.recipe import export_stage
 from edgevision.export.samples import golden_samples
 from tests.parts.nets import run
 
@@ -219,3 +221,140 @@ def test_an_input_that_is_an_output_is_told(tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "net.onnx")
     with pytest.raises(ExportError, match="'x' is an input and an output at once"):
         Tensors(tmp_path / "net.onnx")
+
+
+def feeds(count: int = 4) -> list[dict[str, np.ndarray]]:
+    rng = np.random.default_rng(1)
+    return [{"x": rng.normal(size=(2, 4)).astype(np.float32)} for _ in range(count)]
+
+
+def loop(count: int, body: str = "MatMul") -> list[onnx.NodeProto]:
+    inside = helper.make_graph(
+        [helper.make_node(body, ["c", "turn"], ["d"]), helper.make_node("Identity", ["k"], ["l"])],
+        "body",
+        [value("i", [], TensorProto.INT64), value("k", [], TensorProto.BOOL), value("c", [2, 4])],
+        [value("l", [], TensorProto.BOOL), value("d", [2, 4])],
+    )  # fmt: skip
+    count_node = helper.make_node(
+        "Constant", [], ["n"], value=numpy_helper.from_array(np.array(count), "n")
+    )
+    return [
+        count_node,
+        helper.make_node("Loop", ["n", "t", "start"], ["e"], "steps", body=inside),
+        helper.make_node("Add", ["x", "e"], ["f"]),
+        helper.make_node("MatMul", ["f", "w"], ["y"]),
+    ]
+
+
+_SQUARE = np.eye(4, dtype=np.float32) * np.float32(0.9)
+_STEPS = {"t": np.array(True), "start": np.ones((2, 4), np.float32), "turn": _SQUARE, "w": W}
+TAKEN = {
+    "nodes of one name": (
+        [helper.make_node("Relu", ["x"], ["r"], "n:/ü"),
+         helper.make_node("MatMul", ["r", "w"], ["y"], "n:/ü")], {"w": W},
+    ),
+    "names like ours": (
+        [helper.make_node("MatMul", ["x", "w_q"], ["x_q"], "x_Q"),
+         helper.make_node("Relu", ["x_q"], ["x_dq"], "x_DQ"),
+         helper.make_node("MatMul", ["x_dq", "w_scale"], ["y"], "w_to_fp16")],
+        {"w_q": W, "w_scale": np.eye(3, dtype=np.float32)},
+    ),
+    "a loop that starts from constants": (loop(3), _STEPS),
+    "places that are added up": (
+        [helper.make_node("ScatterND", ["zeros", "at", "x"], ["s"], reduction="add"),
+         helper.make_node("MatMul", ["s", "w"], ["y"])],
+        {"zeros": np.zeros((2, 4), np.float32), "at": np.array([[1], [1]]), "w": W},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:INT8 was calibrated on:UserWarning")
+@pytest.mark.parametrize("name", TAKEN)
+def test_every_precision_is_made_of_it(name: str, tmp_path: Path) -> None:
+    adapter = Tensors(saved(tmp_path / "net.onnx", *TAKEN[name]))
+    stage = export_stage(adapter, precision="int8", samples=feeds(), calibration=feeds())
+    assert all(report.passed for report in stage.parity)
+    assert stage.int8
+
+
+def test_a_branch_that_is_always_taken_is_folded_whatever_the_other_gives(tmp_path: Path) -> None:
+    squeezed = helper.make_graph(
+        [helper.make_node("Squeeze", ["x3", "axis"], ["t"])], "then", [], [value("t", ["a", "b"])]
+    )
+    whole = helper.make_graph(
+        [helper.make_node("Identity", ["x3"], ["e"])], "else", [], [value("e", ["a", "b", "c"])]
+    )
+    nodes = [
+        helper.make_node("Unsqueeze", ["x", "axis"], ["x3"]),
+        helper.make_node("Shape", ["x3"], ["shape"]),
+        helper.make_node("Gather", ["shape", "one"], ["extent"], axis=0),
+        helper.make_node("Equal", ["extent", "one"], ["is_one"]),
+        helper.make_node("If", ["is_one"], ["z"], then_branch=squeezed, else_branch=whole),
+    ]
+    stored = {"axis": np.array([1]), "one": np.array(1)}
+    for batch, last in itertools.product(
+        (2, "n"), ([helper.make_node("MatMul", ["z", "w"], ["y"])], [])
+    ):
+        path = saved(tmp_path / "net.onnx", [*nodes, *last], {**stored, "w": W}, batch=batch)
+        model = onnx.load(path)
+        if not last:
+            model.graph.output[0].name = "z"
+            model.graph.output[0].type.tensor_type.ClearField("shape")
+            onnx.save(model, path)
+        graph = Tensors(path).to_onnx()
+        assert "If" not in {node.op_type for node in graph.graph.node}
+        assert run(graph, feeds()[0])[model.graph.output[0].name].shape == (2, 3 if last else 4)
+
+
+def test_an_output_without_a_shape_gets_the_one_that_follows(tmp_path: Path) -> None:
+    path = saved(tmp_path / "net.onnx", [LAYER], {"w": W})
+    model = onnx.load(path)
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    onnx.save(model, path)
+    (y,) = Tensors(path).to_onnx().graph.output
+    assert [dim.dim_value for dim in y.type.tensor_type.shape.dim] == [2, 3]
+
+
+def test_an_input_larger_than_memory_is_told(tmp_path: Path) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["y"])], "g",
+        [value("x", [1 << 20, 1 << 30])], [value("y", [1 << 20, 1 << 30])],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(model, tmp_path / "net.onnx")
+    with pytest.raises(InsufficientMemoryError, match=r"no samples of \(x: float32\["):
+        golden_samples(Tensors(tmp_path / "net.onnx"), None, None)
+
+
+def test_an_input_of_no_axes_is_drawn(tmp_path: Path) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Mul", ["x", "k"], ["y"])], "g",
+        [value("x", [2, 4]), value("k", [])], [value("y", [2, 4])],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(model, tmp_path / "net.onnx")
+    adapter = Tensors(tmp_path / "net.onnx")
+    for ranges in (None, {"k": (2.0, 3.0)}):
+        samples, _ = golden_samples(adapter, None, None, ranges=ranges)
+        assert np.shape(adapter.reference(samples[0])["y"]) == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "stored", "message"),
+    [
+        ([LAYER], {"w": np.where(W[1, 1] == W, np.nan, W)}, r"'w' holds 1 of 12 .* NaN"),
+        ([LAYER], {"w": np.where(W[1, 1] == W, -np.inf, W)}, r"'w' holds 1 of 12 .* infinite"),
+        (loop(1 << 40), _STEPS, "'steps' runs 1099511627776 times"),
+        ([], {"y": W[:2]}, "holds no node"),
+        ([helper.make_node("Magic", ["x"], ["y"], domain="acme")], {}, "the file does not run"),
+    ],
+)
+def test_what_no_build_could_mend_is_refused_where_it_is_read(
+    nodes: list[onnx.NodeProto], stored: dict[str, np.ndarray], message: str, tmp_path: Path
+) -> None:
+    path = saved(tmp_path / "net.onnx", nodes, stored)
+    model = onnx.load(path)
+    model.opset_import.append(helper.make_opsetid("acme", 1))
+    onnx.save(model, path)
+    with pytest.raises(ExportError, match=message):
+        Tensors(path).reference(feeds()[0])

@@ -75,6 +75,20 @@ def test_placement(block: onnx.ModelProto) -> None:
     assert quantized == {"x": 1, "r": 1, "s": 1}
 
 
+def test_weights_that_two_layers_share_have_a_scale_for_the_channels_of_each(made: Make) -> None:
+    weights = {"w": np.random.default_rng(5).normal(size=(3, 3, 3, 3)).astype(np.float32)}
+    tied = made(
+        [("Conv", ["x", "w"], ["c"], {}), ("ConvTranspose", ["c", "w"], ["y"], {})],
+        {"x": [1, 3, 8, 8]}, weights, ["y"],
+    )  # fmt: skip
+    quantized = to_int8(tied, conv_feeds(), min_snr_db=ALL)
+    assert len(quantized.int8) == 2
+    assert lint_qdq(quantized.model) == []
+    feed = conv_feeds()[0]
+    wanted = run(tied, feed)["y"]
+    assert np.abs(run(quantized.model, feed)["y"] - wanted).max() < 0.1 * np.abs(wanted).max()
+
+
 # Entropy clips the tails of random numbers, which hold more of their energy than those of images.
 @pytest.mark.parametrize(
     ("method", "bar"), [("percentile", 0.05), ("minmax", 0.05), ("entropy", 0.2)]

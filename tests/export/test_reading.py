@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgevision.bundle.forms import FP16
 from edgevision.export.as_read import Expected, check_reading
-from edgevision.export.graph.reading import SOURCE, read_as_parsed
+from edgevision.export.graph.reading import NOT_MODELLED, SOURCE, read_as_parsed
 from edgevision.tasks.proof import Proof
 
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
@@ -163,6 +164,12 @@ def test_what_is_read_as_it_is_meant_gives_the_same(name: str) -> None:
     wanted = run(model, feeds)
     np.testing.assert_allclose(run(read, feeds), wanted, rtol=2e-3, atol=2e-3)
     assert findings(model, feeds, wanted) == []
+
+
+def test_what_is_not_modelled_is_listed_beside_it() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "what-ci-proves.md").read_text("utf-8")
+    listed = [line[2:].rstrip(";.") for line in page.splitlines() if line.startswith("- ")]
+    assert listed == list(NOT_MODELLED)
 
 
 def test_a_reading_leaves_the_graph_alone() -> None:

@@ -69,6 +69,29 @@ def test_a_model_that_answers_nan_is_refused() -> None:
         export_stage(Tensors(LogOfNegative(), inputs=[SPEC]), precision="fp32", samples=[FEED])
 
 
+class Picked(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x[x > 0]
+
+
+def test_answers_of_several_shapes_name_the_line_to_write() -> None:
+    other = {"x": FEED["x"] + np.float32(0.5)}
+    with pytest.raises(ExportError, match="carry a mask, or take a fixed number with topk"):
+        export_stage(Tensors(Picked(), inputs=[SPEC]), precision="fp32", samples=[FEED, other])
+
+
+class Added(nn.Module):
+    """Adds up at one index twice, which ONNX Runtime does in float32 alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (2 * x).index_add(1, torch.tensor([0, 0]), x[:, :2])
+
+
+def test_what_adds_up_at_indices_stays_float32_in_half() -> None:
+    stage = export_stage(Tensors(Added(), inputs=[SPEC]), precision="fp16", samples=[FEED])
+    assert "adds up at indices" in " ".join(stage.kept.values())
+
+
 @pytest.mark.filterwarnings("ignore:INT8 was calibrated on:UserWarning")
 def test_int8_of_a_net_gives_four_graphs_and_their_proof() -> None:
     adapter = SemanticSegmentation(small_net(), size=SIZE, classes=NAMES)

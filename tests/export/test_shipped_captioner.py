@@ -34,7 +34,7 @@ def test_it_becomes_a_scored_bundle_that_says_what_is_there(tmp_path: Path) -> N
     scores = {score.form: score.figures() for score in summary.scores}
     assert list(scores) == ["torch", "fp32", "fp16", "int8", "int8-host"]
     assert scores["torch"]["BLEU-4"] > 0.85
-    assert scores["fp32"]["same as torch"] == scores["fp16"]["same as torch"] == 1.0
+    assert scores["fp32"]["same as reference"] == scores["fp16"]["same as reference"] == 1.0
     layers = json.loads(summary.bundle.read("reports/layers.json"))
     assert any("body/" in name for name in layers["int8"])
     assert any("log_softmax" in name or "LogSoftmax" in name for name in layers["kept_wide"])

@@ -133,6 +133,8 @@ def test_classes_with_and_without_colours(tmp_path: Path) -> None:
     path = tmp_path / "c.txt"
     path.write_text("road #80AA80\n\n  traffic light \n")
     assert read_classes(path) == [("road", "#80aa80"), "traffic light"]
+    path.write_bytes(b"\xef\xbb\xbfroad\r\nsky\r\n")  # as Windows' editors save it
+    assert read_classes(path) == ["road", "sky"]
     path.write_text("road #80zz\n")
     with pytest.raises(FileReadError, match=r"c\.txt:1: expected 'name'"):
         read_classes(path)

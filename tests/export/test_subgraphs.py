@@ -134,6 +134,19 @@ def test_fp16_reaches_inside_and_carries_float32(stored_inside: bool) -> None:
         assert (run(half, feed) != run(model, feed)).any()
 
 
+def test_what_a_loop_carries_may_have_no_known_shape() -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 9, opset_import: ["" : 20]> g (float x) => (float y) <int64 k = {3}> '
+        "{ y = Loop (k, , x) <body = b (int64 i, bool a, float v) => (bool o, float w) "
+        "{ o = Identity (a) w = Add (v, v) }> }"
+    )
+    (loop,) = loops(model.graph)
+    loop.name = "doubling"
+    body_of(loop).input[2].type.tensor_type.ClearField("shape")
+    feed = {"x": np.array(1.5, np.float32)}
+    assert run(to_fp16(model, samples=[feed]).model, feed) == 12
+
+
 def test_nodes_inside_stay_wide_if_asked() -> None:
     half = to_fp16(recurrence(), samples=feeds(2), keep_fp32=["step_product", "Tanh"])
     assert {"step_product", "step_tanh", "again"} <= half.kept_fp32.keys()

@@ -15,12 +15,13 @@ from edgevision.bundle.manifest import FileEntry, Manifest, Stage
 from edgevision.bundle.parity import Tolerance
 from edgevision.bundle.tensors import DType, TensorSpec
 from edgevision.errors import BundleFormatError, FileReadError, FrameError
-from edgevision.metrics.caption import evaluate_captions
+from edgevision.metrics.caption import CaptionMetric
 from edgevision.metrics.coco import read_captions
+from edgevision.metrics.metric import score_folder
 from edgevision.tasks.camera import CameraFrame
 from edgevision.tasks.caption import TASK, CaptionDecoder, CaptionResult
+from edgevision.tasks.decoders import decoder_of
 from edgevision.tasks.pixel_formats import packed
-from edgevision.tasks.task import decoder_of
 from edgevision.tasks.timings import Timings
 from edgevision.tasks.vocabulary import MAX_BYTES, WordList
 
@@ -180,9 +181,8 @@ def test_captions_are_scored_against_what_people_said(tmp_path: Path) -> None:
     right, wrong = (DECODER.decode(outputs(tokens=t), TIMES) for t in (
         np.array([[[2, 3, 1, 1]] * 2], np.int32), np.array([[[2, 4, 1, 1]] * 2], np.int32)
     ))  # fmt: skip
-    scores = evaluate_captions(
-        {"torch": lambda _: right, "int8": lambda _: wrong}, data, frame_size=SIZE
-    )
+    forms = {"torch": lambda _: right, "int8": lambda _: wrong}
+    scores = score_folder(CaptionMetric(), forms, data, SIZE)
     assert [score.form for score in scores] == ["torch", "int8"]
     assert [score.agreement for score in scores] == [1.0, 0.0]
     # "a dog" of a dog and of a cat: three of four words are right.

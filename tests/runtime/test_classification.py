@@ -14,7 +14,8 @@ from edgevision.bundle.manifest import Stage
 from edgevision.bundle.parity import Tolerance
 from edgevision.bundle.tensors import DType, TensorSpec
 from edgevision.errors import BundleFormatError, FileReadError, FrameError
-from edgevision.metrics.classification import evaluate_labels
+from edgevision.metrics.classification import ClassificationMetric
+from edgevision.metrics.metric import score_folder
 from edgevision.tasks.classification import TASK, ClassificationResult, label_distances
 from edgevision.tasks.timings import Timings
 
@@ -128,7 +129,7 @@ def by_shade(*labels: list[int]) -> Any:
 def test_scores_of_a_folder_with_labels(folder: Path) -> None:
     (folder / "labels.csv").write_text("name,label\n0.png,cat\n1.png,dog\n2.png,2\n")
     forms = {"torch": by_shade([0, 1], [0, 1], [2, 0]), "int8": by_shade([0, 1], [2, 3], [2, 0])}
-    torch, int8 = evaluate_labels(forms, folder, classes=NAMES, frame_size=SIZE)
+    torch, int8 = score_folder(ClassificationMetric(NAMES), forms, folder, SIZE)
     assert (torch.top1, torch.top5, torch.agreement) == (pytest.approx(2 / 3), None, 1.0)
     assert (int8.top1, int8.agreement) == (pytest.approx(2 / 3), pytest.approx(2 / 3))
     assert torch.figures()["top-1"] == torch.top1
@@ -138,7 +139,7 @@ def test_scores_of_a_folder_with_labels(folder: Path) -> None:
 
 def test_a_folder_without_labels_gives_agreement(folder: Path) -> None:
     same = by_shade([0], [1], [2])
-    (score,) = evaluate_labels({"torch": same}, folder, classes=NAMES, frame_size=SIZE)
+    (score,) = score_folder(ClassificationMetric(NAMES), {"torch": same}, folder, SIZE)
     assert (score.top1, score.agreement) == (None, 1.0)
 
 
@@ -154,4 +155,4 @@ def test_a_folder_without_labels_gives_agreement(folder: Path) -> None:
 def test_labels_that_do_not_fit(folder: Path, table: str, message: str) -> None:
     (folder / "labels.csv").write_text(table)
     with pytest.raises(FileReadError, match=message):
-        evaluate_labels({"torch": by_shade([0])}, folder, classes=NAMES, frame_size=SIZE)
+        score_folder(ClassificationMetric(NAMES), {"torch": by_shade([0])}, folder, SIZE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from PIL import Image
 
 from edgevision.errors import FileReadError
 from edgevision.metrics.coco import read_captions, read_objects
-from edgevision.metrics.instance import evaluate_instances
+from edgevision.metrics.instance import InstanceMetric
+from edgevision.metrics.metric import score_folder
 from edgevision.tasks.camera import ClassLabel
 from edgevision.tasks.instance import InstanceResult
 from edgevision.tasks.timings import Timings
@@ -72,9 +74,8 @@ def test_what_is_found_is_scored_in_the_picture_s_own_pixels(tmp_path: Path) -> 
         return detect(frame).above(1.0)
 
     truth = folder(tmp_path, [SQUARE])
-    good, none = evaluate_instances(
-        {"good": detect, "none": blind}, truth, classes=CLASSES, frame_size=(20, 30)
-    )
+    forms = {"good": detect, "none": blind}
+    good, none = score_folder(InstanceMetric(CLASSES), forms, truth, (20, 30))
     assert good.form == "good"
     assert good.box_ap == pytest.approx(1)
     assert good.mask_ap50 == pytest.approx(1)
@@ -216,6 +217,24 @@ def test_what_cannot_be_scored_is_left_out_and_counted(
     with pytest.warns(UserWarning, match=rf"2 annotations {why}.* the first is annotation 42"):
         truth = read_objects(path, CLASSES)
     assert len(truth.objects(0, (40, 60)).boxes) == 1
+
+
+def test_one_bad_item_is_counted_and_is_not_the_end_of_the_set(tmp_path: Path) -> None:
+    bad, good = SQUARE | {"id": 42, "bbox": [1, 2]}, SQUARE | {"id": 43, "image_id": 9}
+    names = {7: "a.png", 8: "gone.png", 9: "b.png", 10: "torn.png"}
+    images = [{"id": number, "file_name": name} for number, name in names.items()]
+    path = folder(tmp_path, [SQUARE, bad, good, SQUARE | {"image_id": 8}], images=images)
+    Image.new("RGB", (60, 40)).save(path / "images" / "b.png")
+    (path / "images" / "torn.png").write_bytes(b"no picture")
+    with pytest.warns(UserWarning, match=r"1 of 4 pictures are missing, the first 'images/gone"):
+        truth = read_objects(path, CLASSES)
+    with pytest.warns(UserWarning, match="left out") as told:
+        truth = truth.readable()
+    assert [path.name for path in truth.images] == ["a.png", "b.png"]
+    assert [len(truth.objects(i, (40, 60)).boxes) for i in range(2)] == [1, 1]
+    said = [str(warning.message) for warning in told]
+    assert re.search(r"left out 1 of 3, the first: .*torn\.png", said[0])
+    assert re.search(r"left out 1 of 3, the first: a\.png: annotation 42 is damaged", said[1])
 
 
 def test_polygons_that_tools_write_are_read(tmp_path: Path) -> None:

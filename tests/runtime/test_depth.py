@@ -16,7 +16,9 @@ from edgevision.bundle.manifest import Stage
 from edgevision.bundle.parity import Tolerance
 from edgevision.bundle.tensors import DType, TensorSpec
 from edgevision.errors import BundleFormatError, FileReadError, FrameError
-from edgevision.metrics.depth import DepthErrors, evaluate_depth, read_depth
+from edgevision.metrics.depth import DepthMetric, read_depth
+from edgevision.metrics.metric import score_folder
+from edgevision.metrics.tally import Tally
 from edgevision.tasks.depth import TASK, DepthResult
 from edgevision.tasks.timings import Timings
 
@@ -26,6 +28,7 @@ FRAME = TensorSpec("frame", DType.UINT8, (1, *SIZE, 3))
 DEPTH = TensorSpec("depth", DType.FLOAT32, (1, *SIZE))
 SETTINGS: dict[str, Any] = {"channel_order": "rgb"}
 RAMP = np.broadcast_to(np.linspace(1, 9, SIZE[1], dtype=np.float32), SIZE).copy()
+RAMPS = {"torch": lambda frame: DepthResult(RAMP, TIMES)}
 
 
 def stage(depth: TensorSpec = DEPTH) -> Stage:
@@ -115,16 +118,18 @@ def test_errors_are_those_of_the_paper(seed: int) -> None:
     truth = rng.uniform(0.5, 80, (3, 5)).astype(np.float32)
     truth[0, :2] = 0
     found = (truth * rng.uniform(0.5, 2, truth.shape) + 0.01).astype(np.float32)
-    errors = DepthErrors()
-    errors.add(truth[:1], found[:1])
-    errors.add(truth[1:], found[1:])
+    tallies = [Tally(), Tally()]
+    for tally, rows in zip(tallies, (slice(1), slice(1, None)), strict=True):
+        DepthMetric().add(tally, 0, truth[rows], DepthResult(found[rows], TIMES), None)
+    tallies[1].merge(tallies[0])
+    errors = DepthMetric().score("net", tallies[1])
     wanted = [
         (t, f) for t, f in zip(truth.ravel().tolist(), found.ravel().tolist(), strict=True) if t > 0
     ]
     count = len(wanted)
-    assert errors.abs_rel() == pytest.approx(sum(abs(t - f) / t for t, f in wanted) / count)
-    assert errors.rmse_m() == pytest.approx((sum((t - f) ** 2 for t, f in wanted) / count) ** 0.5)
-    assert errors.delta() == sum(max(t / f, f / t) < 1.25 for t, f in wanted) / count
+    assert errors.abs_rel == pytest.approx(sum(abs(t - f) / t for t, f in wanted) / count)
+    assert errors.rmse_m == pytest.approx((sum((t - f) ** 2 for t, f in wanted) / count) ** 0.5)
+    assert errors.delta == sum(max(t / f, f / t) < 1.25 for t, f in wanted) / count
 
 
 @pytest.fixture
@@ -143,8 +148,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_scores_of_a_folder(folder: Path) -> None:
-    forms = {"torch": lambda frame: RAMP, "int8": lambda frame: RAMP * np.float32(1.1)}
-    torch, int8 = evaluate_depth(forms, folder, frame_size=SIZE)
+    forms = {
+        "torch": lambda frame: DepthResult(RAMP, TIMES),
+        "int8": lambda frame: DepthResult(RAMP * np.float32(1.1), TIMES),
+    }
+    torch, int8 = score_folder(DepthMetric(), forms, folder, SIZE)
     assert torch.abs_rel == pytest.approx(0, abs=1e-3)
     assert int8.abs_rel == pytest.approx(0.1, abs=1e-3)
     assert (torch.delta, int8.delta, torch.agreement, int8.agreement) == (1, 1, 1, 0)
@@ -154,7 +162,7 @@ def test_scores_of_a_folder(folder: Path) -> None:
 
 
 def test_a_folder_of_pictures_gives_agreement(folder: Path) -> None:
-    (score,) = evaluate_depth({"torch": lambda frame: RAMP}, folder / "images", frame_size=SIZE)
+    (score,) = score_folder(DepthMetric(), RAMPS, folder / "images", SIZE)
     assert (score.abs_rel, score.agreement) == (None, 1.0)
 
 
@@ -164,7 +172,7 @@ def test_counts_need_their_unit(folder: Path, text: str | None) -> None:
     if text is not None:
         (folder / "labels.json").write_text(text)
     with pytest.raises(FileReadError, match="16-bit labels need their unit"):
-        evaluate_depth({"torch": lambda frame: RAMP}, folder, frame_size=SIZE)
+        score_folder(DepthMetric(), RAMPS, folder, SIZE)
 
 
 def test_labels_that_are_none(tmp_path: Path) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -15,17 +17,18 @@ import pytest
 from PIL import Image
 
 from edgevision.errors import FileReadError
-from edgevision.metrics.semantic import evaluate_semantic
+from edgevision.metrics.metric import score_folder
+from edgevision.metrics.semantic import SemanticMetric
 from edgevision.tasks.frames import (
     VIDEO_SUFFIXES,
     count_frames,
     iterate_frames,
-    labelled_images,
     list_images,
     read_image,
     read_labels,
     resize,
 )
+from edgevision.tasks.labelled import labelled_images, pictures_in
 
 PIXELS = np.random.default_rng(3).integers(0, 256, (12, 16, 3), np.uint8)
 
@@ -412,38 +415,99 @@ def make_labelled(folder: Path, count: int, *, of: tuple[int, int] = (0, 1)) -> 
         save(folder / "labels" / f"{i}.png", label)
 
 
-def background(frame: np.ndarray) -> np.ndarray:
+def says(mask: np.ndarray) -> SimpleNamespace:
+    """Return what a net's result has for its metric."""
+    return SimpleNamespace(mask=mask)
+
+
+def background(frame: np.ndarray) -> SimpleNamespace:
     """Be a net that finds nothing."""
-    return np.zeros((4, 4), np.uint8)
+    return says(np.zeros((4, 4), np.uint8))
 
 
 def test_evaluation_scores_each_form(tmp_path: Path) -> None:
     make_labelled(tmp_path, 4)
     answers = {
-        "right": lambda frame: np.full((4, 4), frame[0, 0, 0] // 40 % 2, np.uint8),
-        "zero": lambda frame: np.zeros((4, 4), np.uint8),
+        "right": lambda frame: says(np.full((4, 4), frame[0, 0, 0] // 40 % 2, np.uint8)),
+        "zero": background,
     }
-    right, zero = evaluate_semantic(answers, tmp_path, class_count=2, frame_size=(4, 4))
+    right, zero = score_folder(SemanticMetric(2), answers, tmp_path, (4, 4))
     assert (right.miou, right.pixel_accuracy, right.agreement) == (1.0, 1.0, 1.0)
     assert (zero.miou, zero.pixel_accuracy, zero.agreement) == (0.25, 0.5, 0.5)
 
 
 def test_evaluation_without_labels_gives_agreement_alone(tmp_path: Path) -> None:
     save(tmp_path / "a.png", PIXELS)
-    (score,) = evaluate_semantic(
-        {"only": lambda frame: np.zeros((4, 4), np.uint8)},
-        tmp_path,
-        class_count=2,
-        frame_size=(4, 4),
-    )
+    (score,) = score_folder(SemanticMetric(2), {"only": background}, tmp_path, (4, 4))
     assert (score.miou, score.iou, score.agreement) == (None, (), 1.0)
 
 
 def test_an_image_without_its_label_is_named(tmp_path: Path) -> None:
     make_labelled(tmp_path, 3)
     (tmp_path / "labels" / "1.png").unlink()
-    with pytest.raises(FileReadError, match=r"1 of 3 images have no label, the first '1\.png'"):
+    with pytest.warns(UserWarning, match=r"1 of 3 images have no label, the first '1\.png'; they"):
+        assert [image.stem for image, _ in labelled_images(tmp_path)] == ["0", "2"]
+    shutil.rmtree(tmp_path / "labels")
+    with pytest.raises(FileReadError, match="3 of 3 images have no label"):
         labelled_images(tmp_path)
+
+
+def test_what_cannot_be_read_is_counted_and_the_rest_is_scored(tmp_path: Path) -> None:
+    make_labelled(tmp_path, 4)
+    (tmp_path / "images" / "1.png").write_bytes(b"no picture")
+    (tmp_path / "labels" / "2.png").write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"left out 2 of 4, the first: .*1\.png: not an image"):
+        (score,) = score_folder(SemanticMetric(2), {"net": background}, tmp_path, (4, 4))
+    assert score.pixel_accuracy == 0.5
+
+
+LAYOUTS = {
+    "cityscapes": ("leftImg8bit/val/aachen/a_leftImg8bit.png",
+                   "gtFine/val/aachen/a_gtFine_labelTrainIds.png"),
+    "cityscapes ids": ("leftImg8bit/a_leftImg8bit.png", "gtFine/a_gtFine_labelIds.png"),
+    "voc": ("JPEGImages/a.jpg", "SegmentationClass/a.png"),
+    "ade20k": ("images/validation/a.jpg", "annotations/validation/a.png"),
+    "mmsegmentation": ("img_dir/val/deep/a.png", "ann_dir/val/deep/a.png"),
+    "camvid": ("701_StillsRaw_full/a.png", "LabeledApproved_full/a_L.png"),
+    "nested": ("images/x/y/a.png", "labels/x/y/a.png"),
+    "masks": ("images/a.png", "masks/a_mask.png"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_data_set_is_found_as_it_is_laid_out(name: str, tmp_path: Path) -> None:
+    image, label = (tmp_path / place for place in LAYOUTS[name])
+    save(image, PIXELS)
+    save(label, PIXELS[..., 0])
+    if "val" in image.parts:  # what nets were taught on is not what they are scored on
+        save(Path(str(image).replace("/val", "/train")), PIXELS)
+        save(Path(str(label).replace("/val", "/train")), PIXELS[..., 0])
+    assert labelled_images(tmp_path) == [(image, label)]
+    assert pictures_in(tmp_path) == [image]
+
+
+def test_camvid_s_other_layout_has_its_labels_beside_the_pictures(tmp_path: Path) -> None:
+    image, label = save(tmp_path / "val" / "a.png", PIXELS), tmp_path / "valannot" / "a.png"
+    save(label, PIXELS[..., 0])
+    assert labelled_images(tmp_path / "val") == [(image, label)]
+
+
+def test_labels_in_colours_and_other_numbers_are_read_as_classes(tmp_path: Path) -> None:
+    truth = np.zeros((4, 4), np.uint8)
+    truth[:2] = 1
+    save(tmp_path / "images" / "a.png", PIXELS[:4, :4])
+    save(tmp_path / "labels" / "a.png", np.array([[128, 0, 0], [0, 64, 9]], np.uint8)[truth])
+    found = {"net": lambda _: says(truth)}
+    colors = {(128, 0, 0): 0, (0, 64, 9): 1}
+    (score,) = score_folder(SemanticMetric(2, colors), found, tmp_path, (4, 4))
+    assert score.miou == 1.0
+    save(tmp_path / "labels" / "a.png", np.array([7, 11], np.uint8)[truth])
+    (tmp_path / "labels.json").write_text('{"classes": {"7": 0, "11": 1}}')
+    (score,) = score_folder(SemanticMetric(2), found, tmp_path, (4, 4))
+    assert score.miou == 1.0
+    (tmp_path / "labels.json").write_text('{"classes": {"7": 2}}')
+    with pytest.raises(FileReadError, match=r"labels\.json: .*classes 0 to 1; expected the class"):
+        score_folder(SemanticMetric(2), found, tmp_path, (4, 4))
 
 
 def test_labels_that_hide_the_object_are_refused_before_a_net_runs(tmp_path: Path) -> None:
@@ -453,7 +517,7 @@ def test_labels_that_hide_the_object_are_refused_before_a_net_runs(tmp_path: Pat
         raise AssertionError("a net ran")
 
     with pytest.raises(FileReadError, match=r"labels: .* only 0 occurs, .* 255 \(43\.75%\)"):
-        evaluate_semantic({"net": never}, tmp_path, class_count=2, frame_size=(4, 4))
+        score_folder(SemanticMetric(2), {"net": never}, tmp_path, (4, 4))
 
 
 def test_labels_without_an_object_are_warned_of(tmp_path: Path) -> None:
@@ -461,9 +525,7 @@ def test_labels_without_an_object_are_warned_of(tmp_path: Path) -> None:
     for i in range(4):
         save(tmp_path / "labels" / f"{i}.png", np.zeros((8, 8), np.uint8))
     with pytest.warns(UserWarning, match=r"labels may .* of 3 classes 1, 2 never occur"):
-        (score,) = evaluate_semantic(
-            {"net": background}, tmp_path, class_count=3, frame_size=(4, 4)
-        )
+        (score,) = score_folder(SemanticMetric(3), {"net": background}, tmp_path, (4, 4))
     assert score.miou == 1.0
 
 
@@ -477,9 +539,9 @@ def test_a_label_that_is_turned_beside_its_picture_is_refused(tmp_path: Path) ->
     with pytest.raises(
         FileReadError, match=r"a\.png: \[12, 16\] pixels, and its picture \[16, 12\]"
     ):
-        evaluate_semantic(forms, tmp_path, class_count=2, frame_size=(4, 4))
+        score_folder(SemanticMetric(2), forms, tmp_path, (4, 4))
     save(tmp_path / "labels" / "a.png", np.rot90(labels, -1))
-    evaluate_semantic(forms, tmp_path, class_count=2, frame_size=(4, 4))
+    score_folder(SemanticMetric(2), forms, tmp_path, (4, 4))
 
 
 def test_pictures_that_share_a_label_are_named(tmp_path: Path) -> None:

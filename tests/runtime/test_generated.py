@@ -23,9 +23,9 @@ from edgevision.bundle.tensors import DYNAMIC, DType, ShapeProfile, TensorSpec
 from edgevision.errors import BundleFormatError, FileWriteError, FrameError, WrongTaskError
 from edgevision.runtime.files.generate import latent_walk, make_pictures, save_animation
 from edgevision.runtime.model import Model
+from edgevision.tasks.decoders import decoder_of
 from edgevision.tasks.generated import GeneratedResult
 from edgevision.tasks.seeds import SEED_LIMIT, normal_numbers
-from edgevision.tasks.task import decoder_of
 from edgevision.tasks.timings import Timings
 from tests.parts.tiny_bundles import serialized
 from tests.runtime.conftest import bundle as segmenter_bundle  # noqa: F401

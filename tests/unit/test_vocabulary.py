@@ -57,6 +57,9 @@ def test_a_tokenizer_travels_whole() -> None:
     assert tokenizer.words([2, 0]) == ["dog", "[END]"]
     assert (tokenizer.number("dog"), tokenizer.number("cat")) == (2, None)
     assert tokenizer.to_bytes() == content
+    strange = HuggingFaceTokenizer(content.replace(b"dog", rb"d\u001b[2Jg"))
+    assert strange.words([2]) == ["d [2Jg"]
+    assert strange.text([2]) == "d [2Jg"
 
 
 @pytest.mark.parametrize(

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from edgevision.errors import RunError
-from edgevision.metrics.metric import PathLike, Predict, Verdict, judge, score_task
+from edgevision.metrics.metric import PathLike, Verdict, judge, predictor, score_task
 from edgevision.progress import Progress, silent
 from edgevision.runtime.load import load
-from edgevision.runtime.model import Model
 from edgevision.tasks.task import get_task
-from edgevision.tasks.together import alone
 
 
 def compare_accuracy(
@@ -54,16 +49,9 @@ def compare_accuracy(
         names = [Path(path).name for path in (first, second)]
         if names[0] == names[1]:  # as releases of one model often are
             names = ["A", "B"]
-        forms = dict(zip(names, map(_predict, models), strict=True))
+        forms = {
+            name: predictor(model.decoder, partial(model.session.run_timed, is_cut=True))
+            for name, model in zip(names, models, strict=True)
+        }
         before, after = score_task(task, models[0].decoder, forms, folder, progress)
     return judge(task.headline, before, after)
-
-
-def _predict(model: Model[Any]) -> Predict:
-    camera = model.decoder.camera
-    assert camera is not None  # a task with a metric looks at frames
-
-    def predict(pixels: npt.NDArray[np.uint8]) -> Any:
-        return alone(model(camera.filled(camera.fit(pixels))))
-
-    return predict

@@ -64,6 +64,29 @@ class StagedAdapter(Protocol):
 
 
 @runtime_checkable
+class StatefulAdapter(Protocol):
+    """A model that hands a state from frame to frame; beside what every adapter has.
+
+    Attributes:
+        state: what it takes, and under which name it gives that again.
+    """
+
+    state: Mapping[str, str]
+
+
+def state_of(adapter: ModelAdapter) -> Mapping[str, str]:
+    """Return what a model hands from frame to frame; nothing where it has no state."""
+    return adapter.state if isinstance(adapter, StatefulAdapter) else {}
+
+
+def first_state(adapter: ModelAdapter) -> Feeds:
+    """Return the state of a first frame: zeros."""
+    state = state_of(adapter)
+    specs = [spec for spec in adapter.inputs if spec.name in state]
+    return {spec.name: np.zeros(spec.shape, spec.dtype.numpy) for spec in specs}
+
+
+@runtime_checkable
 class GraphAdapter(Protocol):
     """A model that may come as a graph of somebody's; beside what every adapter has.
 

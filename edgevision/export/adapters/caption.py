@@ -20,7 +20,9 @@ from edgevision.export.adapters.frame import (
     IMAGENET_STD,
     Camera,
     CameraInput,
+    Cameras,
     FrontEnd,
+    replaced_batch,
 )
 from edgevision.export.adapters.registry import NO_FRONT, ClassNames, Front, Size, refuse_options
 from edgevision.export.adapters.resize import middle_of
@@ -78,8 +80,9 @@ class Captioner:
         resize: int | None = None,
         channel_order: str = "rgb",
         input_size: tuple[int, int] | None = None,
-        batch: int = 1,
+        batch: int | None = None,
         camera: Camera | None = None,
+        cameras: Cameras = None,
     ) -> None:
         """Wrap `module`.
 
@@ -101,9 +104,11 @@ class Captioner:
                 smallest that covers `size`.
             channel_order: "rgb" or "bgr", the order in which the camera's frames will come.
             input_size: (H, W) of the camera's frame, if it is not `size`.
-            batch: frames in one call.
+            batch: what `cameras` was called before.
             camera: what the camera gives, in place of `channel_order` and `input_size`; its `fit`
                 and `region`, where given, in place of `resize`.
+            cameras: how many cameras' frames come in one call, N, or (fewest, most): a list of
+                results then comes out. By default one frame, and one result.
 
         Raises:
             ValueError: an argument makes no sense.
@@ -117,14 +122,22 @@ class Captioner:
         _check_range("beams", beams, _MAX_BEAMS)
         if form not in FORMS:
             raise ValueError(f"form: got '{form}', expected one of {', '.join(FORMS)}")
-        if form == "step" and (beams, batch) != (1, 1):
-            raise ValueError(f"form: 'step' takes one beam and one frame, got {beams} and {batch}")
+        cameras = replaced_batch(batch, cameras)
+        self._camera = CameraInput.check(size, input_size, channel_order, camera, cameras=cameras)
+        if self._camera.profiles:
+            raise ValueError(
+                f"cameras: got {cameras}, and a search follows a fixed number of captions. Give "
+                f"one number, such as {self._camera.batch}"
+            )
+        if form == "step" and (beams != 1 or cameras is not None):
+            raise ValueError(
+                f"form: 'step' takes one beam and one frame, got {beams} and {cameras} cameras"
+            )
         if not math.isfinite(length_penalty):
             raise ValueError(f"length_penalty: got {length_penalty}, expected a number")
         own = getattr(module, "max_length", None)
         if own is not None and own < max_length:
             raise ValueError(f"max_length: got {max_length}, the module holds {own} steps")
-        self._camera = CameraInput.check(size, input_size, channel_order, batch, camera)
         self._start = _number("start", start, self.vocabulary)
         self._end = _number("end", end, self.vocabulary)
         self._form = form
@@ -134,7 +147,8 @@ class Captioner:
         pixels = FrontEnd(self._camera, mean, std, fit=fit)
         self.inputs: tuple[TensorSpec, ...] = (self._camera.tensor,)
         self.profiles: Mapping[str, ShapeProfile] = {}
-        tried = _tried(module, pixels, batch * beams, self._start, self.vocabulary.size)
+        captions = self._camera.batch * beams
+        tried = _tried(module, pixels, captions, self._start, self.vocabulary.size)
         self._features, self._states, self._attends = tried
         ids = (self._start, self._end)
         self._before = Before(module, pixels, ids, max_length, beams, self._attends)

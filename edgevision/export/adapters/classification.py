@@ -18,6 +18,7 @@ from edgevision.export.adapters.frame import (
     IMAGENET_STD,
     Camera,
     CameraInput,
+    Cameras,
     FrontEnd,
 )
 from edgevision.export.adapters.frame_adapter import FrameAdapter
@@ -70,6 +71,7 @@ class Classification(FrameAdapter["_PixelsToLabels"]):
         resize_side: int | None = None,
         top_k: int = 5,
         camera: Camera | None = None,
+        cameras: Cameras = None,
     ) -> None:
         """Wrap `module`.
 
@@ -88,13 +90,15 @@ class Classification(FrameAdapter["_PixelsToLabels"]):
             top_k: how many labels come out; of fewer classes, all of them.
             camera: what the camera gives, in place of `channel_order` and `input_size`; its `fit`
                 and `region`, where given, in place of `resize_side`.
+            cameras: how many cameras' frames come in one call, N, or (fewest, most): a list of
+                results then comes out. By default one frame, and one result.
 
         Raises:
             ValueError: an argument makes no sense.
             ExportError: the module does not run, or its logits do not fit the classes.
         """
         self._classes = _class_names(classes)
-        camera_input = CameraInput.check(size, input_size, channel_order, camera=camera)
+        camera_input = CameraInput.check(size, input_size, channel_order, camera, cameras=cameras)
         if not isinstance(top_k, int) or not 1 <= top_k <= MOST_PLACES:
             raise ValueError(f"top_k: got {top_k!r}, expected 1 to {MOST_PLACES}")
         fit = middle_of(camera_input, resize_side)
@@ -106,7 +110,7 @@ class Classification(FrameAdapter["_PixelsToLabels"]):
 
     def settings(self) -> Settings:
         """Return the classes, sizes and channel order, for the manifest."""
-        return {"classes": list(self._classes), **self._camera.settings(own_fit=self._own_fit)}
+        return self._settings({"classes": list(self._classes)}, own_fit=self._own_fit)
 
     def kept_fp32(self, graph: onnx.ModelProto) -> list[str]:
         """Return the probabilities and their ranking, and a deep net's first tenth."""
@@ -125,9 +129,9 @@ class Classification(FrameAdapter["_PixelsToLabels"]):
     def _check_logits(self) -> None:
         logits = try_module(self._graph, self._graph.logits, self._camera)
         count = len(self._classes)
-        if logits.shape != (1, count):
+        if logits.shape != (self._camera.batch, count):
             raise ExportError(
-                f"the module gives logits {list(logits.shape)}, expected [1, {count}] for the "
+                f"the module gives logits {list(logits.shape)}, expected [N, {count}] for the "
                 f"{count} classes named. Name one class per logit."
             )
 

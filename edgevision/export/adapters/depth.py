@@ -14,6 +14,7 @@ from edgevision.export.adapters.frame import (
     IMAGENET_STD,
     Camera,
     CameraInput,
+    Cameras,
     FrontEnd,
 )
 from edgevision.export.adapters.frame_adapter import FrameAdapter
@@ -54,6 +55,7 @@ class Depth(FrameAdapter["_PixelsToMetres"]):
         max_m: float | None = None,
         output: str = "float32",
         camera: Camera | None = None,
+        cameras: Cameras = None,
     ) -> None:
         """Wrap `module`.
 
@@ -71,12 +73,14 @@ class Depth(FrameAdapter["_PixelsToMetres"]):
                 digits.
             camera: what the camera gives, in place of `channel_order` and `input_size`; where a
                 part of the frame is left out, its depth is 0.
+            cameras: how many cameras' frames come in one call, N, or (fewest, most): a list of
+                results then comes out. By default one frame, and one result.
 
         Raises:
             ValueError: an argument makes no sense.
             ExportError: the module does not run, or gives something else.
         """
-        camera_input = CameraInput.check(size, input_size, channel_order, camera=camera)
+        camera_input = CameraInput.check(size, input_size, channel_order, camera, cameras=cameras)
         if not (math.isfinite(scale) and scale > 0):
             raise ValueError(f"scale: got {scale}, expected metres for each unit, over 0")
         if max_m is not None and not (math.isfinite(max_m) and max_m > 0):
@@ -117,11 +121,10 @@ class _PixelsToMetres(FrontEnd):
     def _maps(self, found: object) -> Tensor:
         y = first_tensor(found, names=_NAMES, what="depths")
         y = y[:, None] if y.ndim == 3 else y
-        count = self.camera.batch
-        if y.ndim != 4 or y.shape[:2] != (count, 1):
+        if y.ndim != 4 or y.shape[1] != 1:
             raise ExportError(
                 f"the module gives {list(y.shape)}, expected one number for each pixel, "
-                f"[{count}, 1, h, w] or [{count}, h, w]"
+                "[N, 1, h, w] or [N, h, w]"
             )
         return y
 

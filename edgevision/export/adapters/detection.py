@@ -18,8 +18,10 @@ from edgevision.export.adapters.frame import (
     IMAGENET_STD,
     Camera,
     CameraInput,
+    Cameras,
     FrontEnd,
     class_labels,
+    labels_json,
 )
 from edgevision.export.adapters.frame_adapter import FrameAdapter
 from edgevision.export.adapters.instance import check, is_two_stage, settings_of
@@ -81,6 +83,7 @@ class Detection(FrameAdapter[nn.Module]):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         camera: Camera | None = None,
+        cameras: Cameras = None,
         corners: str | None = None,
         score: float | None = None,
         overlap: float | None = None,
@@ -95,6 +98,8 @@ class Detection(FrameAdapter[nn.Module]):
             mean: per channel on the 0-1 scale, in RGB; by default the module's own or ImageNet's.
             std: per channel on the 0-1 scale, in RGB; by default the module's own or ImageNet's.
             camera: what the camera gives; by default RGB of the net's size.
+            cameras: how many cameras' frames come in one call, N, or (fewest, most): a list of
+                results then comes out. By default one frame, and one result.
             corners: what the four numbers of a raw box are, "cxcywh" (the default) or "xyxy".
             score: what a detection has at least; by default the module's own or 0.05.
             overlap: intersection over union above which the worse of two boxes of a class goes; by
@@ -107,7 +112,7 @@ class Detection(FrameAdapter[nn.Module]):
             ExportError: the module does not run, or gives something else.
         """
         self._classes = class_labels(classes)
-        camera_input = CameraInput.check(size, None, "rgb", camera=camera)
+        camera_input = CameraInput.check(size, None, "rgb", camera, cameras=cameras)
         self._is_two_stage = is_two_stage(module)
         says = _says(module)
         if says is not _PLAIN:
@@ -138,10 +143,7 @@ class Detection(FrameAdapter[nn.Module]):
 
     def settings(self) -> Settings:
         """Return the classes, sizes and camera, for the manifest."""
-        return {
-            "classes": [{"name": name, "color": color} for name, color in self._classes],
-            **self._camera.settings(),
-        }
+        return self._settings({"classes": labels_json(self._classes)})
 
     def kept_fp32(self, graph: onnx.ModelProto) -> list[str]:
         """Return what chooses among boxes, and what decodes them behind the last layers.

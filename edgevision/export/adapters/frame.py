@@ -8,6 +8,7 @@ from __future__ import annotations
 import colorsys
 import math
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,18 +19,21 @@ from torch.nn.functional import interpolate
 
 from edgevision.bundle.manifest import Settings
 from edgevision.bundle.reading import JsonValue
-from edgevision.bundle.tensors import DType, TensorSpec
+from edgevision.bundle.tensors import DYNAMIC, DType, ShapeProfile, TensorSpec
 from edgevision.export.adapters.fit import FITS, PAD_VALUE, Placement, Region
 from edgevision.export.adapters.pixels import PixelReader
 from edgevision.export.adapters.registry import ClassNames, Size
+from edgevision.tasks.cameras import MAX_CAMERAS, Count
 from edgevision.tasks.pixel_formats import PixelLayout
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+Cameras = int | Count | None
+"""How many cameras' frames come in one call; see `CameraInput.check`."""
+
 _COLOR = re.compile(r"#[0-9a-f]{6}")
 _MAX_SIDE = 16384
-_MAX_BATCH = 64
 _PIXEL_OPS = (
     "Cast", "Reshape", "Transpose", "Slice", "Gather", "Squeeze", "Unsqueeze", "Mul", "Add", "Sub",
     "Min", "Max", "Clip", "Concat", "Split", "Pad", "Resize",
@@ -77,24 +81,33 @@ class CameraInput:
         layout: of the camera's frame.
         placement: where what the net looks at lies in its input.
         is_fit_given: whether the user chose how the frame meets the net.
-        batch: frames in one call.
+        cameras: the fewest and the most whose frames come in one call; None for one frame.
     """
 
     size: Size
     layout: PixelLayout
     placement: Placement
     is_fit_given: bool = False
-    batch: int = 1
+    cameras: Count | None = None
 
     @staticmethod
     def check(
         size: Size,
         input_size: Size | None,
         channel_order: str,
-        batch: int = 1,
         camera: Camera | None = None,
+        *,
+        cameras: Cameras = None,
     ) -> CameraInput:
         """Return what an adapter was given; without `input_size` the frame has the net's size.
+
+        Args:
+            size: (H, W) of the net's input.
+            input_size: (H, W) of the camera's frame, if it is not `size`.
+            channel_order: "rgb" or "bgr".
+            camera: what the camera gives, in place of the two before.
+            cameras: how many cameras' frames come in one call: a number, or the fewest and the
+                most; None for one frame, whose answer is not a list.
 
         Raises:
             ValueError: an argument makes no sense.
@@ -107,8 +120,6 @@ class CameraInput:
             )
         if channel_order not in ("rgb", "bgr"):
             raise ValueError(f"channel_order: got '{channel_order}', expected rgb or bgr")
-        if not isinstance(batch, int) or not 1 <= batch <= _MAX_BATCH:
-            raise ValueError(f"batch: got {batch!r}, expected 1 to {_MAX_BATCH}")
         given = camera or Camera(input_size, f"{channel_order}8")
         frame = net if given.size is None else check_size("input_size", given.size)
         layout = PixelLayout.check(
@@ -128,7 +139,7 @@ class CameraInput:
             pad_value=given.pad_value,
         )
         is_fit_given = given.fit is not None or given.region is not None
-        return CameraInput(net, layout, placement, is_fit_given, batch)
+        return CameraInput(net, layout, placement, is_fit_given, _count(cameras))
 
     @property
     def input_size(self) -> Size:
@@ -138,7 +149,21 @@ class CameraInput:
     @property
     def tensor(self) -> TensorSpec:
         """The graph's input."""
-        return TensorSpec("frame", DType.UINT8, (self.batch, *self.layout.shape))
+        first = DYNAMIC if self.profiles else self.batch
+        return TensorSpec("frame", DType.UINT8, (first, *self.layout.shape))
+
+    @property
+    def batch(self) -> int:
+        """Frames in one call, at most."""
+        return 1 if self.cameras is None else self.cameras[1]
+
+    @property
+    def profiles(self) -> dict[str, ShapeProfile]:
+        """Bounds of the graph's input, where the number of cameras is left open."""
+        if self.cameras is None or self.cameras[0] == self.cameras[1]:
+            return {}
+        shape, (least, most) = self.layout.shape, self.cameras
+        return {"frame": ShapeProfile((least, *shape), (most, *shape), (most, *shape))}
 
     @property
     def is_packed(self) -> bool:
@@ -170,11 +195,13 @@ class CameraInput:
         if not self.is_packed or not self.is_stretched:
             way = self.placement.settings() if own_fit is None else {"fit": own_fit}
             found["camera"] = {**self.layout.to_json(), **way}
+        if self.cameras is not None:
+            found["cameras"] = list(self.cameras) if self.profiles else self.batch
         return found
 
     def zeros(self) -> Tensor:
         """Return a black frame, to try a module on."""
-        return torch.zeros(self.tensor.shape, dtype=torch.uint8)
+        return torch.zeros(self.batch, *self.layout.shape, dtype=torch.uint8)
 
     def kept_fp32(self, graph: onnx.ModelProto) -> list[str]:
         """Return the nodes that read samples of more than eight bits: float16 has eleven."""
@@ -278,11 +305,36 @@ def class_labels(classes: ClassNames) -> tuple[tuple[str, str], ...]:
     return tuple(labels)
 
 
+def labels_json(labels: Sequence[tuple[str, str]]) -> list[JsonValue]:
+    """Return class labels for the manifest."""
+    return [{"name": name, "color": color} for name, color in labels]
+
+
 def check_size(name: str, size: Size) -> Size:
     """Return (H, W); ValueError if that is not a picture's size."""
     if len(size) != 2 or not all(isinstance(s, int) and 1 <= s <= _MAX_SIDE for s in size):
         raise ValueError(f"{name}: got {size}, expected (height, width) in pixels")
     return size[0], size[1]
+
+
+def replaced_batch(batch: int | None, cameras: Cameras) -> Cameras:
+    """Return `cameras`, or what `batch`, which it was called before 0.2, says of it."""
+    if batch is None:
+        return cameras
+    warnings.warn("batch= is now cameras=, and goes in 0.3", DeprecationWarning, stacklevel=3)
+    return batch
+
+
+def _count(cameras: Cameras) -> Count | None:
+    """Return the fewest and the most; ValueError if they make no sense."""
+    if cameras is None:
+        return None
+    ends = tuple(cameras) if isinstance(cameras, tuple | list) else (cameras, cameras)
+    if len(ends) != 2 or not all(type(n) is int for n in ends):
+        raise ValueError(f"cameras: got {cameras!r:.60}, expected a number, or (fewest, most)")
+    if not 1 <= ends[0] <= ends[1] <= MAX_CAMERAS:
+        raise ValueError(f"cameras: got {cameras!r:.60}, expected 1 to {MAX_CAMERAS}, fewest first")
+    return ends[0], ends[1]
 
 
 def channel_values(name: str, values: Sequence[float]) -> Tensor:

@@ -11,7 +11,14 @@ from torch import nn
 from edgevision.bundle.manifest import Settings
 from edgevision.errors import ExportError
 from edgevision.export.adapters.detections import CANDIDATES, MOST_PLACES, Detections, names
-from edgevision.export.adapters.frame import Camera, CameraInput, class_labels
+from edgevision.export.adapters.frame import (
+    Camera,
+    CameraInput,
+    Cameras,
+    class_labels,
+    labels_json,
+    replaced_batch,
+)
 from edgevision.export.adapters.frame_adapter import FrameAdapter
 from edgevision.export.adapters.registry import (
     NO_FRONT,
@@ -50,11 +57,12 @@ class InstanceSegmentation(FrameAdapter["Detections"]):
         *,
         size: tuple[int, int],
         classes: Sequence[str | tuple[str, str]],
-        batch: int = 1,
+        batch: int | None = None,
         channel_order: str = "rgb",
         input_size: tuple[int, int] | None = None,
         masks: str = "cells",
         camera: Camera | None = None,
+        cameras: Cameras = None,
     ) -> None:
         """Wrap `module`.
 
@@ -62,12 +70,14 @@ class InstanceSegmentation(FrameAdapter["Detections"]):
             module: torchvision's MaskRCNN, or `edgevision.models.mask_rcnn.MaskRCNN`.
             size: (H, W) of the net's input, each divisible by 32.
             classes: names, or (name, "#rrggbb"), without the background.
-            batch: frames in one call.
+            batch: what `cameras` was called before.
             channel_order: "rgb" or "bgr", the order in which the camera's frames will come.
             input_size: (H, W) of the camera's frame, if it is not `size`.
             masks: "cells", 28x28 for each box, which the result pastes where they are asked for; or
                 "frame", pasted in the graph: a byte for each pixel and possible object.
             camera: what the camera gives, in place of `channel_order` and `input_size`.
+            cameras: how many cameras' frames come in one call, N, or (fewest, most): a list of
+                results then comes out. By default one frame, and one result.
 
         Raises:
             ValueError: an argument makes no sense.
@@ -75,7 +85,9 @@ class InstanceSegmentation(FrameAdapter["Detections"]):
                 classes.
         """
         self._classes = class_labels(classes)
-        camera_input = CameraInput.check(size, input_size, channel_order, batch, camera)
+        camera_input = CameraInput.check(
+            size, input_size, channel_order, camera, cameras=replaced_batch(batch, cameras)
+        )
         if any(side % _LARGEST_STRIDE for side in camera_input.size):
             height, width = (-(-side // _LARGEST_STRIDE) * _LARGEST_STRIDE for side in size)
             raise ValueError(
@@ -92,10 +104,7 @@ class InstanceSegmentation(FrameAdapter["Detections"]):
 
     def settings(self) -> Settings:
         """Return the classes, sizes and channel order, for the manifest."""
-        return {
-            "classes": [{"name": name, "color": color} for name, color in self._classes],
-            **self._camera.settings(),
-        }
+        return self._settings({"classes": labels_json(self._classes)})
 
     def kept_fp32(self, graph: onnx.ModelProto) -> list[str]:
         """Return what stands behind the choice of anchors, but for the heads' layers.
@@ -167,8 +176,14 @@ def check(module: Any, settings: DetectionSettings, classes: int, *, has_masks: 
     if settings.detections > CANDIDATES:
         raise ExportError(f"detections: {settings.detections} a picture, at most {CANDIDATES}")
     if has_masks and not _has_masks(module):
+        is_keypoints = getattr(module.roi_heads, "keypoint_predictor", None) is not None
         raise ExportError(
-            "the module has no mask head; export a Faster R-CNN as Detection, --task detection"
+            "the module has no mask head; "
+            + (
+                "no task has a Keypoint R-CNN's points"
+                if is_keypoints
+                else "export a Faster R-CNN as Detection, --task detection"
+            )
         )
     count = module.roi_heads.box_predictor.cls_score.out_features
     if count != classes + 1:

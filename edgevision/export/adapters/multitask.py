@@ -21,6 +21,7 @@ from edgevision.export.adapters.frame import (
     IMAGENET_STD,
     Camera,
     CameraInput,
+    Cameras,
     FrontEnd,
 )
 from edgevision.export.adapters.frame_adapter import FrameAdapter
@@ -109,6 +110,7 @@ class MultiTask(FrameAdapter["_PixelsToAnswers"]):
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
         camera: Camera | None = None,
+        cameras: Cameras = None,
     ) -> None:
         """Wrap `module`.
 
@@ -119,6 +121,8 @@ class MultiTask(FrameAdapter["_PixelsToAnswers"]):
             mean: per channel on the 0-1 scale, in RGB; by default ImageNet's.
             std: per channel on the 0-1 scale, in RGB; by default ImageNet's.
             camera: what the camera gives; by default RGB of the net's size.
+            cameras: how many cameras' frames come in one call, N, or (fewest, most): a list of
+                results then comes out. By default one frame, and one result.
 
         Raises:
             ValueError: an argument makes no sense.
@@ -128,8 +132,8 @@ class MultiTask(FrameAdapter["_PixelsToAnswers"]):
             raise ValueError(
                 f"heads: got {list(heads)}, expected 1 to {MAX_HEADS} names of letters, digits, _"
             )
-        camera_input = CameraInput.check(size, None, "rgb", camera=camera)
-        shared = {"size": size, "mean": mean, "std": std, "camera": camera}
+        camera_input = CameraInput.check(size, None, "rgb", camera, cameras=cameras)
+        shared = {"size": size, "mean": mean, "std": std, "camera": camera, "cameras": cameras}
         self.heads: Mapping[str, Any] = {
             name: head.adapt(_Part(module, name), **shared) for name, head in heads.items()
         }
@@ -141,12 +145,13 @@ class MultiTask(FrameAdapter["_PixelsToAnswers"]):
             output_name(head, self.heads[head].task, name)
             for head, found in alone.items()
             for name in found
+            if name not in self.heads[head].state.values()
         ]
         super().__init__(camera_input, graph, outputs)
 
     def settings(self) -> Settings:
         """Return the camera, and each head's task with what is its own, for the manifest."""
-        shared = self._camera.settings()
+        shared = self._settings({})
         heads: dict[str, JsonValue] = {
             name: {
                 "task": head.task,

@@ -15,8 +15,11 @@ from edgevision.export.adapters.frame import (
     IMAGENET_STD,
     Camera,
     CameraInput,
+    Cameras,
     FrontEnd,
     class_labels,
+    labels_json,
+    replaced_batch,
 )
 from edgevision.export.adapters.frame_adapter import FrameAdapter
 from edgevision.export.adapters.output import first_tensor, try_module
@@ -57,8 +60,9 @@ class SemanticSegmentation(FrameAdapter["_PixelsToClasses"]):
         std: Sequence[float] = IMAGENET_STD,
         channel_order: str = "rgb",
         input_size: tuple[int, int] | None = None,
-        batch: int = 1,
         camera: Camera | None = None,
+        cameras: Cameras = None,
+        batch: int | None = None,
     ) -> None:
         """Wrap `module`.
 
@@ -72,16 +76,19 @@ class SemanticSegmentation(FrameAdapter["_PixelsToClasses"]):
             channel_order: "rgb" or "bgr", the order in which the camera's frames will come. The net
                 always sees RGB.
             input_size: (H, W) of the camera's frame, if it is not `size`.
-            batch: frames in one call, as of several cameras: `uint8[batch, H, W, 3]` goes in, and
-                the result has one answer for each.
             camera: what the camera gives, in place of `channel_order` and `input_size`.
+            cameras: how many cameras' frames come in one call, N, or (fewest, most): a list of
+                results then comes out. By default one frame, and one result.
+            batch: what `cameras` was called before, by its siblings.
 
         Raises:
             ValueError: an argument makes no sense.
             ExportError: the module does not run, or its logits do not fit the classes.
         """
         self._classes = class_labels(classes)
-        camera_input = CameraInput.check(size, input_size, channel_order, batch, camera)
+        camera_input = CameraInput.check(
+            size, input_size, channel_order, camera, cameras=replaced_batch(batch, cameras)
+        )
         if not camera_input.placement.is_whole and len(self._classes) > VOID:
             raise ValueError(
                 f"classes: {len(self._classes)} of them leave no number for pixels that a part of "
@@ -99,10 +106,7 @@ class SemanticSegmentation(FrameAdapter["_PixelsToClasses"]):
 
     def settings(self) -> Settings:
         """Return the classes, sizes and channel order, for the manifest."""
-        return {
-            "classes": [{"name": name, "color": color} for name, color in self._classes],
-            **self._camera.settings(),
-        }
+        return self._settings({"classes": labels_json(self._classes)})
 
     def _check_logits(self) -> None:
         logits = try_module(self._graph, self._graph.logits, self._camera)
@@ -116,7 +120,7 @@ class SemanticSegmentation(FrameAdapter["_PixelsToClasses"]):
             )
         if logits.ndim != 4 or logits.shape[1] != count:
             raise ExportError(
-                f"the module gives logits {list(logits.shape)}, expected [1, {count}, h, w] for "
+                f"the module gives logits {list(logits.shape)}, expected [N, {count}, h, w] for "
                 f"the {count} classes named. Name one class per channel."
             )
 

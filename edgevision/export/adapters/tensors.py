@@ -16,7 +16,13 @@ from torch import Tensor, nn
 from edgevision.bundle.flavours import ORT
 from edgevision.bundle.manifest import Settings
 from edgevision.bundle.tensors import DYNAMIC, DType, ShapeProfile, TensorSpec
-from edgevision.errors import EdgeVisionError, ExportError
+from edgevision.errors import (
+    BundleFormatError,
+    EdgeVisionError,
+    EngineLoadError,
+    ExportError,
+    InsufficientMemoryError,
+)
 from edgevision.export.adapters.adapter import Array, Feeds
 from edgevision.export.adapters.flat import Flat, called, is_flat, keywords_of, named_tensors
 from edgevision.export.adapters.registry import ClassNames, Size, refuse_options
@@ -35,6 +41,7 @@ from edgevision.export.graph.onnx_file import (
     with_own_axes,
 )
 from edgevision.runtime.session import Session
+from edgevision.tasks.decoders import check_state
 
 _DEFAULT_MAX_BATCH = 8
 
@@ -55,6 +62,7 @@ class Tensors:
         *,
         inputs: Sequence[TensorSpec] = (),
         profiles: Mapping[str, ShapeProfile] | None = None,
+        state: Mapping[str, str] | None = None,
     ) -> None:
         """Wrap `source`.
 
@@ -65,6 +73,9 @@ class Tensors:
                 itself.
             profiles: bounds of the dynamic inputs. Where only the first axis is dynamic, it may be
                 left out: batches of 1 to 8 are allowed then.
+            state: what each run hands on to the next, an input's name and an output's, as in
+                {"h_in": "h_out"}: it stays on the device, is neither fed nor given, and begins with
+                zeros. A module gives it last, in this order, or by these keys.
 
         Raises:
             ValueError: an argument makes no sense.
@@ -79,24 +90,30 @@ class Tensors:
             if not inputs:
                 raise ValueError("inputs: a module needs them, e.g. [TensorSpec('x', ...)]")
             self.inputs = tuple(inputs)
-            self._keywords = keywords_of(self._module, self._names)
+            self._keywords = keywords_of(self._module, [spec.name for spec in self.inputs])
         else:
             assert not isinstance(source, nn.Module)
             if inputs:
                 raise ValueError("inputs: an ONNX file says them itself; leave them out")
             model = read_onnx(Path(source))
-            self._original = serialized(model)
             self.inputs = graph_inputs(model)
         self.profiles: Mapping[str, ShapeProfile] = _profiles(self.inputs, profiles or {})
         if self._module is None:
             self._graph = with_own_axes(plain(model, source), self.profiles)
+            for value, known in zip(model.graph.output, self._graph.graph.output, strict=True):
+                if not value.type.tensor_type.HasField("shape"):  # ONNX Runtime takes it for none
+                    value.type.CopyFrom(known.type)
+            self._original = serialized(model)
             refuse_disputed(self._graph)
             self.ranges = likely_ranges(self._graph)
             self.is_quantized = is_quantized(self._graph)
+        self.state: Mapping[str, str] = dict(state or {})
+        if self.state:
+            self._check_state()
 
     def settings(self) -> Settings:
-        """Return nothing: the tensors say all."""
-        return {}
+        """Return the state: of all else the tensors say all."""
+        return {"state": dict(self.state)} if self.state else {}
 
     def files(self) -> dict[str, bytes]:
         """Return nothing: the manifest says it all."""
@@ -108,6 +125,10 @@ class Tensors:
             try:
                 with Session.open(self._original, flavour=ORT, profiles=self.profiles) as session:
                     return session.run(dict(feeds))
+            except EngineLoadError as error:
+                raise ExportError(f"the file does not run here: {error}") from error
+            except MemoryError as error:
+                raise InsufficientMemoryError(f"the file does not run here: {error}") from error
             except EdgeVisionError as error:
                 given = ", ".join(map(str, self.inputs)) or "none"
                 raise ExportError(
@@ -116,8 +137,7 @@ class Tensors:
                     "(samples=), or their ends: --range NAME=LOW:HIGH (ranges=)."
                 ) from error
         arguments = [torch.from_numpy(np.array(feeds[spec.name])) for spec in self.inputs]
-        found = self._run(arguments)
-        return {name: x.numpy() for name, x in named_tensors(found, self._names)}
+        return {name: x.numpy() for name, x in self._named(self._run(arguments))}
 
     def to_onnx(self) -> onnx.ModelProto:
         """Return the FP32 graph.
@@ -130,15 +150,53 @@ class Tensors:
             model.CopyFrom(self._graph)
             return model
         found = self._run([example(spec, self.profiles.get(spec.name)) for spec in self.inputs])
-        names = [name for name, _ in named_tensors(found, self._names)]
+        names = [name for name, _ in self._named(found)]
         module = self._module
         if self._keywords or not is_flat(found):
             module = Flat(module, self._keywords)
         return capture(module, self.inputs, names, self.profiles)
 
-    @property
-    def _names(self) -> list[str]:
-        return [spec.name for spec in self.inputs]
+    def _named(self, found: object) -> list[tuple[str, Tensor]]:
+        """Name what a module gives; a state that it does not name itself comes last."""
+        named = named_tensors(found, [spec.name for spec in self.inputs])
+        given = list(self.state.values())
+        if set(given) <= {name for name, _ in named}:
+            return named
+        if len(given) >= len(named):
+            raise ExportError(
+                f"the module gives {len(named)} tensors, expected an answer and then the state: "
+                f"{', '.join(given)}"
+            )
+        answers = len(named) - len(given)
+        last = [tensor for _, tensor in named[answers:]]
+        return [*named[:answers], *zip(given, last, strict=True)]
+
+    def _check_state(self) -> None:
+        """Refuse a state that is not there, or cannot be handed on; ExportError says why."""
+        if self._module is None:
+            outputs = {spec.name: spec for spec in graph_outputs(self._graph)}
+        else:
+            zeros = {
+                spec.name: example(spec, self.profiles.get(spec.name)).numpy()
+                for spec in self.inputs
+            }
+            outputs = {
+                name: TensorSpec(name, DType.from_numpy(array.dtype), array.shape)
+                for name, array in self.reference(zeros).items()
+            }
+        inputs = {spec.name: spec for spec in self.inputs}
+        for taken, given in self.state.items():
+            if taken not in inputs or given not in outputs:
+                raise ExportError(
+                    f"state: '{taken}' to '{given}'; the model takes {', '.join(inputs)} and gives "
+                    f"{', '.join(outputs)}"
+                )
+            try:
+                check_state(inputs[taken], outputs[given])
+            except BundleFormatError as error:
+                raise ExportError(str(error)) from error
+        if len(self.state) == len(inputs) or len(set(self.state.values())) == len(outputs):
+            raise ExportError("state: every input or output is of it; a frame has one of its own")
 
     def _run(self, arguments: Sequence[Tensor]) -> object:
         assert self._module is not None
@@ -172,6 +230,11 @@ def graph_outputs(model: onnx.ModelProto) -> tuple[TensorSpec, ...]:
 
 def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
     tensor = value.type.tensor_type
+    if not tensor.HasField("shape"):
+        raise ExportError(
+            f"tensor '{value.name}': how many axes it has is not said in the file. Export it again "
+            "with shapes, or without branches that give different ones"
+        )
     kind = TensorProto.DataType.Name(tensor.elem_type)
     try:
         dtype = DType.from_numpy(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))

@@ -25,6 +25,16 @@ OPSET = 20
 # What torch's exporter says, and what helps against it.
 _REMEDIES = (
     (
+        re.compile("only 4D query"),
+        "Give scaled_dot_product_attention four axes, q[:, None] and so on, and take [:, 0] of "
+        "what it gives.",
+    ),
+    (
+        re.compile("adaptive_max_pool"),
+        "Of a size n that m does not divide take, for each i of m, the amax of "
+        "x[..., i * n // m : -(-(i + 1) * n // m)], and torch.stack them.",
+    ),
+    (
         re.compile(r"data-dependent|Unbacked|GuardOnData|dynamic control flow", re.IGNORECASE),
         "Rewrite what it names without shapes or branches that depend on values: torch.where, "
         "torch.cond, a fixed number with topk.",
@@ -52,7 +62,7 @@ def capture(
     _check_weights(module)
     examples = tuple(example(spec, profiles.get(spec.name)) for spec in inputs)
     dynamic = tuple(_dynamic(spec, profiles.get(spec.name)) for spec in inputs)
-    with evaluating(module), _quiet():
+    with evaluating(module), quiet():
         try:
             program = torch.onnx.export(
                 module,
@@ -231,8 +241,8 @@ def _by_parameter(module: nn.Module, dynamic: tuple[dict[int, object], ...]) -> 
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's chatter off the terminal; what matters comes in its exception."""
+def quiet() -> Iterator[None]:
+    """Keep chatter off the terminal; what matters comes in the exception."""
     level = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     sink = io.StringIO()

@@ -50,7 +50,7 @@ def typed(model: onnx.ModelProto) -> onnx.ModelProto:
     copy.ir_version = max(copy.ir_version, _IR_VERSION)
     _constants_to_initializers(copy.graph)
     _drop_stored_inputs(copy.graph)
-    _name_nodes(copy.graph)
+    name_nodes(copy.graph)
     del copy.graph.value_info[:]
     try:
         return onnx.shape_inference.infer_shapes(copy, check_type=True, strict_mode=True)
@@ -113,23 +113,46 @@ def observe(
     model: onnx.ModelProto, tensors: Sequence[str], feeds: Iterable[Feeds], profiles: Profiles
 ) -> Iterator[dict[str, Array]]:
     """Give the values of `tensors` for each feed, one feed in memory at a time."""
+    if not tensors:
+        yield from ({} for _ in feeds)
+        return
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
     shapes = {v.name: v for v in (*model.graph.value_info, *model.graph.output, *model.graph.input)}
     del probe.graph.output[:]
     for i, name in enumerate(tensors):
-        # An input cannot be an output too.
-        probe.graph.node.append(helper.make_node("Identity", [name], [f"edgevision_see{i}"]))
-        seen = onnx.ValueInfoProto()
-        seen.CopyFrom(shapes[name])
-        seen.name = f"edgevision_see{i}"
-        probe.graph.output.append(seen)
+        seen, kind = f"edgevision_see{i}", shapes[name].type.tensor_type
+        if kind.HasField("shape"):
+            # An input cannot be an output too.
+            probe.graph.node.append(helper.make_node("Identity", [name], [seen]))
+            value = onnx.ValueInfoProto()
+            value.CopyFrom(shapes[name])
+            value.name = seen
+        else:  # of what comes out of a loop not even the number of axes may be known
+            probe.graph.node.extend(
+                [
+                    helper.make_node("Shape", [name], [f"{seen}_shape"]),
+                    helper.make_node("Reshape", [name, "edgevision_flat"], [seen]),
+                ]
+            )
+            value = helper.make_tensor_value_info(seen, kind.elem_type, ["n"])
+            probe.graph.output.append(
+                helper.make_tensor_value_info(f"{seen}_shape", TensorProto.INT64, ["r"])
+            )
+        probe.graph.output.append(value)
+    probe.graph.initializer.append(numpy_helper.from_array(np.array([-1]), "edgevision_flat"))
     with Session.open(serialized(probe), flavour=ORT, profiles=profiles) as session:
         for feed in feeds:
-            yield dict(zip(tensors, session.run(feed).values(), strict=True))
+            found = session.run(feed)
+            values = {}
+            for i, name in enumerate(tensors):
+                seen = f"edgevision_see{i}"
+                shape = found.get(f"{seen}_shape")
+                values[name] = found[seen] if shape is None else found[seen].reshape(shape)
+            yield values
 
 
-def _name_nodes(graph: onnx.GraphProto) -> None:
+def name_nodes(graph: onnx.GraphProto) -> None:
     """Give every node a name of its own; files from elsewhere often do not."""
     taken = {node.name for node in graph.node}
     seen = {""}

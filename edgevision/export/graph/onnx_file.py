@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 import onnx
 import onnx.inliner
 import onnx.version_converter
@@ -15,20 +16,23 @@ from onnx import TensorProto, helper, numpy_helper
 from edgevision.bundle.files import read_plain
 from edgevision.bundle.tensors import Profiles
 from edgevision.errors import EdgeVisionError, ExportError, FileReadError
-from edgevision.export.graph.capture import OPSET, anonymous
+from edgevision.export.graph.capture import OPSET, anonymous, quiet
+from edgevision.export.graph.observe import constants, name_nodes
 from edgevision.export.graph.simplify import simplify
 from edgevision.export.graph.subgraphs import nested
 
 _MAX_ONNX_BYTES = (2 << 30) - 1
 _ALIKE = ("", "ai.onnx")
+_MAX_STEPS = 1 << 20
+_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _log = logging.getLogger(__name__)
 
 
 def read_onnx(path: Path) -> onnx.ModelProto:
     """Return the checked model of a file, with the weights that lie beside it.
 
-    An open size is one without a number: -1 is none. bfloat16, which ONNX Runtime does not compute
-    in on a CPU, becomes float32.
+    An open size is one without a number: -1 and 0 are none. Nodes get names of their own. bfloat16,
+    which ONNX Runtime does not compute in on a CPU, becomes float32.
 
     Raises:
         FileReadError: the file cannot be read, or its weights lie elsewhere.
@@ -43,19 +47,80 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         model.ParseFromString(data)
         _load_external_data(model, path)
         _open_sizes(model.graph)
-        onnx.checker.check_model(model, full_check=True)
+        model = _with_shapes(model)
+        _check(model)
         _widen_bfloat16(model)
+        for graph in nested(model.graph):
+            name_nodes(graph)
     except EdgeVisionError:
         raise
     # Protobuf, the checker and shape inference have no error class in common.
     except Exception as error:
         raise ExportError(f"{path}: not a valid ONNX file: {_first_line(error)}") from error
+    if not model.graph.node:
+        raise ExportError(f"{path}: holds no node, so that it computes nothing")
+    _check_weights(model.graph, path)
+    _check_loops(model.graph, path)
     if both := {v.name for v in model.graph.input} & {v.name for v in model.graph.output}:
         raise ExportError(
             f"{path}: '{min(both)}' is an input and an output at once, which no builder takes. "
             "Leave it out of the outputs, or put an Identity before it."
         )
     return anonymous(model)
+
+
+def _has_shape(value: onnx.ValueInfoProto) -> bool:
+    return bool(value.type.tensor_type.HasField("shape"))
+
+
+def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Give outputs without a shape the one that follows, where one does."""
+    if all(map(_has_shape, model.graph.output)):
+        return model
+    return onnx.shape_inference.infer_shapes(model)
+
+
+def _check(model: onnx.ModelProto) -> None:
+    """Let ONNX's checker see all but outputs of no shape: of a branch it follows when folded."""
+    if not all(map(_has_shape, model.graph.output)):
+        outputs = [value for value in model.graph.output if _has_shape(value)]
+        model = onnx.ModelProto.FromString(model.SerializeToString())
+        del model.graph.output[:]
+        model.graph.output.extend(outputs)
+    onnx.checker.check_model(model, full_check=True)
+
+
+def _check_weights(graph: onnx.GraphProto, path: Path) -> None:
+    """Refuse NaN, and infinity in the weights of a layer: labels of them are 0 everywhere."""
+    nodes = [node for inner in nested(graph) for node in inner.node]
+    of_layers = {node.input[1] for node in nodes if node.op_type in _LAYERS and node.input[1:]}
+    for inner in nested(graph):
+        for tensor in (*inner.initializer, *constants(inner).values()):
+            values = numpy_helper.to_array(tensor)
+            if values.dtype.kind != "f":
+                continue
+            broken = np.isinf(values) if tensor.name in of_layers else np.zeros_like(values, bool)
+            broken |= np.isnan(values)
+            if broken.any():
+                raise ExportError(
+                    f"{path}: '{tensor.name}' holds {int(broken.sum())} of {values.size} values "
+                    "that are NaN or infinite. Export a checkpoint from before the training "
+                    "diverged"
+                )
+
+
+def _check_loops(graph: onnx.GraphProto, path: Path) -> None:
+    """Refuse a loop that would not end in any time that a person waits."""
+    stored = {t.name: t for inner in nested(graph) for t in inner.initializer}
+    for inner in nested(graph):
+        stored |= constants(inner)
+    for node in (node for inner in nested(graph) for node in inner.node):
+        if node.op_type == "Loop" and node.input and node.input[0] in stored:
+            count = int(numpy_helper.to_array(stored[node.input[0]]).max(initial=0))
+            if count > _MAX_STEPS:
+                raise ExportError(
+                    f"{path}: loop '{node.name}' runs {count} times, at most {_MAX_STEPS} are taken"
+                )
 
 
 def plain(model: onnx.ModelProto, source: object) -> onnx.ModelProto:
@@ -66,10 +131,11 @@ def plain(model: onnx.ModelProto, source: object) -> onnx.ModelProto:
     """
     at_opset = _at_opset(onnx.inliner.inline_local_functions(model), source)
     try:
-        folded = onnx_ir.from_proto(at_opset)
-        simplify(folded, with_weights=True)
-        done = onnx_ir.to_proto(folded)
-        onnx.checker.check_model(done, full_check=True)
+        with quiet():
+            folded = onnx_ir.from_proto(at_opset)
+            simplify(folded, with_weights=True)
+            done = _with_shapes(onnx_ir.to_proto(folded))
+        _check(done)
     except Exception as error:  # the folder raises whatever a strange graph makes it hit
         _log.warning("%s: its constants are not folded: %s", source, _first_line(error))
         return at_opset
@@ -160,7 +226,7 @@ def _load_external_data(model: onnx.ModelProto, path: Path) -> None:
 def _open_sizes(graph: onnx.GraphProto) -> None:
     for value in (*graph.input, *graph.output, *graph.value_info):
         for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_value < 0:
+            if dim.HasField("dim_value") and dim.dim_value <= 0:
                 dim.ClearField("dim_value")
 
 

@@ -22,9 +22,13 @@ from edgevision.export.precision.fp16 import INNER_SUMS
 _MAX_TOP_K = 3840
 _NO_LAYER = {
     "BitShift": "compute it with Mul, or leave bit packing to the host",
+    "Col2Im": "give it fixed sizes, and `build` writes it as a deconvolution",
     "Compress": "keep every element and multiply by a mask",
-    "DFT": "write it as a product with a constant matrix",
+    "DFT": "give it fixed sizes, and `build` writes it as a product with a constant matrix; for "
+    "irfft take the real part of ifft over the whole spectrum",
     "DeformConv": "gather with GridSample",
+    "MaxUnpool": "enlarge what is to be placed by nearest, and multiply it by where the picture "
+    "equals its maxima, enlarged likewise",
     "MaxRoiPool": "cut regions with GridSample, as edgevision's Mask R-CNN does",
     "NonMaxSuppression": "keep a fixed number of boxes and suppress by matrix products, as "
     "edgevision's Mask R-CNN does",
@@ -54,6 +58,7 @@ _ENGINE_TYPES = frozenset(
         TensorProto.INT32, TensorProto.INT64, TensorProto.BOOL,
     }
 )  # fmt: skip
+_POOLS = ("AveragePool", "LpPool", "MaxPool")
 _UINT8_OPS = frozenset({"Cast", "QuantizeLinear", "DequantizeLinear"})
 
 
@@ -149,8 +154,15 @@ def _attributes(scope: _Scope) -> list[Finding]:
     found = []
     for node in scope.graph.node:
         values = {a.name: helper.get_attribute_value(a) for a in node.attribute if not a.g.node}
+        if node.op_type in _POOLS and set(values.get("dilations", [])) - {1}:
+            # The parser of 10.1 passes over them; a later one refuses them.
+            remedy = "give it fixed sizes, and `build` writes a MaxPool of shifted slices"
+            found.append(_finding(node, "pool", "no layer pools with dilations", remedy))
+        if node.op_type == "MaxPool" and len(node.output) > 1 and node.output[1]:
+            remedy = _NO_LAYER["MaxUnpool"]
+            found.append(_finding(node, "pool", "no layer gives the places of maxima", remedy))
         if node.op_type == "Resize" and values.get("antialias"):
-            remedy = "shrink with AveragePool, or outside of the graph"
+            remedy = "give it fixed sizes, and `build` writes it as products with matrices"
             found.append(_finding(node, "resize", "it is antialiased, which no layer does", remedy))
         if node.op_type == "GridSample" and _text(values.get("mode", "")) in ("linear", "cubic"):
             # NVIDIA/TensorRT#4646, onnx/onnx-tensorrt#1060, seen in the parser of 10.1: it knows

@@ -6,10 +6,13 @@ five digits): an epsilon vanishes, and a pixel without features becomes 0/0.
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir.passes.common as passes
 from onnxscript import ir, optimizer, rewriter
 from onnxscript.rewriter import pattern
 from onnxscript.rewriter.rules import common
+
+from edgevision.export.graph.replace import replace_refused
 
 # In the exporter's order: some rules wait for what others leave.
 _RULES = (
@@ -50,6 +53,9 @@ def simplify(model: ir.Model, *, with_weights: bool = False) -> None:
     for _ in range(_ROUNDS):
         optimizer.fold_constants_ir(model, onnx_shape_inference=True, should_fold=should_fold)
         rewriter.rewrite(model, rules)
+        if with_weights:
+            _fold_extents(model)
+    replace_refused(model)
     for tidy in (
         passes.RemoveUnusedNodesPass(),
         passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
@@ -65,6 +71,33 @@ def simplify(model: ir.Model, *, with_weights: bool = False) -> None:
         # (NVIDIA/TensorRT#4646). Without a word every version takes the default, which is linear.
         if node.op_type == "GridSample" and node.attributes.get_string("mode") == "linear":
             node.attributes.pop("mode")
+        # Its importer of ScatterND refuses the word whatever it says (onnx-tensorrt 10.1).
+        if node.op_type == "ScatterND" and node.attributes.get_string("reduction") == "none":
+            node.attributes.pop("reduction")
+
+
+def _fold_extents(model: ir.Model) -> None:
+    """Make a constant of the size of an axis that is fixed where others are open.
+
+    Older exporters of torch put a branch around each `squeeze` that asks whether it is 1.
+    """
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        if node.op_type != "Gather" or node.inputs[0] is None or node.inputs[1] is None:
+            continue
+        made_by = node.inputs[0].producer()
+        place = ir.convenience.get_const_tensor(node.inputs[1])
+        if made_by is None or made_by.op_type != "Shape" or made_by.attributes or place is None:
+            continue
+        shape = made_by.inputs[0].shape if made_by.inputs[0] is not None else None
+        if shape is None or place.shape or not -len(shape) <= int(place.numpy()) < len(shape):
+            continue
+        extent = shape[int(place.numpy())]
+        if isinstance(extent, int):
+            value = ir.AttrTensor("value", ir.tensor(np.array(extent, np.int64)))
+            constant = ir.node("Constant", [], {"value": value})
+            assert isinstance(node.graph, ir.Graph)
+            node.graph.insert_before(node, constant)
+            ir.convenience.replace_all_uses_with(node.outputs[0], constant.outputs[0])
 
 
 def _is_of_weights(node: ir.Node) -> bool | None:

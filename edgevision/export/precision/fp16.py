@@ -109,7 +109,10 @@ def typed_like(model: onnx.ModelProto) -> onnx.ModelProto:
     """Check that the types of `model` fit together, and return it without intermediate types."""
     checked = typed(model)
     del checked.graph.value_info[:]
-    onnx.checker.check_model(checked)
+    # What a loop carries may have no known shape, which inputs of a model must have: such a body
+    # is checked where it stands.
+    if all(value.type.tensor_type.HasField("shape") for value in checked.graph.input):
+        onnx.checker.check_model(checked)
     return anonymous(checked)
 
 
@@ -135,6 +138,12 @@ def _keep(
             kept[node.name] = "asked for"
         elif node.op_type in _FLOAT32_OPS:
             kept[node.name] = f"{node.op_type} gives float32"
+        elif _adds_up(node):
+            kept[node.name] = "ONNX Runtime adds up at places in float32 only"
+        elif node.op_type.startswith("QLinear"):
+            kept[node.name] = "its scales are float32"
+        elif any(a.name == "reduction" and a.s != b"none" for a in node.attribute):
+            kept[node.name] = "adds up at indices, which ONNX Runtime does in float32 only"
         elif node.op_type in INNER_SUMS:
             kept[node.name] = "its inner sums may overflow float16"
         elif node.name in sizes:
@@ -144,6 +153,11 @@ def _keep(
         elif worst * _HEADROOM > FLOAT16_MAX:
             kept[node.name] = f"values up to {worst:.3g}"
     return kept
+
+
+def _adds_up(node: onnx.NodeProto) -> bool:
+    """Whether a node combines what goes to one place, as index_add does."""
+    return any(a.name == "reduction" and a.s not in (b"", b"none") for a in node.attribute)
 
 
 def _shape_arithmetic(model: onnx.ModelProto) -> set[str]:
@@ -184,11 +198,11 @@ def _tiny(model: onnx.ModelProto) -> set[str]:
     return found
 
 
-def _free_mark(model: onnx.ModelProto) -> str:
+def free_mark(model: onnx.ModelProto, ends: Sequence[str]) -> str:
     """Return what stands before an added name's end; more of it in a graph that has such names."""
     names = [name for node in model.graph.node for name in (node.name, *node.input, *node.output)]
     mark = "_"
-    while any(name.endswith((f"{mark}fp16", f"{mark}fp32")) for name in names):
+    while any(name.endswith(tuple(mark + end for end in ends)) for name in names):
         mark += "_"
     return mark
 
@@ -197,7 +211,7 @@ class _Converter:
     """Rewrites a typed float32 graph node by node, remembering each tensor's new type."""
 
     def __init__(self, model: onnx.ModelProto, kept: set[str]) -> None:
-        self.mark = _free_mark(model)
+        self.mark = free_mark(model, ("fp16", "fp32"))
         self.model = model
         self.kept = kept
         self.types = element_types(model)

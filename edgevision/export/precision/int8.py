@@ -11,6 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +31,7 @@ from edgevision.export.graph.subgraphs import (
     without_unread,
 )
 from edgevision.export.precision.calibration import CalibrationSummary, calibrate
-from edgevision.export.precision.fp16 import typed_like
+from edgevision.export.precision.fp16 import free_mark, typed_like
 from edgevision.export.precision.sensitivity import signal_to_noise_db
 from edgevision.progress import Progress, silent
 
@@ -41,6 +42,7 @@ MIN_SNR_DB = 24.0
 _DECONVOLUTION_DB = 6.0
 """A deconvolution must do this much better: what it adds stands in the picture itself."""
 _SNR_SAMPLES = 16
+_OF_PAIR = ("scale", "zero")
 # A scale must survive float16, whose numbers below 2**-14 lose digits one by one.
 _SMALLEST_SCALE = 2.0**-18
 
@@ -243,12 +245,14 @@ class _Writer:
     """Inserts Q/DQ pairs into a graph, one per tensor however many layers read it."""
 
     def __init__(self, model: onnx.ModelProto, scales: dict[str, float]) -> None:
+        self.mark = free_mark(model, ("q", "dq", *_OF_PAIR, "Q", "DQ"))
         self.model = model
         self.scales = scales
         self.stored = {i.name: i for i in model.graph.initializer}
         self.added: list[onnx.TensorProto] = []
         self.pairs: dict[str, list[onnx.NodeProto]] = {}
         self.done: dict[str, str] = {}
+        self.axes: dict[str, int] = {}
 
     def quantize_layer(self, node: onnx.NodeProto) -> None:
         node.input[0] = self._activation(node.input[0])
@@ -280,36 +284,41 @@ class _Writer:
     def _activation(self, name: str) -> str:
         if name not in self.done:
             scale = np.array(self.scales[name], np.float32)
-            stems = [f"{name}_scale", f"{name}_zero"]
+            levels, stems = self._added(name, "q"), [self._added(name, x) for x in _OF_PAIR]
             self.added.append(numpy_helper.from_array(scale, stems[0]))
             self.added.append(numpy_helper.from_array(np.array(0, np.int8), stems[1]))
-            self.pairs[f"{name}_dq"] = [
-                helper.make_node("QuantizeLinear", [name, *stems], [f"{name}_q"], f"{name}_Q"),
-                helper.make_node(
-                    "DequantizeLinear", [f"{name}_q", *stems], [f"{name}_dq"], f"{name}_DQ"
-                ),
-            ]
-            self.done[name] = f"{name}_dq"
+            self._pair(name, levels, stems)
+            first = helper.make_node("QuantizeLinear", [name, *stems], [levels])
+            first.name = self._added(name, "Q")
+            self.pairs[self.done[name]].insert(0, first)
         return self.done[name]
 
     def _weight(self, node: onnx.NodeProto) -> str:
         name = node.input[1]
-        if name not in self.done:
+        axis = output_axis(node, len(self.stored[name].dims))
+        # Tied weights may have their output channels along another axis in another layer.
+        stem = name if self.axes.setdefault(name, axis) == axis else f"{name}{self.mark}axis{axis}"
+        if stem not in self.done:
             weights = numpy_helper.to_array(self.stored[name]).astype(np.float64)
-            axis = output_axis(node, weights.ndim)
             others = tuple(i for i in range(weights.ndim) if i != axis)
             scales = _half_up(np.abs(weights).max(axis=others) / _LEVELS)
             shape = [-1 if i == axis else 1 for i in range(weights.ndim)]
-            levels = np.rint(weights / scales.astype(np.float64).reshape(shape))
-            stems = [f"{name}_q", f"{name}_scale", f"{name}_zero"]
+            values = np.rint(weights / scales.astype(np.float64).reshape(shape))
+            levels, stems = self._added(stem, "q"), [self._added(stem, x) for x in _OF_PAIR]
             zeros = np.zeros(len(scales), np.int8)
             self.added += [
-                numpy_helper.from_array(levels.clip(-_LEVELS, _LEVELS).astype(np.int8), stems[0]),
-                numpy_helper.from_array(scales, stems[1]),
-                numpy_helper.from_array(zeros, stems[2]),
+                numpy_helper.from_array(values.clip(-_LEVELS, _LEVELS).astype(np.int8), levels),
+                numpy_helper.from_array(scales, stems[0]),
+                numpy_helper.from_array(zeros, stems[1]),
             ]
-            self.pairs[f"{name}_dq"] = [
-                helper.make_node("DequantizeLinear", stems, [f"{name}_dq"], f"{name}_DQ", axis=axis)
-            ]
-            self.done[name] = f"{name}_dq"
-        return self.done[name]
+            self._pair(stem, levels, stems, axis=axis)
+        return self.done[stem]
+
+    def _pair(self, name: str, levels: str, stems: list[str], **given: Any) -> None:
+        self.done[name] = back = self._added(name, "dq")
+        node = helper.make_node("DequantizeLinear", [levels, *stems], [back], **given)
+        node.name = self._added(name, "DQ")
+        self.pairs[back] = [node]
+
+    def _added(self, name: str, end: str) -> str:
+        return f"{name}{self.mark}{end}"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,11 @@ from edgevision._optional import require
 from edgevision.errors import FileReadError, FileWriteError, WrongTaskError
 from edgevision.progress import Progress, silent
 from edgevision.runtime.model import Model
-from edgevision.tasks.camera_files import camera_records, count_records
+from edgevision.tasks.camera_files import CameraRecord, camera_records, count_records
+from edgevision.tasks.cameras import cameras_of
 from edgevision.tasks.frames import count_frames, frames_named, resize
 from edgevision.tasks.outputs import picture_mark, refuse_foreign
 from edgevision.tasks.task import Result, get_task
-from edgevision.tasks.together import alone
 
 Image = npt.NDArray[np.uint8]
 
@@ -61,7 +62,8 @@ def run_files(
 ) -> FilesSummary:
     """Run every frame of `source`; write pictures of the answers into the folder `out`.
 
-    A frame of another size than the model's is resized, and the summary says so.
+    A frame of another size than the model's is resized, and the summary says so. A model of several
+    cameras is given as many frames in one call.
 
     Args:
         model: takes frames.
@@ -87,11 +89,12 @@ def run_files(
     if folder is not None:
         endings = get_task(model.manifest.task).picture_endings
         _check_folder(Path(source), folder, endings, force=force)
-    dumped, frames, times_ms = count_records(source, camera), [], []
+    frames: list[FrameSummary] = []
+    times_ms: list[float] = []
+    dumped = count_records(source, camera)
     total = count_frames(source) if dumped is None else dumped
-    for done, frame in enumerate(camera_records(source, camera)):
-        progress("running", done, total)
-        result = alone(model(camera.filled(frame.fed)))
+    for frame, result in _answered(model, camera_records(source, camera)):
+        progress("running", len(frames), total)
         times_ms.append(result.timings.total_ms)
         original = frame.photo.shape[:2]
         moved = (original[0], original[1]) if original != camera.size else None
@@ -104,6 +107,23 @@ def run_files(
         raise FileReadError(f"{source}: holds no frame")
     progress("running", len(frames), len(frames))
     return FilesSummary(tuple(frames), statistics.median(times_ms))
+
+
+def _answered(
+    model: Model[Any], records: Iterator[CameraRecord]
+) -> Iterator[tuple[CameraRecord, Result]]:
+    """Give each frame with its answer; a state begins with the first of them."""
+    cameras, is_first = cameras_of(model.decoder), True
+    least, most = (1, 1) if cameras is None else cameras.count
+    while together := list(islice(records, most)):
+        if cameras is not None:
+            # Where too few are left, the last is shown to the other cameras as well.
+            missing = max(0, least - len(together))
+            fed = [frame.fed for frame in together]
+            yield from zip(together, model(fed + fed[-1:] * missing, is_cut=is_first), strict=False)
+        else:
+            yield together[0], model(together[0].fed, is_cut=is_first)
+        is_first = False
 
 
 def save_pictures(

@@ -11,9 +11,9 @@ from edgevision.bundle.tensors import Profiles, TensorSpec
 from edgevision.errors import FrameError
 from edgevision.runtime.device.device import Device
 from edgevision.runtime.device.memory import Array
-from edgevision.tasks.interop import DeviceArray, import_array
+from edgevision.tasks.interop import DeviceArray, SeparateArrays, import_array
 
-Feed = Array | DeviceArray
+Feed = Array | DeviceArray | SeparateArrays
 
 
 class FeedCheck:
@@ -60,6 +60,8 @@ class FeedCheck:
         return {**feeds, **imports} if imports else feeds
 
     def _import(self, feed: object, spec: TensorSpec) -> Feed:
+        if isinstance(feed, SeparateArrays):
+            return feed.imported(spec)
         array = import_array(feed, spec)
         if not isinstance(array, DeviceArray):
             return array

@@ -117,11 +117,13 @@ class LentOutputs(_GeneratorContextManager[OutputView]):
 class PipelineInput(InputBuffer, Generic[T]):
     """InputBuffer by `Pipeline.input`."""
 
-    def __init__(self, slot: Slot, submit: Callable[[int | None, object], Ticket[T]]) -> None:
+    def __init__(self, slot: Slot, submit: Callable[[int | None, object, bool], Ticket[T]]) -> None:
         super().__init__(slot)
         self._submit = submit
 
-    def submit(self, *, stamp_ns: int | None = None, meta: object = None) -> Ticket[T]:
+    def submit(
+        self, *, stamp_ns: int | None = None, meta: object = None, is_cut: bool = False
+    ) -> Ticket[T]:
         """Submit what was written; see `Pipeline.submit`."""
         self._lent()
-        return self._submit(stamp_ns, meta)
+        return self._submit(stamp_ns, meta, is_cut)

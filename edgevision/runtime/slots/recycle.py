@@ -27,14 +27,14 @@ class Recycler:
         self._source = source
         self._blocks: deque[Array] = deque(maxlen=_KEPT)
 
-    def copy(self) -> Array:
-        """Return a copy of the array as it is now."""
+    def copy(self, source: Array | None = None) -> Array:
+        """Return a copy of the array as it is now, or of another like it."""
         try:
             block = self._blocks.pop()
         except IndexError:
             block = np.empty_like(self._source)
         answer = np.asarray(_Lease(block, self._blocks))
-        answer[...] = self._source
+        answer[...] = self._source if source is None else source
         return answer
 
 

@@ -23,11 +23,12 @@ from edgevision.runtime.options import RunOptions
 from edgevision.runtime.slots.feeds import Feed
 from edgevision.runtime.slots.foreign import queue_copy
 from edgevision.runtime.slots.recycle import LEAST_BYTES, Recycler
-from edgevision.tasks.interop import DeviceArray
+from edgevision.tasks.interop import DeviceArray, SeparateArrays
 from edgevision.tasks.timings import Timings, timings
 
 if TYPE_CHECKING:
     from edgevision.runtime.slots.slots import Hold
+    from edgevision.runtime.slots.state import CarriedState
 
 _ALIGNMENT_BYTES = 256
 _NO_STATE: Mapping[str, Buffer] = {}
@@ -45,6 +46,7 @@ class Slot:
         no_graph: why frames are not launched as a graph; empty if they are.
         generation: how many frames it has taken; a view of an older one is stale.
         hold: whose it is; None while it is free. `Slots` sets it.
+        starts_anew: whether the next run begins a stream of state; see `CarriedState`.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Slot:
         stream: Stream | None = None,
         state: Mapping[str, Buffer] = _NO_STATE,
         told: Collection[str] = (),
+        carried: CarriedState | None = None,
     ) -> None:
         """Allocate for the largest shapes; what is given stays the caller's.
 
@@ -68,6 +71,7 @@ class Slot:
             stream: whose work its own is to follow; None for one of its own.
             state: memory of tensors that stay where engines use it, by name; no feed fills them.
             told: outputs in `state` that are copied to the host all the same.
+            carried: state that each run hands on to the next, of this slot or another.
         """
         self.program = program
         self.generation = 0
@@ -89,9 +93,11 @@ class Slot:
             for spec in program.inputs
         }
         self._is_dynamic = any(spec.is_dynamic for spec in program.inputs)
-        self._is_plain = not self._asynchronous and not self._is_dynamic
+        self._is_plain = not self._asynchronous and not self._is_dynamic and carried is None
         self.no_graph = self._graph_fault() or "not warmed up"
-        self._state, self._told = state, told
+        self._state, self._told = state if carried is None else carried.buffers, told
+        self._carried = carried
+        self.starts_anew = False
         self._graph: Graph | None = None
         self._foreign: Mapping[str, DeviceArray] = {}
         self._inputs: dict[str, Array] = {}
@@ -138,7 +144,7 @@ class Slot:
                     self._reshape(shapes)
         if not self._asynchronous:
             for name, array in self._inputs.items():
-                array[...] = feeds[name]  # type: ignore[assignment]  # the check lets none else by
+                _put(array, feeds[name])
             return
         foreign: dict[str, DeviceArray] = {}
         self._foreign = {}
@@ -146,7 +152,7 @@ class Slot:
             if isinstance(feed, DeviceArray):
                 foreign[name] = feed
             else:
-                self._inputs[name][...] = feed
+                _put(self._inputs[name], feed)
         if foreign:
             with self._active:
                 self._queue_foreign(foreign)
@@ -165,8 +171,12 @@ class Slot:
         Raises:
             RunError: the engine or the device refused.
         """
+        if self._carried is not None:
+            self._begin_state(self._carried)
         if not self._asynchronous:
             self._enqueue(self._stream)
+            if self._carried is not None:
+                self._carried.hand_on(self._stream)
             return
         # Until the event is recorded it stands for the last frame, not for this one.
         self._in_flight, self._recorded = True, False
@@ -231,7 +241,7 @@ class Slot:
         Raises:
             RunError: the engine or the device failed.
         """
-        if not self._asynchronous:
+        if self._is_plain:
             self._enqueue(self._stream)
             return
         with self._active:
@@ -405,10 +415,19 @@ class Slot:
         self._enqueue(stream)
         if marks:
             stream.record(marks[2])
+        if self._carried is not None:
+            self._carried.hand_on(stream)
         for name, array in self._outputs.items():
             host, bound = self._buffers[name]
             if bound is not host and array is not None:
                 stream.copy(host, bound, array.nbytes)
+
+    def _begin_state(self, carried: CarriedState) -> None:
+        """Queue setting the state to zeros, where this run is the first of its stream."""
+        if self.starts_anew or carried.starts_anew:
+            self._in_flight, self._recorded = self._asynchronous, False
+            self.starts_anew = False
+            carried.begin(self._stream)
 
     def _queue_foreign(self, feeds: Mapping[str, DeviceArray]) -> None:
         """Copy from the caller's memory on the device, ordered with what the caller does to it."""
@@ -452,3 +471,11 @@ class Slot:
             return f"capture failed: {error}"
         self._graph = capture.graph
         return ""
+
+
+def _put(array: Array, feed: Feed) -> None:
+    """Copy what was checked, and is on the host, into the slot's memory."""
+    if type(feed) is SeparateArrays:
+        feed.copy_to(array)
+    else:
+        array[...] = feed  # type: ignore[assignment]  # the check lets none else by

@@ -15,6 +15,7 @@ import sys
 import threading
 import weakref
 from collections import deque
+from collections.abc import Mapping
 from contextlib import suppress
 from threading import get_ident
 from types import FrameType
@@ -25,7 +26,9 @@ from edgevision.runtime.backends.program import Program
 from edgevision.runtime.device.memory import Buffer
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.slots.slot import Slot
+from edgevision.runtime.slots.state import CarriedState
 
+NO_STATE: Mapping[str, str] = {}
 _POLL_S = 0.05
 _alive: weakref.WeakSet[Slots] = weakref.WeakSet()
 
@@ -62,8 +65,20 @@ class Slots:
         count: int,
         share_scratch: bool = False,
         warm_up: bool = False,
+        state: Mapping[str, str] = NO_STATE,
     ) -> None:
-        """Make `count` slots; `share_scratch` where no two of them ever run at once."""
+        """Make `count` slots.
+
+        Args:
+            program: what runs.
+            profiles: bounds of its dynamic inputs.
+            options: how it runs.
+            count: how many.
+            share_scratch: they share working memory, as no two of them ever run at once.
+            warm_up: run each once.
+            state: what they hand from run to run, see `CarriedState`; no two of them then run at
+                once, either.
+        """
         self.all: list[Slot] = []
         self.is_open = True
         self._free: list[Slot] = []
@@ -72,20 +87,32 @@ class Slots:
         self._back = threading.Lock()
         self._device = program.device
         self._scratch: Buffer | None = None
+        self._carried: CarriedState | None = None
         _alive.add(self)
         try:
+            if state:
+                with self._device.active():
+                    self._carried = CarriedState(program, state)
             if share_scratch and program.scratch_bytes:
                 with self._device.active():
                     self._scratch = self._device.allocate(program.scratch_bytes, label="scratch")
             for _ in range(count):
-                slot = Slot(program, profiles, options, scratch=self._scratch)
+                slot = Slot(
+                    program, profiles, options, scratch=self._scratch, carried=self._carried
+                )
                 self.all.append(slot)
                 self._free.append(slot)
                 if warm_up:
                     slot.warm_up()
+            self.begin_anew()
         except BaseException:
             self.close()
             raise
+
+    def begin_anew(self) -> None:
+        """Let the next run begin with no state; nobody else runs one."""
+        if self._carried is not None:
+            self._carried.starts_anew = True
 
     def take(self, hold: Hold) -> Slot | None:
         """Give `hold` a slot if one is free and nobody waits; None if not, or if closed."""
@@ -190,13 +217,14 @@ class Slots:
             if slot in self.all:
                 self.all.remove(slot)
         self._free.clear()
-        if self._scratch is not None:
-            with self._device.active():
-                try:
-                    self._scratch.close()
-                except CudaError as error:
-                    errors.append(error)
-            self._scratch = None
+        for memory in (self._scratch, self._carried):
+            if memory is not None:
+                with self._device.active():
+                    try:
+                        memory.close()
+                    except CudaError as error:
+                        errors.append(error)
+        self._scratch = self._carried = None
         if errors:
             raise errors[0]
 

@@ -1,7 +1,7 @@
-"""State that stays on the device: a program that begins it, and one that steps it on.
+"""State that stays on the device: of a search that is stepped on, or of a stream of frames.
 
-Two slots of the step take turns, and each reads what the other wrote; so nothing crosses the bus
-but what is asked for, and nothing is copied on the device either.
+Of a search, two slots take turns, and each reads what the other wrote: nothing is copied. Frames
+come in whatever slot is free, so their state is copied on the device, behind each run.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import replace
 from edgevision.bundle.tensors import NEXT, TensorSpec
 from edgevision.errors import CudaError, EngineLoadError
 from edgevision.runtime.backends.program import Program
+from edgevision.runtime.device.device import Device, Stream
 from edgevision.runtime.device.memory import Array, Buffer
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.slots.feeds import Feed
@@ -111,12 +112,17 @@ class StatefulRun:
         return slot
 
     def _allocate(self, spec: TensorSpec) -> Buffer:
-        capabilities = self._device.capabilities
-        in_place = capabilities.integrated and capabilities.mapped
-        allocate = self._device.allocate_host if in_place else self._device.allocate
-        buffer = allocate(spec.size_bytes, label=f"{spec.name} (state)")
+        buffer = state_buffer(self._device, spec)
         self._closers.append(buffer)
         return buffer
+
+
+def state_buffer(device: Device, spec: TensorSpec) -> Buffer:
+    """Return memory for a tensor that stays where engines use it."""
+    capabilities = device.capabilities
+    in_place = capabilities.integrated and capabilities.mapped
+    allocate = device.allocate_host if in_place else device.allocate
+    return allocate(spec.size_bytes, label=f"{spec.name} (state)")
 
 
 def carried_names(begin: Program, step: Program) -> list[str]:
@@ -142,3 +148,53 @@ def does_not_follow(begin: Program, step: Program) -> EngineLoadError:
         f"{', '.join(map(str, step.outputs))}, which does not follow on the first one's "
         f"{', '.join(map(str, begin.outputs))}. Build the bundle again."
     )
+
+
+class CarriedState:
+    """State of a stream of frames: what one run gives is what the next one takes.
+
+    It stays where engines use it. The runs are ordered by whoever queues them: never two at once.
+
+    Attributes:
+        buffers: the memory of each tensor of it, by name; see `Slot`.
+        starts_anew: whether the next run begins with zeros, whatever lies there.
+    """
+
+    def __init__(self, program: Program, names: Mapping[str, str]) -> None:
+        """Allocate; the device is active.
+
+        Args:
+            program: what takes and gives the state.
+            names: what it takes, and under which name it gives that again.
+
+        Raises:
+            CudaError: the memory is full.
+        """
+        specs = {spec.name: spec for spec in (*program.inputs, *program.outputs)}
+        self.buffers: dict[str, Buffer] = {}
+        self.starts_anew = True
+        self._turns: list[tuple[Buffer, Buffer, int]] = []
+        try:
+            for taken, given in names.items():
+                pair = [state_buffer(program.device, specs[name]) for name in (taken, given)]
+                self.buffers |= zip((taken, given), pair, strict=True)
+                self._turns.append((pair[0], pair[1], specs[taken].size_bytes))
+        except BaseException:
+            self.close()
+            raise
+
+    def begin(self, stream: Stream) -> None:
+        """Queue setting the state to zeros."""
+        for taken, _, size_bytes in self._turns:
+            stream.fill(taken, 0, size_bytes)
+        self.starts_anew = False
+
+    def hand_on(self, stream: Stream) -> None:
+        """Queue what the next run takes, behind the run that gave it."""
+        for taken, given, size_bytes in self._turns:
+            stream.copy(taken, given, size_bytes)
+
+    def close(self) -> None:
+        """Free the memory; the device is active, and no run uses it any more."""
+        while self.buffers:
+            self.buffers.popitem()[1].close()

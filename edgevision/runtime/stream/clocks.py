@@ -42,6 +42,10 @@ class StampClock:
         if not self._is_ours:
             _integer(self._now_ns(), "the clock's time")
 
+    def now_ns(self) -> int:
+        """Return the clock's time."""
+        return _integer(self._now_ns(), "the clock's time")
+
     def stamp_ns(self, stamp_ns: int) -> int:
         """Return a stamp as `time.perf_counter_ns`.
 

@@ -26,7 +26,7 @@ from edgevision.runtime.device.memory import Array
 from edgevision.runtime.lifetime import Lifetime
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.sharing import SharedProgram
-from edgevision.runtime.slots.slots import Slots
+from edgevision.runtime.slots.slots import NO_STATE, Slots
 from edgevision.runtime.stream.answers import Answers, wake_all
 from edgevision.runtime.stream.gate import Gate
 from edgevision.runtime.stream.log import PipelineLog
@@ -49,6 +49,7 @@ class Setup(Generic[T]):
         lock: guards `schedule`.
         listeners: loops over its answers.
         trace: of its stages; None if nobody asked for one.
+        state: what each run hands on to the next, see `CarriedState`.
     """
 
     program: Program
@@ -62,6 +63,7 @@ class Setup(Generic[T]):
     lifetime: Lifetime
     shared: SharedProgram | None
     trace: Trace | None
+    state: Mapping[str, str] = field(default_factory=lambda: NO_STATE)
     listeners: list[weakref.ref[Answers[T]]] = field(default_factory=list)
 
 
@@ -213,6 +215,7 @@ class InFlight(Generic[T]):
         slot = entry.slot
         try:
             if slot is not None:
+                slot.starts_anew = entry.is_cut
                 slot.launch()
             entry.is_queued = True
         except Exception as error:

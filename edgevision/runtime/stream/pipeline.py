@@ -28,6 +28,7 @@ from edgevision.runtime.sharing import SharedProgram
 from edgevision.runtime.slots.feeds import FeedCheck
 from edgevision.runtime.slots.lending import PipelineInput
 from edgevision.runtime.slots.slot import Slot
+from edgevision.runtime.slots.slots import NO_STATE
 from edgevision.runtime.stream.clocks import Clock, StampClock
 from edgevision.runtime.stream.in_flight import OnResult, Setup
 from edgevision.runtime.stream.life import Life
@@ -68,6 +69,8 @@ class Pipeline(Life[T], Generic[F, T]):
         clock: by which frames are stamped.
         shared: keeps the program open for as long as the pipeline runs it.
         owner: what must live as long as the pipeline, such as its model.
+        state: what each run hands on to the next, see `CarriedState`: one frame at a time is on the
+            device then, whatever the policy.
 
     Example:
         >>> with model.stream(policy="latest", deadline_ms=50) as pipeline:  # doctest: +SKIP
@@ -87,6 +90,7 @@ class Pipeline(Life[T], Generic[F, T]):
         clock: Clock = "perf_counter",
         shared: SharedProgram | None = None,
         owner: object = None,
+        state: Mapping[str, str] = NO_STATE,
     ) -> None:
         if on_result is not None and (
             not callable(on_result) or inspect.iscoroutinefunction(on_result)
@@ -101,7 +105,8 @@ class Pipeline(Life[T], Generic[F, T]):
         self._on_result = None if on_result is None else partial(on_result)
         self._owner = owner
         self._feeds = codec.feeds
-        self._check = FeedCheck(program.inputs, profiles, program.device)
+        fed = tuple(spec for spec in program.inputs if spec.name not in state)
+        self._check = FeedCheck(fed, profiles, program.device)
         deadline_ms = options.deadline_ms
         self._deadline_ns = None if deadline_ms is None else int(deadline_ms * 1e6)
         queues = program.device.capabilities.async_copies
@@ -113,21 +118,31 @@ class Pipeline(Life[T], Generic[F, T]):
                 options,
                 codec.decode,
                 None if self._on_result is None else weakref.ref(self._on_result),
-                Schedule(options, depth=options.depth if queues else 1),
+                Schedule(options, depth=options.depth if queues and not state else 1),
                 threading.RLock(),  # a signal's handler may call anything in the middle of anything
                 Lifetime("the pipeline"),
                 shared,
                 None if options.trace is None else Trace(options.trace, options.slots),
+                state,
             )
         )
 
-    def submit(self, frame: F, *, stamp_ns: int | None = None, meta: object = None) -> Ticket[T]:
+    def submit(
+        self,
+        frame: F,
+        *,
+        stamp_ns: int | None = None,
+        meta: object = None,
+        is_cut: bool = False,
+    ) -> Ticket[T]:
         """Take a frame; it is copied before the call returns, and may be used again.
 
         Args:
             frame: what the model takes, see `Model`.
             stamp_ns: when the frame was taken, by the pipeline's clock; now if not given.
             meta: anything that is to come out with the answer, as `Ticket.meta`.
+            is_cut: whether this frame does not follow on the last: a model with state forgets that
+                first. If this frame is dropped, the next that runs begins again.
 
         Raises:
             FrameError: the frame has the wrong dtype or shape.
@@ -146,6 +161,7 @@ class Pipeline(Life[T], Generic[F, T]):
         entry: Entry[T] = Entry(perf_counter_ns())
         stamp_ns = entry.start_ns if stamp_ns is None else self._clock.stamp_ns(stamp_ns)
         deadline_ns = None if self._deadline_ns is None else stamp_ns + self._deadline_ns
+        entry.is_cut = is_cut
         while True:
             entry.ticket = Ticket(stamp_ns, deadline_ns, worker, meta)
             try:
@@ -163,6 +179,7 @@ class Pipeline(Life[T], Generic[F, T]):
                 break
             self._check_usable()  # it failed or was closed in the meantime, or it was reopened
             worker, entry = self._worker, Entry(entry.start_ns)
+            entry.is_cut = is_cut
         if worker.callback_errors:
             self._raise_callback_error(entry.ticket)
         return entry.ticket
@@ -183,11 +200,12 @@ class Pipeline(Life[T], Generic[F, T]):
         worker = self._worker
         entry: Entry[T] = Entry(perf_counter_ns())
 
-        def submit(stamp_ns: int | None, meta: object) -> Ticket[T]:
+        def submit(stamp_ns: int | None, meta: object, is_cut: bool) -> Ticket[T]:
             stamp_ns = entry.start_ns if stamp_ns is None else self._clock.stamp_ns(stamp_ns)
             deadline_ns = None if self._deadline_ns is None else stamp_ns + self._deadline_ns
             buffer.end()
             entry.ticket = Ticket(stamp_ns, deadline_ns, worker, meta)
+            entry.is_cut = is_cut
             worker.enter(entry)
             if not entry.is_done:
                 self._check_usable()
@@ -212,6 +230,16 @@ class Pipeline(Life[T], Generic[F, T]):
                 worker.left += (entry,)
                 worker.wake(None)
                 worker.give_back(entry)
+
+    def reset(self) -> None:
+        """Let the next frame that is submitted begin with no state, as `is_cut` does.
+
+        Raises:
+            ClosedError: the pipeline is closed.
+        """
+        self._lifetime.check()
+        with self._setup.lock:
+            self._setup.schedule.is_next_cut = True
 
     def _wait(self, worker: Worker[T], entry: Entry[T]) -> Slot | None:
         """Return a slot to fill, by the policy, once it is this call's turn; None if reopened."""

@@ -125,6 +125,7 @@ class Entry(Hold, Generic[T]):
         ended: frames that this call took out and that nobody has been told of.
         is_done: whether this call has entered its frame and told of those that it took out.
         is_over: whether this call has ended; what it left behind is the worker's then.
+        is_cut: whether it begins a stream of state, see `CarriedState`.
         fate: why there will be no answer; empty while there may be one.
     """
 
@@ -138,6 +139,7 @@ class Entry(Hold, Generic[T]):
     ended: tuple[Entry[T], ...] = ()
     is_done = False
     is_over = False
+    is_cut = False
     fate = ""
 
     def __init__(self, start_ns: int = 0) -> None:
@@ -156,6 +158,9 @@ class Schedule(Generic[T]):
     Who calls may be interrupted anywhere, so a frame goes from one place to the next in lines
     without a call or a jump back; see `slots`. What is taken out without an answer goes to the
     `ended` of the call that did it.
+
+    Attributes:
+        is_next_cut: whether the next frame that enters begins a stream of state.
     """
 
     def __init__(self, options: StreamOptions, *, depth: int) -> None:
@@ -167,6 +172,9 @@ class Schedule(Generic[T]):
         self._submitted = self._delivered = self._dropped = self._late = self._lost = 0
         self._newest_stamp_ns = 0
         self._run_ns = 0
+        self.is_next_cut = False
+        # A frame that was dropped leaves its cut to the next that runs.
+        self._is_cut = False
 
     @property
     def is_empty(self) -> bool:
@@ -187,6 +195,8 @@ class Schedule(Generic[T]):
             self.drop_oldest(entry)
         entry.ticket.sequence = self._submitted
         self._submitted += 1
+        entry.is_cut |= self.is_next_cut
+        self.is_next_cut = False
         entry.thread = 0
         entry.is_entered = True
         self.waiting += (entry,)
@@ -196,6 +206,7 @@ class Schedule(Generic[T]):
         if not self.waiting:
             return None
         entry = self.waiting[0]
+        self._is_cut |= entry.is_cut
         del self.waiting[0]
         self._dropped += 1
         entry.fate = why
@@ -212,6 +223,7 @@ class Schedule(Generic[T]):
             entry = self.waiting[0]
             deadline_ns = entry.ticket.deadline_ns
             if self._drops_late and deadline_ns is not None and now_ns + self._run_ns > deadline_ns:
+                self._is_cut |= entry.is_cut
                 del self.waiting[0]
                 self._late += 1
                 self._dropped += 1
@@ -220,6 +232,8 @@ class Schedule(Generic[T]):
                 entry.fate = EXPIRED
                 by.ended += (entry,)
                 continue
+            entry.is_cut |= self._is_cut
+            self._is_cut = False
             del self.waiting[0]
             entry.launched_ns = now_ns
             if by is not entry:

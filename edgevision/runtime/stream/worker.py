@@ -105,6 +105,7 @@ class Worker(InFlight[T]):
                 count=setup.options.slots,
                 share_scratch=self._schedule.depth == 1,
                 warm_up=True,
+                state=setup.state,
             )
             self._measure()
         except BaseException as error:
@@ -143,6 +144,7 @@ class Worker(InFlight[T]):
             start_ns = perf_counter_ns()
             self.slots.all[-1].run()
             self._schedule.expect(perf_counter_ns() - start_ns)
+            self.slots.begin_anew()
 
     def _is_done(self) -> bool:
         with self._lock:
@@ -187,6 +189,7 @@ class Worker(InFlight[T]):
             self._waits_since_ns = perf_counter_ns()
             if not entry.is_queued:
                 entry.launched_ns = self._waits_since_ns
+                slot.starts_anew = entry.is_cut
                 slot.launch()
                 entry.is_queued = True
             slot.wait()

@@ -1,8 +1,9 @@
 """Makes docs/operators.md: what becomes of small modules in FP16 and INT8, one after the other.
 
-    python scripts/operators.py            # tries all, 20 minutes; writes docs/operators.json, .md
-    python scripts/operators.py --only "max 2" "top 5"   # tries some, prints them
-    python scripts/operators.py --page     # writes the page from the JSON
+    python scripts/try_operators.py         # tries all, 20 minutes; writes docs/operators.json, .md
+    python scripts/try_operators.py --page  # writes the page from the JSON
+    python scripts/try_operators.py --only "max 2" "top 5"   # tries some, keeps the other rows
+    python scripts/try_operators.py --print --only "max 2"   # and prints them, writing nothing
 
 Of each module, in each precision: whether ONNX Runtime gives the module's answers, what
 edgevision's rules (and the reading of a Jetson's parser) say for TensorRT 10.3, and whether
@@ -25,12 +26,12 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT, PAGE = ROOT / "docs" / "operators.json", ROOT / "docs" / "operators.md"
 PRECISIONS = ("fp16", "int8")
 TARGET = "jetson-orin-jp6"
-_BATCH, _SAMPLES, _WORDS = 40, 4, 240
+_BATCH, _SAMPLES, _WORDS = 20, 4, 420
 _HEAD = """# Operators
 
 Small modules, an operator or a pattern each, behind a layer with weights; made by
-`scripts/operators.py`, and the same as JSON in [operators.json](operators.json). Of each, in FP16
-and in INT8 (every layer of it, whatever it costs):
+`scripts/try_operators.py`, and the same as JSON in [operators.json](operators.json). Of each, in
+FP16 and in INT8 (every layer of it, whatever it costs):
 
 - **ONNX Runtime**: the graph gives the module's answers, within the bars of a build;
 - **TensorRT 10.3**: what `edgevision check --target jetson-orin-jp6` says of the graph, by its
@@ -49,6 +50,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+")
     parser.add_argument("--page", action="store_true")
+    parser.add_argument("--print", action="store_true")
     parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     sys.path.insert(0, str(ROOT))
@@ -63,9 +65,12 @@ def main() -> int:
     from tests.parts.operator_modules import GROUPS, NAMES
 
     found = _all(options.only or NAMES)
-    if options.only:
+    if options.print:
         print(json.dumps(found, indent=1))
         return 0
+    if options.only:
+        kept = json.loads(DOCUMENT.read_text())["modules"].values()
+        found = {**{name: row for group in kept for name, row in group.items()}, **found}
     rows = {group: {name: found[name] for name in names} for group, names in GROUPS.items()}
     document = {"versions": _versions(), "target": TARGET, "modules": rows}
     DOCUMENT.write_text(json.dumps(document, indent=1) + "\n")
@@ -85,7 +90,9 @@ def _all(names: list[str]) -> dict[str, dict[str, dict[str, str]]]:
             if line.startswith("begin "):
                 name = line.removeprefix("begin ")
             elif line.startswith("end "):
-                found[name], name = json.loads(line.removeprefix("end ")), ""
+                found[name] = json.loads(line.removeprefix("end "))
+                print(f"{name}: {found[name]}", file=sys.stderr, flush=True)
+                name = ""
         if name:
             words = f"the process ended with {done.returncode}"
             found[name] = {p: dict.fromkeys(("ort", "rule", "rtx"), words) for p in PRECISIONS}

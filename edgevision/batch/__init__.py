@@ -1,0 +1,5 @@
+"""Very many frames: shared out, scored anywhere, resumed and merged."""
+
+from edgevision.batch.runner import Runner
+
+__all__ = ["Runner"]

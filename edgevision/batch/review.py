@@ -1,0 +1,125 @@
+"""A page of the frames where two bundles differ most, as a release review looks at them."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgevision._optional import require
+from edgevision.batch.frames import read_frame
+from edgevision.batch.runner import Runner
+from edgevision.batch.score import ScoredRun, ScoreOptions
+from edgevision.bundle.files import write_whole
+from edgevision.bundle.manifest import Manifest
+from edgevision.errors import FileWriteError
+from edgevision.progress import Progress, silent
+from edgevision.tasks.frames import resize
+from edgevision.tasks.outputs import MARK, refuse_foreign
+from edgevision.tasks.task import get_task
+
+_MAX_WIDTH_PX = 1200
+_MAX_CHANGES = 8
+
+
+def write_review(
+    bundle: str | os.PathLike[str],
+    options: ScoreOptions,
+    run: ScoredRun,
+    out: str | os.PathLike[str],
+    *,
+    progress: Progress = silent,
+) -> Path:
+    """Write `review.html`, which needs nothing beside it; returns its path.
+
+    Args:
+        bundle: the candidate.
+        options: of the run; with the bundle that it is held against.
+        run: what came out.
+        out: the run's folder.
+        progress: told of each picture.
+
+    Raises:
+        FileWriteError: a file of another maker is there, or it cannot be written.
+        FileReadError: a frame is gone.
+        MissingDependencyError: jinja2 or Pillow is not installed.
+    """
+    assert options.against is not None  # asked before
+    jinja2 = require("jinja2", extra="report")
+    target = Path(out) / "review.html"
+    refuse_foreign([target])
+    runners = [
+        Runner(path, device=options.device, target=options.target, engines=options.engines)
+        for path in (bundle, options.against)
+    ]
+    report, manifest = run.report, runners[0].model.manifest
+    try:
+        pictures = []
+        most = [(frame, apart) for frame, apart in report.most_apart if apart > 0]
+        for done, (frame, apart) in enumerate(most):
+            progress("drawing", done, len(most))
+            pictures.append((run.places[frame].name, apart, _picture(run, frame, runners)))
+    finally:
+        for runner in runners:
+            runner.close()
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("edgevision.batch", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    page = environment.get_template("review.html.jinja").render(
+        mark=MARK,
+        name=manifest.name,
+        report=report,
+        names=list(report.scores[0].figures()),
+        changes=_changes(report.against, _class_names(manifest)),
+        pictures=pictures,
+    )
+    try:
+        write_whole(target, page.encode())
+    except OSError as error:
+        raise FileWriteError(f"'{target}' cannot be written: {error.strerror}") from error
+    return target
+
+
+def _picture(run: ScoredRun, frame: int, runners: list[Runner]) -> str:
+    """Return both answers to a frame and where they differ, as the text of a JPEG's data URL."""
+    candidate, reference = runners
+    photo = read_frame(run.places[frame])
+    camera = candidate.model.decoder.camera
+    assert camera is not None
+    pixels = resize(photo, camera.size)
+    task = get_task(candidate.model.manifest.task)
+    _, drawn = task.difference(pixels, reference.predict(photo), candidate.predict(photo))
+    image = require("PIL.Image", extra="report").fromarray(drawn)
+    image.thumbnail((_MAX_WIDTH_PX, _MAX_WIDTH_PX))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=80)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _class_names(manifest: Manifest) -> list[str]:
+    classes = manifest.settings.get("classes")
+    found = classes if isinstance(classes, list) else []
+    return [str(item["name"]) if isinstance(item, dict) else str(item) for item in found]
+
+
+def _changes(against: Any, classes: list[str]) -> list[tuple[str, str, float, int]]:
+    """Return what became what: from, to, share of what was "from", how often; the most first."""
+    if against is None:
+        return []
+    moved = against.copy()
+    np.fill_diagonal(moved, 0)
+    totals = np.maximum(against.sum(1), 1)
+    order = np.argsort(-moved, axis=None, kind="stable")[:_MAX_CHANGES]
+    pairs = [divmod(int(place), moved.shape[1]) for place in order]
+    named = classes if len(classes) >= len(moved) else [str(k) for k in range(len(moved))]
+    return [
+        (named[a], named[b], float(moved[a, b] / totals[a]), int(moved[a, b]))
+        for a, b in pairs
+        if moved[a, b]
+    ]

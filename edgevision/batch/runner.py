@@ -1,0 +1,111 @@
+"""A bundle as a function over batches of frames, as Ray Data, Daft and process pools take it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgevision.errors import WrongTaskError
+from edgevision.metrics.metric import Predict, predictor
+from edgevision.runtime.load import load
+from edgevision.runtime.model import Model
+from edgevision.runtime.options import RunOptions
+from edgevision.tasks.camera import Image
+
+PathLike = str | os.PathLike[str]
+
+
+class Runner:
+    """Answers to batches of frames; pickles as its arguments, and loads where it is called first.
+
+    A process or actor has one, and one thread calls it. The engine is loaded once.
+
+    Args:
+        bundle: the bundle's directory, the same on every machine.
+        device: see `edgevision.load`.
+        target: see `edgevision.load`.
+        engines: see `edgevision.load`.
+        cpu_threads: of the engine on a CPU: where each core has a worker, one.
+
+    Attributes:
+        uses_gpu: whether it may run on a GPU.
+
+    Example:
+        >>> dataset.map_batches(Runner, fn_constructor_args=["road.ev"])  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        bundle: PathLike,
+        *,
+        device: str = "auto",
+        target: str | None = None,
+        engines: PathLike | None = None,
+        cpu_threads: int = 1,
+    ) -> None:
+        self.uses_gpu = device != "cpu"
+        self._bundle = bundle
+        self._options: dict[str, Any] = {"device": device, "target": target, "engines": engines}
+        self._cpu_threads = cpu_threads
+        self._model: Model[Any] | None = None
+        self._predict: Predict | None = None
+
+    @property
+    def model(self) -> Model[Any]:
+        """The loaded model.
+
+        Raises:
+            BundleError: the bundle cannot be loaded here; see `edgevision.load`.
+            WrongTaskError: it does not take frames.
+        """
+        if self._model is None:
+            options = RunOptions(cpu_threads=self._cpu_threads)
+            model = load(self._bundle, options=options, **self._options)
+            if model.decoder.camera is None:
+                model.close()
+                raise WrongTaskError(
+                    f"'{model.manifest.name}' takes its own tensors, not frames: call "
+                    "edgevision.load from a function of your own"
+                )
+            self._model = model
+        return self._model
+
+    def predict(self, frame: Image) -> Any:
+        """Return the result of one photo, `uint8[h, w, 3]` RGB of any size, host."""
+        if self._predict is None:
+            model = self.model
+            # Frames of a set follow on nothing: a model with state begins with each.
+            self._predict = predictor(model.decoder, partial(model.session.run_timed, is_cut=True))
+        return self._predict(frame)
+
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
+        """Return answers to a batch.
+
+        Args:
+            batch: "frame", photos `uint8[h, w, 3]` RGB of any size, and "key", their names.
+
+        Returns:
+            "key"; "answer", each the JSON text of what `run` says; "total_ms" of each inference.
+        """
+        results = [self.predict(np.asarray(frame)) for frame in batch["frame"]]
+        answers = [json.dumps(result.summary().fields) for result in results]
+        return {
+            "key": np.asarray(batch["key"]),
+            "answer": np.array(answers, object),
+            "total_ms": np.array([result.timings.total_ms for result in results]),
+        }
+
+    def close(self) -> None:
+        """Free what is loaded; a later call loads it again."""
+        model, self._model, self._predict = self._model, None, None
+        if model is not None:
+            model.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_model": None, "_predict": None}
