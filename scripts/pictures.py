@@ -74,14 +74,17 @@ def differences(folder: Path) -> Picture:
     return np.asarray(Image.open(folder / "a.ev" / "reports" / "differences.png").convert("RGB"))
 
 
-def _scenes(net: str, folder: Path, count: int, scale: int) -> list[Picture]:
-    """Return the overlays of a net's own scenes, enlarged."""
+def _scenes(
+    net: str, folder: Path, count: int, scale: int, *, least: float | None = None
+) -> list[Picture]:
+    """Return the overlays of a net's own scenes, enlarged; of objects of a score of `least`."""
     edgevision.build(net, folder / "a.ev")
     found = []
     with edgevision.load(folder / "a.ev") as model:
         for path in sorted((ROOT / "checkpoints" / net / "scenes" / "images").iterdir())[:count]:
             frame = photo(path, (128, 160))
-            overlay = model(frame).overlay(frame)
+            result = model(frame) if least is None else model(frame).above(least)
+            overlay = result.overlay(frame)
             found.append(overlay.repeat(scale, 0).repeat(scale, 1))
     return found
 
@@ -89,6 +92,11 @@ def _scenes(net: str, folder: Path, count: int, scale: int) -> list[Picture]:
 def instance(folder: Path) -> Picture:
     """Digits over photos, and what maskrcnn-digits finds."""
     return np.hstack(_scenes("maskrcnn-digits", folder, 3, 2))
+
+
+def detection(folder: Path) -> Picture:
+    """Digits over photos, and what detector-digits finds."""
+    return np.hstack(_scenes("detector-digits", folder, 3, 2, least=0.5))
 
 
 def captioning(folder: Path) -> Picture:
@@ -137,7 +145,8 @@ def tensors(folder: Path) -> Picture:
 PICTURES: dict[str, Callable[[Path], Picture]] = {
     made.__name__: made
     for made in (
-        semantic, differences, instance, captioning, classification, depth, generation, tensors,
+        semantic, differences, instance, detection, captioning, classification, depth, generation,
+        tensors,
     )
 }  # fmt: skip
 
