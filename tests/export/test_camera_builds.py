@@ -42,7 +42,7 @@ from edgevision.export.recipe import export_stage
 from edgevision.tasks.camera import VOID
 from edgevision.tasks.frames import read_image, resize
 from edgevision.tasks.pixel_formats import pixel_format, pixel_format_names
-from edgevision.tasks.pixel_photos import frame_from_photo, photo_from_frame
+from edgevision.tasks.pixel_photos import frame_from_photo
 from tests.export import captions
 from tests.export.test_classification import SmallClassifier
 from tests.export.test_depth import SmallDepth
@@ -200,7 +200,7 @@ def test_class_maps_are_those_of_a_frame_converted_before(name: str, fit: str) -
             found: np.ndarray = graph.answer(graph.module(x)).numpy()
         return found
 
-    same, ours, usual = [], [], []
+    same = []
     for photo in photos(12):
         frame = frame_from_photo(photo, layout)
         planes = graph.reader.planes(torch.from_numpy(frame)[None], (0, 0, *layout.size))
@@ -210,18 +210,9 @@ def test_class_maps_are_those_of_a_frame_converted_before(name: str, fit: str) -
         ]
         found = adapter.reference({"frame": frame[None]})["classes"]
         same.append(found == by_rgb(graph.reader.rgb(planes)))
-        original = by_rgb(as_planes(photo))
-        ours.append(found == original)
-        usual.append(by_rgb(as_planes(photo_from_frame(frame, layout))) == original)
     # This net has no margin: half a level moves pixels that are as red as green. What is left comes
     # of clipping colours after resizing, and not before.
     assert np.mean(same) >= 0.995
-    # What subsampling itself costs it costs either way: drivers repeat chroma, and round.
-    assert np.mean(ours) >= np.mean(usual) - 1e-3
-
-
-def as_planes(photo: np.ndarray) -> Tensor:
-    return torch.from_numpy(photo.copy()).float().permute(2, 0, 1)[None]
 
 
 def test_a_bundle_takes_what_the_driver_hands_over(tmp_path: Path) -> None:

@@ -302,7 +302,7 @@ def test_modules_that_fail_are_told_apart_from_ours() -> None:
         ({"max_length": 10**6}, "max_length: got 1000000, expected 1 to 512"),
         ({"max_length": 513}, "expected 1 to 512"),
         ({"beams": 0}, "beams: got 0"),
-        ({"batch": 65}, "batch: got 65"),
+        ({"cameras": 65}, "cameras: got 65"),
         ({"form": "while"}, "form: got 'while', expected one of loop, unroll"),
         ({"end": "<stop>"}, "end: '<stop>' is none of the vocabulary's 7 tokens"),
         ({"end": 7}, "end: 7 is none of"),

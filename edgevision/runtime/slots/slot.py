@@ -144,15 +144,21 @@ class Slot:
                     self._reshape(shapes)
         if not self._asynchronous:
             for name, array in self._inputs.items():
-                _put(array, feeds[name])
+                feed = feeds[name]
+                if type(feed) is SeparateArrays:
+                    feed.copy_to(array)
+                else:
+                    array[...] = feed  # type: ignore[assignment]  # the check lets none else by
             return
         foreign: dict[str, DeviceArray] = {}
         self._foreign = {}
         for name, feed in feeds.items():
             if isinstance(feed, DeviceArray):
                 foreign[name] = feed
+            elif type(feed) is SeparateArrays:
+                feed.copy_to(self._inputs[name])
             else:
-                _put(self._inputs[name], feed)
+                self._inputs[name][...] = feed  # type: ignore[assignment]  # see above
         if foreign:
             with self._active:
                 self._queue_foreign(foreign)
@@ -471,11 +477,3 @@ class Slot:
             return f"capture failed: {error}"
         self._graph = capture.graph
         return ""
-
-
-def _put(array: Array, feed: Feed) -> None:
-    """Copy what was checked, and is on the host, into the slot's memory."""
-    if type(feed) is SeparateArrays:
-        feed.copy_to(array)
-    else:
-        array[...] = feed  # type: ignore[assignment]  # the check lets none else by
