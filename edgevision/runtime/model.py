@@ -74,7 +74,8 @@ class Model(Generic[R]):
             ClosedError: the model is closed.
             CudaError: the device failed.
         """
-        outputs, timings = self._run(self._feeds(frame), is_cut=is_cut)
+        feeds = self._feeds(frame)
+        outputs, timings = self._run(feeds, is_cut=True) if is_cut else self._run(feeds)
         return self._decode(outputs, timings)
 
     def reset(self) -> None:

@@ -132,7 +132,8 @@ class Session:
         hold = Hold()
         try:
             slot = self._slots.take(hold) or self._wait(hold)
-            slot.starts_anew |= is_cut
+            if is_cut:
+                slot.starts_anew = True
             return slot.run_timed(feeds, self.check)
         finally:
             self._give(hold)

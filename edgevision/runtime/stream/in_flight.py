@@ -215,7 +215,8 @@ class InFlight(Generic[T]):
         slot = entry.slot
         try:
             if slot is not None:
-                slot.starts_anew = entry.is_cut
+                if entry.is_cut:
+                    slot.starts_anew = True
                 slot.launch()
             entry.is_queued = True
         except Exception as error:

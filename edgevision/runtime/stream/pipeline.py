@@ -161,7 +161,8 @@ class Pipeline(Life[T], Generic[F, T]):
         entry: Entry[T] = Entry(perf_counter_ns())
         stamp_ns = entry.start_ns if stamp_ns is None else self._clock.stamp_ns(stamp_ns)
         deadline_ns = None if self._deadline_ns is None else stamp_ns + self._deadline_ns
-        entry.is_cut = is_cut
+        if is_cut:
+            entry.is_cut = True
         while True:
             entry.ticket = Ticket(stamp_ns, deadline_ns, worker, meta)
             try:

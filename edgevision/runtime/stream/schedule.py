@@ -195,8 +195,9 @@ class Schedule(Generic[T]):
             self.drop_oldest(entry)
         entry.ticket.sequence = self._submitted
         self._submitted += 1
-        entry.is_cut |= self.is_next_cut
-        self.is_next_cut = False
+        if self.is_next_cut:
+            entry.is_cut = True
+            self.is_next_cut = False
         entry.thread = 0
         entry.is_entered = True
         self.waiting += (entry,)
@@ -232,8 +233,9 @@ class Schedule(Generic[T]):
                 entry.fate = EXPIRED
                 by.ended += (entry,)
                 continue
-            entry.is_cut |= self._is_cut
-            self._is_cut = False
+            if self._is_cut:
+                entry.is_cut = True
+                self._is_cut = False
             del self.waiting[0]
             entry.launched_ns = now_ns
             if by is not entry:

@@ -189,7 +189,8 @@ class Worker(InFlight[T]):
             self._waits_since_ns = perf_counter_ns()
             if not entry.is_queued:
                 entry.launched_ns = self._waits_since_ns
-                slot.starts_anew = entry.is_cut
+                if entry.is_cut:
+                    slot.starts_anew = True
                 slot.launch()
                 entry.is_queued = True
             slot.wait()
