@@ -24,17 +24,15 @@ def main() -> None:
 
     with edgevision.load(options.bundle) as model:
         print(model.explain())
-        height, width = model.decoder.camera.size
-        picture = Image.open(options.picture).convert("RGB").resize((width, height))
-        frame = np.asarray(picture)
-        if model.decoder.camera.channel_order == "bgr":
-            frame = np.ascontiguousarray(frame[..., ::-1])
-        result = model(frame)
+        camera = model.decoder.camera
+        height, width = camera.size
+        picture = np.asarray(Image.open(options.picture).convert("RGB").resize((width, height)))
+        result = model(camera.fit(picture))  # as the camera would give it: NV12, BGR, Bayer ...
     print(result.summary().text)
     print(
         f"{result.timings.total_ms:.1f} ms, of which {result.timings.compute_ms:.1f} in the engine"
     )
-    Image.fromarray(result.overlay(np.asarray(picture))).save(options.out)
+    Image.fromarray(result.overlay(picture)).save(options.out)
 
 
 if __name__ == "__main__":
