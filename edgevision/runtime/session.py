@@ -133,7 +133,7 @@ class Session:
         try:
             slot = self._slots.take(hold) or self._wait(hold)
             if is_cut:
-                slot.starts_anew = True
+                slot.begin_anew()
             return slot.run_timed(feeds, self.check)
         finally:
             self._give(hold)

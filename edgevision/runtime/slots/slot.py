@@ -46,7 +46,6 @@ class Slot:
         no_graph: why frames are not launched as a graph; empty if they are.
         generation: how many frames it has taken; a view of an older one is stale.
         hold: whose it is; None while it is free. `Slots` sets it.
-        starts_anew: whether the next run begins a stream of state; see `CarriedState`.
     """
 
     def __init__(
@@ -97,7 +96,6 @@ class Slot:
         self.no_graph = self._graph_fault() or "not warmed up"
         self._state, self._told = state if carried is None else carried.buffers, told
         self._carried = carried
-        self.starts_anew = False
         self._graph: Graph | None = None
         self._foreign: Mapping[str, DeviceArray] = {}
         self._inputs: dict[str, Array] = {}
@@ -428,11 +426,15 @@ class Slot:
             if bound is not host and array is not None:
                 stream.copy(host, bound, array.nbytes)
 
+    def begin_anew(self) -> None:
+        """Let the next run begin a stream of state, whichever slot it is in."""
+        if self._carried is not None:
+            self._carried.starts_anew = True
+
     def _begin_state(self, carried: CarriedState) -> None:
         """Queue setting the state to zeros, where this run is the first of its stream."""
-        if self.starts_anew or carried.starts_anew:
+        if carried.starts_anew:
             self._in_flight, self._recorded = self._asynchronous, False
-            self.starts_anew = False
             carried.begin(self._stream)
 
     def _queue_foreign(self, feeds: Mapping[str, DeviceArray]) -> None:

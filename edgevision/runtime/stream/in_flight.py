@@ -216,7 +216,7 @@ class InFlight(Generic[T]):
         try:
             if slot is not None:
                 if entry.is_cut:
-                    slot.starts_anew = True
+                    slot.begin_anew()
                 slot.launch()
             entry.is_queued = True
         except Exception as error:

@@ -190,7 +190,7 @@ class Worker(InFlight[T]):
             if not entry.is_queued:
                 entry.launched_ns = self._waits_since_ns
                 if entry.is_cut:
-                    slot.starts_anew = True
+                    slot.begin_anew()
                 slot.launch()
                 entry.is_queued = True
             slot.wait()
