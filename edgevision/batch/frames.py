@@ -5,6 +5,7 @@ Only places travel to workers. Another kind of data is one more row of `_LISTS` 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tarfile
 from collections import Counter
@@ -12,15 +13,19 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from edgevision._optional import require
+from edgevision.bundle.files import open_plain, read_plain
 from edgevision.errors import FileReadError
 from edgevision.tasks.camera import Image
 from edgevision.tasks.frames import decode_image, read_image
 from edgevision.tasks.labelled import named_pictures, pictures_in
 
 _COLUMNS = "a column 'path' of files, or 'image' of their bytes"
+_MAX_LIST_BYTES = 1 << 30
+_MAX_ARCHIVE_BYTES = 1 << 44
+_MAX_IMAGE_BYTES = 1 << 30
 
 
 class Place(NamedTuple):
@@ -94,7 +99,8 @@ def read_frame(place: Place) -> Image:
 
 def _from_list(path: Path) -> Iterator[Place]:
     try:
-        lines = path.read_text("utf-8").splitlines()
+        content = read_plain(path, max_bytes=_MAX_LIST_BYTES, follow_links=True)
+        lines = content.decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise FileReadError(f"{path}: cannot be read as a list of files: {error}") from error
     for line in filter(None, map(str.strip, lines)):
@@ -104,7 +110,7 @@ def _from_list(path: Path) -> Iterator[Place]:
 def _from_tar(path: Path) -> Iterator[Place]:
     try:
         # Uncompressed only: a worker seeks to its own frames.
-        with tarfile.open(path, "r:") as archive:
+        with _archive(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
             for member in archive:
                 if member.isreg() and Path(member.name).suffix.lower() in _PICTURES:
                     name = f"{path.stem}/{member.name}"
@@ -114,29 +120,34 @@ def _from_tar(path: Path) -> Iterator[Place]:
 
 
 def _from_parquet(path: Path) -> Iterator[Place]:
-    parquet = require("pyarrow.parquet", extra="parquet")
     try:
-        file = parquet.ParquetFile(path)
-        columns = file.schema_arrow.names
-        if "path" in columns:
-            for row in file.read(columns=["path"]).column("path").to_pylist():
-                yield Place(str(row).removeprefix("images/"), str(path.parent / str(row)))
-        elif "image" in columns:
-            for row in range(file.metadata.num_rows):
-                yield Place(f"{path.stem}/{row:09d}", str(path), "parquet", row)
-        else:
-            raise FileReadError(f"{path}: has the columns {columns}, expected {_COLUMNS}")
+        with _parquet_file(path) as file:
+            columns = file.schema_arrow.names
+            if "path" in columns:
+                for row in file.read(columns=["path"]).column("path").to_pylist():
+                    yield Place(str(row).removeprefix("images/"), str(path.parent / str(row)))
+            elif "image" in columns:
+                for row in range(file.metadata.num_rows):
+                    yield Place(f"{path.stem}/{row:09d}", str(path), "parquet", row)
+            else:
+                raise FileReadError(f"{path}: has the columns {columns}, expected {_COLUMNS}")
     except (OSError, ValueError) as error:
         raise FileReadError(f"{path}: cannot be read as Parquet: {error}") from error
 
 
 def _read_member(place: Place) -> Image:
+    if place.size_bytes > _MAX_IMAGE_BYTES:
+        raise FileReadError(
+            f"{place.name}: {place.size_bytes} bytes, expected a picture of at most "
+            f"{_MAX_IMAGE_BYTES}"
+        )
     try:
-        with open(place.file, "rb") as file:
+        with _archive(place.file) as file:
             file.seek(place.at)
-            return decode_image(file.read(place.size_bytes), place.name)
+            data = file.read(place.size_bytes)
     except OSError as error:
         raise FileReadError(f"{place.file}: {error.strerror}") from error
+    return decode_image(data, place.name)
 
 
 def _read_row(place: Place) -> Image:
@@ -161,7 +172,8 @@ def _row_group(file: str, row: int) -> tuple[int, list[Any]]:
 
 @lru_cache(maxsize=8)
 def _group_starts(file: str) -> list[int]:
-    metadata = require("pyarrow.parquet", extra="parquet").ParquetFile(file).metadata
+    with _parquet_file(file) as opened:
+        metadata = opened.metadata
     starts = [0]
     for group in range(metadata.num_row_groups - 1):
         starts.append(starts[-1] + metadata.row_group(group).num_rows)
@@ -170,9 +182,20 @@ def _group_starts(file: str) -> list[int]:
 
 @lru_cache(maxsize=1)
 def _images(file: str, group: int) -> list[Any]:
-    parquet = require("pyarrow.parquet", extra="parquet").ParquetFile(file)
-    images: list[Any] = parquet.read_row_group(group, columns=["image"])["image"].to_pylist()
+    with _parquet_file(file) as opened:
+        images: list[Any] = opened.read_row_group(group, columns=["image"])["image"].to_pylist()
     return images
+
+
+@contextlib.contextmanager
+def _parquet_file(path: str | Path) -> Iterator[Any]:
+    parquet = require("pyarrow.parquet", extra="parquet")
+    with _archive(path) as file:
+        yield parquet.ParquetFile(file)
+
+
+def _archive(path: str | Path) -> BinaryIO:
+    return open_plain(path, max_bytes=_MAX_ARCHIVE_BYTES, follow_links=True)
 
 
 _PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})

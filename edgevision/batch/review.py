@@ -52,10 +52,7 @@ def write_review(
     jinja2 = require("jinja2", extra="report")
     target = Path(out) / "review.html"
     refuse_foreign([target])
-    runners = [
-        Runner(path, device=options.device, target=options.target, engines=options.engines)
-        for path in (bundle, options.against)
-    ]
+    runners = [options.runner(path) for path in (bundle, options.against)]
     report, manifest = run.report, runners[0].model.manifest
     try:
         pictures = []

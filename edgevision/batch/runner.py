@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgevision.bundle.trust import Trust
 from edgevision.errors import WrongTaskError
 from edgevision.metrics.metric import Predict, predictor
 from edgevision.runtime.load import load
@@ -19,6 +20,8 @@ from edgevision.runtime.options import RunOptions
 from edgevision.tasks.camera import Image
 
 PathLike = str | os.PathLike[str]
+
+_ANYBODY = Trust()
 
 
 class Runner:
@@ -32,6 +35,7 @@ class Runner:
         target: see `edgevision.load`.
         engines: see `edgevision.load`.
         cpu_threads: of the engine on a CPU: where each core has a worker, one.
+        trust: what is asked of the bundle, by each process that opens it.
 
     Attributes:
         uses_gpu: whether it may run on a GPU.
@@ -48,11 +52,12 @@ class Runner:
         target: str | None = None,
         engines: PathLike | None = None,
         cpu_threads: int = 1,
+        trust: Trust = _ANYBODY,
     ) -> None:
         self.uses_gpu = device != "cpu"
         self._bundle = bundle
         self._options: dict[str, Any] = {"device": device, "target": target, "engines": engines}
-        self._cpu_threads = cpu_threads
+        self._cpu_threads, self._trust = cpu_threads, trust
         self._model: Model[Any] | None = None
         self._predict: Predict | None = None
 
@@ -62,11 +67,13 @@ class Runner:
 
         Raises:
             BundleError: the bundle cannot be loaded here; see `edgevision.load`.
+            SignatureError: it is not one that `trust` takes.
             WrongTaskError: it does not take frames.
         """
         if self._model is None:
             options = RunOptions(cpu_threads=self._cpu_threads)
-            model = load(self._bundle, options=options, **self._options)
+            bundle = self._trust.open(self._bundle, is_measured=True)
+            model = load(bundle, options=options, **self._options)
             if model.decoder.camera is None:
                 model.close()
                 raise WrongTaskError(

@@ -10,7 +10,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from edgevision.batch.runner import Runner
 from edgevision.batch.scorer import AGAINST, APART, SHOWN, Scorer, refusal
 from edgevision.batch.shards import RunFolder, divide, identify, shard_reports
 from edgevision.bundle.directory import Bundle
+from edgevision.bundle.trust import Trust
 from edgevision.errors import RunError
 from edgevision.metrics.latency import latency_ms
 from edgevision.metrics.metric import Metric, Score, metric_of
@@ -35,6 +36,7 @@ from edgevision.tasks.task import get_task
 PathLike = str | os.PathLike[str]
 
 _LATENCIES = (0.5, 0.99)
+_ANYBODY = Trust()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,7 @@ class ScoreOptions:
         target: see `edgevision.load`.
         engines: see `edgevision.load`.
         cpu_threads: of each worker's engine on a CPU.
+        trust: what is asked of both bundles, here and by every worker.
     """
 
     against: PathLike | None = None
@@ -69,6 +72,7 @@ class ScoreOptions:
     target: str | None = None
     engines: PathLike | None = None
     cpu_threads: int = 1
+    trust: Trust = _ANYBODY
 
     def __post_init__(self) -> None:
         """Check the fields.
@@ -81,6 +85,17 @@ class ScoreOptions:
                 raise ValueError(f"{name}: got {value}, expected {least} or more")
         if not self.use_labels and self.against is None:
             raise ValueError("without labels there is nothing to score by: give --against BUNDLE")
+
+    def runner(self, bundle: PathLike) -> Runner:
+        """Return what runs a bundle so, in whichever folder a worker is."""
+        return Runner(
+            os.path.abspath(bundle),
+            device=self.device,
+            target=self.target,
+            engines=None if self.engines is None else os.path.abspath(self.engines),
+            cpu_threads=self.cpu_threads,
+            trust=replace(self.trust, keys=tuple(map(os.path.abspath, self.trust.keys))),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +179,7 @@ def score_data(
 
     Raises:
         ValueError: the task has no metric.
+        SignatureError: a bundle is not one that `trust` takes.
         FileReadError: the data or labels are not what the metric needs.
         FileWriteError: the folder holds something else, or is full.
         RunError: too many frames are bad, a shard ends its workers, or the folder's run is of
@@ -174,7 +190,7 @@ def score_data(
     # First, for without the package nothing is worth beginning.
     one = "here" if chosen.workers == 1 else "processes"
     backend = open_backend("ray" if chosen.ray else one, chosen.workers, chosen.ray)
-    opened = Bundle.open(bundle)
+    opened = chosen.trust.open(bundle, is_measured=True)
     metric = _metric(opened)
     labels = _labels(data, chosen)
     truths = None if labels is None else metric.truths(labels)
@@ -187,8 +203,8 @@ def score_data(
         folder = RunFolder(path, identify([*described.items()], places, sources))
         folder.begin(described, resume=chosen.resume)
         scorer = Scorer(
-            _runner(bundle, chosen),
-            None if chosen.against is None else _runner(chosen.against, chosen),
+            chosen.runner(bundle),
+            None if chosen.against is None else chosen.runner(chosen.against),
             None if labels is None else os.path.abspath(labels),
             folder,
             chosen.max_bad,
@@ -247,16 +263,6 @@ def _metric(bundle: Bundle) -> Metric:
     return metric_of(task, decoder_of(bundle.manifest, bundle.read))
 
 
-def _runner(bundle: PathLike, options: ScoreOptions) -> Runner:
-    return Runner(
-        os.path.abspath(bundle),
-        device=options.device,
-        target=options.target,
-        engines=None if options.engines is None else os.path.abspath(options.engines),
-        cpu_threads=options.cpu_threads,
-    )
-
-
 def _labels(data: PathLike, options: ScoreOptions) -> PathLike | None:
     if not options.use_labels:
         return None
@@ -279,7 +285,7 @@ def _described(
     """Return what the figures depend on beside the frames themselves."""
     other = None
     if options.against is not None:
-        held = Bundle.open(options.against)
+        held = options.trust.open(options.against, is_measured=True)
         if held.manifest.task != bundle.manifest.task:
             raise RunError(
                 f"'{bundle.root}' is a bundle of the task {bundle.manifest.task}, "

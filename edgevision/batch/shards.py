@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from edgevision.batch.frames import Place, Shard
-from edgevision.bundle.files import write_whole
+from edgevision.bundle.files import read_plain, write_whole
+from edgevision.bundle.reading import Reader, parse
 from edgevision.errors import FileReadError, FileWriteError, RunError
 from edgevision.metrics.tally import Tally
 from edgevision.tasks.outputs import MARK
@@ -23,6 +24,8 @@ from edgevision.tasks.outputs import MARK
 _MANIFEST, _SHARDS = "run.json", "shards"
 _RUN = "run"
 _MAX_ATTEMPTS = 3
+_MAX_MANIFEST_BYTES = 1 << 20
+_MAX_SHARD_BYTES = 1 << 32
 
 
 def identify(parts: Sequence[object], places: Sequence[Place], sources: Iterable[Path] = ()) -> str:
@@ -102,7 +105,8 @@ class RunFolder:
                 "give another --out"
             )
         try:
-            found = dict(json.loads(manifest.read_text("utf-8")))
+            content = read_plain(manifest, max_bytes=_MAX_MANIFEST_BYTES)
+            found = Reader(parse(content), _MANIFEST).fields
         except (OSError, ValueError) as error:
             raise FileReadError(f"{manifest}: not a run's description: {error}") from error
         if found.get("identity") == self.identity:
@@ -198,7 +202,8 @@ class RunFolder:
 
     def _load(self, number: int, kind: str = "") -> Tally | None:
         try:
-            tally = Tally.from_bytes((self.path / _SHARDS / _named(number, kind)).read_bytes())
+            path = self.path / _SHARDS / _named(number, kind)
+            tally = Tally.from_bytes(read_plain(path, max_bytes=_MAX_SHARD_BYTES))
             reported = {shard: json.loads(text) for shard, text in tally.texts(_RUN)}
         except (OSError, ValueError):
             return None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from edgevision.cli.exits import OK
 from edgevision.cli.terminal import progress_bar, put_json
-from edgevision.cli.verbs import Verbs, add_engines, verb
+from edgevision.cli.verbs import Verbs, add_engines, add_trust, trust_of, verb
 
 if TYPE_CHECKING:
     from edgevision.batch.score import ScoreReport
@@ -41,6 +41,7 @@ def add_to(verbs: Verbs) -> None:
     score.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     score.add_argument("--target", metavar="NAME", help="default: what fits each worker best")
     add_engines(score)
+    add_trust(score)
 
 
 def _score(options: argparse.Namespace) -> int:
@@ -64,6 +65,7 @@ def _score(options: argparse.Namespace) -> int:
         device=options.device,
         target=options.target,
         engines=options.engines,
+        trust=trust_of(options),
     )
     page = None
     with progress_bar() as progress:

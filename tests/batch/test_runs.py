@@ -20,15 +20,18 @@ import pytest
 
 from edgevision.batch import Runner
 from edgevision.batch.backends.backend import open_backend
-from edgevision.batch.frames import list_frames
+from edgevision.batch.frames import Place, list_frames, read_frame
 from edgevision.batch.score import ScoredRun, ScoreOptions, report_fields, score_data
 from edgevision.batch.shards import RunFolder, divide, identify
 from edgevision.bundle.directory import Bundle
+from edgevision.bundle.trust import Trust
+from edgevision.cli import main
 from edgevision.errors import (
     FileReadError,
     FileWriteError,
     MissingDependencyError,
     RunError,
+    SignatureError,
 )
 from edgevision.metrics.metric import score_task
 from edgevision.progress import silent
@@ -326,3 +329,48 @@ def test_two_releases_of_one_name_are_told_apart(
     report = score_data(bundle.root, data, None, replace(OPTIONS, against=twin.root)).report
     assert [score.form for score in report.scores] == ["candidate", "reference"]
     assert (report.apart, report.frames_apart) == (0.0, 0)
+
+
+@pytest.mark.parametrize("name", ["list.txt", "frames.tar", "frames.parquet", "folder/a.tar"])
+def test_pipes_for_data_do_not_hang(bundle: Bundle, tmp_path: Path, name: str) -> None:
+    if name.endswith("parquet"):
+        pytest.importorskip("pyarrow")
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    os.mkfifo(path)
+    source = path if path.parent == tmp_path else path.parent
+    with pytest.raises(FileReadError, match="not a regular file"):
+        list_frames(source, None)
+
+
+def test_a_tar_that_claims_a_vast_picture_costs_no_memory(tmp_path: Path) -> None:
+    place = Place("a.png", str(tmp_path / "a.tar"), "tar", 0, 1 << 50)
+    with pytest.raises(FileReadError, match="expected a picture of at most"):
+        read_frame(place)
+
+
+def test_every_process_asks_whose_bundle_it_is(
+    bundle: Bundle, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signature = pytest.importorskip("edgevision.bundle.signature")
+    pytest.importorskip("cryptography")
+    monkeypatch.setenv("EDGEVISION_STATE", str(tmp_path / "state"))
+    (_, public), (other_private, other_public) = (
+        signature.keygen(tmp_path / name) for name in ("ours", "theirs")
+    )
+    copy = tmp_path / "theirs.ev"
+    shutil.copytree(bundle.root, copy)
+    signature.sign(copy, other_private, version=3)
+    theirs, ours = Trust((other_public,), 3, bundle.manifest.name), Trust((public,))
+    run = score_data(copy, data, None, replace(OPTIONS, workers=2, trust=theirs))
+    assert run.report.frames == FRAMES
+    for bad in (ours, Trust((other_public,), 4), Trust(name="sky")):
+        with pytest.raises(SignatureError):
+            score_data(copy, data, None, replace(OPTIONS, trust=bad))
+        with pytest.raises(SignatureError):
+            _ = Runner(copy, trust=bad).model
+    with pytest.raises(SignatureError, match="is not signed"):
+        score_data(copy, data, None, replace(OPTIONS, against=bundle.root, trust=theirs))
+    words = ["score", str(copy), str(data), "--key", str(public)]
+    assert main(words) == 1
+    assert main([*words[:-1], str(other_public), "--minimum-version", "3"]) == 0

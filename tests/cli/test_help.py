@@ -43,6 +43,19 @@ def test_help_ends_with_an_example_that_parses(
     assert "--json-file FILE" in text
 
 
+def test_every_verb_that_runs_a_bundle_asks_whose_it_is() -> None:
+    # `sign` has the private key under that name; `inspect` prints, and runs nothing.
+    takes = {
+        name: {option for action in verb._actions for option in action.option_strings}
+        for name, verb in VERBS.items()
+        if any(action.metavar in ("BUNDLE", "A", "SOURCE") for action in verb._actions)
+        and name not in ("sign", "inspect")
+    }
+    assert {"finish", "run", "score", "triton", "bench", "bench compare", "verify"} <= set(takes)
+    for name, options in takes.items():
+        assert {"--key", "--minimum-version", "--name"} <= options, name
+
+
 @pytest.mark.parametrize(
     ("typed", "meant"), [("biuld", "build"), ("finsh", "finish"), ("benhc", "bench")]
 )
