@@ -13,8 +13,7 @@ from edgevision.metrics.metric import Metric, PathLike
 from edgevision.metrics.tally import Tally
 from edgevision.progress import Progress
 from edgevision.tasks.caption import CaptionDecoder, CaptionResult
-from edgevision.tasks.frames import read_image
-from edgevision.tasks.labelled import named_pictures, readable_ones
+from edgevision.tasks.labelled import named_pictures, readable_pictures
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +61,7 @@ class CaptionTruths:
 
     def check(self, progress: Progress) -> None:
         """Leave out pictures that cannot be read; see `Truths`."""
-        kept = readable_ones([*self.pictures.items()], lambda item: read_image(item[1]))
-        self.pictures = dict(kept)
+        self.pictures = readable_pictures(self.pictures, progress)
 
     def of(self, name: str, size: tuple[int, int]) -> list[str]:
         """Return a picture's captions; see `Truths`."""

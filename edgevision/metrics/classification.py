@@ -15,8 +15,7 @@ from edgevision.metrics.segmentation import counted_pairs
 from edgevision.metrics.tally import Tally
 from edgevision.progress import Progress
 from edgevision.tasks.classification import ClassificationDecoder, ClassificationResult
-from edgevision.tasks.frames import read_image
-from edgevision.tasks.labelled import named_pictures, pictures_in, readable_ones
+from edgevision.tasks.labelled import named_pictures, pictures_in, readable_pictures
 
 _MAX_LABELS_BYTES = 64 << 20
 _FIVE = 5
@@ -62,8 +61,7 @@ class ClassificationTruths:
 
     def check(self, progress: Progress) -> None:
         """Leave out pictures that cannot be read, refuse a table that does; see `Truths`."""
-        kept = readable_ones([*self.pictures.items()], lambda item: read_image(item[1]))
-        self.pictures, labels = dict(kept), self._labels
+        self.pictures, labels = readable_pictures(self.pictures, progress), self._labels
         if labels is None:
             return
         if missing := [path.name for path in self.pictures.values() if path.name not in labels]:

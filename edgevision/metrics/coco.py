@@ -21,7 +21,8 @@ import numpy.typing as npt
 from edgevision._optional import require
 from edgevision.bundle.files import read_plain
 from edgevision.errors import FileReadError
-from edgevision.metrics.average_precision import Objects
+from edgevision.metrics.average_precision import AveragePrecision, Objects
+from edgevision.metrics.metric import Metric, PathLike
 from edgevision.progress import Progress
 from edgevision.tasks.frames import read_image
 from edgevision.tasks.labelled import named_pictures, readable_ones
@@ -150,6 +151,21 @@ class ObjectTruths:
         if name not in self._numbers:
             raise FileReadError(f"'{name}': instances.json does not list it")
         return PictureObjects(self._labelled.objects(self._numbers[name], size), size)
+
+
+class ObjectMetric(Metric):
+    """What metrics of detected objects share: the classes, and COCO's `instances.json`."""
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self._classes = classes
+
+    def truths(self, folder: PathLike) -> ObjectTruths:
+        """Return the objects of `folder`; see `Metric`."""
+        return ObjectTruths(folder, self._classes)
+
+    def _of_classes(self, found: AveragePrecision) -> tuple[float, ...]:
+        """Return the average precision of each class, NaN where it does not occur."""
+        return tuple(found.per_class.get(k, math.nan) for k in range(len(self._classes)))
 
 
 def read_objects(folder: str | os.PathLike[str], classes: Sequence[str]) -> LabelledObjects:

@@ -23,8 +23,8 @@ from edgevision.metrics.segmentation import resize_nearest
 from edgevision.metrics.tally import Tally
 from edgevision.progress import Progress
 from edgevision.tasks.depth import DepthDecoder, DepthResult
-from edgevision.tasks.frames import read_counts, read_image
-from edgevision.tasks.labelled import labelled_images, named_pictures, readable_ones
+from edgevision.tasks.frames import read_counts
+from edgevision.tasks.labelled import labelled_images, named_pictures, readable_pictures
 from edgevision.tasks.tensors import read_npy
 
 Floats = npt.NDArray[np.float32]
@@ -90,10 +90,7 @@ class DepthTruths:
 
     def check(self, progress: Progress) -> None:
         """Leave out what cannot be read; see `Truths`."""
-        kept = readable_ones(
-            [*self.pictures.items()], lambda item: (read_image(item[1]), self._read(item[0]))
-        )
-        self.pictures = dict(kept)
+        self.pictures = readable_pictures(self.pictures, progress, self._read)
 
     def of(self, name: str, size: tuple[int, int]) -> Floats | None:
         """Return a picture's depth in metres; see `Truths`."""

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from edgevision.metrics.average_precision import Detections, DetectionScore
-from edgevision.metrics.coco import ObjectTruths, PictureObjects
-from edgevision.metrics.metric import Metric, PathLike
+from edgevision.metrics.coco import ObjectMetric, PictureObjects
 from edgevision.metrics.tally import Tally
 from edgevision.tasks.detection import DetectionDecoder, DetectionResult
 
@@ -40,15 +37,8 @@ class BoxScore:
         return self.class_box_ap
 
 
-class DetectionMetric(Metric):
+class DetectionMetric(ObjectMetric):
     """Boxes matched with those of COCO's `instances.json`; detections in the picture's pixels."""
-
-    def __init__(self, classes: Sequence[str]) -> None:
-        self._classes = classes
-
-    def truths(self, folder: PathLike) -> ObjectTruths:
-        """Return the objects of `folder`; see `Metric`."""
-        return ObjectTruths(folder, self._classes)
 
     def add(
         self,
@@ -69,8 +59,7 @@ class DetectionMetric(Metric):
     def score(self, form: str, tally: Tally) -> BoxScore:
         """Return the average precision; see `Metric`."""
         box = DetectionScore("boxes", tally).average_precision()
-        per_class = tuple(box.per_class.get(k, math.nan) for k in range(len(self._classes)))
-        return BoxScore(form, box.ap, box.ap50, per_class)
+        return BoxScore(form, box.ap, box.ap50, self._of_classes(box))
 
 
 def metric(decoder: DetectionDecoder) -> DetectionMetric:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from edgevision.metrics.average_precision import Detections, DetectionScore
-from edgevision.metrics.coco import ObjectTruths, PictureObjects
-from edgevision.metrics.metric import Metric, PathLike
+from edgevision.metrics.coco import ObjectMetric, PictureObjects
 from edgevision.metrics.segmentation import resize_nearest
 from edgevision.metrics.tally import Tally
 from edgevision.tasks.instance import InstanceDecoder, InstanceResult
@@ -50,15 +47,8 @@ class InstanceScore:
         return self.class_mask_ap
 
 
-class InstanceMetric(Metric):
+class InstanceMetric(ObjectMetric):
     """Boxes and masks matched with those of COCO's `instances.json`, in the picture's pixels."""
-
-    def __init__(self, classes: Sequence[str]) -> None:
-        self._classes = classes
-
-    def truths(self, folder: PathLike) -> ObjectTruths:
-        """Return the objects of `folder`; see `Metric`."""
-        return ObjectTruths(folder, self._classes)
 
     def add(
         self,
@@ -80,8 +70,7 @@ class InstanceMetric(Metric):
         """Return the average precisions; see `Metric`."""
         box = DetectionScore("boxes", tally).average_precision()
         mask = DetectionScore("masks", tally).average_precision()
-        per_class = tuple(mask.per_class.get(k, math.nan) for k in range(len(self._classes)))
-        return InstanceScore(form, box.ap, mask.ap, box.ap50, mask.ap50, per_class)
+        return InstanceScore(form, box.ap, mask.ap, box.ap50, mask.ap50, self._of_classes(mask))
 
 
 def metric(decoder: InstanceDecoder) -> InstanceMetric:

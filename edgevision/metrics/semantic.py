@@ -20,8 +20,8 @@ from edgevision.metrics.segmentation import ConfusionMatrix, counted_pairs, resi
 from edgevision.metrics.tally import Tally
 from edgevision.progress import Progress
 from edgevision.tasks.camera import VOID
-from edgevision.tasks.frames import Colors, read_image, read_labels
-from edgevision.tasks.labelled import labelled_images, named_pictures, readable_ones
+from edgevision.tasks.frames import Colors, read_labels
+from edgevision.tasks.labelled import labelled_images, named_pictures, readable_pictures
 from edgevision.tasks.semantic import SemanticDecoder, SemanticResult
 
 Image = npt.NDArray[np.uint8]
@@ -80,16 +80,14 @@ class SemanticTruths:
 
     def check(self, progress: Progress) -> None:
         """Leave out what cannot be read, refuse labels that say nothing; see `Truths`."""
-        kept = readable_ones(
-            [*self.pictures.items()], lambda item: (read_image(item[1]), self._read(item[0]))
-        )
-        self.pictures = dict(kept)
-        values, place = LabelValues(self._class_count), None
-        for done, name in enumerate(self.pictures):
-            progress("reading labels", done, len(self.pictures))
+        values = LabelValues(self._class_count)
+
+        def count(name: str) -> None:
             if (label := self._read(name)) is not None:
                 values.add(label)
-                place = self._labels[name]
+
+        self.pictures = readable_pictures(self.pictures, progress, count)
+        place = self._labels[next(reversed(self.pictures))]
         if place is not None:
             _refuse(values, f"{place.parent}: ")
 

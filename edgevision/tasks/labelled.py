@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from edgevision.errors import FileReadError
-from edgevision.tasks.frames import IMAGE_SUFFIXES, list_images
+from edgevision.progress import Progress
+from edgevision.tasks.frames import IMAGE_SUFFIXES, list_images, read_image
 
 T = TypeVar("T")
 
@@ -111,6 +113,32 @@ def readable_ones(items: Sequence[T], read: Callable[[T], object]) -> list[T]:
         count = len(items) - len(found)
         warnings.warn(f"left out {count} of {len(items)}, the first: {first}", stacklevel=3)
     return found
+
+
+def readable_pictures(
+    pictures: Mapping[str, Path],
+    progress: Progress,
+    also: Callable[[str], object] = lambda name: None,
+) -> dict[str, Path]:
+    """Return the pictures, by name, that can be read; a warning counts the others.
+
+    Args:
+        pictures: by name.
+        progress: told of each picture.
+        also: reads what else a picture needs, such as its label, by its name.
+
+    Raises:
+        FileReadError: none can be; says why of the first.
+    """
+    numbers = itertools.count()
+
+    def look(item: tuple[str, Path]) -> None:
+        progress("reading the data", next(numbers), len(pictures))
+        name, path = item
+        read_image(path)
+        also(name)
+
+    return dict(readable_ones([*pictures.items()], look))
 
 
 def _homes(folder: Path) -> tuple[Path, Path | None]:
