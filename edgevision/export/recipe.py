@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import contextlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -162,9 +163,12 @@ def export_stage(
     parity: list[ParityReport] = []
     for done, (form, graph) in enumerate(graphs.items()):
         progress("checking parity", done, len(graphs))
-        parity += _check(proof, form, graph, profiles, samples, golden_outputs, tolerances[form])
-        if form is FP32:
-            _check_corners(adapter, proof, fp32, profiles, samples, golden_outputs)
+        with _running(form, graph, profiles) as session:
+            answers = _stacked([session.run(sample) for sample in samples])
+            parity += _check(proof, form, graph, answers, golden_outputs, tolerances[form])
+            if form is FP32:
+                corners = corner_feeds(fp32, samples)
+                _check_corners(adapter, proof, session, graph, corners, golden_outputs)
     return ExportedStage(
         graphs={form.name: graph for form, graph in graphs.items()},
         inputs=inputs,
@@ -180,23 +184,26 @@ def export_stage(
     )
 
 
-def _check(
-    proof: Proof,
-    form: Form,
-    graph: bytes,
-    profiles: Mapping[str, ShapeProfile],
-    samples: Sequence[Feeds],
-    golden: Mapping[str, Array],
-    tolerances: Mapping[str, Tolerance],
-) -> list[ParityReport]:
+@contextlib.contextmanager
+def _running(form: Form, graph: bytes, profiles: Mapping[str, ShapeProfile]) -> Iterator[Session]:
     try:
         with Session.open(by_the_standard(graph), flavour=ORT, profiles=profiles) as session:
-            answers = _stacked([session.run(sample) for sample in samples])
+            yield session
     except (EngineLoadError, RunError) as error:
         advice = "" if form is FP32 else f" {_KEEP}"
         raise ExportError(
             f"the {form} graph cannot be proven, for ONNX Runtime does not run it: {error}{advice}"
         ) from error
+
+
+def _check(
+    proof: Proof,
+    form: Form,
+    graph: bytes,
+    answers: Mapping[str, Array],
+    golden: Mapping[str, Array],
+    tolerances: Mapping[str, Tolerance],
+) -> list[ParityReport]:
     for name, values in answers.items():
         if values.shape != golden[name].shape:
             raise ExportError(
@@ -217,9 +224,9 @@ def _check(
 def _check_corners(
     adapter: ModelAdapter,
     proof: Proof,
-    model: onnx.ModelProto,
-    profiles: Mapping[str, ShapeProfile],
-    samples: Sequence[Feeds],
+    session: Session,
+    graph: bytes,
+    corners: Mapping[str, Feeds],
     golden: Mapping[str, Array],
 ) -> None:
     """Hold the FP32 graph at the ends of its inputs, where a pass that dropped something shows.
@@ -227,23 +234,21 @@ def _check_corners(
     Narrower forms are not held there: on a frame of one value all pixels of two nearly equal
     classes change at once, which is a fault of the frame.
     """
-    graph = serialized(model)
-    with Session.open(graph, flavour=ORT, profiles=profiles) as session:
-        for title, feeds in corner_feeds(model, samples).items():
-            try:
-                wanted = adapter.reference(feeds)
-            except Exception:  # the user's code: a model that cannot run there promises nothing
-                continue
-            answers = session.run(feeds)
-            # Beside the samples, whose range is that of the output.
-            both = _beside(golden, wanted), _beside(golden, answers)
-            for report in proof.compare_corners(*both, FP32, name=FP32.name):
-                if not report.passed:
-                    raise ParityError(
-                        f"the fp32 graph does what the model does on the samples, and not on an "
-                        f"input {title}: {report}. {_exporters_fault(graph)}",
-                        report=report,
-                    )
+    for title, feeds in corners.items():
+        try:
+            wanted = adapter.reference(feeds)
+        except Exception:  # the user's code: a model that cannot run there promises nothing
+            continue
+        answers = session.run(feeds)
+        # Beside the samples, whose range is that of the output.
+        both = _beside(golden, wanted), _beside(golden, answers)
+        for report in proof.compare_corners(*both, FP32, name=FP32.name):
+            if not report.passed:
+                raise ParityError(
+                    f"the fp32 graph does what the model does on the samples, and not on an "
+                    f"input {title}: {report}. {_exporters_fault(graph)}",
+                    report=report,
+                )
 
 
 def _beside(golden: Mapping[str, Array], one: Mapping[str, Array]) -> dict[str, Array]:

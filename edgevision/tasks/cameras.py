@@ -74,7 +74,7 @@ class CamerasDecoder(Generic[R]):
     def camera(self) -> CameraFrame:
         """The frame that each camera gives."""
         camera = self.one.camera
-        assert camera is not None  # `decoder_of_cameras` has checked
+        assert camera is not None  # `decoder_from` has checked
         return camera
 
     def feeds(self, frames: Any) -> Mapping[str, object]:
