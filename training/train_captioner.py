@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections import Counter
@@ -27,8 +26,8 @@ from typing import Protocol
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont, ImageOps
-from run_state import load_state, save_state
-from safetensors.torch import load_file, save_file
+from run_state import load_state, save_rows, save_state, save_weights
+from safetensors.torch import load_file
 from scenes import CLASSES, SIZE, VOCABULARY, Dice, Frame, compose, read_stock, split, words
 from torch import Tensor, nn
 
@@ -201,13 +200,10 @@ def train(data: Data, options: argparse.Namespace) -> None:
             flush=True,
         )
         save_state(options.out / "last.pt", parts, history)
-        lines = "".join(json.dumps(past) + "\n" for past in history)
-        (options.out / "metrics.jsonl").write_text(lines)
+        save_rows(options.out / "metrics.jsonl", history)
         plot(history, options.out / "curve.png")
         show(net, data, options.out / "captions.png")
-    partial = options.out / "model.safetensors.partial"
-    save_file({k: v.contiguous() for k, v in net.state_dict().items()}, partial)
-    os.replace(partial, options.out / "model.safetensors")
+    save_weights(options.out / "model.safetensors", net.state_dict())
 
 
 def encoder_weights(path: Path | None) -> dict[str, Tensor]:

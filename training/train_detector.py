@@ -13,19 +13,16 @@ head; the batch norms stay as they are. RUN receives `model.safetensors` after e
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
 from detector_losses import losses
-from run_state import load_state, save_state
-from safetensors.torch import load_file, save_file
+from run_state import load_state, save_rows, save_state, save_weights
+from safetensors.torch import load_file
 from scenes import MOST_DIGITS, SIZE, Frame, Stock, compose, read_stock, split
-from torch import nn
-from train_instances import CLASSES, VALIDATION_SEED, plot, sheet, truth_of
+from train_instances import CLASSES, VALIDATION_SEED, descend, plot, sheet, truth_of
 
 from edgevision.export.adapters.detection import Detection
 from edgevision.export.adapters.frame import IMAGENET_MEAN, IMAGENET_STD, CameraInput, FrontEnd
@@ -86,11 +83,8 @@ def train(options: argparse.Namespace) -> None:
             flush=True,
         )
         save_state(options.out / "last.pt", parts, history)
-        lines = "".join(json.dumps(past) + "\n" for past in history)
-        (options.out / "metrics.jsonl").write_text(lines)
-        partial = options.out / "model.safetensors.partial"
-        save_file({k: v.contiguous() for k, v in net.state_dict().items()}, partial)
-        os.replace(partial, options.out / "model.safetensors")
+        save_rows(options.out / "metrics.jsonl", history)
+        save_weights(options.out / "model.safetensors", net.state_dict())
     plot(history, options.out / "curve.png")
     large = (SIZE[0] * 2, SIZE[1] * 2)
     sheet(lambda frame: detect(adapter(net, large), frame), unseen, options.out / "scenes.png")
@@ -131,13 +125,7 @@ def train_epoch(
         frames = front.pixels(torch.from_numpy(np.stack([scene.frame for scene in scenes])))
         truth = truth_of(scenes)
         parts = losses(net, frames, truth.boxes, truth.labels)
-        loss = sum(parts.values(), torch.zeros(()))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(net.parameters(), 5.0)
-        optimizer.step()
-        schedule.step()
-        rows.append({name: part.item() for name, part in (parts | {"loss": loss}).items()})
+        rows.append(descend(net, parts, optimizer, schedule))
     return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
 

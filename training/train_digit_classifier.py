@@ -12,14 +12,12 @@ Every random choice depends only on the seed.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from run_state import save_rows, save_weights
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, cross_entropy, grid_sample
 
@@ -68,10 +66,8 @@ def train(options: argparse.Namespace) -> None:
         print(f"epoch {epoch + 1}/{options.epochs}  loss {rows[-1]['loss']:.4f}  {seconds:.1f} s")
     rows[-1]["accuracy"] = accuracy(model, images[-KEPT_OUT:], labels[-KEPT_OUT:])
     print(f"accuracy {rows[-1]['accuracy']:.4f} on {KEPT_OUT} digits never seen")
-    partial = options.out / "model.safetensors.partial"
-    save_file(model.state_dict(), partial)
-    os.replace(partial, options.out / "model.safetensors")
-    (options.out / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    save_weights(options.out / "model.safetensors", model.state_dict())
+    save_rows(options.out / "metrics.jsonl", rows)
 
 
 def read_digits(path: Path) -> tuple[Tensor, Tensor]:

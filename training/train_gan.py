@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import os
 import time
 from pathlib import Path
@@ -28,7 +27,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from run_state import save_rows, save_weights
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
@@ -144,10 +143,7 @@ def train(options: argparse.Namespace) -> None:
             players.save(options.out / "last.pt", history)
 
     save_grid(players.average(fixed), options.out / "final.png")
-    state = {k: v.contiguous() for k, v in players.average.state_dict().items()}
-    partial = options.out / "model.safetensors.partial"
-    save_file(state, partial)
-    os.replace(partial, options.out / "model.safetensors")
+    save_weights(options.out / "model.safetensors", players.average.state_dict())
 
 
 def read_digits(path: Path) -> Tensor:
@@ -208,7 +204,7 @@ def save_grid(images: Tensor, path: Path) -> None:
 
 def report(out: Path, history: list[Row]) -> None:
     """Write the metrics, the plot of the losses and the animation of the epochs done."""
-    (out / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in history))
+    save_rows(out / "metrics.jsonl", history)
     plot(history, out / "losses.png")
     paths = [out / "untrained.png", *(out / f"epoch-{i + 1:04}.png" for i in range(len(history)))]
     first, *rest = [Image.open(path) for path in paths]

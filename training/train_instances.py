@@ -13,8 +13,6 @@ have done: every random choice depends only on (seed, epoch, step).
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -24,8 +22,7 @@ import numpy as np
 import torch
 from instance_losses import Truth, losses
 from PIL import Image
-from run_state import load_state, save_state
-from safetensors.torch import save_file
+from run_state import load_state, save_rows, save_state, save_weights
 from scenes import MOST_DIGITS, SIZE, Frame, Scene, Stock, compose, read_stock, split
 from torch import nn
 
@@ -100,13 +97,10 @@ def train(options: argparse.Namespace) -> None:
             flush=True,
         )
         save_state(options.out / "last.pt", parts, history)
-        lines = "".join(json.dumps(past) + "\n" for past in history)
-        (options.out / "metrics.jsonl").write_text(lines)
+        save_rows(options.out / "metrics.jsonl", history)
         plot(history, options.out / "curve.png")
         show(net, unseen, options.out / "scenes.png")
-    partial = options.out / "model.safetensors.partial"
-    save_file({k: v.contiguous() for k, v in net.state_dict().items()}, partial)
-    os.replace(partial, options.out / "model.safetensors")
+    save_weights(options.out / "model.safetensors", net.state_dict())
 
 
 def train_epoch(
@@ -129,16 +123,26 @@ def train_epoch(
         ]
         frames = torch.from_numpy(np.stack([scene.frame for scene in scenes]))
         parts = losses(net, graph, graph.pixels(frames), truth_of(scenes))
-        loss = sum(parts.values(), torch.zeros(()))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(net.parameters(), 5.0)
-        optimizer.step()
-        schedule.step()
-        rows.append({name: part.item() for name, part in (parts | {"loss": loss}).items()})
+        rows.append(descend(net, parts, optimizer, schedule))
         if sys.stderr.isatty():
             print(f"\r  {step + 1}/{options.steps}", end="", file=sys.stderr, flush=True)
     return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+
+
+def descend(
+    net: nn.Module,
+    parts: dict[str, torch.Tensor],
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+) -> dict[str, float]:
+    """Take one step down the sum of the losses; return each, and the sum."""
+    loss = sum(parts.values(), torch.zeros(()))
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(net.parameters(), 5.0)
+    optimizer.step()
+    schedule.step()
+    return {name: part.item() for name, part in (parts | {"loss": loss}).items()}
 
 
 def truth_of(scenes: list[Scene]) -> Truth:

@@ -13,8 +13,6 @@ would have done: every random choice depends only on (seed, epoch, index).
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -22,8 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from run_state import load_state, save_state
-from safetensors.torch import save_file
+from run_state import load_state, save_rows, save_state, save_weights
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate, pad
 
@@ -106,13 +103,9 @@ def train(options: argparse.Namespace) -> None:
             flush=True,
         )
         if best:
-            state = {k: v.contiguous() for k, v in model.state_dict().items()}
-            partial = options.out / "model.safetensors.partial"
-            save_file(state, partial)
-            os.replace(partial, options.out / "model.safetensors")
+            save_weights(options.out / "model.safetensors", model.state_dict())
         save_state(options.out / "last.pt", parts, history)
-        lines = "".join(json.dumps(past) + "\n" for past in history)
-        (options.out / "metrics.jsonl").write_text(lines)
+        save_rows(options.out / "metrics.jsonl", history)
         plot(history, options.out / "curve.png")
 
 
