@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -77,3 +78,24 @@ def test_both_distributions_are_of_one_version() -> None:
     assert zoo["requires-python"] == code["requires-python"]
     major, minor, _ = code["version"].split(".")
     assert zoo["dependencies"] == [f"edgevision>={major}.{minor},<{major}.{int(minor) + 1}"]
+
+
+def _digits(text: str) -> int:
+    return len(text.partition(".")[2])
+
+
+@pytest.mark.parametrize("name", zoo_names())
+def test_a_net_s_two_files_state_the_same_figures(name: str) -> None:
+    """Each figure of model.json, which the demo's page shows, stands in the card's tables."""
+    table = "".join(
+        line
+        for line in (zoo_entry(name).folder / "README.md").read_text("utf-8").splitlines(True)
+        if line.startswith("|")
+    )
+    stated = [(float(t), _digits(t)) for t in re.findall(r"\d+\.\d+", table)]
+    stated += [(value / 100, digits + 2) for value, digits in stated]
+    for form, figure in zoo_entry(name).metrics.items():
+        places = _digits(str(figure))
+        assert any(
+            abs(value - figure) <= 0.501 * 10.0 ** -min(digits, places) for value, digits in stated
+        ), (form, figure)
