@@ -75,9 +75,9 @@ def answer_data(
         MissingDependencyError: pyarrow or Ray is not installed.
     """
     chosen = options or AnswerOptions()
+    opened = chosen.trust.open(bundle)
     require("pyarrow.parquet", extra="parquet")  # before anything is begun
     backend = chosen.backend()
-    opened = chosen.trust.open(bundle)
     places = list_frames(data)
     described = {
         "bundle": opened.manifest_sha256,

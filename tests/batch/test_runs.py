@@ -420,4 +420,5 @@ def test_every_process_asks_whose_bundle_it_is(
         score_data(copy, data, None, replace(OPTIONS, against=bundle.root, trust=theirs))
     words = ["score", str(copy), str(data), "--key", str(public)]
     assert main(words) == 1
+    assert main(["run", *words[1:], "--workers", "1", "--out", str(tmp_path / "run")]) == 1
     assert main([*words[:-1], str(other_public), "--minimum-version", "3"]) == 0
