@@ -70,19 +70,18 @@ def list_frames(
     path = Path(data)
     if pictures is not None:
         places = [_file(name, file) for name, file in pictures.items()]
-    elif path.is_dir() or not path.exists():
-        files = (
-            [p for p in sorted(path.iterdir()) if p.suffix in _ARCHIVES] if path.exists() else []
-        )
-        found = {} if files else named_pictures(path, pictures_in(path))
-        places = [_file(name, picture) for name, picture in found.items()]
-        places += [place for file in files for place in LISTS[file.suffix](file)]
-    elif path.suffix in LISTS:
+    elif path.suffix in LISTS and not path.is_dir():
         places = list(LISTS[path.suffix](path))
-    else:
+    elif path.is_file():
         raise FileReadError(
             f"{path}: expected a folder of pictures, or {', '.join(sorted(LISTS))} files of them"
         )
+    else:
+        there = sorted(path.iterdir()) if path.is_dir() else []
+        files = [file for file in there if file.suffix in _ARCHIVES]
+        found = {} if files else named_pictures(path, pictures_in(path))
+        places = [_file(name, picture) for name, picture in found.items()]
+        places += [place for file in files for place in LISTS[file.suffix](file)]
     if not places:
         raise FileReadError(f"{path}: holds no frame")
     counted = Counter(place.name for place in places)
