@@ -44,7 +44,7 @@ from edgevision.tasks.places import list_frames
 from edgevision.tasks.task import get_task
 
 SIZE, REPEATS = (144, 192), 14
-SHARD = 25
+SHARD = 50
 MAX_OVERHEAD, MIN_GAIN = 1.05, 1.7
 WORKERS = (8, 32, 100, 300, 1000)
 FRAMES, USUAL_SHARD = 1_000_000, 250
@@ -180,6 +180,8 @@ def main() -> int:
     parser = arguments(__doc__, rounds=6)
     parser.add_argument("--frames", type=int, default=400)
     options = parser.parse_args()
+    if options.rounds < 2 or options.frames < 4 * SHARD:
+        parser.error(f"an interval needs 2 rounds, and a round {4 * SHARD} frames or more")
     usual = ScoreOptions(frames_a_shard=SHARD, cpu_threads=1)
     ways = {"one worker": usual, "two workers": replace(usual, workers=2)}
     if importlib.util.find_spec("ray") is not None:

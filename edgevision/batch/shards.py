@@ -178,7 +178,11 @@ class RunFolder:
             text = json.dumps({"identity": self.identity, **reported})
             tallies[kind].write(_RUN, shard.number, text)
             self.write(f"{_SHARDS}/{_named(shard.number, kind)}", tallies[kind].to_bytes())
-        self._attempts(shard, "*", remove=True)
+
+    def end_attempt(self, shard: Shard, token: str) -> None:
+        """Forget how often a shard was begun: it is done."""
+        for mark in self._attempts(shard, token):
+            mark.unlink(missing_ok=True)
 
     def merged(self, shards: Sequence[Shard], kind: str = "") -> Tally:
         """Return what all shards add up to, of the tallies of one kind; see `save`.
@@ -195,8 +199,9 @@ class RunFolder:
                     "run the same command with --resume"
                 )
             whole.merge(tally)
-        for partial in (self.path / _SHARDS).glob(".partial-*"):  # of processes that were killed
-            partial.unlink(missing_ok=True)
+        for pattern in (".partial-*", "*.begun"):  # of processes that were killed
+            for left in self.path.rglob(pattern):
+                left.unlink(missing_ok=True)
         return whole
 
     def begin_attempt(self, shard: Shard, token: str) -> None:
@@ -210,14 +215,14 @@ class RunFolder:
             RunError: it was begun too often, and never ended.
             FileWriteError: the note cannot be written.
         """
-        begun = self._attempts(shard, token)
-        if len(begun) >= _MAX_ATTEMPTS:
+        marks = self._attempts(shard, token)
+        mark = next((path for path in marks if not path.exists()), None)
+        if mark is None:
             first, last = shard.places[0].name, shard.places[-1].name
             raise RunError(
-                f"shard {shard.number} ended {len(begun)} workers, and no result: one of its "
+                f"shard {shard.number} ended {len(marks)} workers, and no result: one of its "
                 f"{len(shard.places)} frames, '{first}' to '{last}', may be what does it"
             )
-        mark = self.path / _SHARDS / f"{shard.number:08d}.{token}.{len(begun)}.begun"
         try:
             mark.touch()
         except OSError as error:
@@ -241,11 +246,11 @@ class RunFolder:
             "run the same command with --resume"
         )
 
-    def _attempts(self, shard: Shard, token: str, *, remove: bool = False) -> list[Path]:
-        found = list((self.path / _SHARDS).glob(f"{shard.number:08d}.{token}.*.begun"))
-        for path in found if remove else ():
-            path.unlink(missing_ok=True)
-        return found
+    def _attempts(self, shard: Shard, token: str) -> list[Path]:
+        """Return the marks of every time that a shard may be begun."""
+        # By their names: whoever lists a folder of a million shards for each of them never ends.
+        named = f"{shard.number:08d}.{token}"
+        return [self.path / _SHARDS / f"{named}.{count}.begun" for count in range(_MAX_ATTEMPTS)]
 
     def _load(self, number: int, kind: str = "") -> Tally | None:
         try:

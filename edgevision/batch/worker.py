@@ -106,6 +106,7 @@ class ShardWorker:
                 "resident_mb": _resident_mb(),
             }
             self.folder.save(shard, {"": taken.tally, **beside}, reported)
+            self.folder.end_attempt(shard, self.token)
             return Outcome(shard.number, count, taken.bad)
         except (EdgeVisionError, OSError, MemoryError) as error:
             return Outcome(shard.number, count, 0, error)
