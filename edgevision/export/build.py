@@ -95,8 +95,8 @@ def build(
         mean: per channel on the 0-1 scale, in RGB; by default ImageNet's, or the shipped net's.
         std: per channel on the 0-1 scale, in RGB; by default ImageNet's, or the shipped net's.
         precision: "fp32", "fp16" or "int8".
-        calibration: folder of images (`tensors`: of .npz files keyed by input name); INT8 needs it,
-            but for a generator, which is calibrated on seeds.
+        calibration: folder, list, tar or Parquet file of images (`tensors`: folder of .npz files
+            keyed by input name); INT8 needs it, but for a generator, which is calibrated on seeds.
         evaluate: folder to score every form on: `images/` with `labels/`, or only images; objects
             need `images/` and COCO's `instances.json`.
         samples: folder of the inputs that the graphs are proven on; by default those of
