@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgevision.errors import ExportError
 from edgevision.export.adapters.adapter import Feeds
 from edgevision.export.graph.observe import Profiles, element_types, typed
-from edgevision.export.graph.qdq_rules import lint_qdq, output_axis
+from edgevision.export.graph.qdq_rules import output_axis, refuse_qdq
 from edgevision.export.graph.subgraphs import (
     body_feeds,
     body_model,
@@ -107,28 +107,6 @@ def to_int8(
     return done
 
 
-def taken_as_int8(model: onnx.ModelProto) -> QuantizedModel:
-    """Return a graph that brings its own Q/DQ, its layers as they are.
-
-    Raises:
-        ExportError: TensorRT would refuse it.
-    """
-    graph = typed(model)
-    _refuse_unsound(graph)
-    scaled = {o for n in graph.graph.node if n.op_type == "DequantizeLinear" for o in n.output}
-    layers = [n for n in graph.graph.node if n.op_type in _QUANTIZED_OPS]
-    int8 = {n.name: "as the file has it" for n in layers if set(n.input[:2]) <= scaled}
-    return QuantizedModel(graph, None, int8, {})
-
-
-def _refuse_unsound(model: onnx.ModelProto) -> None:
-    if findings := lint_qdq(model):
-        raise ExportError(
-            "the INT8 graph would be refused by TensorRT: "
-            + "; ".join(f"{f.node}: {f.message} ({f.remedy})" for f in findings[:5])
-        )
-
-
 def _quantized(
     graph: onnx.ModelProto,
     feeds: Sequence[Feeds],
@@ -189,7 +167,7 @@ def _flat(
     if noisy:
         names = [name for name in names if name not in noisy]
         quantized = _with_qdq(graph, names, scales)
-    _refuse_unsound(quantized)
+    refuse_qdq(quantized)
     return QuantizedModel(quantized, summary, {name: proofs[name] for name in names}, noisy)
 
 
