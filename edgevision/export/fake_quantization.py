@@ -11,12 +11,14 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from edgevision.errors import ExportError
 from edgevision.export.graph.capture import evaluating
+from edgevision.export.precision.scales import LEVELS, half_up
 
 _aten = torch.ops.aten
 # Which axis of their weights has the output channels.
@@ -26,9 +28,6 @@ _OUTPUT_AXIS = {
     _aten.matmul: -1,
 }
 _ADDS = (_aten.add, _aten.add_)
-_LEVELS = 127
-# float16 numbers below lose digits one by one; a graph with a float16 rest keeps the trained steps.
-_SMALLEST_SCALE = 2.0**-14
 
 
 class FakeQuantized(nn.Module):
@@ -50,7 +49,7 @@ class FakeQuantized(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `x` in whole steps."""
-        scale, zero, ends = self.scale, self.zero, (-_LEVELS - 1, _LEVELS)
+        scale, zero, ends = self.scale, self.zero, (-LEVELS - 1, LEVELS)
         if self.axis is None:
             return torch.fake_quantize_per_tensor_affine(x, scale, zero, *ends)
         return torch.fake_quantize_per_channel_affine(x, scale, zero, self.axis, *ends)
@@ -61,7 +60,7 @@ def fake_quantize(
     samples: Sequence[Tensor],
     *,
     percentile: float = 99.999,
-    weight_steps: int = _LEVELS,
+    weight_steps: int = LEVELS,
 ) -> fx.GraphModule:
     """Return a copy of `module` that computes as its INT8 graph will, to be fine-tuned.
 
@@ -199,15 +198,12 @@ def _set_scales(
     for hook in hooks:
         hook.remove()
     for part in activations:
-        part.scale.copy_(_scale(largest[part], _LEVELS))
+        part.scale.copy_(_scale(largest[part], LEVELS))
 
 
 def _scale(largest: Tensor, steps: int) -> Tensor:
-    """Return the next float16 numbers not below what `steps` need to reach, as float32."""
-    scale = (largest.double() / steps).clamp(min=_SMALLEST_SCALE)
-    half = scale.half()
-    above = half.nextafter(torch.full_like(half, torch.inf))
-    return torch.where(half.double() < scale, above, half).float()
+    """Return what `steps` need to reach `largest`, rounded up as the INT8 pass does."""
+    return torch.from_numpy(np.asarray(half_up(largest.double().numpy() / steps)))
 
 
 def _drop_unread(module: fx.GraphModule) -> None:

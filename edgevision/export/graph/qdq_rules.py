@@ -11,7 +11,6 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edgevision.errors import ExportError
 from edgevision.export.graph.observe import constants
 
 _REFUSED_OPS = {
@@ -60,19 +59,6 @@ def lint_qdq(model: onnx.ModelProto) -> list[Finding]:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             findings += _check_pair(node, stored, producers, consumers)
     return findings
-
-
-def refuse_qdq(model: onnx.ModelProto) -> None:
-    """Refuse a graph with Q/DQ that breaks TensorRT's rules.
-
-    Raises:
-        ExportError: it does; the message has the first nodes, and what to do about each.
-    """
-    if findings := lint_qdq(model):
-        raise ExportError(
-            "the INT8 graph would be refused by TensorRT: "
-            + "; ".join(f"{f.node}: {f.message} ({f.remedy})" for f in findings[:5])
-        )
 
 
 def _check_pair(

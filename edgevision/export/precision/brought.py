@@ -12,11 +12,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgevision.errors import ExportError
 from edgevision.export.graph.observe import typed
-from edgevision.export.graph.qdq_rules import refuse_qdq
 from edgevision.export.graph.subgraphs import names_read, nested, without_unread
 from edgevision.export.precision.int8 import QuantizedModel
+from edgevision.export.precision.placement import QUANTIZED_OPS
+from edgevision.export.precision.quantizer import refuse_unsupported
 
-_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _MIN_INT8, _MAX_INT8 = -128, 127
 
 
@@ -27,14 +27,14 @@ def taken_as_int8(model: onnx.ModelProto) -> QuantizedModel:
         ExportError: TensorRT would refuse it, or no layer in it computes in INT8.
     """
     graph = typed(model)
-    refuse_qdq(graph)
+    refuse_unsupported(graph)
     int8, wide = {}, {}
     for inner in nested(graph.graph):
         scaled = {o for n in inner.node if n.op_type == "DequantizeLinear" for o in n.output}
         for node in inner.node:
-            if node.op_type in _LAYERS and set(node.input[:2]) <= scaled:
+            if node.op_type in QUANTIZED_OPS and set(node.input[:2]) <= scaled:
                 int8[node.name] = "scales as the model brings them"
-            elif node.op_type in _LAYERS:
+            elif node.op_type in QUANTIZED_OPS:
                 wide[node.name] = "the model brings no Q/DQ for it"
     if not int8:
         raise ExportError(
