@@ -278,11 +278,13 @@ def _calibration_provenance(exported: Mapping[str, ExportedStage]) -> dict[str, 
     """Return what each stage's scales came from; with several, `STAGE/` stands before the keys."""
     found = {}
     for name, stage in exported.items():
+        before = f"{name}/" if len(exported) > 1 else ""
         if stage.calibration is not None:
-            before = f"{name}/" if len(exported) > 1 else ""
             found[f"{before}calibration_count"] = str(stage.calibration.count)
             found[f"{before}calibration_method"] = stage.calibration.method
             found[f"{before}calibration_sha256"] = stage.calibration.sha256
+        elif stage.int8:
+            found[f"{before}calibration_method"] = "none, the model brings its scales"
     return found
 
 

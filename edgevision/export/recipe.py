@@ -19,10 +19,11 @@ from edgevision.export.adapters.tensors import graph_inputs, graph_outputs
 from edgevision.export.corners import corner_feeds
 from edgevision.export.graph.capture import serialized
 from edgevision.export.graph.onnx_file import is_quantized
+from edgevision.export.precision.brought import store_int8, taken_as_int8
 from edgevision.export.precision.calibration import CalibrationSummary
 from edgevision.export.precision.fp16 import to_fp16
 from edgevision.export.precision.half_rounding import by_the_standard
-from edgevision.export.precision.int8 import MIN_SNR_DB, QuantizedModel, taken_as_int8, to_int8
+from edgevision.export.precision.int8 import MIN_SNR_DB, QuantizedModel, to_int8
 from edgevision.progress import Progress, silent
 from edgevision.runtime.session import Session
 from edgevision.tasks.decoders import proof_from
@@ -127,7 +128,8 @@ def export_stage(
     keep_fp32 = {*keep_fp32, *adapter.kept_fp32(fp32)}
     inputs, outputs = graph_inputs(fp32), graph_outputs(fp32)
     profiles = dict(adapter.profiles)
-    brings_int8 = is_quantized(fp32)
+    if brings_int8 := is_quantized(fp32):
+        store_int8(fp32)
     models: dict[Form, onnx.ModelProto] = {}
     kept: dict[str, str] = {}
     quantized: QuantizedModel | None = None
