@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from edgevision.export.adapters.adapter import ModelAdapter
     from edgevision.export.adapters.frame import Camera
     from edgevision.export.recipe import ExportedStage
+    from edgevision.metrics.own import OwnMetric
 
 Array = npt.NDArray[np.generic]
 Feeds = dict[str, Array]
@@ -68,6 +69,7 @@ def build(
     precision: str = "fp32",
     calibration: PathLike | None = None,
     evaluate: PathLike | None = None,
+    metric: str | OwnMetric | None = None,
     samples: PathLike | None = None,
     ranges: Mapping[str, tuple[float, float]] | None = None,
     shapes: Mapping[str, ShapeProfile] | None = None,
@@ -98,7 +100,11 @@ def build(
         calibration: folder, list, tar or Parquet file of images (`tensors`: folder of .npz files
             keyed by input name); INT8 needs it, but for a generator, which is calibrated on seeds.
         evaluate: folder to score every form on: `images/` with `labels/`, or only images; objects
-            need `images/` and COCO's `instances.json`.
+            need `images/` and COCO's `instances.json`; tensors need `metric` and .npz files that
+            hold the inputs by name, and labels.
+        metric: for tensors, what `evaluate` is scored by: a function, or `package.module:function`,
+            of a sample's outputs and labels (arrays by name) that returns a number, or several by
+            name; the report has their means.
         samples: folder of the inputs that the graphs are proven on; by default those of
             `calibration`, or drawn ones.
         ranges: the least and the most that inputs which are drawn may hold, by name.
@@ -132,8 +138,15 @@ def build(
     _check_precision(precision, keep_fp32, method)
     from edgevision.export.recipe import export_stage
     from edgevision.export.samples import calibration_samples, golden_samples
-    from edgevision.export.source import resolve
+    from edgevision.export.source import find_function, resolve
 
+    if metric is not None and not evaluate:
+        raise ValueError("metric: what it is to score is missing; give --evaluate DIR (evaluate=)")
+    own: OwnMetric | None = (
+        find_function("metric", metric, "package.module:function")
+        if isinstance(metric, str)
+        else metric
+    )
     front = {"camera": camera, "cameras": cameras, "mean": mean, "std": std}
     with BundleWriter(out) as writer:
         resolved = resolve(
@@ -166,7 +179,11 @@ def build(
             )
             for name, (part, feeds) in parts.items()
         }
-        scored = score_forms(adapter, exported, evaluate, progress=progress) if evaluate else None
+        scored = (
+            score_forms(adapter, exported, evaluate, metric=own, progress=progress)
+            if evaluate
+            else None
+        )
         stages, proofs = [], []
         builder = ArtifactBuilder(asked, writer, Path(out).name, cache, progress, knobs)
         for name, stage in exported.items():
@@ -200,7 +217,8 @@ def build(
         if scored:
             fields = [score_fields(score) for score in scored.scores]
             writer.add("reports/accuracy.json", _json(fields))
-            writer.add("reports/differences.png", scored.picture)
+            if scored.picture:
+                writer.add("reports/differences.png", scored.picture)
         provenance = {
             **resolved.provenance,
             "golden_samples": origin,
@@ -223,7 +241,7 @@ def build(
         t.name: finish_target(bundle, t, knobs=knobs.of(t), cache=cache, progress=progress)
         for t in here
     }
-    scores = scored.scores if scored else ()
+    scores = tuple(scored.scores) if scored else ()
     return BuildSummary(bundle, parity, scores, builder.seconds, frozenset(builder.cached), done)
 
 
