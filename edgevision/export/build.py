@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgevision.bundle.directory import BundleWriter
-from edgevision.bundle.forms import PRECISIONS, form_for, forms_of
-from edgevision.bundle.manifest import Manifest, Stage
+from edgevision.bundle.forms import FP16, INT8, PRECISIONS, form_for, forms_of
+from edgevision.bundle.manifest import Alternative, Manifest, Stage
 from edgevision.bundle.targets import TargetProfile
 from edgevision.engines.artifacts import ArtifactBuilder
 from edgevision.engines.cache import EngineCache
@@ -74,6 +74,7 @@ def build(
     targets: str | Sequence[str] = ("host-cpu",),
     keep_fp32: Sequence[str] = (),
     method: str | None = None,
+    choose: bool = False,
     optimization_level: int | None = None,
     workspace_bytes: int | None = None,
     cache: EngineCache | None = None,
@@ -109,6 +110,8 @@ def build(
         keep_fp32: op types or node names that stay in float32 in an FP16 or INT8 graph. With
             several stages, "STAGE/NAME" is of one stage, "NAME" of each.
         method: how INT8's ranges are found, "percentile" (the default), "entropy" or "minmax".
+        choose: keep the FP16 graph beside the INT8 one, so that each device can measure both and
+            keep the faster one: `edgevision finish --choose`.
         optimization_level: how long TensorRT's builder searches, 0 (quick) to 5.
         workspace_bytes: most memory that TensorRT's builder may use for tactics.
         cache: where engines that were built before are looked for and kept; None for nowhere.
@@ -129,7 +132,7 @@ def build(
     asked = named_targets(targets)
     knobs = BuilderKnobs(optimization_level, workspace_bytes)
     knobs.check_used(asked.values())
-    _check_precision(precision, keep_fp32, method)
+    _check_precision(precision, keep_fp32, method, choose=choose)
     from edgevision.export.recipe import export_stage
     from edgevision.export.samples import calibration_samples, golden_samples
     from edgevision.export.source import resolve
@@ -173,6 +176,12 @@ def build(
             graph = f"stages/{name}/model.onnx"
             writer.add(graph, stage.graphs[precision])
             writer.add_golden(name, stage.golden_inputs, stage.golden_outputs)
+            others: tuple[Alternative, ...] = ()
+            if choose:
+                other = FP16.name
+                path = f"stages/{name}/{other}.onnx"
+                writer.add(path, stage.graphs[other])
+                others = (Alternative(other, path, stage.tolerances[other]),)
             described, reports = builder.build(
                 Stage(
                     name=name,
@@ -181,6 +190,7 @@ def build(
                     outputs=stage.outputs,
                     tolerances=stage.tolerances[precision],
                     profiles=stage.profiles,
+                    alternatives=others,
                 ),
                 partial(_graph_for, stage, precision),
                 (stage.golden_inputs, stage.golden_outputs),
@@ -243,7 +253,9 @@ def _graph_for(stage: ExportedStage, precision: str, target: TargetProfile) -> b
     return stage.graphs[form_for(precision, on_gpu=target.flavour.on_gpu).name]
 
 
-def _check_precision(precision: str, keep_fp32: Sequence[str], method: str | None) -> None:
+def _check_precision(
+    precision: str, keep_fp32: Sequence[str], method: str | None, *, choose: bool
+) -> None:
     """Refuse a precision that there is not, and knobs that it does not have."""
     forms_of(precision)
     if isinstance(keep_fp32, str):
@@ -254,6 +266,10 @@ def _check_precision(precision: str, keep_fp32: Sequence[str], method: str | Non
         raise ValueError(f"method: got '{method}', expected one of {', '.join(METHODS)}")
     if method is not None and not any(form.is_quantized for form in forms_of(precision)):
         raise ValueError(f"method: how INT8 is calibrated, and precision is {precision}")
+    if choose and precision != INT8.precision:
+        raise ValueError(
+            f"choose: a device chooses between INT8 and FP16, and precision is {precision}"
+        )
 
 
 def _names_in(stage: str, names: Sequence[str], stages: Collection[str]) -> list[str]:

@@ -37,6 +37,7 @@ shapes = { x = "1x8:2x8:4x8" }
 targets = ["host-cpu", "rtx", "board.toml"]
 keep_fp32 = ["Softmax", "node_conv2d"]
 method = "entropy"
+choose = true
 optimization_level = 3
 workspace_bytes = "500MB"
 cache = false
@@ -83,6 +84,7 @@ def test_every_key_arrives_and_paths_are_beside_the_file(tmp_path: Path) -> None
         "targets": ["host-cpu", "rtx", str(folder / "board.toml")],
         "keep_fp32": ["Softmax", "node_conv2d"],
         "method": "entropy",
+        "choose": True,
         "optimization_level": 3,
         "workspace_bytes": 500_000_000,
         "cache": False,
