@@ -84,8 +84,7 @@ def to_int8(
             "weights. Build FP16 instead."
         )
     layers = quantizer.layers
-    reason = f"below the bar of {min_snr_db:g} dB"
-    wide = {name: reason for name, layer in layers.items() if not layer.clears(min_snr_db)}
+    wide = {n: "below its bar" for n, layer in layers.items() if not layer.clears(min_snr_db)}
     if choose_wide is not None:
         wide = dict(choose_wide(quantizer))
     int8 = {name: str(layer) for name, layer in layers.items() if name not in wide}
