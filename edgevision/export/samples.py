@@ -125,10 +125,10 @@ def calibration_samples(adapter: ModelAdapter, folder: PathLike | None) -> list[
     return _in_a_row(adapter, list(task.samples(_fed(adapter), settings, Path(folder), count)))
 
 
-class _Quantisers(TorchDispatchMode):
+class _Quantisers(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes whether what runs in the block quantises."""
 
-    found = False
+    found: bool = False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
@@ -140,6 +140,6 @@ class _Quantisers(TorchDispatchMode):
 def _quantises(adapter: ModelAdapter) -> bool:
     """Whether a module has fake quantisation inside, which only running it shows."""
     (feeds, *_), _ = golden_samples(adapter, None, None)
-    with _Quantisers() as quantisers:
+    with _Quantisers() as quantisers:  # type: ignore[no-untyped-call]
         adapter.reference(feeds)
-    return quantisers.found
+    return bool(quantisers.found)
