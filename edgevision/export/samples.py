@@ -125,21 +125,22 @@ def calibration_samples(adapter: ModelAdapter, folder: PathLike | None) -> list[
     return _in_a_row(adapter, list(task.samples(_fed(adapter), settings, Path(folder), count)))
 
 
-class _Quantisers(TorchDispatchMode):
+class _Quantisers(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes whether what runs in the block quantises."""
 
-    found = False
+    found: bool = False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> object:
-        self.found |= "quantize_per_" in func.name()
+        self.found = self.found or "quantize_per_" in func.name()
         return func(*args, **(kwargs or {}))
 
 
 def _quantises(adapter: ModelAdapter) -> bool:
     """Whether a module has fake quantisation inside, which only running it shows."""
     (feeds, *_), _ = golden_samples(adapter, None, None)
-    with _Quantisers() as quantisers:
+    quantisers = _Quantisers()  # type: ignore[no-untyped-call]
+    with quantisers:
         adapter.reference(feeds)
-    return quantisers.found
+    return bool(quantisers.found)
