@@ -133,14 +133,13 @@ class _Quantisers(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> object:
-        self.found = self.found or "quantize_per_" in func.name()
+        self.found |= "quantize_per_" in func.name()
         return func(*args, **(kwargs or {}))
 
 
 def _quantises(adapter: ModelAdapter) -> bool:
     """Whether a module has fake quantisation inside, which only running it shows."""
     (feeds, *_), _ = golden_samples(adapter, None, None)
-    quantisers = _Quantisers()  # type: ignore[no-untyped-call]
-    with quantisers:
+    with _Quantisers() as quantisers:  # type: ignore[no-untyped-call]
         adapter.reference(feeds)
     return bool(quantisers.found)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 
 import onnx
 
@@ -12,7 +12,7 @@ from edgevision.export.adapters.adapter import Feeds
 from edgevision.export.graph.observe import Profiles, typed
 from edgevision.export.graph.subgraphs import check_names
 from edgevision.export.precision.calibration import CalibrationSummary
-from edgevision.export.precision.quantizer import prepare
+from edgevision.export.precision.quantizer import Layer, Quantizer, prepare
 from edgevision.progress import Progress, silent
 
 MIN_SNR_DB = 24.0
@@ -28,12 +28,14 @@ class QuantizedModel:
         calibration: what the scales came from; None where the graph brought them.
         int8: layers that are INT8, with the proof.
         kept_float: layers that INT8 would hurt too much, with the reason.
+        layers: all that could be INT8; nothing where the graph brought its own scales.
     """
 
     model: onnx.ModelProto
     calibration: CalibrationSummary | None
     int8: dict[str, str]
     kept_float: dict[str, str]
+    layers: Mapping[str, Layer] = field(default_factory=dict)
 
 
 def to_int8(
@@ -44,6 +46,7 @@ def to_int8(
     profiles: Profiles | None = None,
     keep_float: Collection[str] = (),
     min_snr_db: float = MIN_SNR_DB,
+    choose_wide: Callable[[Quantizer], Mapping[str, str]] | None = None,
     progress: Progress = silent,
 ) -> QuantizedModel:
     """Return `model` with Q/DQ around its convolutions and matrix products.
@@ -58,6 +61,7 @@ def to_int8(
         profiles: bounds of the dynamic inputs.
         keep_float: op types or node names that stay float in any case.
         min_snr_db: least signal-to-noise ratio of a quantised layer; -inf quantises all.
+        choose_wide: names the layers that stay float and says why, in place of `min_snr_db`.
         progress: told how far calibration is.
 
     Raises:
@@ -79,11 +83,14 @@ def to_int8(
             "weights. Build FP16 instead."
         )
     layers = quantizer.layers
-    int8 = {name: str(layer) for name, layer in layers.items() if layer.clears(min_snr_db)}
+    wide = {n: "below its bar" for n, layer in layers.items() if not layer.clears(min_snr_db)}
+    if choose_wide is not None:
+        wide = dict(choose_wide(quantizer))
+    int8 = {name: str(layer) for name, layer in layers.items() if name not in wide}
     if not int8:
         raise ExportError(
             f"INT8 leaves no layer above {min_snr_db} dB of signal over noise. Look at the "
             "calibration samples, or build FP16."
         )
-    noisy = {name: str(layer) for name, layer in layers.items() if name not in int8}
-    return QuantizedModel(quantizer.graph(int8), quantizer.calibration, int8, noisy)
+    noisy = {name: f"{layers[name]}: {reason}" for name, reason in wide.items()}
+    return QuantizedModel(quantizer.graph(int8), quantizer.calibration, int8, noisy, layers)
