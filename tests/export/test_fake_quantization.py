@@ -23,6 +23,7 @@ from edgevision.export.graph.capture import capture
 from edgevision.export.precision.brought import store_int8
 from edgevision.export.precision.int8 import to_int8
 from edgevision.export.preflight import preflight
+from edgevision.export.recipe import export_stage
 from edgevision.models.mobilenet_v2 import InvertedResidual
 
 X = TensorSpec("x", DType.FLOAT32, (1, 3, 8, 8))
@@ -219,3 +220,12 @@ def test_fake_quantisation_of_a_user_is_taken(tmp_path: Path) -> None:
     )
     assert all(report.passed for report in made.parity)
     assert {r.name.split("/")[0] for r in made.parity} >= {"int8", "int8-host"}
+
+
+def test_a_budget_chooses_no_layers_of_a_model_that_brings_them() -> None:
+    feeds = [{"x": np.zeros((1, 3, 8, 8), np.float32)}]
+    with pytest.raises(ValueError, match="budget: the model brings its own Q/DQ"):
+        export_stage(
+            Tensors(Layer(""), inputs=[X]), precision="int8", samples=feeds, calibration=feeds,
+            choose_wide=lambda _: {},
+        )  # fmt: skip
