@@ -17,7 +17,13 @@ from torch import Tensor, nn
 import edgevision
 from edgevision.bundle.tensors import DType, TensorSpec
 from edgevision.errors import ExportError
-from edgevision.export import SemanticSegmentation, Tensors, fake_quantize
+from edgevision.export import (
+    ImageGenerator,
+    Normal,
+    SemanticSegmentation,
+    Tensors,
+    fake_quantize,
+)
 from edgevision.export.fake_quantization import FakeQuantized
 from edgevision.export.graph.capture import capture
 from edgevision.export.precision.brought import store_int8
@@ -162,6 +168,17 @@ def test_a_build_takes_it_as_int8_with_its_own_steps(net: nn.Sequential, tmp_pat
     assert sorted(a.astype(np.float32).tolist().__repr__() for a in used) == sorted(
         a.tolist().__repr__() for a in brought
     )
+
+
+def test_a_generator_keeps_its_open_batch(tmp_path: Path) -> None:
+    net = nn.Sequential(
+        nn.Linear(6, 16), nn.Unflatten(1, (4, 2, 2)), nn.ConvTranspose2d(4, 1, 2, 2)
+    )
+    adapter = ImageGenerator(
+        fake_quantize(net, [torch.randn(8, 6)]), inputs=[Normal("latent", (6,))]
+    )
+    made = edgevision.build(adapter, tmp_path / "g.ev", precision="int8", cache=None)
+    assert made.bundle.manifest.stages[0].profiles["latent"].maximum == (64, 6)
 
 
 class Layer(nn.Module):
