@@ -177,8 +177,8 @@ def done_run(
             _run(worker(folder, secrets.token_hex(4)), backend, shards, options, phase, progress)
             tally = folder.merged(shards)
             reports = tuple(
-                ShardReport(number, **{key: told[key] for key in told if key != "identity"})
-                for number, told in shard_reports(tally)
+                ShardReport(number, **{key: fields[key] for key in fields if key != "identity"})
+                for number, fields in shard_reports(tally)
             )
             _check_whole(reports, shards)
             if len(targets := sorted({report.target for report in reports})) > 1:
@@ -206,8 +206,8 @@ def _run(
     phase: str,
     progress: Progress,
 ) -> None:
-    done = {s.number: told for s in shards if (told := worker.folder.reported(s))}
-    bad = sum(told["bad"] for told in done.values())
+    done = {s.number: fields for s in shards if (fields := worker.folder.reported(s))}
+    bad = sum(fields["bad"] for fields in done.values())
     _check_bad(bad, options.max_bad)
     todo = [shard for shard in shards if shard.number not in done]
     left, total = (sum(len(shard.places) for shard in some) for some in (todo, shards))

@@ -137,8 +137,8 @@ def _share(options: argparse.Namespace) -> int:
     }
     if put_json(options, document):
         return OK
-    told = ", ".join(f"{name} {ms:.1f} ms" for name, ms in times.items())
-    print(f"{done.frames} frames in {len(done.shards)} shards; one inference: {told}")
+    latencies = ", ".join(f"{name} {ms:.1f} ms" for name, ms in times.items())
+    print(f"{done.frames} frames in {len(done.shards)} shards; one inference: {latencies}")
     print_bad(done.bad)
     print(f"answers: {done.folder}")
     return OK
