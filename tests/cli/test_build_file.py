@@ -37,6 +37,10 @@ shapes = { x = "1x8:2x8:4x8" }
 targets = ["host-cpu", "rtx", "board.toml"]
 keep_fp32 = ["Softmax", "node_conv2d"]
 method = "entropy"
+budget = 0.005
+search_minutes = 30
+choose = true
+strict = true
 optimization_level = 3
 workspace_bytes = "500MB"
 cache = false
@@ -83,6 +87,10 @@ def test_every_key_arrives_and_paths_are_beside_the_file(tmp_path: Path) -> None
         "targets": ["host-cpu", "rtx", str(folder / "board.toml")],
         "keep_fp32": ["Softmax", "node_conv2d"],
         "method": "entropy",
+        "budget": 0.005,
+        "search_minutes": 30.0,
+        "choose": True,
+        "strict": True,
         "optimization_level": 3,
         "workspace_bytes": 500_000_000,
         "cache": False,

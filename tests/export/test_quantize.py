@@ -17,7 +17,9 @@ from edgevision.export.graph.observe import element_types, typed
 from edgevision.export.graph.qdq_rules import lint_qdq
 from edgevision.export.precision.calibration import METHODS
 from edgevision.export.precision.fp16 import to_fp16
-from edgevision.export.precision.int8 import _half_up, to_int8
+from edgevision.export.precision.int8 import to_int8
+from edgevision.export.precision.quantizer import prepare
+from edgevision.export.precision.scales import half_up
 from edgevision.export.precision.sensitivity import signal_to_noise_db
 from tests.parts.nets import frames, run
 
@@ -130,7 +132,7 @@ def test_both_rests_share_their_scales_exactly(block: onnx.ModelProto) -> None:
 @given(st.lists(st.floats(0, 1e3), min_size=1, max_size=8))
 def test_scales_round_up_to_float16(values: list[float]) -> None:
     scales = np.array(values)
-    rounded = _half_up(scales)
+    rounded = half_up(scales)
     assert np.all(rounded >= scales)
     assert np.all(rounded > 0)
     np.testing.assert_array_equal(rounded.astype(np.float16).astype(np.float32), rounded)
@@ -203,6 +205,18 @@ def test_layers_asked_for_stay_float(block: onnx.ModelProto) -> None:
     assert len(quantized.int8) == 1
     with pytest.raises(ExportError, match="called Covn"):
         to_int8(block, conv_feeds(), keep_float=["Covn"])
+
+
+def test_graphs_with_other_layers_are_made_of_one_preparation(block: onnx.ModelProto) -> None:
+    quantizer = prepare(typed(block), conv_feeds(), method="percentile")
+    assert quantizer is not None
+    before = quantizer.source.SerializeToString(deterministic=True)
+    for kept in (["Conv0"], ["Conv2", "ConvTranspose4"], []):
+        chosen = quantizer.layers.keys() - set(kept)
+        wanted = to_int8(block, conv_feeds(), keep_float=kept, min_snr_db=ALL)
+        assert wanted.int8.keys() == chosen
+        assert quantizer.graph(chosen) == wanted.model
+    assert quantizer.source.SerializeToString(deterministic=True) == before
 
 
 def test_an_add_may_come_before_the_layer_that_shares_its_branch(made: Make) -> None:
@@ -393,7 +407,7 @@ def test_a_deconvolution_must_prove_more_than_a_convolution(block: onnx.ModelPro
     snr_db = {name: float(proof.split()[-2]) for name, proof in proofs.items()}
     bar_db = snr_db["ConvTranspose4"] - 3
     quantized = to_int8(block, conv_feeds(), min_snr_db=bar_db)
-    assert quantized.kept_float == {"ConvTranspose4": proofs["ConvTranspose4"]}
+    assert quantized.kept_float == {"ConvTranspose4": f"{proofs['ConvTranspose4']}: below its bar"}
     assert quantized.int8.keys() == {"Conv0", "Conv2"}
     assert min(snr_db["Conv0"], snr_db["Conv2"]) > bar_db
     assert "ConvTranspose4" in to_int8(block, conv_feeds(), min_snr_db=bar_db - 4).int8

@@ -1,0 +1,155 @@
+"""Scales and levels of a graph, found once; graphs with any of its layers in INT8, made from them.
+
+The bodies of a graph's loops have quantizers of their own.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx
+from onnx import numpy_helper
+
+from edgevision.errors import ExportError
+from edgevision.export.adapters.adapter import Feeds
+from edgevision.export.graph.observe import Profiles
+from edgevision.export.graph.qdq_rules import lint_qdq
+from edgevision.export.graph.subgraphs import (
+    body_feeds,
+    body_model,
+    loops,
+    put_back,
+    without_unread,
+)
+from edgevision.export.precision.calibration import CalibrationSummary, calibrate
+from edgevision.export.precision.fp16 import typed_like
+from edgevision.export.precision.placement import Weights, quantizable, weight_key, with_qdq
+from edgevision.export.precision.scales import levels_of, scale_of
+from edgevision.export.precision.sensitivity import signal_to_noise_db
+from edgevision.progress import Progress, silent
+
+_DECONVOLUTION_DB = 6.0
+"""A deconvolution must do this much better: what it adds stands in the picture itself."""
+_SNR_SAMPLES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer that can be INT8: its operator, and its own signal over its own noise.
+
+    The noise is that of its own quantisation, on the values that it has in the float net.
+    """
+
+    op_type: str
+    snr_db: float
+
+    def clears(self, min_snr_db: float) -> bool:
+        """Whether it is good enough; a ConvTranspose must show 6 dB more."""
+        return self.snr_db >= min_snr_db + _DECONVOLUTION_DB * (self.op_type == "ConvTranspose")
+
+    def __str__(self) -> str:
+        """Return the proof, as reports have it."""
+        return f"INT8 signal-to-noise {self.snr_db:.1f} dB"
+
+
+@dataclass(frozen=True, slots=True)
+class Quantizer:
+    """A float graph with all that INT8 needs to know of it.
+
+    Attributes:
+        source: the typed float32 graph; it is never changed.
+        layers: what can be INT8, in the graph's order, the bodies of loops first.
+        calibration: what the scales came from.
+    """
+
+    source: onnx.ModelProto
+    layers: Mapping[str, Layer]
+    calibration: CalibrationSummary
+    _scales: Mapping[str, float]
+    _weights: Weights
+    _bodies: Mapping[str, Quantizer]
+
+    def graph(self, layers: Collection[str]) -> onnx.ModelProto:
+        """Return the graph with `layers` in INT8 and the rest in float32.
+
+        Raises:
+            ExportError: TensorRT would refuse it.
+        """
+        chosen = set(layers) & self.layers.keys()
+        made = with_qdq(self.source, chosen, self._scales, self._weights)
+        refuse_unsupported(made)
+        for loop in loops(made.graph):
+            if loop.name in self._bodies:
+                put_back(loop, self._bodies[loop.name].graph(layers))
+        return typed_like(without_unread(made))
+
+
+def prepare(
+    graph: onnx.ModelProto,
+    feeds: Sequence[Feeds],
+    *,
+    method: str,
+    profiles: Profiles | None = None,
+    keep_float: Collection[str] = (),
+    progress: Progress = silent,
+) -> Quantizer | None:
+    """Find the scales, levels and signal-to-noise ratios of a typed graph's layers.
+
+    Args:
+        graph: a float32 graph of `observe.typed`.
+        feeds: typical feeds.
+        method: how the ranges are found.
+        profiles: bounds of the dynamic inputs.
+        keep_float: op types or node names that stay float in any case.
+        progress: told how far calibration is.
+
+    Returns:
+        None where no layer could be INT8.
+
+    Raises:
+        ExportError: there are no feeds, or a value on them is not finite.
+    """
+    given = profiles or {}
+    bodies = {}
+    for loop in loops(graph.graph):
+        body = body_model(graph, loop)
+        steps = list(body_feeds(graph, loop, body, feeds, given))
+        found = prepare(body, steps, method=method, keep_float=keep_float, progress=progress)
+        if found:
+            bodies[loop.name] = found
+    nodes = quantizable(graph, keep_float)
+    if not nodes and not bodies:
+        return None
+    tensors = list(dict.fromkeys(node.input[0] for node in nodes))
+    with warnings.catch_warnings():
+        # numpy's histogram over constant tensors; the scale is handled below.
+        warnings.filterwarnings("ignore", category=RuntimeWarning)
+        ranges, summary = calibrate(
+            graph, tensors, feeds, method=method, profiles=given, progress=progress
+        )
+    scales = {name: scale_of(ranges[name]) for name in tensors}
+    stored = {i.name: i for i in graph.graph.initializer}
+    keys = dict.fromkeys(weight_key(graph, node) for node in nodes)
+    weights = {key: levels_of(numpy_helper.to_array(stored[key[0]]), key[1]) for key in keys}
+    names = [node.name for node in nodes]
+    quantized = with_qdq(graph, names, scales, weights)
+    snr_db = signal_to_noise_db(graph, quantized, names, _some(feeds), given)
+    layers = {name: layer for body in bodies.values() for name, layer in body.layers.items()}
+    layers |= {node.name: Layer(node.op_type, snr_db[node.name]) for node in nodes}
+    return Quantizer(graph, layers, summary, scales, weights, bodies)
+
+
+def refuse_unsupported(model: onnx.ModelProto) -> None:
+    """Raise an ExportError if TensorRT would not take the Q/DQ of `model`."""
+    if findings := lint_qdq(model):
+        raise ExportError(
+            "the INT8 graph would be refused by TensorRT: "
+            + "; ".join(f"{f.node}: {f.message} ({f.remedy})" for f in findings[:5])
+        )
+
+
+def _some(feeds: Sequence[Feeds]) -> Sequence[Feeds]:
+    """Return a few feeds, from the first to the last: of a loop, early and late steps."""
+    return feeds[:: -(-len(feeds) // _SNR_SAMPLES)] if feeds else feeds
