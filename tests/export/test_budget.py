@@ -19,6 +19,7 @@ from torch import Tensor, nn
 import edgevision
 from edgevision.bundle.flavours import ORT
 from edgevision.bundle.tensors import DType, TensorSpec
+from edgevision.cli import main
 from edgevision.errors import ExportError
 from edgevision.export import SemanticSegmentation, Tensors
 from edgevision.export.adapters.adapter import Run
@@ -220,7 +221,9 @@ def test_budget_0_and_one_that_cannot_be_met_are_told(
         searched(net, graph, 0, val, val / "images")
     with pytest.raises(ExportError, match=r"was found in 0 minutes.*goes on where it stopped"):
         searched(net, graph, 0.02, val, val / "images", minutes=0)
-    for bad in (-1, float("nan"), "much"):
+    with pytest.raises(SystemExit, match="2"):
+        main(["build", "gan-digits", "--budget", "much"])
+    for bad in (-1, float("nan"), True, "much"):
         with pytest.raises(ValueError, match="budget: got"):
             edgevision.build(net, "x.ev", precision="int8", budget=bad)
     with pytest.raises(ValueError, match="budget: what INT8 may lose, and precision is fp16"):
