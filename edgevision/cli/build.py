@@ -62,7 +62,12 @@ def add_to(verbs: Verbs) -> None:
     build.add_argument("--mean", type=_three, metavar="R,G,B", help="on the 0-1 scale")
     build.add_argument("--std", type=_three, metavar="R,G,B", help="on the 0-1 scale")
     build.add_argument("--precision", choices=PRECISIONS, help="default: fp32")
-    build.add_argument("--calibration", type=Path, metavar="DIR", help="typical frames, for INT8")
+    build.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="DIR",
+        help="typical frames, for INT8: a folder, list.txt, .tar or .parquet",
+    )
     build.add_argument(
         "--evaluate",
         type=Path,

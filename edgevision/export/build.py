@@ -108,8 +108,8 @@ def build(
         mean: per channel on the 0-1 scale, in RGB; by default ImageNet's, or the shipped net's.
         std: per channel on the 0-1 scale, in RGB; by default ImageNet's, or the shipped net's.
         precision: "fp32", "fp16" or "int8".
-        calibration: folder of images (`tensors`: of .npz files keyed by input name); INT8 needs it,
-            but for a generator, which is calibrated on seeds.
+        calibration: folder, list, tar or Parquet file of images (`tensors`: folder of .npz files
+            keyed by input name); INT8 needs it, but for a generator, which is calibrated on seeds.
         evaluate: folder to score every form on: `images/` with `labels/`, or only images; objects
             need `images/` and COCO's `instances.json`.
         samples: folder of the inputs that the graphs are proven on; by default those of
@@ -417,11 +417,13 @@ def _calibration_provenance(exported: Mapping[str, ExportedStage]) -> dict[str, 
     """Return what each stage's scales came from; with several, `STAGE/` stands before the keys."""
     found = {}
     for name, stage in exported.items():
+        before = f"{name}/" if len(exported) > 1 else ""
         if stage.calibration is not None:
-            before = f"{name}/" if len(exported) > 1 else ""
             found[f"{before}calibration_count"] = str(stage.calibration.count)
             found[f"{before}calibration_method"] = stage.calibration.method
             found[f"{before}calibration_sha256"] = stage.calibration.sha256
+        elif stage.int8:
+            found[f"{before}calibration_method"] = "none, the model brings its scales"
     return found
 
 

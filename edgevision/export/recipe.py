@@ -22,10 +22,11 @@ from edgevision.export.graph.capture import serialized
 from edgevision.export.graph.observe import typed
 from edgevision.export.graph.onnx_file import is_quantized
 from edgevision.export.layer_report import LayerSize
+from edgevision.export.precision.brought import store_int8, taken_as_int8
 from edgevision.export.precision.calibration import CalibrationSummary
 from edgevision.export.precision.fp16 import to_fp16
 from edgevision.export.precision.half_rounding import by_the_standard
-from edgevision.export.precision.int8 import MIN_SNR_DB, QuantizedModel, taken_as_int8, to_int8
+from edgevision.export.precision.int8 import MIN_SNR_DB, QuantizedModel, to_int8
 from edgevision.export.precision.macs import multiply_accumulates
 from edgevision.export.precision.quantizer import Layer, Quantizer
 from edgevision.progress import Progress, silent
@@ -139,7 +140,8 @@ def export_stage(
     keep_fp32 = {*keep_fp32, *adapter.kept_fp32(fp32)}
     inputs, outputs = graph_inputs(fp32), graph_outputs(fp32)
     profiles = dict(adapter.profiles)
-    brings_int8 = is_quantized(fp32)
+    if brings_int8 := is_quantized(fp32):
+        store_int8(fp32)
     models: dict[Form, onnx.ModelProto] = {}
     kept: dict[str, str] = {}
     quantized: QuantizedModel | None = None

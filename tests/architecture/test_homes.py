@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 
 # Modules, and what runs them in place of a file of their name: one suite for several of them.
 ELSEWHERE = {
-    "batch/*": "batch/test_runs batch/test_ray",
+    "batch/*": "batch/test_runs batch/test_answers batch/test_ray",
     "bench/cold": "bench/test_sides",
     "bench/facts": "bench/test_report",
     "bench/gate/*": "bench/test_verdict bench/test_sides cli/test_bench",

@@ -12,8 +12,7 @@ from edgevision.export.adapters.adapter import Feeds
 from edgevision.export.graph.observe import Profiles, typed
 from edgevision.export.graph.subgraphs import check_names
 from edgevision.export.precision.calibration import CalibrationSummary
-from edgevision.export.precision.placement import QUANTIZED_OPS
-from edgevision.export.precision.quantizer import Layer, Quantizer, prepare, refuse_unsupported
+from edgevision.export.precision.quantizer import Layer, Quantizer, prepare
 from edgevision.progress import Progress, silent
 
 MIN_SNR_DB = 24.0
@@ -95,17 +94,3 @@ def to_int8(
         )
     noisy = {name: f"{layers[name]}: {reason}" for name, reason in wide.items()}
     return QuantizedModel(quantizer.graph(int8), quantizer.calibration, int8, noisy, layers)
-
-
-def taken_as_int8(model: onnx.ModelProto) -> QuantizedModel:
-    """Return a graph that brings its own Q/DQ, its layers as they are.
-
-    Raises:
-        ExportError: TensorRT would refuse it.
-    """
-    graph = typed(model)
-    refuse_unsupported(graph)
-    scaled = {o for n in graph.graph.node if n.op_type == "DequantizeLinear" for o in n.output}
-    layers = [n for n in graph.graph.node if n.op_type in QUANTIZED_OPS]
-    int8 = {n.name: "as the file has it" for n in layers if set(n.input[:2]) <= scaled}
-    return QuantizedModel(graph, None, int8, {})
