@@ -23,8 +23,7 @@ from edgevision.cli import main
 from edgevision.errors import ExportError
 from edgevision.export import SemanticSegmentation, Tensors
 from edgevision.export.adapters.adapter import Run
-from edgevision.export.budget import BudgetSearch, MeasuredLoss
-from edgevision.export.build import _searching
+from edgevision.export.budget import BudgetSearch, MeasuredLoss, search_for
 from edgevision.export.graph.capture import serialized
 from edgevision.export.graph.observe import typed
 from edgevision.export.precision.int8 import to_int8
@@ -295,7 +294,7 @@ def test_a_build_reports_what_was_searched(
 def test_several_graphs_are_refused_with_the_reason(net: SemanticSegmentation) -> None:
     parts: dict[str, Any] = {"encode": (net, []), "step": (net, [])}
     with pytest.raises(ValueError, match="the model has 2 graphs, encode, step"):
-        _searching(net, 0.1, 1, None, parts, silent)
+        search_for(net, 0.1, 1, None, parts, silent)
 
 
 def test_multiply_accumulates_of_every_layer() -> None:
