@@ -123,6 +123,7 @@ def export_stage(
         progress: told how far the work is.
 
     Raises:
+        ValueError: `choose_wide` was given of a model that brings its own Q/DQ.
         ExportError: a step is not possible.
         ParityError: a step's graph disagrees with the model.
     """
@@ -141,6 +142,10 @@ def export_stage(
     inputs, outputs = graph_inputs(fp32), graph_outputs(fp32)
     profiles = dict(adapter.profiles)
     if brings_int8 := is_quantized(fp32):
+        if choose_wide is not None:
+            raise ValueError(
+                "budget: the model brings its own Q/DQ, and its layers stay as it has them"
+            )
         store_int8(fp32)
     models: dict[Form, onnx.ModelProto] = {}
     kept: dict[str, str] = {}
