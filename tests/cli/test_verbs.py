@@ -252,12 +252,12 @@ def bad_files(project: Path) -> None:
     (project / "two.txt").write_text("road\nsky\n")
 
 
-def test_a_warning_is_one_line(call: Call, tmp_path: Path) -> None:
+def test_a_warning_is_one_line(shell: Shell, tmp_path: Path) -> None:
     (tmp_path / "few").mkdir()
     for i in range(3):
         pixels = np.random.default_rng(i).integers(0, 256, (32, 48, 3), np.uint8)
         Image.fromarray(pixels).save(tmp_path / "few" / f"{i}.png")
-    err = call(
+    err = shell(
         *BUILD[:-1], tmp_path / "w.ev", "--precision", "int8", "--calibration", tmp_path / "few",
         code=None,
     ).err  # fmt: skip
