@@ -221,7 +221,7 @@ _READERS: Mapping[str, tuple[str, Callable[[object, Path], object]]] = {
     ),
     "targets": ('names such as ["host-cpu", "rtx"]', _targets),
     "keep_fp32": ('op types or node names such as ["Softmax"]', _texts),
-    "method": ("percentile, entropy or minmax, in quotes", _text),
+    "method": ("auto, percentile, mse, entropy or minmax, in quotes", _text),
     "optimization_level": ("a whole number, 0 to 5", _integer),
     "workspace_bytes": ('a whole number, or a size such as "500MB"', _bytes),
     "cache": ("true, false or a path in quotes", _cache),

@@ -108,7 +108,8 @@ def build(
             beside it.
         keep_fp32: op types or node names that stay in float32 in an FP16 or INT8 graph. With
             several stages, "STAGE/NAME" is of one stage, "NAME" of each.
-        method: how INT8's ranges are found, "percentile" (the default), "entropy" or "minmax".
+        method: how INT8's ranges are found: "auto" (the default, what costs each layer least),
+            "percentile", "mse", "entropy" or "minmax".
         optimization_level: how long TensorRT's builder searches, 0 (quick) to 5.
         workspace_bytes: most memory that TensorRT's builder may use for tactics.
         cache: where engines that were built before are looked for and kept; None for nowhere.
@@ -283,6 +284,7 @@ def _calibration_provenance(exported: Mapping[str, ExportedStage]) -> dict[str, 
             found[f"{before}calibration_count"] = str(stage.calibration.count)
             found[f"{before}calibration_method"] = stage.calibration.method
             found[f"{before}calibration_sha256"] = stage.calibration.sha256
+            found[f"{before}calibration_recovery"] = "; ".join(stage.calibration.recovery)
     return found
 
 

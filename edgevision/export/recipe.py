@@ -19,7 +19,7 @@ from edgevision.export.adapters.tensors import graph_inputs, graph_outputs
 from edgevision.export.corners import corner_feeds
 from edgevision.export.graph.capture import serialized
 from edgevision.export.graph.onnx_file import is_quantized
-from edgevision.export.precision.calibration import CalibrationSummary
+from edgevision.export.precision.calibration import METHODS, CalibrationSummary
 from edgevision.export.precision.fp16 import to_fp16
 from edgevision.export.precision.half_rounding import by_the_standard
 from edgevision.export.precision.int8 import MIN_SNR_DB, QuantizedModel, taken_as_int8, to_int8
@@ -92,7 +92,7 @@ def export_stage(
     precision: str,
     samples: Sequence[Feeds],
     calibration: Sequence[Feeds] | None = None,
-    method: str = "percentile",
+    method: str = METHODS[0],
     keep_fp32: Collection[str] = (),
     proof: Proof | None = None,
     progress: Progress = silent,

@@ -5,9 +5,8 @@ The bodies of a graph's loops have quantizers of their own.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx
 from onnx import numpy_helper
@@ -23,16 +22,26 @@ from edgevision.export.graph.subgraphs import (
     put_back,
     without_unread,
 )
+from edgevision.export.precision.bias_correction import corrected
 from edgevision.export.precision.calibration import CalibrationSummary, calibrate
+from edgevision.export.precision.equalise import equalised
 from edgevision.export.precision.fp16 import typed_like
-from edgevision.export.precision.placement import Weights, quantizable, weight_key, with_qdq
+from edgevision.export.precision.placement import (
+    Weights,
+    has_bias,
+    quantizable,
+    weight_key,
+    with_qdq,
+)
 from edgevision.export.precision.scales import levels_of, scale_of
-from edgevision.export.precision.sensitivity import signal_to_noise_db
+from edgevision.export.precision.sensitivity import Noise, Numbers, Trial, noises
 from edgevision.progress import Progress, silent
 
 _DECONVOLUTION_DB = 6.0
 """A deconvolution must do this much better: what it adds stands in the picture itself."""
-_SNR_SAMPLES = 16
+_SNR_SAMPLES = 8
+RECOVERY = ("equalise", "correct")
+"""What is tried to win accuracy back: cross-layer equalisation, bias correction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +78,7 @@ class Quantizer:
     calibration: CalibrationSummary
     _scales: Mapping[str, float]
     _weights: Weights
+    _biases: Mapping[str, Numbers]
     _bodies: Mapping[str, Quantizer]
 
     def graph(self, layers: Collection[str]) -> onnx.ModelProto:
@@ -78,7 +88,7 @@ class Quantizer:
             ExportError: TensorRT would refuse it.
         """
         chosen = set(layers) & self.layers.keys()
-        made = with_qdq(self.source, chosen, self._scales, self._weights)
+        made = with_qdq(self.source, chosen, self._scales, self._weights, self._biases)
         refuse_unsupported(made)
         for loop in loops(made.graph):
             if loop.name in self._bodies:
@@ -94,6 +104,7 @@ def prepare(
     profiles: Profiles | None = None,
     keep_float: Collection[str] = (),
     progress: Progress = silent,
+    recover: Collection[str] = RECOVERY,
 ) -> Quantizer | None:
     """Find the scales, levels and signal-to-noise ratios of a typed graph's layers.
 
@@ -104,6 +115,7 @@ def prepare(
         profiles: bounds of the dynamic inputs.
         keep_float: op types or node names that stay float in any case.
         progress: told how far calibration is.
+        recover: what is tried of `RECOVERY`; it is kept where it lowers the error.
 
     Returns:
         None where no layer could be INT8.
@@ -116,29 +128,60 @@ def prepare(
     for loop in loops(graph.graph):
         body = body_model(graph, loop)
         steps = list(body_feeds(graph, loop, body, feeds, given))
-        found = prepare(body, steps, method=method, keep_float=keep_float, progress=progress)
+        found = prepare(
+            body, steps, method=method, keep_float=keep_float, progress=progress, recover=recover
+        )
         if found:
             bodies[loop.name] = found
     nodes = quantizable(graph, keep_float)
     if not nodes and not bodies:
         return None
+    done: list[str] = []
+    if "equalise" in recover:
+        even = equalised(graph, _some(feeds), given)
+        graph = even.model
+        if even.channels:
+            done.append(f"{even.channels} channels equalised")
     tensors = list(dict.fromkeys(node.input[0] for node in nodes))
-    with warnings.catch_warnings():
-        # numpy's histogram over constant tensors; the scale is handled below.
-        warnings.filterwarnings("ignore", category=RuntimeWarning)
-        ranges, summary = calibrate(
-            graph, tensors, feeds, method=method, profiles=given, progress=progress
-        )
-    scales = {name: scale_of(ranges[name]) for name in tensors}
+    ranges, summary = calibrate(
+        graph, tensors, feeds, method=method, profiles=given, progress=progress
+    )
     stored = {i.name: i for i in graph.graph.initializer}
-    keys = dict.fromkeys(weight_key(graph, node) for node in nodes)
-    weights = {key: levels_of(numpy_helper.to_array(stored[key[0]]), key[1]) for key in keys}
-    names = [node.name for node in nodes]
-    quantized = with_qdq(graph, names, scales, weights)
-    snr_db = signal_to_noise_db(graph, quantized, names, _some(feeds), given)
+    held = {node.name: weight_key(graph, node) for node in nodes}
+    weights = {
+        key: levels_of(numpy_helper.to_array(stored[key[0]]), key[1])
+        for key in dict.fromkeys(held.values())
+    }
+    trials = [
+        Trial(node.name, scale, weights[held[node.name]])
+        for node in nodes
+        for scale in dict.fromkeys(scale_of(top) for top in ranges[node.input[0]])
+    ]
+    tried: dict[str, dict[float, Noise]] = {}
+    for trial, noise in zip(trials, noises(graph, trials, _some(feeds), given), strict=True):
+        tried.setdefault(trial.layer, {})[trial.scale] = noise
+    scales = {
+        name: _best([tried[node.name] for node in nodes if node.input[0] == name])
+        for name in tensors
+    }
     layers = {name: layer for body in bodies.values() for name, layer in body.layers.items()}
-    layers |= {node.name: Layer(node.op_type, snr_db[node.name]) for node in nodes}
-    return Quantizer(graph, layers, summary, scales, weights, bodies)
+    biases = {}
+    for node in nodes:
+        noise = tried[node.name][scales[node.input[0]]]
+        if "correct" in recover and has_bias(graph, node):
+            bias, noise = corrected(noise)
+            if bias is not None:
+                biases[node.name] = bias
+        layers[node.name] = Layer(node.op_type, noise.snr_db())
+    if biases:
+        done.append(f"{len(biases)} of {len(nodes)} layers have their biases corrected")
+    summary = replace(summary, recovery=tuple(done))
+    return Quantizer(graph, layers, summary, scales, weights, biases, bodies)
+
+
+def _best(readers: Sequence[Mapping[float, Noise]]) -> float:
+    """Return the scale at which the layers that read a tensor lose least, in decibels."""
+    return max(readers[0], key=lambda scale: sum(reader[scale].snr_db() for reader in readers))
 
 
 def refuse_unsupported(model: onnx.ModelProto) -> None:
