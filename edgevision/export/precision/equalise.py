@@ -31,7 +31,8 @@ _PASSING = frozenset(
 )
 _STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """0 leaves all as it is, 1 gives each channel the range of the widest."""
-_MOST = 64.0
+_MOST = 1024.0
+"""What a weight is divided by at most: the rest of the graph may be float16."""
 _CLIP_MARGIN = 1.25
 """Frames not seen may hold larger values."""
 _SWEEPS = 2
