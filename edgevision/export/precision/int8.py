@@ -13,7 +13,7 @@ from edgevision.export.graph.observe import Profiles, typed
 from edgevision.export.graph.subgraphs import check_names
 from edgevision.export.precision.calibration import METHODS, CalibrationSummary
 from edgevision.export.precision.placement import QUANTIZED_OPS
-from edgevision.export.precision.quantizer import RECOVERY, prepare, refuse_unsupported
+from edgevision.export.precision.quantizer import RECOVERED, prepare, refuse_unsupported
 from edgevision.progress import Progress, silent
 
 MIN_SNR_DB = 24.0
@@ -45,7 +45,7 @@ def to_int8(
     profiles: Profiles | None = None,
     keep_float: Collection[str] = (),
     min_snr_db: float = MIN_SNR_DB,
-    recover: Collection[str] = RECOVERY,
+    recover: Collection[str] = RECOVERED,
     progress: Progress = silent,
 ) -> QuantizedModel:
     """Return `model` with Q/DQ around its convolutions and matrix products.

@@ -33,15 +33,18 @@ from edgevision.export.precision.placement import (
     weight_key,
     with_qdq,
 )
-from edgevision.export.precision.scales import levels_of, scale_of
+from edgevision.export.precision.rounding import learnt
+from edgevision.export.precision.scales import Levels, levels_of, scale_of
 from edgevision.export.precision.sensitivity import Noise, Numbers, Trial, noises
 from edgevision.progress import Progress, silent
 
 _DECONVOLUTION_DB = 6.0
 """A deconvolution must do this much better: what it adds stands in the picture itself."""
 _SNR_SAMPLES = 8
-RECOVERY = ("equalise", "correct")
-"""What is tried to win accuracy back: cross-layer equalisation, bias correction."""
+RECOVERY = ("equalise", "correct", "round")
+"""What there is to win accuracy back: across layers, in biases, in how weights are rounded."""
+RECOVERED = RECOVERY[:2]
+"""What is tried unless asked otherwise: rounding takes longer and wins little at eight bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +107,7 @@ def prepare(
     profiles: Profiles | None = None,
     keep_float: Collection[str] = (),
     progress: Progress = silent,
-    recover: Collection[str] = RECOVERY,
+    recover: Collection[str] = RECOVERED,
 ) -> Quantizer | None:
     """Find the scales, levels and signal-to-noise ratios of a typed graph's layers.
 
@@ -164,6 +167,9 @@ def prepare(
         name: _best([tried[node.name] for node in nodes if node.input[0] == name])
         for name in tensors
     }
+    if "round" in recover:
+        kept = _rounded(graph, nodes, scales, weights, tried, _some(feeds), given, progress)
+        done.append(f"{kept} of {len(nodes)} layers have learnt rounding")
     layers = {name: layer for body in bodies.values() for name, layer in body.layers.items()}
     biases = {}
     for node in nodes:
@@ -177,6 +183,31 @@ def prepare(
         done.append(f"{len(biases)} of {len(nodes)} layers have their biases corrected")
     summary = replace(summary, recovery=tuple(done))
     return Quantizer(graph, layers, summary, scales, weights, biases, bodies)
+
+
+def _rounded(
+    graph: onnx.ModelProto,
+    nodes: Sequence[onnx.NodeProto],
+    scales: Mapping[str, float],
+    weights: dict[tuple[str, int], Levels],
+    tried: Mapping[str, dict[float, Noise]],
+    feeds: Sequence[Feeds],
+    profiles: Profiles,
+    progress: Progress,
+) -> int:
+    """Learn the rounding of weights; take what lessens a layer's noise, and return how many do."""
+    held = {node.name: weight_key(graph, node) for node in nodes}
+    alone = [node for node in nodes if list(held.values()).count(held[node.name]) == 1]
+    given = {node.name: (scales[node.input[0]], weights[held[node.name]]) for node in alone}
+    better = learnt(graph, given, feeds, profiles, progress)
+    trials = [Trial(name, given[name][0], levels) for name, levels in better.items()]
+    kept = 0
+    for trial, noise in zip(trials, noises(graph, trials, feeds, profiles), strict=True):
+        if noise.snr_db() > tried[trial.layer][trial.scale].snr_db():
+            weights[held[trial.layer]] = trial.weights
+            tried[trial.layer][trial.scale] = noise
+            kept += 1
+    return kept
 
 
 def _best(readers: Sequence[Mapping[float, Noise]]) -> float:
