@@ -222,6 +222,7 @@ _READERS: Mapping[str, tuple[str, Callable[[object, Path], object]]] = {
     "targets": ('names such as ["host-cpu", "rtx"]', _targets),
     "keep_fp32": ('op types or node names such as ["Softmax"]', _texts),
     "method": ("auto, percentile, mse, entropy or minmax, in quotes", _text),
+    "recover": ('some of equalise, correct, round, such as ["equalise", "round"]', _texts),
     "optimization_level": ("a whole number, 0 to 5", _integer),
     "workspace_bytes": ('a whole number, or a size such as "500MB"', _bytes),
     "cache": ("true, false or a path in quotes", _cache),
@@ -260,7 +261,7 @@ def read_setting(text: str) -> tuple[str, Any]:
         value = parse_toml(f"value = {written}")["value"]
     except ValueError:
         value = written
-    if key in ("keep_fp32", "targets") and isinstance(value, str):
+    if key in ("keep_fp32", "recover", "targets") and isinstance(value, str):
         value = value.split(",")
     try:
         return key, _checked(key, value, Path())

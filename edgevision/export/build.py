@@ -31,6 +31,7 @@ from edgevision.engines.registry import unavailable
 from edgevision.engines.request import BuilderKnobs
 from edgevision.engines.summary import BuildSummary
 from edgevision.export.precision.calibration import METHODS
+from edgevision.export.precision.quantizer import RECOVERED, RECOVERY
 from edgevision.export.score import score_forms
 from edgevision.metrics.metric import score_fields
 from edgevision.progress import Progress, silent
@@ -74,6 +75,7 @@ def build(
     targets: str | Sequence[str] = ("host-cpu",),
     keep_fp32: Sequence[str] = (),
     method: str | None = None,
+    recover: Sequence[str] | None = None,
     optimization_level: int | None = None,
     workspace_bytes: int | None = None,
     cache: EngineCache | None = None,
@@ -110,6 +112,8 @@ def build(
             several stages, "STAGE/NAME" is of one stage, "NAME" of each.
         method: how INT8's ranges are found: "auto" (the default, what costs each layer least),
             "percentile", "mse", "entropy" or "minmax".
+        recover: what INT8 tries to win accuracy back, and keeps where it lowers the error:
+            "equalise" and "correct" (the default), "round" (learnt rounding: minutes), or nothing.
         optimization_level: how long TensorRT's builder searches, 0 (quick) to 5.
         workspace_bytes: most memory that TensorRT's builder may use for tactics.
         cache: where engines that were built before are looked for and kept; None for nowhere.
@@ -131,6 +135,7 @@ def build(
     knobs = BuilderKnobs(optimization_level, workspace_bytes)
     knobs.check_used(asked.values())
     _check_precision(precision, keep_fp32, method)
+    _check_recover(precision, recover)
     from edgevision.export.recipe import export_stage
     from edgevision.export.samples import calibration_samples, golden_samples
     from edgevision.export.source import resolve
@@ -162,6 +167,7 @@ def build(
                 calibration=fed[name][1] or None,
                 proof=proof,
                 method=method or METHODS[0],
+                recover=RECOVERED if recover is None else recover,
                 keep_fp32=_names_in(name, keep_fp32, parts),
                 progress=progress,
             )
@@ -255,6 +261,16 @@ def _check_precision(precision: str, keep_fp32: Sequence[str], method: str | Non
         raise ValueError(f"method: got '{method}', expected one of {', '.join(METHODS)}")
     if method is not None and not any(form.is_quantized for form in forms_of(precision)):
         raise ValueError(f"method: how INT8 is calibrated, and precision is {precision}")
+
+
+def _check_recover(precision: str, recover: Sequence[str] | None) -> None:
+    """Refuse ways to win accuracy back that there are not, or nothing to win back."""
+    if isinstance(recover, str):
+        raise TypeError(f"recover: got '{recover}', expected a list such as ['{recover}']")
+    if unknown := sorted(set(recover or ()) - set(RECOVERY)):
+        raise ValueError(f"recover: got '{unknown[0]}', expected some of {', '.join(RECOVERY)}")
+    if recover is not None and not any(form.is_quantized for form in forms_of(precision)):
+        raise ValueError(f"recover: what INT8 lost, and precision is {precision}")
 
 
 def _names_in(stage: str, names: Sequence[str], stages: Collection[str]) -> list[str]:

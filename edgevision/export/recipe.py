@@ -23,6 +23,7 @@ from edgevision.export.precision.calibration import METHODS, CalibrationSummary
 from edgevision.export.precision.fp16 import to_fp16
 from edgevision.export.precision.half_rounding import by_the_standard
 from edgevision.export.precision.int8 import MIN_SNR_DB, QuantizedModel, taken_as_int8, to_int8
+from edgevision.export.precision.quantizer import RECOVERED
 from edgevision.progress import Progress, silent
 from edgevision.runtime.session import Session
 from edgevision.tasks.decoders import proof_from
@@ -93,6 +94,7 @@ def export_stage(
     samples: Sequence[Feeds],
     calibration: Sequence[Feeds] | None = None,
     method: str = METHODS[0],
+    recover: Collection[str] = RECOVERED,
     keep_fp32: Collection[str] = (),
     proof: Proof | None = None,
     progress: Progress = silent,
@@ -105,6 +107,7 @@ def export_stage(
         samples: a few feeds; they become the golden inputs, and FP16's ranges are scanned on them.
         calibration: typical feeds, for INT8.
         method: how INT8's ranges are found.
+        recover: what INT8 tries to win accuracy back.
         keep_fp32: op types or node names that stay in float32.
         proof: how outputs are compared; by default as the adapter's task does it.
         progress: told how far the work is.
@@ -141,6 +144,7 @@ def export_stage(
                     fp32,
                     calibration or (),
                     method=method,
+                    recover=recover,
                     profiles=profiles,
                     keep_float=keep_fp32,
                     min_snr_db=MIN_SNR_DB if proof.min_snr_db is None else proof.min_snr_db,

@@ -78,6 +78,9 @@ def test_the_builder_gets_its_knobs(net: Path, tmp_path: Path) -> None:
         ({"keep_fp32": "Conv", "precision": "fp16"}, r"got 'Conv', expected a list such as"),
         ({"method": "minmax"}, "method: how INT8 is calibrated, and precision is fp32"),
         ({"method": "max", "precision": "int8"}, "got 'max', expected one of auto, percentile"),
+        ({"recover": ["round"]}, "recover: what INT8 lost, and precision is fp32"),
+        ({"recover": ["magic"], "precision": "int8"}, "got 'magic', expected some of equalise"),
+        ({"recover": "round", "precision": "int8"}, r"got 'round', expected a list such as"),
         ({"optimization_level": 2}, "only TensorRT's builder has it, and the targets are host-cpu"),
         (
             {"optimization_level": 6, "targets": "rtx"},
