@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import os
 from pathlib import Path
 from typing import Any
@@ -11,15 +9,16 @@ from typing import Any
 import numpy as np
 
 from edgevision._optional import require
-from edgevision.batch.frames import read_frame
 from edgevision.batch.runner import Runner
 from edgevision.batch.score import ScoredRun, ScoreOptions
 from edgevision.bundle.files import write_whole
 from edgevision.bundle.manifest import Manifest
+from edgevision.bundle.printable import printable
 from edgevision.errors import FileWriteError
 from edgevision.progress import Progress, silent
 from edgevision.tasks.frames import resize
-from edgevision.tasks.outputs import MARK, refuse_foreign
+from edgevision.tasks.outputs import MARK, jpeg_url, refuse_foreign
+from edgevision.tasks.places import read_frame
 from edgevision.tasks.task import get_task
 
 _MAX_WIDTH_PX = 1200
@@ -27,7 +26,6 @@ _MAX_CHANGES = 8
 
 
 def write_review(
-    bundle: str | os.PathLike[str],
     options: ScoreOptions,
     run: ScoredRun,
     out: str | os.PathLike[str],
@@ -37,9 +35,8 @@ def write_review(
     """Write `review.html`, which needs nothing beside it; returns its path.
 
     Args:
-        bundle: the candidate.
-        options: of the run; with the bundle that it is held against.
-        run: what came out.
+        options: of the run.
+        run: what came out; of two bundles.
         out: the run's folder.
         progress: told of each picture.
 
@@ -48,18 +45,18 @@ def write_review(
         FileReadError: a frame is gone.
         MissingDependencyError: jinja2 or Pillow is not installed.
     """
-    assert options.against is not None  # asked before
     jinja2 = require("jinja2", extra="report")
     target = Path(out) / "review.html"
     refuse_foreign([target])
-    runners = [options.runner(path) for path in (bundle, options.against)]
+    runners = [options.runner(bundle) for bundle in run.bundles]
     report, manifest = run.report, runners[0].model.manifest
     try:
         pictures = []
         most = [(frame, apart) for frame, apart in report.most_apart if apart > 0]
         for done, (frame, apart) in enumerate(most):
             progress("drawing", done, len(most))
-            pictures.append((run.places[frame].name, apart, _picture(run, frame, runners)))
+            name = printable(run.places[frame].name)
+            pictures.append((name, apart, _picture(run, frame, runners)))
     finally:
         for runner in runners:
             runner.close()
@@ -84,7 +81,7 @@ def write_review(
 
 
 def _picture(run: ScoredRun, frame: int, runners: list[Runner]) -> str:
-    """Return both answers to a frame and where they differ, as the text of a JPEG's data URL."""
+    """Return both answers to a frame and where they differ, as the URL of a JPEG."""
     candidate, reference = runners
     photo = read_frame(run.places[frame])
     camera = candidate.model.decoder.camera
@@ -92,11 +89,7 @@ def _picture(run: ScoredRun, frame: int, runners: list[Runner]) -> str:
     pixels = resize(photo, camera.size)
     task = get_task(candidate.model.manifest.task)
     _, drawn = task.difference(pixels, reference.predict(photo), candidate.predict(photo))
-    image = require("PIL.Image", extra="report").fromarray(drawn)
-    image.thumbnail((_MAX_WIDTH_PX, _MAX_WIDTH_PX))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=80)
-    return base64.b64encode(buffer.getvalue()).decode()
+    return jpeg_url(drawn, max_side_px=_MAX_WIDTH_PX)
 
 
 def _class_names(manifest: Manifest) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgevision.bundle.trust import Trust
-from edgevision.errors import WrongTaskError
+from edgevision.errors import BundleIntegrityError, WrongTaskError
 from edgevision.metrics.metric import Predict, predictor
 from edgevision.runtime.load import load
 from edgevision.runtime.model import Model
@@ -36,6 +36,7 @@ class Runner:
         engines: see `edgevision.load`.
         cpu_threads: of the engine on a CPU: where each core has a worker, one.
         trust: what is asked of the bundle, by each process that opens it.
+        manifest_sha256: of the bundle that it must be; None for whichever is there.
 
     Attributes:
         uses_gpu: whether it may run on a GPU.
@@ -53,11 +54,12 @@ class Runner:
         engines: PathLike | None = None,
         cpu_threads: int = 1,
         trust: Trust = _ANYBODY,
+        manifest_sha256: str | None = None,
     ) -> None:
         self.uses_gpu = device != "cpu"
         self._bundle = bundle
         self._options: dict[str, Any] = {"device": device, "target": target, "engines": engines}
-        self._cpu_threads, self._trust = cpu_threads, trust
+        self._cpu_threads, self._trust, self._sha256 = cpu_threads, trust, manifest_sha256
         self._model: Model[Any] | None = None
         self._predict: Predict | None = None
 
@@ -68,11 +70,18 @@ class Runner:
         Raises:
             BundleError: the bundle cannot be loaded here; see `edgevision.load`.
             SignatureError: it is not one that `trust` takes.
+            BundleIntegrityError: another bundle is in its place.
             WrongTaskError: it does not take frames.
         """
         if self._model is None:
             options = RunOptions(cpu_threads=self._cpu_threads)
             bundle = self._trust.open(self._bundle, is_measured=True)
+            if self._sha256 not in (None, bundle.manifest_sha256):
+                raise BundleIntegrityError(
+                    f"'{bundle.root}' is another bundle than when the run began: its manifest has "
+                    f"the SHA-256 {bundle.manifest_sha256[:12]}, expected {self._sha256:.12}. What "
+                    "is done is kept: put the bundle back, and run the same command with --resume"
+                )
             model = load(bundle, options=options, **self._options)
             if model.decoder.camera is None:
                 model.close()

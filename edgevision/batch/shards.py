@@ -7,25 +7,38 @@ sizes and times of change of all frames and labels; each shard's file has it ins
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgevision.batch.frames import Place, Shard
+from edgevision.bundle import locking
 from edgevision.bundle.files import read_plain, write_whole
 from edgevision.bundle.reading import Reader, parse
 from edgevision.errors import FileReadError, FileWriteError, RunError
 from edgevision.metrics.tally import Tally
 from edgevision.tasks.outputs import MARK
+from edgevision.tasks.places import Place
 
-_MANIFEST, _SHARDS = "run.json", "shards"
+_MISSING = (-1, -1)
+_MANIFEST, _SHARDS, _LOCK = "run.json", "shards", "run.lock"
 _RUN = "run"
 _MAX_ATTEMPTS = 3
 _MAX_MANIFEST_BYTES = 1 << 20
 _MAX_SHARD_BYTES = 1 << 32
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Frames that one worker takes at once, the first of them by its number in the whole set."""
+
+    number: int
+    first: int
+    places: tuple[Place, ...]
 
 
 def identify(parts: Sequence[object], places: Sequence[Place], sources: Iterable[Path] = ()) -> str:
@@ -37,13 +50,17 @@ def identify(parts: Sequence[object], places: Sequence[Place], sources: Iterable
         sources: files of the labels, in order.
 
     Raises:
-        FileReadError: a file is missing.
+        FileReadError: a file of the labels is missing.
     """
     digest = hashlib.sha256(json.dumps(list(parts)).encode())
-    file, stamp = "", (0, 0)
+    file, stamp = "", _MISSING
     for place in places:
         if place.file != file:  # of a tar file, one behind the other
-            file, stamp = place.file, _stamp(place.file)
+            file = place.file
+            try:
+                stamp = _stamp(file)
+            except FileReadError:  # one of the bad frames, which may be passed over
+                stamp = _MISSING
         entry = (place.name, place.kind, place.at, place.size_bytes, *stamp)
         digest.update(json.dumps(entry).encode())
     for path in sources:
@@ -78,8 +95,9 @@ class RunFolder:
     def __init__(self, path: Path, identity: str) -> None:
         self.path, self.identity = path, identity
 
-    def begin(self, described: dict[str, Any], *, resume: bool) -> None:
-        """Make the folder, or take up the run in it.
+    @contextlib.contextmanager
+    def begun(self, described: dict[str, Any], *, resume: bool) -> Iterator[None]:
+        """Make the folder, or take up the run in it; no other command is at work there meanwhile.
 
         Args:
             described: what goes into its `run.json` for people.
@@ -87,16 +105,37 @@ class RunFolder:
 
         Raises:
             FileWriteError: a run or something else is there, or it cannot be written.
-            RunError: the run there is of another bundle or other data.
+            RunError: the run there is of another bundle or other data, or another command is at
+                work.
         """
         manifest = self.path / _MANIFEST
-        if manifest.exists():
-            self._take_up(manifest, described, resume=resume)
-        elif self.path.exists() and any(self.path.iterdir()):
-            raise FileWriteError(f"'{self.path}' holds other files: give another --out")
-        content = {"remark": MARK, **described, "identity": self.identity}
-        (self.path / _SHARDS).mkdir(parents=True, exist_ok=True)
-        self.write(_MANIFEST, (json.dumps(content, indent=1) + "\n").encode())
+        try:
+            if (
+                not manifest.exists()
+                and self.path.exists()
+                and any(map(_is_foreign, self.path.iterdir()))
+            ):
+                raise FileWriteError(f"'{self.path}' holds other files: give another --out")
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = locking.try_lock(self.path / _LOCK)
+        except OSError as error:
+            raise self._unwritable(self.path, error) from error
+        if lock is None:
+            raise RunError(
+                f"another command is at work in '{self.path}': wait for it, or give another --out"
+            )
+        try:
+            if manifest.exists():
+                self._take_up(manifest, described, resume=resume)
+            content = {"remark": MARK, **described, "identity": self.identity}
+            self.write(_MANIFEST, (json.dumps(content, indent=1) + "\n").encode())
+            try:
+                (self.path / _SHARDS).mkdir(exist_ok=True)
+            except OSError as error:
+                raise self._unwritable(self.path / _SHARDS, error) from error
+            yield
+        finally:
+            os.close(lock)
 
     def _take_up(self, manifest: Path, described: dict[str, Any], *, resume: bool) -> None:
         if not resume:
@@ -139,7 +178,11 @@ class RunFolder:
             text = json.dumps({"identity": self.identity, **reported})
             tallies[kind].write(_RUN, shard.number, text)
             self.write(f"{_SHARDS}/{_named(shard.number, kind)}", tallies[kind].to_bytes())
-        self._attempts(shard, "*", remove=True)
+
+    def end_attempt(self, shard: Shard, token: str) -> None:
+        """Forget how often a shard was begun: it is done."""
+        for mark in self._attempts(shard, token):
+            mark.unlink(missing_ok=True)
 
     def merged(self, shards: Sequence[Shard], kind: str = "") -> Tally:
         """Return what all shards add up to, of the tallies of one kind; see `save`.
@@ -156,8 +199,9 @@ class RunFolder:
                     "run the same command with --resume"
                 )
             whole.merge(tally)
-        for partial in (self.path / _SHARDS).glob(".partial-*"):  # of processes that were killed
-            partial.unlink(missing_ok=True)
+        for pattern in (".partial-*", "*.begun"):  # of processes that were killed
+            for left in self.path.rglob(pattern):
+                left.unlink(missing_ok=True)
         return whole
 
     def begin_attempt(self, shard: Shard, token: str) -> None:
@@ -171,14 +215,18 @@ class RunFolder:
             RunError: it was begun too often, and never ended.
             FileWriteError: the note cannot be written.
         """
-        begun = self._attempts(shard, token)
-        if len(begun) >= _MAX_ATTEMPTS:
+        marks = self._attempts(shard, token)
+        mark = next((path for path in marks if not path.exists()), None)
+        if mark is None:
             first, last = shard.places[0].name, shard.places[-1].name
             raise RunError(
-                f"shard {shard.number} ended {len(begun)} workers, and no result: one of its "
+                f"shard {shard.number} ended {len(marks)} workers, and no result: one of its "
                 f"{len(shard.places)} frames, '{first}' to '{last}', may be what does it"
             )
-        self.write(f"{_SHARDS}/{shard.number:08d}.{token}.{len(begun)}.begun", b"")
+        try:
+            mark.touch()
+        except OSError as error:
+            raise self._unwritable(mark, error) from error
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file of the run: whole, or not at all.
@@ -187,18 +235,22 @@ class RunFolder:
             FileWriteError: it cannot be written; says how to go on.
         """
         try:
+            (self.path / name).parent.mkdir(exist_ok=True)
             write_whole(self.path / name, content)
         except OSError as error:
-            raise FileWriteError(
-                f"'{self.path / name}' cannot be written: {error.strerror}. What is done is kept: "
-                "make room, and run the same command with --resume"
-            ) from error
+            raise self._unwritable(self.path / name, error) from error
 
-    def _attempts(self, shard: Shard, token: str, *, remove: bool = False) -> list[Path]:
-        found = list((self.path / _SHARDS).glob(f"{shard.number:08d}.{token}.*.begun"))
-        for path in found if remove else ():
-            path.unlink(missing_ok=True)
-        return found
+    def _unwritable(self, path: Path, error: OSError) -> FileWriteError:
+        return FileWriteError(
+            f"'{path}' cannot be written: {error.strerror}. What is done is kept: make room, and "
+            "run the same command with --resume"
+        )
+
+    def _attempts(self, shard: Shard, token: str) -> list[Path]:
+        """Return the marks of every time that a shard may be begun."""
+        # By their names: whoever lists a folder of a million shards for each of them never ends.
+        named = f"{shard.number:08d}.{token}"
+        return [self.path / _SHARDS / f"{named}.{count}.begun" for count in range(_MAX_ATTEMPTS)]
 
     def _load(self, number: int, kind: str = "") -> Tally | None:
         try:
@@ -215,6 +267,11 @@ def shard_reports(tally: Tally) -> Iterator[tuple[int, dict[str, Any]]]:
     """Give what each shard says of itself, in order."""
     for number, text in tally.texts(_RUN):
         yield number, json.loads(text)
+
+
+def _is_foreign(path: Path) -> bool:
+    """Tell what a command leaves that was killed before there was a run from other files."""
+    return path.name != _LOCK and not path.name.startswith(".partial-run-")
 
 
 def _named(number: int, kind: str = "") -> str:

@@ -445,7 +445,7 @@ def _compare(entry: FileEntry, size_bytes: int, sha256: str) -> None:
 def _refuse_external(bundle: Bundle, stage: Stage) -> None:
     """Refuse graphs whose weights lie in files that no manifest lists, which no hash covers."""
     onnx = {a.path for a in stage.artifacts if a.flavour.is_graph and a.path is not None}
-    for path in sorted(onnx | {stage.graph}):
+    for path in sorted(onnx | set(stage.graphs())):
         try:
             found = external_weights(bundle.read(path))
         except ValueError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 from edgevision.bundle.flavours import Flavour, flavour
@@ -88,6 +88,26 @@ class Artifact:
 
 
 @dataclass(frozen=True, slots=True)
+class Alternative:
+    """A stage's graph in another precision, for a device that chooses by measurement.
+
+    Attributes:
+        precision: which, e.g. "fp16" in an INT8 bundle.
+        graph: path of its ONNX file.
+        tolerances: how far it may be from the golden outputs, by output name.
+    """
+
+    precision: str
+    graph: str
+    tolerances: Mapping[str, Tolerance]
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        _match(_NAME, self.precision, "precision")
+        _match(_PATH, self.graph, "graph path")
+
+
+@dataclass(frozen=True, slots=True)
 class Stage:
     """One graph of the model, and what each target runs for it.
 
@@ -100,6 +120,7 @@ class Stage:
         tolerances: how far an artifact may be from the golden outputs, by output name; what
             follows from other outputs has none.
         artifacts: one per target.
+        alternatives: the same in other precisions; most bundles have none.
     """
 
     name: str
@@ -109,6 +130,7 @@ class Stage:
     tolerances: Mapping[str, Tolerance]
     profiles: Mapping[str, ShapeProfile] = field(default_factory=dict)
     artifacts: tuple[Artifact, ...] = ()
+    alternatives: tuple[Alternative, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the fields."""
@@ -117,11 +139,12 @@ class Stage:
         names = [spec.name for spec in (*self.inputs, *self.outputs)]
         if not self.inputs or not self.outputs or len(set(names)) != len(names):
             raise BundleFormatError(f"manifest: stage '{self.name}' has bad tensors: {names}")
-        if not self.tolerances or self.tolerances.keys() - {spec.name for spec in self.outputs}:
-            raise BundleFormatError(
-                f"manifest: stage '{self.name}' has tolerances for {sorted(self.tolerances)}, "
-                f"expected some of its outputs"
-            )
+        for bars in (self.tolerances, *(other.tolerances for other in self.alternatives)):
+            if not bars or bars.keys() - {spec.name for spec in self.outputs}:
+                raise BundleFormatError(
+                    f"manifest: stage '{self.name}' has tolerances for {sorted(bars)}, "
+                    f"expected some of its outputs"
+                )
         for spec in self.inputs:
             profile = self.profiles.get(spec.name)
             shapes = (profile.minimum, profile.optimum, profile.maximum) if profile else ()
@@ -130,6 +153,25 @@ class Stage:
         targets = [artifact.target for artifact in self.artifacts]
         if len(set(targets)) != len(targets):
             raise BundleFormatError(f"manifest: stage '{self.name}' names a target twice")
+        if len({other.precision for other in self.alternatives}) != len(self.alternatives):
+            raise BundleFormatError(f"manifest: stage '{self.name}' names a precision twice")
+
+    def graphs(self) -> list[str]:
+        """Return the paths of its graphs in every precision that engines are built from."""
+        return [self.graph, *(other.graph for other in self.alternatives)]
+
+    def in_precision(self, precision: str) -> Stage:
+        """Return it as its alternative of that precision has it; itself where it has none."""
+        for other in self.alternatives:
+            if other.precision == precision:
+                return replace(
+                    self,
+                    graph=other.graph,
+                    tolerances=other.tolerances,
+                    artifacts=(),
+                    alternatives=(),
+                )
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +213,7 @@ class Manifest:
         return [
             path
             for stage in self.stages
-            for path in (stage.graph, *(a.path for a in stage.artifacts if a.path is not None))
+            for path in (*stage.graphs(), *(a.path for a in stage.artifacts if a.path is not None))
         ]
 
     def to_json(self) -> str:
@@ -278,40 +320,61 @@ def _tolerance(value: object, place: str) -> Tolerance:
     return Tolerance(r.number("max_abs"), r.number("max_mismatch_share"))
 
 
-def _tolerance_json(tolerance: Tolerance) -> JsonValue:
+def _tolerances(r: Reader) -> dict[str, Tolerance]:
     return {
-        "max_abs": tolerance.max_abs,
-        "max_mismatch_share": tolerance.max_mismatch_share,
+        k: _tolerance(v, f"{r.place}.tolerances.{k[:64]}")
+        for k, v in r.mapping("tolerances").items()
+    }
+
+
+def _tolerances_json(tolerances: Mapping[str, Tolerance]) -> JsonValue:
+    return {
+        name: {"max_abs": bar.max_abs, "max_mismatch_share": bar.max_mismatch_share}
+        for name, bar in sorted(tolerances.items())
+    }
+
+
+def _alternative(value: object, place: str) -> Alternative:
+    r = Reader(value, place)
+    return Alternative(r.text("precision"), r.text("graph"), _tolerances(r))
+
+
+def _alternative_json(other: Alternative) -> JsonValue:
+    return {
+        "precision": other.precision,
+        "graph": other.graph,
+        "tolerances": _tolerances_json(other.tolerances),
     }
 
 
 def _stage(value: object, place: str) -> Stage:
     r = Reader(value, place)
-    tolerances, profiles = r.mapping("tolerances"), r.mapping("profiles")
+    profiles = r.mapping("profiles")
     return Stage(
         name=r.text("name"),
         graph=r.text("graph"),
         inputs=r.array("inputs", spec_from_json),
         outputs=r.array("outputs", spec_from_json),
-        tolerances={
-            k: _tolerance(v, f"{place}.tolerances.{k[:64]}") for k, v in tolerances.items()
-        },
+        tolerances=_tolerances(r),
         profiles={
             k: profile_from_json(v, f"{place}.profiles.{k[:64]}") for k, v in profiles.items()
         },
         artifacts=r.array("artifacts", _artifact),
+        alternatives=r.array("alternatives", _alternative) if "alternatives" in r.fields else (),
     )
 
 
 def _stage_json(stage: Stage) -> JsonValue:
+    others: list[JsonValue] = [_alternative_json(other) for other in stage.alternatives]
     return {
         "name": stage.name,
         "graph": stage.graph,
         "inputs": [spec_to_json(s) for s in stage.inputs],
         "outputs": [spec_to_json(s) for s in stage.outputs],
-        "tolerances": {k: _tolerance_json(v) for k, v in sorted(stage.tolerances.items())},
+        "tolerances": _tolerances_json(stage.tolerances),
         "profiles": {k: profile_to_json(v) for k, v in sorted(stage.profiles.items())},
         "artifacts": [_artifact_json(a) for a in stage.artifacts],
+        **({"alternatives": others} if others else {}),
     }
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+_MAX_RELATED_SHARE = 0.5
+
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
@@ -41,6 +43,8 @@ class ParityReport:
         mean_abs: mean distance over elements finite on both sides.
         tolerance: what was allowed.
         passed: whether the candidate stayed within it.
+        constant_share: share of elements that the best constant answer would have missed; looked
+            for only where the candidate did not pass.
     """
 
     name: str
@@ -50,6 +54,28 @@ class ParityReport:
     mean_abs: float
     tolerance: Tolerance
     passed: bool
+    constant_share: float = 0.0
+
+    @property
+    def unrelated_reason(self) -> str:
+        """Why the candidate has nothing to do with its reference; empty if it has.
+
+        Values that are not numbers, more than half of the elements off, or no more of them right
+        than a constant gets right: the baseline of no skill, as of Murphy, "Skill scores based on
+        the mean square error" (Monthly Weather Review 116, 1988), whose skill 0 is a constant's.
+        """
+        if math.isnan(self.max_abs):
+            return "it gives values that are not finite"
+        if self.elements == 1:  # a figure over the whole, which its own bar keeps related
+            return ""
+        if self.mismatch_share > _MAX_RELATED_SHARE:
+            return f"{self.mismatch_share:.1%} of the elements are off, more than half"
+        if 0 < self.constant_share <= self.mismatch_share:
+            return (
+                f"{self.mismatch_share:.1%} of the elements are off, and a constant answer would "
+                f"miss {self.constant_share:.1%}"
+            )
+        return ""
 
     def __str__(self) -> str:
         """Return one line for people."""
@@ -96,4 +122,15 @@ def compare(
         mean_abs=float(distance.mean()) if distance.size else 0.0,
         tolerance=tolerance,
         passed=share <= tolerance.max_mismatch_share,
+        constant_share=0.0 if share <= tolerance.max_mismatch_share else _missed(a, tolerance),
     )
+
+
+def _missed(reference: npt.NDArray[np.float64], tolerance: Tolerance) -> float:
+    """Return the share of elements that the best constant answer would miss."""
+    known = np.sort(reference[np.isfinite(reference)])
+    if not known.size:
+        return 0.0
+    # The constant that is within reach of most: each value as the lower end of its reach.
+    ends = np.searchsorted(known, known + 2 * tolerance.max_abs, side="right")
+    return float(1 - (ends - np.arange(known.size)).max() / reference.size)

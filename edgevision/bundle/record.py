@@ -31,7 +31,7 @@ PathLike = str | os.PathLike[str]
 
 RECORD = "record.json"
 
-_SCHEMA = 2
+_SCHEMA, _CHOSEN_SCHEMA = 2, 3
 _MAX_BYTES = 1 << 20
 
 
@@ -58,6 +58,24 @@ class EngineFile:
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """Which of a bundle's precisions was kept here, and by what.
+
+    Attributes:
+        precision: that of the engine which was kept.
+        reason: why, for people.
+        verdict: of the narrower one's time, as the gate's statistics gave it; empty where nothing
+            was measured.
+        figures: what was measured of both, e.g. "int8_us" and "int8 mIoU".
+    """
+
+    precision: str
+    reason: str
+    verdict: str
+    figures: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """What was finished for a target, on what, and whether it proved fit.
 
@@ -75,6 +93,7 @@ class Record:
         score: the task's figures on the engine, by name; empty if none were asked for.
         stages: the engines.
         proof: that this device wrote all of this, see `sealed`; empty before.
+        choice: of several precisions by measurement; None where none was asked for.
     """
 
     target: str
@@ -90,6 +109,7 @@ class Record:
     score: Mapping[str, float]
     stages: tuple[EngineFile, ...]
     proof: str = ""
+    choice: Choice | None = None
 
     def sealed(self) -> Record:
         """Return it with the proof that this device wrote it.
@@ -108,7 +128,10 @@ class Record:
 
     def to_json(self) -> str:
         """Return it as JSON."""
-        payload = {"schema": _SCHEMA, **asdict(self), "flavour": self.flavour.name}
+        payload = {"schema": _CHOSEN_SCHEMA, **asdict(self), "flavour": self.flavour.name}
+        if self.choice is None:  # as it was before there were any: the proofs hold for these bytes
+            payload["schema"] = _SCHEMA
+            del payload["choice"]
         return json.dumps(payload, indent=1, allow_nan=False) + "\n"
 
     @staticmethod
@@ -119,9 +142,12 @@ class Record:
             ValueError: it is anything else; says what.
         """
         payload = parse(content)
-        if Reader(payload, "record").fields.get("schema") != _SCHEMA:
+        schema = Reader(payload, "record").fields.get("schema")
+        if schema not in (_SCHEMA, _CHOSEN_SCHEMA):
             raise ValueError("it is of another schema")
-        r = Reader(payload, "record", only=("schema", *_names(Record)))
+        has_choice = schema == _CHOSEN_SCHEMA
+        names = [name for name in _names(Record) if has_choice or name != "choice"]
+        r = Reader(payload, "record", only=("schema", *names))
         return Record(
             target=r.text("target"),
             flavour=flavour(r.text("flavour")),
@@ -136,6 +162,7 @@ class Record:
             score=r.numbers("score"),
             stages=r.array("stages", _engine_file),
             proof=r.text("proof"),
+            choice=_choice(r.inner("choice")) if has_choice else None,
         )
 
 
@@ -290,6 +317,11 @@ def _engine_file(value: object, place: str) -> EngineFile:
         seconds=r.number("seconds"),
         layers=None if r.fields["layers"] is None else r.integers("layers"),
     )
+
+
+def _choice(r: Reader) -> Choice:
+    r = Reader(r.fields, r.place, only=_names(Choice))
+    return Choice(r.text("precision"), r.text("reason"), r.text("verdict"), r.numbers("figures"))
 
 
 def _names(kind: type) -> tuple[str, ...]:

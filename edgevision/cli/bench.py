@@ -55,7 +55,7 @@ def add_to(verbs: Verbs) -> None:
     _add_device(compare)
     add_force(compare)
     compare.add_argument("--on", metavar="BUNDLE", help="compare two edgevisions on this bundle")
-    compare.add_argument("--gate", type=_percent, default=0.05, help="slow-down to find, e.g. 5%%")
+    compare.add_argument("--gate", type=percent, default=0.05, help="slow-down to find, e.g. 5%%")
     compare.add_argument(
         "--evaluate", metavar="DIR", help="hold B's headline figure against A's on this data, too"
     )
@@ -195,7 +195,8 @@ def _compare_earlier(options: argparse.Namespace, first: str, second: str) -> in
     return OK
 
 
-def _percent(text: str) -> float:
+def percent(text: str) -> float:
+    """Return the share that a percentage such as "5%" stands for."""
     if not re.fullmatch(r"\d+(\.\d+)?%", text):
         raise argparse.ArgumentTypeError(f"got '{text}', expected a percentage such as 5%")
     return float(text[:-1]) / 100

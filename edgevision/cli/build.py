@@ -20,7 +20,7 @@ from edgevision.cli.verbs import Verbs, add_trust, trust_of, verb
 _NOBODY = argparse.Namespace(key=None, minimum_version=0, name=None)
 _FLAGS = (
     "out", "weights", "size", "classes", "cameras", "mean", "std", "precision", "calibration",
-    "evaluate", "samples",
+    "evaluate", "samples", "strict", "budget", "search_minutes",
 )  # fmt: skip
 _CAMERA_FLAGS = {"camera_size": "size", "pixel_format": "pixel_format", "fit": "fit"}
 
@@ -62,7 +62,12 @@ def add_to(verbs: Verbs) -> None:
     build.add_argument("--mean", type=_three, metavar="R,G,B", help="on the 0-1 scale")
     build.add_argument("--std", type=_three, metavar="R,G,B", help="on the 0-1 scale")
     build.add_argument("--precision", choices=PRECISIONS, help="default: fp32")
-    build.add_argument("--calibration", type=Path, metavar="DIR", help="typical frames, for INT8")
+    build.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="DIR",
+        help="typical frames, for INT8: a folder, list.txt, .tar or .parquet",
+    )
     build.add_argument(
         "--evaluate",
         type=Path,
@@ -81,6 +86,22 @@ def add_to(verbs: Verbs) -> None:
     )  # fmt: skip
     build.add_argument(
         "--target", action="append", metavar="NAME", help="default: host-cpu; may be repeated"
+    )
+    build.add_argument(
+        "--budget",
+        type=_budget,
+        metavar="LOSS",
+        help="what INT8 may lose of the task's figure, e.g. 0.005, or `task`: finds the most INT8 "
+        "inside it",
+    )
+    build.add_argument(
+        "--search-minutes", type=float, metavar="N", help="how long it may look for that: 60"
+    )
+    build.add_argument(
+        "--strict",
+        action="store_true",
+        default=None,
+        help="refuse an FP16 or INT8 graph that misses a bar of parity, which else is warned of",
     )
     finish.add_settings(build, "any key of a build file, e.g. keep_fp32=Softmax,Exp")
     add_trust(build)
@@ -128,6 +149,13 @@ def _build(options: argparse.Namespace) -> int:
         from edgevision.export import Camera
 
         arguments["camera"] = Camera(**arguments["camera"])
+    if arguments.get("budget") is not None:
+        minutes = arguments.get("search_minutes", 60)
+        print(
+            f"edgevision: looking for the most INT8 inside a budget of {arguments['budget']}: up "
+            f"to {minutes:g} minutes; what was measured is kept, so it may be stopped",
+            file=sys.stderr,
+        )
     with progress_bar() as progress:
         summary = build(**arguments, progress=progress)
     return report(options, summary, on_device=False)
@@ -199,6 +227,17 @@ def _cameras(text: str) -> int | tuple[int, int]:
             f"got '{text}', expected a number of cameras such as 6, or the fewest and most, 1:8"
         )
     return ends[0] if len(ends) == 1 else (ends[0], ends[1])
+
+
+def _budget(text: str) -> float | str:
+    if text == "task":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"got '{text}', expected what may be lost such as 0.005, or task"
+        ) from None
 
 
 def _three(text: str) -> list[float]:

@@ -122,6 +122,22 @@ def _integer(value: object, _folder: Path) -> int:
     return value
 
 
+def _number(value: object, _folder: Path) -> float:
+    if type(value) not in (int, float) or not math.isfinite(value):  # type: ignore[arg-type]
+        raise _WrongValueError
+    return float(value)  # type: ignore[arg-type]
+
+
+def _budget(value: object, folder: Path) -> float | str:
+    return value if value == "task" else _number(value, folder)
+
+
+def _boolean(value: object, _folder: Path) -> bool:
+    if type(value) is not bool:
+        raise _WrongValueError
+    return value
+
+
 def _bytes(value: object, folder: Path) -> int:
     if not isinstance(value, str):
         return _integer(value, folder)
@@ -223,6 +239,10 @@ _READERS: Mapping[str, tuple[str, Callable[[object, Path], object]]] = {
     "keep_fp32": ('op types or node names such as ["Softmax"]', _texts),
     "method": ("auto, percentile, mse, entropy or minmax, in quotes", _text),
     "recover": ('some of equalise, correct, round, such as ["equalise", "round"]', _texts),
+    "budget": ('what INT8 may lose, such as 0.005, or "task"', _budget),
+    "search_minutes": ("a number of minutes", _number),
+    "choose": ("true or false", _boolean),
+    "strict": ("true or false", _boolean),
     "optimization_level": ("a whole number, 0 to 5", _integer),
     "workspace_bytes": ('a whole number, or a size such as "500MB"', _bytes),
     "cache": ("true, false or a path in quotes", _cache),

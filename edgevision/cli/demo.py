@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import filecmp
-import io
 import os
 import shutil
 import statistics
@@ -27,7 +25,7 @@ from edgevision.runtime.load import load
 from edgevision.runtime.model import Model
 from edgevision.tasks.camera import ClassLabel
 from edgevision.tasks.frames import list_images, read_image, resize
-from edgevision.tasks.outputs import MARK, refuse_foreign
+from edgevision.tasks.outputs import MARK, jpeg_url, refuse_foreign
 from edgevision.tasks.semantic import TASK as SEMANTIC
 from edgevision.tasks.semantic import SemanticDecoder, SemanticResult
 
@@ -181,9 +179,9 @@ def _segment(
         rows.append(
             _Row(
                 name=path.stem,
-                photo=_data_uri(photo),
-                overlay=_data_uri(narrow.overlay(photo)),
-                difference=_data_uri(_highlight(photo, differs)),
+                photo=jpeg_url(photo),
+                overlay=jpeg_url(narrow.overlay(photo)),
+                difference=jpeg_url(_highlight(photo, differs)),
                 agreement=1 - float(differs.mean()),
                 shares=", ".join(f"{k} {v:.0%}" for k, v in list(narrow.shares().items())[:4]),
             )
@@ -204,10 +202,10 @@ def _classical(net: Net, photos: Path, progress: Progress) -> list[dict[str, str
             if index != shown:
                 votes.add(frame, result.mask)
         frame, result = frames[shown], results[shown]
-        row = {"photo": _data_uri(frame), "net": _data_uri(result.overlay(frame))}
+        row = {"photo": jpeg_url(frame), "net": jpeg_url(result.overlay(frame))}
         for method in get_args(Method):
             other = replace(result, mask=votes.classify(frame, method))
-            row[method] = _data_uri(other.overlay(frame))
+            row[method] = jpeg_url(other.overlay(frame))
         rows.append(row)
     return rows
 
@@ -253,10 +251,3 @@ def _highlight(photo: Image, differs: npt.NDArray[np.bool_]) -> Image:
     picture = np.repeat(grey, 3, axis=2)
     picture[differs] = (255, 48, 48)
     return picture
-
-
-def _data_uri(picture: Image) -> str:
-    image = require("PIL.Image", extra="media")
-    buffer = io.BytesIO()
-    image.fromarray(picture).save(buffer, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

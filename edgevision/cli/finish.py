@@ -34,6 +34,12 @@ def add_to(verbs: Verbs) -> None:
     add_engines(finish)
     add_trust(finish)
     finish.add_argument("--lean", action="store_true", help="plans for the lean TensorRT runtime")
+    finish.add_argument(
+        "--choose",
+        action="store_true",
+        help="build both precisions of a bundle that holds two, measure them here side by side, "
+        "and keep the faster one that passes the accuracy gate",
+    )
     add_settings(finish, ", ".join(_SETTINGS))
 
 
@@ -60,6 +66,10 @@ def run(options: argparse.Namespace) -> int:
             f"{', '.join(_SETTINGS)}"
         )
     settings["cache"] = cache_of(settings.pop("cache", True))
+    if getattr(options, "choose", False):  # the alias of `build` has none
+        from edgevision.bench.gate.choice import side_by_side
+
+        settings["measure"] = side_by_side
     with progress_bar() as progress:
         summary = finish(
             options.bundle,

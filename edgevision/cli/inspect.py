@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,7 @@ def add_to(verbs: Verbs) -> None:
     add_trust(verify)
     inspect = verb(verbs, "inspect", _inspect, example="inspect road.ev --json")
     inspect.add_argument("bundle", type=Path, metavar="BUNDLE")
+    inspect.add_argument("--layers", action="store_true", help="a line for each INT8 layer")
 
 
 def _verify(options: argparse.Namespace) -> int:
@@ -77,10 +79,16 @@ def _signed(bundle: Bundle, *, is_checked: bool) -> str:
 def _inspect(options: argparse.Namespace) -> int:
     """Show what a bundle holds."""
     from edgevision.bundle.directory import Bundle
+    from edgevision.cli.layers import layer_lines, read_layers
 
     bundle = Bundle.open(options.bundle)
     manifest = bundle.manifest
-    document = {**json.loads(manifest.to_json()), "artifacts": artifacts_json(bundle)}
+    layers = read_layers(bundle)
+    document = {
+        **json.loads(manifest.to_json()),
+        "artifacts": artifacts_json(bundle),
+        "layers": [asdict(layer) for layer in layers],
+    }
     if put_json(options, document):
         return OK
     print(f"{manifest.name}: task {manifest.task}, {manifest.precision}")
@@ -94,6 +102,8 @@ def _inspect(options: argparse.Namespace) -> int:
     for artifact in artifacts_json(bundle):
         detail = artifact["command"] if artifact["state"] == "pending" else artifact["path"]
         print(f"  {artifact['target']:18} {artifact['state']:8} {detail}")
+    for line in layer_lines(layers, is_whole=options.layers):
+        print(f"  {line}")
     total = sum(entry.size_bytes for entry in manifest.files)
     print(f"{len(manifest.files)} files, {total / 1e6:.1f} MB")
     for key, value in manifest.provenance.items():

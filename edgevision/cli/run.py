@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgevision.cli.exits import OK
-from edgevision.cli.terminal import progress_bar, put_json
-from edgevision.cli.verbs import Verbs, add_engines, add_force, add_trust, verb
+from edgevision.cli.terminal import print_bad, progress_bar, put_json
+from edgevision.cli.verbs import (
+    Verbs,
+    add_engines,
+    add_fleet,
+    add_force,
+    add_trust,
+    fleet_fields,
+    verb,
+)
 
 if TYPE_CHECKING:
     from edgevision.runtime.model import Model
@@ -19,23 +28,31 @@ def add_to(verbs: Verbs) -> None:
     run = verb(verbs, "run", _run, example="run road.ev drive.mp4 --out overlays/", is_watched=True)
     run.add_argument("bundle", type=Path, metavar="BUNDLE")
     run.add_argument(
-        "source", type=Path, nargs="?", help="image, folder of images, video, or raw dump"
+        "source",
+        type=Path,
+        nargs="?",
+        help="image, folder of images, video, or raw dump; list.txt, .tar or .parquet of images",
     )
     run.add_argument(
         "--out",
         type=Path,
-        help="folder of NAME.overlay.jpg; of a generator a picture, .gif or .mp4",
+        help="folder of NAME.overlay.jpg; of a generator a picture, .gif or .mp4; of a run that is "
+        "shared out the folder that keeps it",
     )
+    run.add_argument("--overlays", action="store_true", help="of a shared run: keep pictures, too")
     add_force(run)
     run.add_argument("--seed", type=int, help="first seed of a generator's pictures (default 0)")
     run.add_argument("--count", type=int, help="how many pictures (default 64)")
     run.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     add_engines(run)
+    add_fleet(run)
     add_trust(run)
 
 
 def _run(options: argparse.Namespace) -> int:
     """Run a bundle on images or a video, or a generator on seeds, and write pictures."""
+    if _is_shared(options):
+        return _share(options)
     from edgevision.runtime.files.batch import run_files
     from edgevision.runtime.load import load
     from edgevision.tasks.generated import GeneratedDecoder
@@ -77,6 +94,53 @@ def _run(options: argparse.Namespace) -> int:
     print(f"{len(done.frames)} frames, median {done.median_ms:.1f} ms a frame")
     if options.out:
         print(f"pictures: {options.out}")
+    return OK
+
+
+_ALONE = ("seed", "count", "force")
+_SHARED = ("resume", "max_bad", "shard", "target", "overlays")
+
+
+def _is_shared(options: argparse.Namespace) -> bool:
+    """Tell a run over shards from one over files.
+
+    Raises:
+        ValueError: a flag of the one is given with the other.
+    """
+    from edgevision.tasks.places import LISTS
+
+    is_list = options.source is not None and options.source.suffix in LISTS
+    is_shared = is_list or options.workers is not None or options.ray is not None
+    reason = "not for frames that are shared out" if is_shared else "only with --workers N"
+    for name in _ALONE if is_shared else _SHARED:
+        value = getattr(options, name)
+        if value is not None and value is not False:  # 0 is given
+            raise ValueError(f"--{name.replace('_', '-')}: {reason}")
+    if is_shared and (options.source is None or options.out is None):
+        raise ValueError("frames that are shared out: give both where they lie and --out DIR")
+    return is_shared
+
+
+def _share(options: argparse.Namespace) -> int:
+    from edgevision.batch.answers import AnswerOptions, answer_data
+
+    chosen = AnswerOptions(overlays=options.overlays, **fleet_fields(options))
+    with progress_bar() as progress:
+        done = answer_data(options.bundle, options.source, options.out, chosen, progress=progress)
+    times = {f"p{share * 100:g}": ms for share, ms in done.latencies_ms.items()}
+    document = {
+        "frames": done.frames,
+        "bad": list(done.bad),
+        "latency_ms": times,
+        "shards": [asdict(shard) for shard in done.shards],
+        "answers": str(done.folder),
+    }
+    if put_json(options, document):
+        return OK
+    latencies = ", ".join(f"{name} {ms:.1f} ms" for name, ms in times.items())
+    print(f"{done.frames} frames in {len(done.shards)} shards; one inference: {latencies}")
+    print_bad(done.bad)
+    print(f"answers: {done.folder}")
     return OK
 
 

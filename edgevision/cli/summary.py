@@ -94,6 +94,9 @@ def _finished(name: str, done: Finish) -> list[str]:
             f"layers: {layers or 'not told by this builder'}"
         )
     lines += [f"{'':23} {figure} {value:.4f}" for figure, value in record.score.items()]
+    if record.choice is not None:
+        lines.append(f"{'':23} kept {record.choice.precision}: {record.choice.reason}")
+        lines += [f"{'':23} {k} {value:.4f}" for k, value in record.choice.figures.items()]
     return lines
 
 

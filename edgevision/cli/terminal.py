@@ -7,13 +7,15 @@ import contextlib
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, TextIO, cast
 
 from edgevision.bundle.printable import printable, printable_lines
 from edgevision.errors import FileWriteError
 from edgevision.progress import Progress, silent
 from edgevision.tasks.outputs import MARK, refuse_foreign
+
+_MAX_BAD = 20
 
 
 class _Escaping:
@@ -71,6 +73,14 @@ def progress_bar() -> Iterator[Progress]:
         yield bar
     finally:
         bar.clear()
+
+
+def print_bad(reasons: Sequence[str]) -> None:
+    """Print why frames were passed over, the first of them."""
+    for reason in reasons[:_MAX_BAD]:
+        print(f"passed over: {reason}")
+    if len(reasons) > _MAX_BAD:
+        print(f"passed over: {len(reasons) - _MAX_BAD} more")
 
 
 def put_json(options: argparse.Namespace, document: object) -> bool:

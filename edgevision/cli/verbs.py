@@ -79,6 +79,42 @@ def trust_of(options: argparse.Namespace) -> Trust:
     return Trust.of(options.key, options.minimum_version, options.name)
 
 
+def add_fleet(verb: argparse.ArgumentParser) -> None:
+    """Let a verb share frames out; `fleet_fields` reads it."""
+    group = verb.add_argument_group("how frames are shared out")
+    group.add_argument("--workers", type=int, metavar="N", help="default: this process")
+    group.add_argument(
+        "--ray", metavar="ADDRESS", help="workers on this Ray cluster; 'local' starts one here"
+    )
+    group.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    group.add_argument("--max-bad", type=int, metavar="N", help="frames that may be passed over")
+    group.add_argument("--shard", type=int, metavar="N", help="frames at once (default 250)")
+    group.add_argument("--target", metavar="NAME", help="default: what fits each worker best")
+
+
+def fleet_fields(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the fields of `FleetOptions` that a verb's arguments give.
+
+    Raises:
+        ValueError: they need a folder that is kept.
+    """
+    if options.resume and options.out is None:
+        raise ValueError("--resume goes on with the run in --out DIR: give it")
+    if options.ray not in (None, "local") and options.out is None:
+        raise ValueError("--ray: workers of a cluster write to --out DIR, which all see: give it")
+    return {
+        "workers": 1 if options.workers is None else options.workers,
+        "ray": options.ray,
+        "frames_a_shard": 250 if options.shard is None else options.shard,
+        "resume": options.resume,
+        "max_bad": options.max_bad or 0,
+        "device": options.device,
+        "target": options.target,
+        "engines": options.engines,
+        "trust": trust_of(options),
+    }
+
+
 def add_force(verb: argparse._ActionsContainer) -> None:
     """Let a verb that writes files replace those that edgevision did not make."""
     verb.add_argument(

@@ -29,6 +29,8 @@ def watched(run: Callable[[], int], *, debug: bool = False) -> int:
     """
     sys.stdout.flush()
     sys.stderr.flush()
+    # Where whoever started this ignores it, the kernel would tell nobody that the copy ended.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     waited_for = {*_PASSED_ON, signal.SIGCHLD}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, waited_for)
     parent, child = os.getpid(), os.fork()

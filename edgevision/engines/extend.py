@@ -16,6 +16,7 @@ from edgevision.bundle.targets import TargetProfile, get_target
 from edgevision.bundle.trust import Trust
 from edgevision.engines.artifacts import ArtifactBuilder
 from edgevision.engines.cache import EngineCache
+from edgevision.engines.choose import Measure
 from edgevision.engines.finish import finish_target
 from edgevision.engines.request import BuilderKnobs
 from edgevision.engines.summary import BuildSummary
@@ -39,6 +40,7 @@ def finish(
     optimization_level: int | None = None,
     workspace_bytes: int | None = None,
     cache: EngineCache | None = None,
+    measure: Measure | None = None,
     progress: Progress = silent,
 ) -> BuildSummary:
     """Build engines for a bundle's targets; on a device, the last step before `load`.
@@ -62,6 +64,9 @@ def finish(
         workspace_bytes: most memory that TensorRT's builder may use for tactics; by default half
             of what is free on the device.
         cache: where engines that were built before are looked for and kept; None for nowhere.
+        measure: builds both precisions of a bundle that holds two, and keeps the faster one that
+            passes the accuracy gate, beside the bundle; with this function to measure them, which
+            is `edgevision.bench.gate.choice.side_by_side`. None for the bundle's own precision.
         progress: told how far the work is.
 
     Raises:
@@ -77,8 +82,10 @@ def finish(
     asked = named_targets(targets)
     knobs = BuilderKnobs(optimization_level, workspace_bytes)
     knobs.check_used(asked.values())
-    bound = [target for target in asked.values() if not target.built_here]
-    anywhere = {given: target for given, target in asked.items() if target.built_here}
+    # What one machine chose holds for no other: it never goes into the bundle.
+    is_bound = {given: measure is not None or not t.built_here for given, t in asked.items()}
+    bound = [target for given, target in asked.items() if is_bound[given]]
+    anywhere = {given: target for given, target in asked.items() if not is_bound[given]}
     on_device = {"evaluate": evaluate is not None, "engines": engines is not None, "lean": lean}
     if not bound and any(on_device.values()):
         unused = ", ".join(name for name, is_given in on_device.items() if is_given)
@@ -100,6 +107,7 @@ def finish(
             lean=lean,
             knobs=knobs.of(target),
             cache=cache,
+            measure=measure,
             progress=progress,
         )
         for target in bound
@@ -139,11 +147,12 @@ def _extended(
         builder = ArtifactBuilder(asked, writer, str(bundle), cache, progress, knobs)
         golden = {stage.name: old.golden(stage.name) for stage in old.manifest.stages}
         for stage in old.manifest.stages:
-            writer.add(stage.graph, old.read(stage.graph))
+            for path in stage.graphs():
+                writer.add(path, old.read(path))
             writer.add_golden(stage.name, *golden[stage.name])
             kept = tuple(a for a in stage.artifacts if a.target not in targets)
             for artifact in kept:
-                if artifact.path is not None and artifact.path != stage.graph:
+                if artifact.path is not None and artifact.path not in stage.graphs():
                     writer.add(artifact.path, old.read(artifact.path))
             graph = old.read(stage.graph)
             built, reports = builder.build(

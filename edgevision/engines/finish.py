@@ -26,6 +26,7 @@ from edgevision.bundle.manifest import Stage
 from edgevision.bundle.parity import ParityReport
 from edgevision.bundle.record import (
     RECORD,
+    Choice,
     EngineFile,
     Finished,
     Record,
@@ -37,6 +38,7 @@ from edgevision.bundle.state import authenticate
 from edgevision.bundle.targets import TargetProfile
 from edgevision.engines.artifacts import check_tensors
 from edgevision.engines.cache import EngineCache, cached_build, timing_cache_file
+from edgevision.engines.choose import UNSETTLED, Candidate, Measure, choose, precisions_of
 from edgevision.engines.layer_precision import precision_shortfall
 from edgevision.engines.registry import builder_for, unavailable
 from edgevision.engines.request import BuilderKnobs, BuildRequest, BuildResult
@@ -96,6 +98,7 @@ def finish_target(
     lean: bool = False,
     knobs: BuilderKnobs | None = None,
     cache: EngineCache | None = None,
+    measure: Measure | None = None,
     progress: Progress = silent,
 ) -> Finish:
     """Build, prove and record the engines of a target that is bound to this machine.
@@ -105,22 +108,25 @@ def finish_target(
 
     Args:
         bundle: an open bundle, which is not changed.
-        target: one that is not built everywhere.
+        target: one that is not built everywhere, unless this machine shall choose.
         evaluate: a labelled folder on which the engine is scored, see `edgevision.build`.
         engines: where it goes; this device's state directory by default.
         lean: build plans that the lean runtime and later TensorRT versions run.
         knobs: what is asked of TensorRT's builder.
         cache: engines that were built before.
+        measure: measures the engines of both of the bundle's precisions, of which the faster one
+            is kept that passes the accuracy gate; None builds the bundle's own precision.
         progress: told the phase, with the time it took so far and the last time.
 
     Raises:
-        ValueError: the target is built everywhere, or its flavour has no lean runtime or no knobs.
+        ValueError: the target is built everywhere, its flavour has no lean runtime or no knobs, or
+            there is nothing to choose.
         TargetMismatchError: this machine cannot build for it.
         BuildError: an engine could not be built; InsufficientMemoryError for too little memory.
         ParityError: an engine is not fit for use; its record says why, and it is never loaded.
         BundleError: the folder, or this device's key, cannot be written.
     """
-    if target.built_here:
+    if target.built_here and measure is None:
         raise ValueError(f"'{target.name}' is built anywhere and lies in the bundle")
     if lean and not target.flavour.has_lean:
         raise ValueError(f"lean: there is a lean runtime only of TensorRT, not for '{target.name}'")
@@ -131,6 +137,8 @@ def finish_target(
         )
     knobs = knobs or BuilderKnobs()
     knobs.check_used([target])
+    if measure is not None:
+        precisions_of(bundle)
     try:
         folder = engines_folder(bundle.root, engines) / target.name
         authenticate(b"")  # before an hour of building, which nothing would prove
@@ -143,13 +151,15 @@ def finish_target(
         before = next(
             (f for f in finished(bundle, engines, machine_name) if f.folder == folder), None
         )
-        as_it_was = evaluate is None and not knobs
+        as_it_was = evaluate is None and not knobs and (measure is None or _is_settled(before))
         if before is not None and as_it_was and _is_valid(before, target, lean=lean):
             assert before.record is not None
             return Finish(folder, before.record, {}, ())
         last = {f.name: f.seconds for f in before.record.stages} if before and before.record else {}
-        work = _Work(bundle, target, folder, lean, knobs, cache, progress)
-        return work.run(last, evaluate)
+        work = _Work(
+            bundle, bundle.manifest.precision, target, folder, lean, knobs, cache, progress
+        )
+        return work.run(last, evaluate) if measure is None else work.choose(evaluate, measure)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +167,7 @@ class _Work:
     """One target's engines, step by step."""
 
     bundle: Bundle
+    precision: str
     target: TargetProfile
     folder: Path
     lean: bool
@@ -166,19 +177,63 @@ class _Work:
 
     def run(self, last_s: Mapping[str, float], evaluate: PathLike | None) -> Finish:
         """Build, prove and record."""
+        made, failed = self._make(last_s, evaluate)
+        if not made.record.passed:
+            raise ParityError(
+                f"the engine for '{self.target.name}' is not fit for use: {made.record.reason}. "
+                f"It is kept in {self.folder} to be looked at, and is never loaded",
+                report=failed,
+            )
+        return Finish(self.folder, made.record, made.seconds, made.cached)
+
+    def choose(self, evaluate: PathLike | None, measure: Measure) -> Finish:
+        """Build and prove both precisions elsewhere, and keep the better one here."""
+        kept: list[Finish] = []
+
+        def make(precision: str, folder: Path) -> Candidate:
+            return replace(self, precision=precision, folder=folder)._make({}, evaluate)[0]
+
+        def keep(made: Candidate, choice: Choice) -> None:
+            (self.folder / RECORD).unlink(missing_ok=True)
+            for stage in made.record.stages:
+                data = (made.folder / stage.file).read_bytes()
+                write_whole(self.folder / stage.file, data, mode=0o644)
+            record = replace(made.record, choice=choice).sealed()
+            write_whole(self.folder / RECORD, record.to_json().encode(), mode=0o644)
+            kept.append(Finish(self.folder, record, made.seconds, made.cached))
+
+        headline = get_task(self.bundle.manifest.task).headline
+        choose(
+            self.bundle,
+            self.target.name,
+            make,
+            measure,
+            headline=headline,
+            keep=keep,
+            progress=self.progress,
+        )
+        return kept[0]
+
+    @property
+    def _stages(self) -> list[Stage]:
+        return [stage.in_precision(self.precision) for stage in self.bundle.manifest.stages]
+
+    def _make(
+        self, last_s: Mapping[str, float], evaluate: PathLike | None
+    ) -> tuple[Candidate, ParityReport | None]:
+        """Build, prove and record; return the report that speaks against it, too."""
         (self.folder / RECORD).unlink(missing_ok=True)
         device = cuda_device() if self.target.flavour.on_gpu else None
         workspace_bytes = self.knobs.workspace_bytes or _workspace_bytes(device)
         files, results, reports = [], [], []
-        for stage in self.bundle.manifest.stages:
+        for stage in self._stages:
             result = self._build(stage, workspace_bytes, last_s.get(stage.name))
             results.append(result)
             data = result.path.read_bytes()
             files.append(_engine_file(stage.name, result, data))
             reports += self._prove(stage, data, device)
         # A CPU has no FP16 kernels, and few of INT8: what its graph asks for is proven, not met.
-        on_gpu = device is not None
-        wanted = self.bundle.manifest.precision if on_gpu else "fp32"
+        wanted = self.precision if device is not None else "fp32"
         reason = _first_fault(wanted, reports, files)
         score: dict[str, float] = {}
         if evaluate is not None and not reason:
@@ -186,17 +241,11 @@ class _Work:
         record = self._record(results[0], files, reports, score, reason)
         record = record.sealed()
         write_whole(self.folder / RECORD, record.to_json().encode(), mode=0o644)
-        if reason:
-            failed = next((report for report in reports if not report.passed), None)
-            raise ParityError(
-                f"the engine for '{self.target.name}' is not fit for use: {reason}. It is kept in "
-                f"{self.folder} to be looked at, and is never loaded",
-                report=failed,
-            )
-        names = [stage.name for stage in self.bundle.manifest.stages]
+        names = [file.name for file in files]
         seconds = {n: r.seconds for n, r in zip(names, results, strict=True)}
         cached = tuple(n for n, r in zip(names, results, strict=True) if r.cached)
-        return Finish(self.folder, record, seconds, cached)
+        failed = next((report for report in reports if not report.passed), None)
+        return Candidate(self.folder, record, seconds, cached), failed
 
     def _build(
         self, stage: Stage, workspace_bytes: int | None, last_s: float | None
@@ -252,7 +301,7 @@ class _Work:
         manifest = self.bundle.manifest
         if len(manifest.stages) != 1:
             raise ValueError("evaluate: a captioner that streams tokens is not scored here")
-        (stage,) = manifest.stages
+        (stage,) = self._stages
         task = get_task(manifest.task)
         if task.headline is None:
             raise ValueError(f"task '{task}' has no metric: leave out --evaluate")
@@ -301,6 +350,12 @@ class _Work:
             score=score,
             stages=tuple(files),
         )
+
+
+def _is_settled(before: Finished | None) -> bool:
+    """Whether this device chose before, by a verdict that a quieter hour would not change."""
+    choice = before.record.choice if before and before.record else None
+    return choice is not None and choice.verdict not in UNSETTLED
 
 
 def _is_valid(before: Finished, target: TargetProfile, *, lean: bool) -> bool:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from edgevision.export.adapters.recurrent import Recurrent
     from edgevision.export.adapters.semantic import SemanticSegmentation
     from edgevision.export.adapters.tensors import Tensors
+    from edgevision.export.fake_quantization import fake_quantize
     from edgevision.tasks.seeds import Label, Level, Normal
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "SemanticHead",
     "SemanticSegmentation",
     "Tensors",
+    "fake_quantize",
 ]
 
 ADAPTERS = {
@@ -69,6 +71,7 @@ _HOMES = {
     "Label": "edgevision.tasks.seeds",
     "Level": "edgevision.tasks.seeds",
     "Normal": "edgevision.tasks.seeds",
+    "fake_quantize": "edgevision.export.fake_quantization",
 }
 
 # Here, because whichever module of the room is imported first passes through here.

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 import os
 import platform
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from edgevision.bundle.directory import BundleWriter
-from edgevision.bundle.forms import PRECISIONS, form_for, forms_of
-from edgevision.bundle.manifest import Manifest, Stage
+from edgevision.bundle.forms import FP16, FP32, INT8, PRECISIONS, form_for, forms_of
+from edgevision.bundle.manifest import Alternative, Manifest, Stage
 from edgevision.bundle.targets import TargetProfile
 from edgevision.engines.artifacts import ArtifactBuilder
 from edgevision.engines.cache import EngineCache
@@ -30,10 +31,15 @@ from edgevision.engines.finish import finish_target
 from edgevision.engines.registry import unavailable
 from edgevision.engines.request import BuilderKnobs
 from edgevision.engines.summary import BuildSummary
+from edgevision.errors import ParityError
+from edgevision.export.agreement import settle, widest
+from edgevision.export.budget import OF_TASK, BudgetSearch
+from edgevision.export.layer_report import rows_of
+from edgevision.export.pictures import draw_layers, draw_search
 from edgevision.export.precision.calibration import METHODS
 from edgevision.export.precision.quantizer import RECOVERED, RECOVERY
 from edgevision.export.score import score_forms
-from edgevision.metrics.metric import score_fields
+from edgevision.metrics.metric import Score, judge, score_fields
 from edgevision.progress import Progress, silent
 from edgevision.tasks.decoders import proof_from
 from edgevision.tasks.task import get_task
@@ -41,6 +47,7 @@ from edgevision.tasks.task import get_task
 if TYPE_CHECKING:
     from torch import nn
 
+    from edgevision.bundle.parity import Tolerance
     from edgevision.bundle.tensors import ShapeProfile
     from edgevision.export.adapters.adapter import ModelAdapter
     from edgevision.export.adapters.frame import Camera
@@ -49,6 +56,8 @@ if TYPE_CHECKING:
 Array = npt.NDArray[np.generic]
 Feeds = dict[str, Array]
 PathLike = str | os.PathLike[str]
+
+_T = TypeVar("_T")
 
 _MAX_GOLDEN = 16
 _VERSIONED = ("edgevision", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
@@ -76,6 +85,10 @@ def build(
     keep_fp32: Sequence[str] = (),
     method: str | None = None,
     recover: Sequence[str] | None = None,
+    budget: float | str | None = None,
+    search_minutes: float = 60.0,
+    choose: bool = False,
+    strict: bool = False,
     optimization_level: int | None = None,
     workspace_bytes: int | None = None,
     cache: EngineCache | None = None,
@@ -97,8 +110,8 @@ def build(
         mean: per channel on the 0-1 scale, in RGB; by default ImageNet's, or the shipped net's.
         std: per channel on the 0-1 scale, in RGB; by default ImageNet's, or the shipped net's.
         precision: "fp32", "fp16" or "int8".
-        calibration: folder of images (`tensors`: of .npz files keyed by input name); INT8 needs it,
-            but for a generator, which is calibrated on seeds.
+        calibration: folder, list, tar or Parquet file of images (`tensors`: folder of .npz files
+            keyed by input name); INT8 needs it, but for a generator, which is calibrated on seeds.
         evaluate: folder to score every form on: `images/` with `labels/`, or only images; objects
             need `images/` and COCO's `instances.json`.
         samples: folder of the inputs that the graphs are proven on; by default those of
@@ -114,6 +127,15 @@ def build(
             "percentile", "mse", "entropy" or "minmax".
         recover: what INT8 tries to win accuracy back, and keeps where it lowers the error:
             "equalise" and "correct" (the default), "round" (learnt rounding: minutes), or nothing.
+        budget: what INT8 may lose, of the task's figure on labelled frames of `evaluate`, else as
+            the share of answers that are not FP32's; "task" for what the task's gates allow. The
+            most INT8 inside it is searched for, in place of leaving noisy layers wide.
+        search_minutes: after so many the search ends with the best that it has.
+        choose: keep the FP16 graph beside the INT8 one, so that each device can measure both and
+            keep the faster one: `edgevision finish --choose`.
+        strict: refuse an FP16 or INT8 graph that misses a bar of parity. Without it a warning tells
+            of one, and where labelled frames are evaluated the task's figure decides; FP32 graphs
+            and unrelated answers are always refused.
         optimization_level: how long TensorRT's builder searches, 0 (quick) to 5.
         workspace_bytes: most memory that TensorRT's builder may use for tactics.
         cache: where engines that were built before are looked for and kept; None for nowhere.
@@ -123,7 +145,8 @@ def build(
         ValueError: an argument makes no sense.
         FileReadError: a file or folder cannot be read.
         ExportError: the model does not become the graph asked for.
-        ParityError: a graph or engine disagrees with the FP32 reference.
+        ParityError: a graph or engine disagrees with the FP32 reference: FP32's, an unrelated
+            one, one that lost more than the task's figure may, or with `strict` any.
         BuildError: an engine could not be built.
         BundleError: the bundle could not be written; one that was there is untouched.
 
@@ -134,8 +157,9 @@ def build(
     asked = named_targets(targets)
     knobs = BuilderKnobs(optimization_level, workspace_bytes)
     knobs.check_used(asked.values())
-    _check_precision(precision, keep_fp32, method)
     _check_recover(precision, recover)
+    _check_precision(precision, keep_fp32, method, choose=choose)
+    _check_budget(precision, budget, search_minutes)
     from edgevision.export.recipe import export_stage
     from edgevision.export.samples import calibration_samples, golden_samples
     from edgevision.export.source import resolve
@@ -158,6 +182,9 @@ def build(
         )
         typical = calibration_samples(adapter, calibration) if precision == "int8" else []
         parts, fed = _parts(adapter, golden), _parts(adapter, typical)
+        searching = None
+        if budget is not None:
+            searching = _searching(adapter, budget, search_minutes, evaluate, fed, progress)
         proof = proof_from(get_task(adapter.task), adapter.settings(), len(parts))
         exported = {
             name: export_stage(
@@ -169,25 +196,44 @@ def build(
                 method=method or METHODS[0],
                 recover=RECOVERED if recover is None else recover,
                 keep_fp32=_names_in(name, keep_fp32, parts),
+                is_strict=strict,
+                choose_wide=searching,
                 progress=progress,
             )
             for name, (part, feeds) in parts.items()
         }
         scored = score_forms(adapter, exported, evaluate, progress=progress) if evaluate else None
+        said = settle(
+            [report for stage in exported.values() for report in stage.parity],
+            forms_of(precision),
+            scored.scores if scored else (),
+            get_task(adapter.task).headline,
+            max_loss=_max_loss(searching, adapter),
+            shipped=precision,
+        )
+        if searching is not None and scored is not None:
+            _hold_budget(searching, scored.scores, adapter)
         stages, proofs = [], []
         builder = ArtifactBuilder(asked, writer, Path(out).name, cache, progress, knobs)
         for name, stage in exported.items():
             graph = f"stages/{name}/model.onnx"
             writer.add(graph, stage.graphs[precision])
             writer.add_golden(name, stage.golden_inputs, stage.golden_outputs)
+            others: tuple[Alternative, ...] = ()
+            if choose:
+                other = FP16.name
+                path = f"stages/{name}/{other}.onnx"
+                writer.add(path, stage.graphs[other])
+                others = (Alternative(other, path, stage.tolerances[other]),)
             described, reports = builder.build(
                 Stage(
                     name=name,
                     graph=graph,
                     inputs=stage.inputs,
                     outputs=stage.outputs,
-                    tolerances=stage.tolerances[precision],
+                    tolerances=_bars(stage, precision),
                     profiles=stage.profiles,
+                    alternatives=others,
                 ),
                 partial(_graph_for, stage, precision),
                 (stage.golden_inputs, stage.golden_outputs),
@@ -202,8 +248,16 @@ def build(
         writer.add("reports/parity.json", _json([asdict(report) for report in parity]))
         if precision != "fp32":
             proven = _by_node({name: stage.int8 for name, stage in exported.items()})
-            layers = {"kept_wide": kept, "int8": proven}
+            harm = searching.outcome.found.harm if searching and searching.outcome else {}
+            sizes = _by_node({name: stage.layers for name, stage in exported.items()})
+            rows = rows_of(sizes, proven, kept, harm)
+            layers = {"kept_wide": kept, "int8": proven, "layers": [asdict(row) for row in rows]}
             writer.add("reports/layers.json", _json(layers))
+            if rows:
+                writer.add("reports/layers.png", draw_layers(rows))
+        if searching is not None and searching.outcome is not None:
+            writer.add("reports/search.json", _json(searching.outcome.as_json()))
+            writer.add("reports/search.png", draw_search(searching.outcome))
         if scored:
             fields = [score_fields(score) for score in scored.scores]
             writer.add("reports/accuracy.json", _json(fields))
@@ -212,6 +266,7 @@ def build(
             **resolved.provenance,
             "golden_samples": origin,
             "kept_wide": "; ".join(f"{node}: {why}" for node, why in kept.items()),
+            **{f"missed_bar_{form}": text for form, text in said.items()},
             **_calibration_provenance(exported),
             **_versions(),
         }
@@ -250,7 +305,87 @@ def _graph_for(stage: ExportedStage, precision: str, target: TargetProfile) -> b
     return stage.graphs[form_for(precision, on_gpu=target.flavour.on_gpu).name]
 
 
-def _check_precision(precision: str, keep_fp32: Sequence[str], method: str | None) -> None:
+def _check_budget(precision: str, budget: float | str | None, minutes: float) -> None:
+    """Refuse a budget that makes no sense."""
+    if budget is None:
+        return
+    if precision != INT8.precision:
+        raise ValueError(f"budget: what INT8 may lose, and precision is {precision}")
+    is_number = type(budget) in (int, float) and 0 <= float(budget) < math.inf
+    if budget != OF_TASK and not is_number:
+        raise ValueError(
+            f"budget: got {budget!r}, expected what may be lost such as 0.005, or '{OF_TASK}'"
+        )
+    if not 0 <= minutes < math.inf:
+        raise ValueError(f"search_minutes: got {minutes!r}, expected a number of minutes")
+
+
+def _searching(
+    adapter: ModelAdapter,
+    budget: float | str,
+    minutes: float,
+    evaluate: PathLike | None,
+    fed: Mapping[str, tuple[ModelAdapter, Sequence[Mapping[str, Array]]]],
+    progress: Progress,
+) -> BudgetSearch:
+    """Return the search of a model's layers.
+
+    Raises:
+        ValueError: the model has several graphs, or brings its own Q/DQ.
+    """
+    if len(fed) > 1:
+        raise ValueError(
+            f"budget: the model has {len(fed)} graphs, {', '.join(fed)}, whose layers lose "
+            "something only together; the search is of one graph. Build it in one (form='greedy' "
+            "of a captioner), or name what stays wide: keep_fp32=STAGE/NAME"
+        )
+    ((_, feeds),) = fed.values()
+    if not feeds:
+        raise ValueError("budget: the graph brings its own Q/DQ, and its layers stay as they are")
+    return BudgetSearch(
+        adapter, budget, minutes=minutes, evaluate=evaluate, calibration=feeds, progress=progress
+    )
+
+
+def _max_loss(searching: BudgetSearch | None, adapter: ModelAdapter) -> float | None:
+    """Return the budget where it is of the task's figure; None where the task's own holds."""
+    headline = get_task(adapter.task).headline
+    outcome = None if searching is None else searching.outcome
+    if outcome is None or headline is None or outcome.title != headline.name:
+        return None
+    return outcome.budget
+
+
+def _hold_budget(searching: BudgetSearch, scores: Sequence[Score], adapter: ModelAdapter) -> None:
+    """Refuse forms that lose more than the budget: the search knows the one for CPUs.
+
+    Raises:
+        ParityError: one does.
+    """
+    headline, allowed = get_task(adapter.task).headline, _max_loss(searching, adapter)
+    if headline is None or allowed is None:
+        return
+    exact = next(score for score in scores if score.form == FP32.name)
+    for score in scores:
+        if score.form not in {form.name for form in forms_of("int8") if form.is_quantized}:
+            continue
+        verdict = judge(headline, exact, score, max_loss=allowed)
+        if not verdict.passed:
+            raise ParityError(
+                f"the search stayed inside the budget with a rest in float32, the {score.form} "
+                f"graph does not: {verdict.text}. Give --budget a little less"
+            )
+
+
+def _bars(stage: ExportedStage, precision: str) -> Mapping[str, Tolerance]:
+    """Return what engines of a precision are held against, on GPUs and CPUs."""
+    forms = [form for form in forms_of(precision) if form.precision == precision]
+    return widest([stage.tolerances[form.name] for form in forms])
+
+
+def _check_precision(
+    precision: str, keep_fp32: Sequence[str], method: str | None, *, choose: bool
+) -> None:
     """Refuse a precision that there is not, and knobs that it does not have."""
     forms_of(precision)
     if isinstance(keep_fp32, str):
@@ -261,6 +396,10 @@ def _check_precision(precision: str, keep_fp32: Sequence[str], method: str | Non
         raise ValueError(f"method: got '{method}', expected one of {', '.join(METHODS)}")
     if method is not None and not any(form.is_quantized for form in forms_of(precision)):
         raise ValueError(f"method: how INT8 is calibrated, and precision is {precision}")
+    if choose and precision != INT8.precision:
+        raise ValueError(
+            f"choose: a device chooses between INT8 and FP16, and precision is {precision}"
+        )
 
 
 def _check_recover(precision: str, recover: Sequence[str] | None) -> None:
@@ -284,7 +423,7 @@ def _names_in(stage: str, names: Sequence[str], stages: Collection[str]) -> list
     return found
 
 
-def _by_node(found: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+def _by_node(found: Mapping[str, Mapping[str, _T]]) -> dict[str, _T]:
     """Return what was found in each stage by node; two stages may call nodes the same."""
     if len(found) == 1:
         return dict(*found.values())
@@ -295,12 +434,14 @@ def _calibration_provenance(exported: Mapping[str, ExportedStage]) -> dict[str, 
     """Return what each stage's scales came from; with several, `STAGE/` stands before the keys."""
     found = {}
     for name, stage in exported.items():
+        before = f"{name}/" if len(exported) > 1 else ""
         if stage.calibration is not None:
-            before = f"{name}/" if len(exported) > 1 else ""
             found[f"{before}calibration_count"] = str(stage.calibration.count)
             found[f"{before}calibration_method"] = stage.calibration.method
             found[f"{before}calibration_sha256"] = stage.calibration.sha256
             found[f"{before}calibration_recovery"] = "; ".join(stage.calibration.recovery)
+        elif stage.int8:
+            found[f"{before}calibration_method"] = "none, the model brings its scales"
     return found
 
 

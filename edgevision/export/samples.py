@@ -6,8 +6,10 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from edgevision.bundle.tensors import TensorSpec
 from edgevision.errors import InsufficientMemoryError
@@ -98,7 +100,7 @@ def _ranged(samples: list[Feeds], ranges: Ranges) -> list[Feeds]:
 def calibration_samples(adapter: ModelAdapter, folder: PathLike | None) -> list[Feeds]:
     """Return up to 64 feeds, evenly spread over a folder, or what the task draws itself.
 
-    None for a graph that brings its own Q/DQ: it is not calibrated again.
+    None for a model that brings its own Q/DQ: it is not calibrated again.
 
     Raises:
         ValueError: the task needs a folder, and there is none.
@@ -113,9 +115,31 @@ def calibration_samples(adapter: ModelAdapter, folder: PathLike | None) -> list[
             _fed(adapter), settings, adapter.profiles, count, purpose="calibration"
         )
         return _in_a_row(adapter, drawn)
+    if folder is None and _quantises(adapter):
+        return []
     if folder is None:
         raise ValueError(
             "INT8 needs frames to calibrate on: give --calibration DIR (calibration= in Python) "
             "with 50 or more typical frames"
         )
     return _in_a_row(adapter, list(task.samples(_fed(adapter), settings, Path(folder), count)))
+
+
+class _Quantisers(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes whether what runs in the block quantises."""
+
+    found: bool = False
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> object:
+        self.found |= "quantize_per_" in func.name()
+        return func(*args, **(kwargs or {}))
+
+
+def _quantises(adapter: ModelAdapter) -> bool:
+    """Whether a module has fake quantisation inside, which only running it shows."""
+    (feeds, *_), _ = golden_samples(adapter, None, None)
+    with _Quantisers() as quantisers:  # type: ignore[no-untyped-call]
+        adapter.reference(feeds)
+    return bool(quantisers.found)

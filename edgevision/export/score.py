@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
+import onnx
+
 from edgevision.bundle.flavours import ORT
 from edgevision.bundle.manifest import Stage
+from edgevision.bundle.parity import Tolerance
 from edgevision.export.adapters.adapter import (
     Feeds,
     ModelAdapter,
@@ -16,6 +19,7 @@ from edgevision.export.adapters.adapter import (
     StagedAdapter,
     first_state,
 )
+from edgevision.export.adapters.tensors import graph_inputs, graph_outputs
 from edgevision.export.precision.half_rounding import by_the_standard
 from edgevision.export.recipe import ExportedStage
 from edgevision.metrics.differences import draw_differences
@@ -51,7 +55,7 @@ def score_forms(
         FileReadError: the folder is not what the task's metric needs.
     """
     task = get_task(adapter.task)
-    decoder = _decoder(adapter, stages)
+    decoder = _decoder(adapter, _stages(stages))
     camera = decoder.camera
     if task.headline is None or camera is None:
         raise ValueError(f"task '{task}' has no metric: leave out --evaluate")
@@ -74,9 +78,22 @@ def score_forms(
     return Scored(tuple(scores), picture)
 
 
-def _decoder(adapter: ModelAdapter, exported: Mapping[str, ExportedStage]) -> Decoder[Any]:
-    """Return the decoder that the run side will have."""
-    stages = tuple(
+def decoder_for(adapter: ModelAdapter, fp32: onnx.ModelProto) -> Decoder[Any]:
+    """Return the decoder that the run side will have of a model of one graph."""
+    outputs = graph_outputs(fp32)
+    bars = {spec.name: Tolerance() for spec in outputs}
+    stage = Stage("main", "model.onnx", graph_inputs(fp32), outputs, bars, dict(adapter.profiles))
+    return _decoder(adapter, [stage])
+
+
+def _decoder(adapter: ModelAdapter, stages: Sequence[Stage]) -> Decoder[Any]:
+    read = adapter.files().__getitem__
+    return decoder_from(get_task(adapter.task), adapter.settings(), tuple(stages), read)
+
+
+def _stages(exported: Mapping[str, ExportedStage]) -> list[Stage]:
+    """Return the stages as the run side will see them."""
+    return [
         Stage(
             name,
             "model.onnx",
@@ -86,9 +103,7 @@ def _decoder(adapter: ModelAdapter, exported: Mapping[str, ExportedStage]) -> De
             stage.profiles,
         )
         for name, stage in exported.items()
-    )
-    read = adapter.files().__getitem__
-    return decoder_from(get_task(adapter.task), adapter.settings(), stages, read)
+    ]
 
 
 def _first(run: Run, begin: Feeds) -> Callable[[Mapping[str, Any]], tuple[Any, Timings]]:

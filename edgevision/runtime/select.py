@@ -24,7 +24,7 @@ from edgevision.errors import (
 from edgevision.machine.gpu import compute_capability
 
 if TYPE_CHECKING:
-    from edgevision.bundle.record import Finished, Record
+    from edgevision.bundle.record import Choice, Finished, Record
 
 _BINDINGS = ("cuda.bindings", "pycuda")
 
@@ -88,6 +88,12 @@ class Selection:
     reason: str
     rejected: tuple[tuple[str, str], ...]
     finished: Finished | None = None
+
+    @property
+    def choice(self) -> Choice | None:
+        """The precision that was kept on this device by measurement; None where none was."""
+        record = None if self.finished is None else self.finished.record
+        return None if record is None else record.choice
 
     def read(self, bundle: Bundle, stage: str) -> bytes:
         """Return the engine's bytes, from the bundle or from beside it, compared with its hash.
@@ -222,6 +228,8 @@ def _finished(stage: Stage, found: Finished, has: Machine, *, allow_unverified: 
         record.target, record.flavour, f"{found.folder.name}/{file}", record.version
     )
     proof = f"proven on this machine on {record.date}" if not fault else f"UNVERIFIED: {fault}"
+    if record.choice is not None:
+        proof += f"; {record.choice.precision} was chosen here, for {record.choice.reason}"
     left = tuple((a.target, "not needed") for a in stage.artifacts if a.target != record.target)
     return Selection(artifact, record.flavour.on_gpu, proof, left, found)
 

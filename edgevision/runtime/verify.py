@@ -46,9 +46,11 @@ def verify(
     for stage in bundle.manifest.stages:
         inputs, outputs = bundle.golden(stage.name)
         selection = select(stage, device=device, beside=beside, bundle=bundle.root)
+        choice = selection.choice
+        held = stage if choice is None else stage.in_precision(choice.precision)
         with open_session(bundle, stage, selection) as session:
             name = f"{stage.name}/{selection.artifact.target}"
-            reports += check_golden(session, stage, inputs, outputs, proof=proof, name=name)
+            reports += check_golden(session, held, inputs, outputs, proof=proof, name=name)
     return reports
 
 

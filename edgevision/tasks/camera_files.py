@@ -20,6 +20,7 @@ from edgevision.tasks.camera import CameraFrame
 from edgevision.tasks.frames import RAW_SUFFIXES, iterate_frames, read_image, read_recorded
 from edgevision.tasks.pixel_formats import PixelLayout
 from edgevision.tasks.pixel_photos import frame_from_samples, photo_from_frame
+from edgevision.tasks.places import Place, read_frame
 
 Image = npt.NDArray[np.uint8]
 
@@ -41,13 +42,15 @@ class CameraRecord:
     photo: Image
 
 
-def read_camera_frame(path: Path, camera: CameraFrame) -> Image:
-    """Return the frame of a picture's file as the graph takes it, uint8 of the layout's shape.
+def read_camera_frame(place: Place, camera: CameraFrame) -> Image:
+    """Return the frame at a place as the graph takes it, uint8 of the layout's shape.
 
     Raises:
-        FileReadError: the file cannot be read, or has 16 bits and is not the camera's.
+        FileReadError: it cannot be read, or has 16 bits and is not the camera's.
     """
-    return next(iter(camera_records(path, camera))).fed
+    if place.is_packed:
+        return camera.fit(read_frame(place))
+    return next(iter(camera_records(place.file, camera))).fed
 
 
 def count_records(source: str | os.PathLike[str], camera: CameraFrame) -> int | None:

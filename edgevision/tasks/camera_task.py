@@ -16,7 +16,8 @@ from edgevision.tasks.camera import CameraFrame, Image
 from edgevision.tasks.camera_files import read_camera_frame
 from edgevision.tasks.cameras import camera_count, of_one_camera
 from edgevision.tasks.frames import spread
-from edgevision.tasks.labelled import pictures_in, readable_ones
+from edgevision.tasks.labelled import readable_ones
+from edgevision.tasks.places import list_frames
 from edgevision.tasks.task import Feeds, Result, Task
 
 R = TypeVar("R", bound=Result)
@@ -33,7 +34,7 @@ class CameraTask(Task[R]):
     def samples(
         self, inputs: Sequence[TensorSpec], settings: Settings, folder: Path, count: int
     ) -> Iterator[Feeds]:
-        """Give frames from at most `count` pictures of `folder`, evenly spread over it.
+        """Give frames from at most `count` pictures of `folder`, evenly spread; see `list_frames`.
 
         Of several cameras each shows another picture, and of an open number of them all do.
 
@@ -44,11 +45,11 @@ class CameraTask(Task[R]):
         spec = inputs[0] if cameras is None else of_one_camera(inputs[0])
         camera = CameraFrame.from_manifest(spec, settings, self.name)
         together = 1 if cameras is None else cameras[1]
-        paths = spread(pictures_in(folder), count * together)
-        paths = readable_ones(paths, lambda path: read_camera_frame(path, camera))
-        for number in range(min(count, len(paths))):
-            shown = [paths[(number * together + i) % len(paths)] for i in range(together)]
-            frames = [read_camera_frame(path, camera) for path in shown]
+        places = spread(list_frames(folder), count * together)
+        places = readable_ones(places, lambda place: read_camera_frame(place, camera))
+        for number in range(min(count, len(places))):
+            shown = [places[(number * together + i) % len(places)] for i in range(together)]
+            frames = [read_camera_frame(place, camera) for place in shown]
             yield {camera.name: np.stack(frames)}
 
     def differs(self, before: R, after: R) -> npt.NDArray[np.bool_]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -144,6 +145,10 @@ class InstanceTask(ObjectTask[InstanceResult]):
         """Return the decoder of one bundle; see `Task`."""
         camera = self.camera_of(settings, stages)
         return InstanceDecoder(classes_of(settings, self.name), camera)
+
+    def masks(self, result: InstanceResult) -> dict[str, npt.NDArray[Any]]:
+        """Return each object's pixels, in the order of the answer's objects."""
+        return {"masks": result.pasted()}
 
     def differs(self, before: InstanceResult, after: InstanceResult) -> npt.NDArray[np.bool_]:
         """Return bool[H, W]: where the class of the surest object is not the same."""

@@ -41,10 +41,12 @@ class MultiResult(Mapping[str, Any]):
     Attributes:
         results: by the head's name.
         timings: how long it took, all heads together.
+        tasks: whose result it is, by the head's name.
     """
 
     results: Mapping[str, Result]
     timings: Timings
+    tasks: Mapping[str, str]
 
     def __getitem__(self, head: str) -> Any:
         """Return a head's result."""
@@ -96,7 +98,8 @@ class MultiDecoder(FrameDecoder):
             head: decoder.decode(parts[head, task], timings)
             for head, (task, decoder) in self.heads.items()
         }
-        return MultiResult(results, timings)
+        tasks = {head: task for head, (task, _) in self.heads.items()}
+        return MultiResult(results, timings, tasks)
 
 
 class MultiTask(CameraTask[MultiResult]):
@@ -138,6 +141,14 @@ class MultiTask(CameraTask[MultiResult]):
         }
         camera = CameraFrame.from_manifest(stage.inputs[0], settings, self.name)
         return MultiDecoder(decoders, camera)
+
+    def masks(self, result: MultiResult) -> dict[str, npt.NDArray[Any]]:
+        """Return what each head's own task does, the head's name before: "road.classes"."""
+        return {
+            f"{head}.{name}": mask
+            for head, task in result.tasks.items()
+            for name, mask in get_task(task).masks(result[head]).items()
+        }
 
     def tolerances(self, form: Form, golden: Arrays) -> dict[str, Tolerance]:
         """Return each head's own."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import os
 import stat
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from edgevision._optional import require
 from edgevision.errors import FileWriteError
@@ -54,6 +59,28 @@ def picture_mark(path: Path) -> dict[str, Any]:
         info.add_text("Comment", MARK)
         return {"pnginfo": info}
     return {_REMARK[suffix]: MARK.encode()} if suffix in _REMARK else {}
+
+
+def jpeg_url(picture: npt.NDArray[np.uint8], *, max_side_px: int | None = None) -> str:
+    """Return a picture, uint8[H, W, 3] RGB, as a URL that holds it, for a page of one file."""
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg(picture, max_side_px)).decode()
+
+
+def jpeg(picture: npt.NDArray[np.uint8], max_side_px: int | None = None) -> bytes:
+    """Return a picture, uint8[H, W, 3] RGB, as the bytes of a JPEG file."""
+    image = require("PIL.Image", extra="media").fromarray(picture)
+    if max_side_px is not None:
+        image.thumbnail((max_side_px, max_side_px))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()
+
+
+def png(numbers: npt.NDArray[np.generic]) -> bytes:
+    """Return uint8[H, W] or uint16[H, W] as the bytes of a PNG file, which keeps every number."""
+    buffer = io.BytesIO()
+    require("PIL.Image", extra="media").fromarray(numbers).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def _is_replaceable(path: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -130,6 +131,10 @@ class SemanticTask(CameraTask[SemanticResult]):
                 f"got {frame} -> {mask}"
             )
         return SemanticDecoder(classes_of(settings, self.name), camera)
+
+    def masks(self, result: SemanticResult) -> dict[str, npt.NDArray[Any]]:
+        """Return the class of each pixel."""
+        return {"classes": result.mask}
 
     def differs(self, before: SemanticResult, after: SemanticResult) -> npt.NDArray[np.bool_]:
         """Return bool[H, W]: where the classes are not the same."""

@@ -186,6 +186,13 @@ class Task(Proof, Generic[R]):
             {spec.name: _random(spec, profiles, rng) for spec in inputs} for _ in range(count)
         ], "synthetic"
 
+    def masks(self, result: R) -> dict[str, npt.NDArray[Any]]:
+        """Return what a result says of pixels, by name: uint8[H, W] classes, bool[N, H, W] objects.
+
+        Names are those of columns, in files of answers.
+        """
+        return {}
+
     def apart(self, before: R, after: R) -> float:
         """Return how far two answers to a frame are apart, 0 to 1, as `difference` does."""
         raise NotImplementedError

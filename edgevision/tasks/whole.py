@@ -12,8 +12,9 @@ import numpy.typing as npt
 from edgevision.bundle.parity import ParityReport, Tolerance, compare
 
 # Both grow with the share of elements that may be off, which says how narrow the form is.
-_NOISE, _MIN_NOISE = 10.0, 1e-4
-"""Energy of what is off over that of the output: 10 dB for INT8, 20 for FP16, 40 for FP32."""
+_NOISE, _MIN_NOISE, _MAX_NOISE = 10.0, 1e-4, 0.5
+"""Energy of what is off over that of the output: 10 dB for INT8, 20 for FP16, 40 for FP32. Above
+half of it, which no wider bar allows, the answer is another one."""
 _OTHERS, _MIN_OTHERS = 5.0, 1e-4
 """Places where another class comes first: 5 % for INT8, 0.5 % for FP16."""
 # Nearer than this share of what an element may be off, two classes are tied.
@@ -42,13 +43,13 @@ def as_a_whole(
     energy = float((a[finite] ** 2).sum())
     if energy > 0 and bar.max_abs > 0:
         noise = float(((a - b)[finite] ** 2).sum()) / energy
-        most = Tolerance(_NOISE * bar.max_mismatch_share + _MIN_NOISE)
+        most = Tolerance(min(_NOISE * bar.max_mismatch_share + _MIN_NOISE, _MAX_NOISE))
         reports.append(compare(np.zeros(1), np.array([noise]), most, name=f"{name} (noise)"))
     axis = class_axis(a)
     if axis is not None:
         first, other = (x.argmax(axis, keepdims=True) for x in (a, b))
         lost = np.take_along_axis(a, first, axis) - np.take_along_axis(a, other, axis)
-        share = _OTHERS * bar.max_mismatch_share + _MIN_OTHERS
+        share = min(_OTHERS * bar.max_mismatch_share + _MIN_OTHERS, 1.0)
         most = Tolerance(_TIED * bar.max_abs, share)
         reports.append(compare(np.zeros_like(lost), lost, most, name=f"{name} (likeliest class)"))
     return reports

@@ -1,16 +1,22 @@
-"""A program without an engine: it copies, waits for nobody, and fails when it is told to."""
+"""A program without an engine, and a stopwatch without a clock: both do as they are told."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Generic, TypeVar
 
+from edgevision.bundle.directory import Bundle
 from edgevision.bundle.tensors import TensorSpec
 from edgevision.errors import RunError
+from edgevision.progress import Progress
 from edgevision.runtime.backends.program import Shape
 from edgevision.runtime.device.device import Device, Stream
 from edgevision.runtime.device.memory import Array, Buffer
 
 _SCRATCH_BYTES = 256
+
+M = TypeVar("M")
 
 
 class ScriptedProgram:
@@ -101,3 +107,30 @@ class ScriptedExecution:
         if self._own is not None:
             self._own.close()
             self._own = None
+
+
+class ScriptedStopwatch(Generic[M]):
+    """Stands in for what measures two engines: their times are planted, and nothing is timed.
+
+    Args:
+        ratio: the second engine's time for each unit of the first's.
+        judge: what gives the verdict on a ratio, e.g. the gate's statistics on planted rounds.
+
+    Attributes:
+        measured: the folders of engines that were measured, first and second of each time.
+    """
+
+    def __init__(self, ratio: float, judge: Callable[[float], M]) -> None:
+        self._ratio = ratio
+        self._judge = judge
+        self.measured: list[tuple[Path, Path]] = []
+
+    def __call__(
+        self, bundle: Bundle, target: str, first: Path, second: Path, progress: Progress
+    ) -> M:
+        """Give the verdict on the planted ratio, of engines that must be there."""
+        for folder in (first, second):
+            if not (folder / target / "record.json").is_file():
+                raise RunError(f"there is no finished engine in '{folder / target}'")
+        self.measured.append((first, second))
+        return self._judge(self._ratio)

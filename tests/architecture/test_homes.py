@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 
 # Modules, and what runs them in place of a file of their name: one suite for several of them.
 ELSEWHERE = {
-    "batch/*": "batch/test_runs batch/test_ray",
+    "batch/*": "batch/test_runs batch/test_answers batch/test_ray",
     "bench/cold": "bench/test_sides",
     "bench/facts": "bench/test_report",
     "bench/gate/*": "bench/test_verdict bench/test_sides cli/test_bench",
@@ -57,8 +57,10 @@ ELSEWHERE = {
     "export/graph/observe": "export/test_quantize",
     "export/graph/onnx_file": "export/test_onnx_files",
     "export/graph/*rules": "export/test_quantize engines/test_preflight",
+    "export/layer_report": "export/test_budget",
     "export/peers": "export/test_foreign_module",
-    "export/precision/*": "export/test_precision export/test_quantize",
+    "export/pictures": "export/test_budget",
+    "export/precision/*": "export/test_precision export/test_quantize export/test_budget",
     "export/samples": "export/test_onnx_files",
     "export/score": "export/test_shipped_detector",
     "machine/environment": "bench/test_report",

@@ -22,7 +22,9 @@ _VERB = re.compile(r"\bedgevision ([a-z]+)\b(?= (?:-|[A-Z]|$))")
 _EXTRA = re.compile(r"edgevision\[([a-z,]+)\]")
 _ARGUMENT = re.compile(r"\((\w+)=\)")
 # Flags of other programs that messages name.
-_FOREIGN = set("--system-site-packages --show --no-deps --force-reinstall".split())
+_FOREIGN = set(
+    "--system-site-packages --show --no-deps --force-reinstall --hard-dereference".split()
+)
 # What follows the product's name in a sentence.
 _PROSE = {"in", "knows"}
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgevision.batch.frames import Place, Shard
 from edgevision.batch.scorer import Scorer
+from edgevision.batch.shards import Shard
+from edgevision.batch.worker import Taken
+from edgevision.metrics.tally import Tally
 
 
 @dataclass
@@ -24,14 +27,8 @@ class DyingScorer(Scorer):
     at: int = 0
     deaths: int = 0
 
-    def _read(self, place: Place, truths: object) -> object:  # type: ignore[override]
-        if self.shard.number == self.at:
-            died = len(list(Path(self.marks).iterdir()))
-            if died < self.deaths:
-                (Path(self.marks) / str(died)).touch()
-                os._exit(9)
-        return super()._read(place, truths)  # type: ignore[arg-type]
-
-    def _score(self, shard: Shard) -> int:
-        self.shard = shard
-        return super()._score(shard)
+    def take(self, shard: Shard, taken: Taken) -> Mapping[str, Tally]:
+        if shard.number == self.at and len(list(Path(self.marks).iterdir())) < self.deaths:
+            (Path(self.marks) / str(os.getpid())).touch()
+            os._exit(9)
+        return super().take(shard, taken)

@@ -20,13 +20,15 @@ import pytest
 
 from edgevision.batch import Runner
 from edgevision.batch.backends.backend import open_backend
-from edgevision.batch.frames import Place, list_frames, read_frame
+from edgevision.batch.review import write_review
 from edgevision.batch.score import ScoredRun, ScoreOptions, report_fields, score_data
+from edgevision.batch.scorer import Scorer
 from edgevision.batch.shards import RunFolder, divide, identify
 from edgevision.bundle.directory import Bundle
 from edgevision.bundle.trust import Trust
 from edgevision.cli import main
 from edgevision.errors import (
+    BundleIntegrityError,
     FileReadError,
     FileWriteError,
     MissingDependencyError,
@@ -36,6 +38,7 @@ from edgevision.errors import (
 from edgevision.metrics.metric import score_task
 from edgevision.progress import silent
 from edgevision.tasks.frames import read_image
+from edgevision.tasks.places import list_frames
 from edgevision.tasks.task import get_task
 from tests.batch.conftest import FRAMES, SHARD
 from tests.batch.dying import DyingScorer
@@ -141,7 +144,7 @@ def test_a_frame_that_is_corrupt_is_named_and_may_be_passed_over(
     report = score_data(bundle.root, broken, out, passed).report
     assert (report.frames, len(report.bad)) == (FRAMES - 1, 1)
     assert report.bad[0].startswith("000010.png: ")
-    with pytest.raises(RunError, match="more than 0 frames cannot be scored: 1 are"):
+    with pytest.raises(RunError, match="more than 0 frames cannot be read: 1 are"):
         score_data(bundle.root, broken, out, replace(OPTIONS, resume=True))
     for kind in ("images", "labels"):
         (broken / kind / "000010.png").unlink()
@@ -206,10 +209,10 @@ def test_a_worker_that_dies_is_replaced(
     ]
     shards = divide(places, SHARD)
     folder = RunFolder(tmp_path / "run", identify(["x"], places))
-    folder.begin({}, resume=False)
+    (tmp_path / "run" / "shards").mkdir(parents=True)
     (tmp_path / "marks").mkdir()
     scorer = DyingScorer(
-        Runner(bundle.root), None, str(data), folder, 0, "token", marks=str(tmp_path / "marks"),
+        Runner(bundle.root), folder, 0, "token", None, str(data), marks=str(tmp_path / "marks"),
         at=1, deaths=deaths,
     )  # fmt: skip
     outcomes = sorted(
@@ -331,22 +334,66 @@ def test_two_releases_of_one_name_are_told_apart(
     assert (report.apart, report.frames_apart) == (0.0, 0)
 
 
-@pytest.mark.parametrize("name", ["list.txt", "frames.tar", "frames.parquet", "folder/a.tar"])
-def test_pipes_for_data_do_not_hang(bundle: Bundle, tmp_path: Path, name: str) -> None:
-    if name.endswith("parquet"):
-        pytest.importorskip("pyarrow")
-    path = tmp_path / name
-    path.parent.mkdir(exist_ok=True)
-    os.mkfifo(path)
-    source = path if path.parent == tmp_path else path.parent
-    with pytest.raises(FileReadError, match="not a regular file"):
-        list_frames(source, None)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_bundle_exchanged_during_a_run_is_refused(
+    bundle: Bundle, other: Bundle, data: Path, tmp_path: Path, workers: int
+) -> None:
+    copy = shutil.copytree(bundle.root, tmp_path / "tiny.ev")
+    options, places = replace(OPTIONS, workers=workers), list_frames(data)
+    runner = options.runner(Bundle.open(copy))
+    folder = RunFolder(tmp_path / "run", identify(["x"], places))
+    shutil.rmtree(copy)
+    shutil.copytree(other.root, copy)
+    worker = Scorer(runner, folder, 0, "token", None, None)
+    with folder.begun({}, resume=False):
+        outcome, *_ = options.backend().run(worker, divide(places, FRAMES))
+    assert isinstance(outcome.error, BundleIntegrityError)
+    assert "is another bundle than when the run began" in str(outcome.error)
+    assert not list((tmp_path / "run" / "shards").glob("*.npz"))
 
 
-def test_a_tar_that_claims_a_vast_picture_costs_no_memory(tmp_path: Path) -> None:
-    place = Place("a.png", str(tmp_path / "a.tar"), "tar", 0, 1 << 50)
-    with pytest.raises(FileReadError, match="expected a picture of at most"):
-        read_frame(place)
+def test_two_commands_do_not_share_a_folder(bundle: Bundle, data: Path, tmp_path: Path) -> None:
+    with (
+        RunFolder(tmp_path / "run", "x").begun({}, resume=False),
+        pytest.raises(RunError, match="another command is at work in"),
+    ):
+        score_data(bundle.root, data, tmp_path / "run", replace(OPTIONS, resume=True))
+
+
+def test_a_command_killed_before_there_was_a_run_may_be_given_again(
+    bundle: Bundle, data: Path, tmp_path: Path
+) -> None:
+    for name in ("run.lock", ".partial-run-0123"):
+        (tmp_path / name).touch()
+    assert score_data(bundle.root, data, tmp_path, OPTIONS).report.frames == FRAMES
+
+
+@pytest.mark.parametrize("name", ["file", "file/run"])
+def test_a_folder_that_cannot_be_made_is_named(
+    bundle: Bundle, data: Path, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(FileWriteError, match="cannot be written: "):
+        score_data(bundle.root, data, tmp_path / name, OPTIONS)
+
+
+def test_a_listed_file_that_is_missing_or_oddly_named_is_a_bad_frame(
+    bundle: Bundle, other: Bundle, data: Path, tmp_path: Path
+) -> None:
+    odd = os.fsdecode(b"odd\xff\x1b[2J.png")
+    pictures = sorted((data / "images").iterdir())[:2]
+    (tmp_path / "frames").mkdir()
+    for name, picture in zip(("a.png", odd), pictures, strict=True):
+        shutil.copy(picture, tmp_path / "frames" / name)
+    options = replace(OPTIONS, against=other.root, use_labels=False, max_bad=1)
+    run = score_data(bundle.root, tmp_path / "frames", tmp_path / "run", options)
+    assert "odd\\udcff\\x1b[2J.png" in write_review(options, run, tmp_path / "run").read_text(
+        "utf-8"
+    )
+    (tmp_path / "list.txt").write_text("frames/a.png\nmissing.png\n")
+    report = score_data(bundle.root, tmp_path / "list.txt", None, options).report
+    assert (report.frames, len(report.bad)) == (1, 1)
+    assert report.bad[0].startswith("missing.png: ")
 
 
 def test_every_process_asks_whose_bundle_it_is(
@@ -373,4 +420,5 @@ def test_every_process_asks_whose_bundle_it_is(
         score_data(copy, data, None, replace(OPTIONS, against=bundle.root, trust=theirs))
     words = ["score", str(copy), str(data), "--key", str(public)]
     assert main(words) == 1
+    assert main(["run", *words[1:], "--workers", "1", "--out", str(tmp_path / "run")]) == 1
     assert main([*words[:-1], str(other_public), "--minimum-version", "3"]) == 0

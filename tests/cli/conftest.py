@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.parts.captures import keep_captures
 from tests.parts.shell import NET, Call, Outcome, Shell
+
+
+@pytest.fixture(scope="session", autouse=True)
+def captures(tmp_path_factory: pytest.TempPathFactory) -> None:
+    keep_captures(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="session")

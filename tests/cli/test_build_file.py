@@ -38,6 +38,10 @@ targets = ["host-cpu", "rtx", "board.toml"]
 keep_fp32 = ["Softmax", "node_conv2d"]
 method = "entropy"
 recover = ["correct"]
+budget = 0.005
+search_minutes = 30
+choose = true
+strict = true
 optimization_level = 3
 workspace_bytes = "500MB"
 cache = false
@@ -85,6 +89,10 @@ def test_every_key_arrives_and_paths_are_beside_the_file(tmp_path: Path) -> None
         "keep_fp32": ["Softmax", "node_conv2d"],
         "method": "entropy",
         "recover": ["correct"],
+        "budget": 0.005,
+        "search_minutes": 30.0,
+        "choose": True,
+        "strict": True,
         "optimization_level": 3,
         "workspace_bytes": 500_000_000,
         "cache": False,

@@ -54,6 +54,15 @@ def test_how_a_verb_ends_is_how_it_is_told(verb: str, code: int, said: str) -> N
     assert out.startswith(said) if said else not out
 
 
+def test_a_command_that_was_started_deaf_to_its_children_ends() -> None:
+    script = "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+    done = subprocess.run(
+        [sys.executable, "-c", script + _RUN.format(verb="return 5")],
+        cwd=ROOT, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 5
+
+
 def test_a_signal_to_the_command_reaches_the_verb() -> None:
     verb = """
     signal.signal(signal.SIGINT, lambda *_: sys.exit(77))

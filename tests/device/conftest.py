@@ -50,3 +50,14 @@ def graphs(device: Device) -> Device:
     if not device.capabilities.graphs:
         pytest.skip("no graphs: " + device.capabilities.reasons["graphs"])
     return device
+
+
+@pytest.fixture
+def rounds(request: pytest.FixtureRequest) -> int:
+    """Return how often a test goes round that asks whether something is left behind.
+
+    These devices count to the byte: what every round leaves shows in a hundred. A thousand are gone
+    where work is done as late as it may be, and on what has a memory of its own.
+    """
+    names = request.node.name, os.environ.get("STANDIN_ORDER", "lazy")
+    return 1000 if all("eager" not in name and "seed" not in name for name in names) else 100

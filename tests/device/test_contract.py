@@ -357,9 +357,9 @@ def test_being_active_nests(device: Device) -> None:
         stream.synchronize()
 
 
-def test_a_thousand_rounds_leave_nothing(device: Device) -> None:
+def test_a_thousand_rounds_leave_nothing(device: Device, rounds: int) -> None:
     free_bytes, _ = device.memory()
-    for _ in range(1000):
+    for _ in range(rounds):
         with (
             stream_of(device) as stream,
             event_of(device) as event,

@@ -164,10 +164,10 @@ def test_threads_share_slots(program: ScriptedProgram) -> None:
     assert not wrong
 
 
-def test_a_thousand_rounds_leave_nothing(program: ScriptedProgram) -> None:
+def test_a_thousand_rounds_leave_nothing(program: ScriptedProgram, rounds: int) -> None:
     device = program.device
     free_bytes, _ = device.memory()
-    for number in range(1000 if device.capabilities.async_copies else 100):
+    for number in range(rounds if device.capabilities.async_copies else 100):
         with session_of(program_on(device)) as session:
             np.testing.assert_array_equal(echoed(session, number % 250), frame(number % 250))
     gc.collect()

@@ -13,9 +13,7 @@ from types import FrameType
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper
 
 from edgevision.bundle.flavours import ORT, Flavour, flavours
 from edgevision.bundle.tensors import DType, TensorSpec
@@ -42,6 +40,9 @@ class Plain:
 
 
 def on_host(flavour: Flavour = ORT) -> Program:
+    import onnx
+    from onnx import TensorProto, helper
+
     info = [helper.make_tensor_value_info(n, TensorProto.UINT8, SHAPE) for n in ("frame", "echo")]
     graph = helper.make_graph(
         [helper.make_node("Identity", ["frame"], ["echo"])], "echo", info[:1], info[1:]

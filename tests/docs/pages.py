@@ -20,6 +20,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = ("python", "sh", "toml", "yaml")
+SHOWN = ("text", "json")
 _FENCE = re.compile(r"^(?P<indent> *)(?P<fence>`{3,})(?P<language>[^\s`]*).*$")
 _NOT_RUN = re.compile(r"^ *<!-- not run: (?P<reason>.+) -->$")
 _WHOLE_PAGE = re.compile(r"^<!-- blocks: (?P<reason>.+) -->$", re.MULTILINE)
@@ -77,7 +78,7 @@ def type_page(page: Path) -> None:
     names: dict[str, Any] = {"__name__": "__main__"}
     sys.path[:0] = [str(Path(__file__).parent), "."]
     for block in blocks(page.read_text("utf-8")):
-        if block.reason or block.language == "text":
+        if block.reason or block.language in SHOWN:
             continue
         where = f"{page.name}:{block.line}"
         print(f"-- {where} ({block.language})", flush=True)

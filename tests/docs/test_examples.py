@@ -27,6 +27,7 @@ ARGUMENTS = {
     "export/own_net.py": "--frames frames --out own.ev",
     "export/onnx_file.py": "small.ev/stages/main/model.onnx --precision fp32 --out file.ev",
     "train/segmenter.py": "--data val --classes a,b,c,d --steps 2 --out trained.ev",
+    "train/quantized.py": "--steps 2 --out quantized.ev",
     "measure/ages.py": "small.ev --seconds 1",
     "measure/precisions.py": "fcn-camvid --calibration frames --evaluate val",
 }

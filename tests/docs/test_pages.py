@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import CODE, ROOT, blocks, pages
+from tests.docs.pages import CODE, ROOT, SHOWN, blocks, pages
 
 CHEAP = ("docs/howto/control-loop.md",)
 _EVERY = bool(os.environ.get("EDGEVISION_TEST_PAGES"))
@@ -33,7 +33,7 @@ RUN = [name for name in _NAMES if _has_code(name) and (_EVERY or name in CHEAP)]
 @pytest.mark.parametrize("name", _NAMES)
 def test_a_block_says_what_it_is(name: str) -> None:
     for block in blocks((ROOT / name).read_text("utf-8")):
-        assert block.language in (*CODE, "setup", "text", "json"), f"{name}:{block.line}"
+        assert block.language in (*CODE, *SHOWN, "setup"), f"{name}:{block.line}"
 
 
 @pytest.mark.timeout(900)

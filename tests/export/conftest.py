@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -11,14 +10,16 @@ import numpy as np
 import onnx
 import pytest
 from PIL import Image
-from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from edgevision.export import SemanticSegmentation
 from tests.export.operators import installed_torchvision
+from tests.parts.captures import keep_captures
 from tests.parts.nets import NAMES, SIZE, small_net
 
-# Each export parses the exporter's 500 translations of operators again: half of a small net's time.
-ONNXRegistry.from_torchlib = staticmethod(functools.cache(ONNXRegistry.from_torchlib))  # type: ignore[method-assign]
+
+@pytest.fixture(scope="session", autouse=True)
+def captures(tmp_path_factory: pytest.TempPathFactory) -> None:
+    keep_captures(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tarfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -9,7 +12,8 @@ from edgevision.errors import ExportError, ParityError
 from edgevision.export import SemanticSegmentation
 from edgevision.export.adapters.adapter import Feeds
 from edgevision.export.recipe import export_stage
-from edgevision.export.samples import golden_samples
+from edgevision.export.samples import calibration_samples, golden_samples
+from edgevision.tasks.frames import list_images
 from tests.parts.nets import PHOTOS, frames, run
 
 pytestmark = pytest.mark.filterwarnings("ignore:INT8 was calibrated on:UserWarning")
@@ -67,3 +71,18 @@ def test_golden_samples_are_real_where_there_are_frames(adapter: SemanticSegment
     again, _ = golden_samples(adapter, None, None)
     assert origin == "synthetic"
     np.testing.assert_array_equal(first[0]["frame"], again[0]["frame"])
+
+
+def test_calibration_takes_a_list_and_a_tar_of_what_a_folder_holds(
+    adapter: SemanticSegmentation, tmp_path: Path
+) -> None:
+    photos = list_images(PHOTOS)
+    (tmp_path / "list.txt").write_text("".join(f"{photo}\n" for photo in photos))
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for photo in photos:
+            archive.add(photo, photo.name)
+    wanted = calibration_samples(adapter, PHOTOS)
+    for source in ("list.txt", "a.tar"):
+        found = calibration_samples(adapter, tmp_path / source)
+        for feeds, others in zip(found, wanted, strict=True):
+            np.testing.assert_array_equal(feeds["frame"], others["frame"])

@@ -62,6 +62,10 @@ def made(transformers: ModuleType, kind: str) -> Any:
         net = transformers.RTDetrForObjectDetection(config).eval()
     with torch.no_grad():
         for name, part in net.named_modules():
+            if isinstance(part, nn.Conv2d):
+                # As the library draws them nothing is left of the picture: all places of RT-DETR's
+                # encoder are one, its best 100 a tie, and which of them is taken is the kernel's.
+                nn.init.kaiming_normal_(part.weight)
             if isinstance(part, nn.Linear) and ("class" in name or "score_head" in name):
                 part.weight.normal_(0, 0.6)
             elif isinstance(part, nn.Linear) and "bbox" in name:
@@ -96,10 +100,7 @@ def test_all_queries_are_found(transformers: ModuleType, kind: str, size: tuple[
     boxes, labels, scores = objects(net, kind, frame, adapter)
     boxes = boxes.clamp(min=0).minimum(torch.tensor([size[1], size[0]] * 2))
     feed = {"frame": frame[None]}
-    answers = [adapter.reference(feed)]
-    if kind == "detr":  # RT-DETR's graph finds other objects with these weights: not yet understood
-        answers.append(run(adapter.to_onnx(), feed))
-    for answer in answers:
+    for answer in (adapter.reference(feed), run(adapter.to_onnx(), feed)):
         found = {name: torch.as_tensor(values[0]) for name, values in answer.items()}
         assert int(found["count"]) == 100
         same = labels[:, None] == found["labels"][None] - 1
@@ -108,6 +109,8 @@ def test_all_queries_are_found(transformers: ModuleType, kind: str, size: tuple[
         torch.testing.assert_close(found["scores"][match.indices], scores, rtol=0, atol=1e-4)
 
 
+# Of RT-DETR's random encoder the best 100 places are nearly even, and float16 takes others.
+@pytest.mark.filterwarnings("ignore:INT8 was calibrated on 12 frames")
 @pytest.mark.parametrize("kind", ["detr"])
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_they_become_bundles(

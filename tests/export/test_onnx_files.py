@@ -191,7 +191,7 @@ def test_q_and_dq_of_a_file_are_int8_without_calibration(tmp_path: Path) -> None
     path = saved(tmp_path / "net.onnx", nodes, {"v": levels, **scale})
     made = edgevision.build(path, tmp_path / "n.ev", precision="int8", cache=None)
     assert "calibration_count" not in made.bundle.manifest.provenance
-    assert b"as the file has it" in made.bundle.read("reports/layers.json")
+    assert b"scales as the model brings them" in made.bundle.read("reports/layers.json")
     lopsided = saved(tmp_path / "u.onnx", nodes, {"v": levels, **scale, "z": np.array(3, np.int8)})
     with pytest.raises(ExportError, match="zero point is not 0"):
         edgevision.build(lopsided, tmp_path / "u.ev", precision="int8", cache=None)

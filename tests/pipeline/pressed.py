@@ -67,8 +67,9 @@ def until_it_comes(call: Callable[[], object]) -> None:
     """Call again and again until a Ctrl-C ends that."""
     global is_armed
     try:
-        is_armed = True
         while True:
+            # Each time: Python drops what is raised in the callback of a weak reference.
+            is_armed = True
             call()
     except KeyboardInterrupt:
         return

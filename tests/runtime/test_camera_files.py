@@ -14,6 +14,7 @@ from edgevision.tasks.camera_files import camera_records, count_records, read_ca
 from edgevision.tasks.frames import frames_named
 from edgevision.tasks.pixel_formats import PixelLayout
 from edgevision.tasks.pixel_photos import frame_from_photo
+from edgevision.tasks.places import Place
 
 SIZE = (6, 8)
 NV12 = CameraFrame("frame", PixelLayout.check("nv12", SIZE))
@@ -41,13 +42,13 @@ def test_a_dump_is_frames_one_behind_the_other(tmp_path: Path) -> None:
 def test_a_picture_of_sixteen_bits_is_what_the_camera_gave(tmp_path: Path) -> None:
     numbers = np.arange(48, dtype=np.uint16).reshape(SIZE) * 85
     Image.fromarray(numbers).save(tmp_path / "a.png")
-    fed = read_camera_frame(tmp_path / "a.png", GRAY12)
+    fed = read_camera_frame(Place("a", str(tmp_path / "a.png")), GRAY12)
     np.testing.assert_array_equal(fed[:, :16].copy().view("<u2"), numbers)
     assert not fed[:, 16:].any()
     for wrong in (numbers + 4000, numbers[:5]):
         Image.fromarray(wrong.astype(np.uint16)).save(tmp_path / "b.png")
         with pytest.raises(FileReadError, match="and the model takes gray16 6x8"):
-            read_camera_frame(tmp_path / "b.png", GRAY12)
+            read_camera_frame(Place("b", str(tmp_path / "b.png")), GRAY12)
 
 
 @pytest.mark.parametrize("camera", [NV12, GRAY12])

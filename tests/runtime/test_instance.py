@@ -15,6 +15,7 @@ from edgevision.errors import BundleFormatError, FrameError
 from edgevision.tasks.camera import CameraFrame, ClassLabel
 from edgevision.tasks.instance import TASK, InstanceDecoder, InstanceResult
 from edgevision.tasks.pixel_formats import packed
+from edgevision.tasks.task import get_task
 from edgevision.tasks.timings import Timings
 
 SIZE = (40, 60)
@@ -58,7 +59,7 @@ def test_what_was_found_is_told_best_first() -> None:
 def test_an_empty_scene_is_an_answer() -> None:
     found = DECODER.decode(outputs(0), TIMES)
     assert len(found) == 0
-    assert found.pasted().shape == (0, *SIZE)
+    assert found.pasted().shape == get_task("instance").masks(found)["masks"].shape == (0, *SIZE)
     frame = np.full((*SIZE, 3), 9, np.uint8)
     np.testing.assert_array_equal(found.overlay(frame), frame)
 

@@ -6,8 +6,8 @@ import importlib
 from collections.abc import Generator, Sequence
 from typing import Protocol
 
-from edgevision.batch.frames import Shard
-from edgevision.batch.scorer import Outcome, Scorer
+from edgevision.batch.shards import Shard
+from edgevision.batch.worker import Outcome, ShardWorker
 
 _NAMES = ("here", "processes", "ray")
 
@@ -15,7 +15,7 @@ _NAMES = ("here", "processes", "ray")
 class Backend(Protocol):
     """A way to run shards: `open(workers, address)` of a file in this folder makes one."""
 
-    def run(self, scorer: Scorer, shards: Sequence[Shard]) -> Generator[Outcome, None, None]:
+    def run(self, worker: ShardWorker, shards: Sequence[Shard]) -> Generator[Outcome, None, None]:
         """Give an outcome for each shard as it ends, in any order.
 
         A worker that dies is replaced, and its shard begun again. Leaving the iterator ends all

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 
-from edgevision.batch.frames import Shard
-from edgevision.batch.scorer import Outcome, Scorer
+from edgevision.batch.shards import Shard
+from edgevision.batch.worker import Outcome, ShardWorker
 
 
 class Here:
     """Runs shards on the caller's thread."""
 
-    def run(self, scorer: Scorer, shards: Sequence[Shard]) -> Generator[Outcome, None, None]:
+    def run(self, worker: ShardWorker, shards: Sequence[Shard]) -> Generator[Outcome, None, None]:
         """Give an outcome for each shard; see `Backend`."""
         try:
-            yield from map(scorer, shards)
+            yield from map(worker, shards)
         finally:
-            scorer.close()
+            worker.close()
 
 
 def open(workers: int, address: str | None) -> Here:

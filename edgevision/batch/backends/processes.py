@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import itertools
 import multiprocessing
+import signal
 from collections import Counter
 from collections.abc import Generator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import cast
 
-from edgevision.batch.frames import Shard
-from edgevision.batch.scorer import Outcome, Scorer
+from edgevision.batch.shards import Shard
+from edgevision.batch.worker import Outcome, ShardWorker
 from edgevision.errors import RunError
 
 # A shard that ends its workers is seen by the workers; this is for those that never come to it.
@@ -31,14 +32,14 @@ class Processes:
         self._workers = workers
         self._context = multiprocessing.get_context("spawn")
 
-    def run(self, scorer: Scorer, shards: Sequence[Shard]) -> Generator[Outcome, None, None]:
+    def run(self, worker: ShardWorker, shards: Sequence[Shard]) -> Generator[Outcome, None, None]:
         """Give an outcome for each shard; see `Backend`."""
         waiting = iter(shards)
         died: Counter[int] = Counter()
         busy: dict[Connection, tuple[BaseProcess, Shard]] = {}
         try:
             for shard in itertools.islice(waiting, self._workers):
-                self._start(scorer, shard, busy)
+                self._start(worker, shard, busy)
             while busy:
                 for pipe in cast("list[Connection]", wait(list(busy))):
                     process, shard = busy.pop(pipe)
@@ -49,7 +50,7 @@ class Processes:
                         process.join()
                         died[shard.number] += 1
                         if died[shard.number] <= _MAX_DEATHS:
-                            self._start(scorer, shard, busy)
+                            self._start(worker, shard, busy)
                             continue
                         reason = f"workers cannot be started: exit code {process.exitcode}"
                         yield Outcome(shard.number, 0, 0, RunError(reason))
@@ -68,11 +69,16 @@ class Processes:
                 process.join()
 
     def _start(
-        self, scorer: Scorer, shard: Shard, busy: dict[Connection, tuple[BaseProcess, Shard]]
+        self, worker: ShardWorker, shard: Shard, busy: dict[Connection, tuple[BaseProcess, Shard]]
     ) -> None:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_work, args=(scorer, theirs), daemon=True)
-        process.start()
+        process = self._context.Process(target=_work, args=(worker, theirs), daemon=True)
+        # A Ctrl-C goes to the whole group, and this process ends its workers itself.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
         self._send(ours, process, shard, busy)
 
@@ -93,8 +99,7 @@ def open(workers: int, address: str | None) -> Processes:
     return Processes(workers)
 
 
-def _work(scorer: Scorer, pipe: Connection) -> None:
-    # A Ctrl-C goes to the whole group; the command ends its workers itself.
-    with contextlib.suppress(EOFError, ConnectionError, KeyboardInterrupt):
+def _work(worker: ShardWorker, pipe: Connection) -> None:
+    with contextlib.suppress(EOFError, ConnectionError):
         while True:
-            pipe.send(scorer(pipe.recv()))
+            pipe.send(worker(pipe.recv()))

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from edgevision._optional import require
-from edgevision.batch.frames import Shard
-from edgevision.batch.scorer import Outcome, Scorer
+from edgevision.batch.shards import Shard
+from edgevision.batch.worker import Outcome, ShardWorker
 
 LOCAL = "local"
 """The address of a cluster that is started here, and ended with the run."""
@@ -31,7 +31,7 @@ class Ray:
         self._data = require("ray.data", extra="ray")
         self._workers, self._address = workers, address or LOCAL
 
-    def run(self, scorer: Scorer, shards: Sequence[Shard]) -> Generator[Outcome, None, None]:
+    def run(self, worker: ShardWorker, shards: Sequence[Shard]) -> Generator[Outcome, None, None]:
         """Give an outcome for each shard; see `Backend`."""
         is_ours = not self._ray.is_initialized()
         if is_ours:
@@ -42,7 +42,7 @@ class Ray:
             context.enable_progress_bars = False
             has_gpus = self._ray.cluster_resources().get("GPU", 0) >= 1
             # Not as an argument of the actors: one that is restarted would miss it.
-            rows = [{"work": pickle.dumps((scorer, shard))} for shard in shards]
+            rows = [{"work": pickle.dumps((worker, shard))} for shard in shards]
             outcomes = self._data.from_items(
                 rows, override_num_blocks=min(len(rows), _MAX_BLOCKS)
             ).map_batches(
@@ -51,7 +51,7 @@ class Ray:
                 batch_format="numpy",
                 compute=self._data.ActorPoolStrategy(size=self._workers),
                 num_cpus=1,
-                num_gpus=1 if has_gpus and scorer.runner.uses_gpu else 0,
+                num_gpus=1 if has_gpus and worker.runner.uses_gpu else 0,
             )
             for row in outcomes.iter_rows():
                 yield pickle.loads(row["outcome"])
@@ -81,15 +81,15 @@ def open(workers: int, address: str | None) -> Ray:
 
 
 class _Actor:
-    """Scores shards with the first scorer that it is given: all are copies of one."""
+    """Scores shards with the first worker that it is given: all are copies of one."""
 
     def __init__(self) -> None:
-        self._scorer: Scorer | None = None
+        self._worker: ShardWorker | None = None
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         outcomes = []
         for row in batch["work"]:
-            scorer, shard = pickle.loads(row)
-            self._scorer = self._scorer or scorer
-            outcomes.append(pickle.dumps(self._scorer(shard)))
+            worker, shard = pickle.loads(row)
+            self._worker = self._worker or worker
+            outcomes.append(pickle.dumps(self._worker(shard)))
         return {"outcome": np.array(outcomes, object)}

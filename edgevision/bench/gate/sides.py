@@ -35,9 +35,15 @@ def of_bundle(
     device: str = "auto",
     python: str = sys.executable,
     trust: Trust = _ANYBODY,
+    finished: tuple[PathLike, str] | None = None,
 ) -> Side:
-    """Return a bundle, run by this edgevision or by another environment's interpreter."""
+    """Return a bundle, run by this edgevision or by another environment's interpreter.
+
+    `finished` is a folder of engines that were finished for it, and the target whose they are.
+    """
     command = (python, *_arguments(bundle, device, trust))
+    if finished is not None:
+        command = (*command, "--engines", os.fspath(finished[0]), "--target", finished[1])
     if python == sys.executable:
         return Side(Path(bundle).name, command)
     return Side(python, command, variables=_own_variables())

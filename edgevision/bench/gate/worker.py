@@ -50,10 +50,15 @@ def main() -> None:
     parser.add_argument("bundle")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--trust")
+    parser.add_argument("--engines")
+    parser.add_argument("--target")
     options = parser.parse_args()
+    # Another revision's `load` may not have what nobody asks for.
+    names = ("device", "engines", "target")
+    given = {k: v for k in names if (v := getattr(options, k)) is not None}
     load = edgevision.load
     imported_ns = perf_counter_ns()
-    model = load(trusted(options), device=options.device)
+    model = load(trusted(options), **given)
     loaded_ns = perf_counter_ns()
     frames = itertools.cycle(feeds(model.session.inputs))
     first = next(frames)
@@ -82,7 +87,7 @@ def main() -> None:
         asked = line.strip()
         if asked == "again":
             # The old one stays until the new one is there, so that they lie in different places.
-            old, model = model, load(trusted(options), device=options.device)
+            old, model = model, load(trusted(options), **given)
             old.close()
             del old
             gc.collect()

@@ -60,8 +60,7 @@ class Detection(FrameAdapter[nn.Module]):
     - a tuple (boxes `float32[N, anchors, 4]`, scores `float32[N, anchors, classes]`), the same;
     - an object with `.logits` `[N, queries, classes]`, sigmoid, or `[N, queries, classes + 1]`,
       softmax with the last for nothing, and `.pred_boxes` `[N, queries, 4]`, centre and size as
-      shares of the picture, as transformers' DETR gives them (RT-DETR gives the same, but its graph
-      has not been seen to agree with PyTorch).
+      shares of the picture, as transformers' DETR and RT-DETR families do.
 
     The graph takes `frame` of the camera and gives padded detections: `boxes: float32[1, D, 4]` x1
     y1 x2 y2 in pixels of the frame, `labels: int32[1, D]` from 1, `scores: float32[1, D]` best

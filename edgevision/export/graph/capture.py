@@ -40,6 +40,11 @@ _REMEDIES = (
         "torch.cond, a fixed number with topk.",
     ),
     (
+        re.compile("ONNX allows only|values for the zero_point"),
+        "Fake-quantise with quant_min=-128, quant_max=127 and an int32 zero_point of 0: TensorRT "
+        "takes symmetric int8.",
+    ),
+    (
         re.compile(r"No (?:ONNX function|decompositions?) |No ONNX function found|DispatchError"),
         "ONNX has no such operator: write it with others, or leave it to the host.",
     ),

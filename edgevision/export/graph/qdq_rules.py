@@ -20,6 +20,9 @@ _REFUSED_OPS = {
     "MatMulInteger": "integer ops have no TensorRT layer",
     "DynamicQuantizeLinear": "scales must be constants",
 }
+_CONSTANT = "make the scale a constant, in torch a buffer"
+_INT8 = "quantise to int8, in torch by quant_min=-128, quant_max=127"
+_SYMMETRIC = "quantise symmetrically: a scale of the largest magnitude / 127, zero point 0"
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
@@ -67,7 +70,7 @@ def _check_pair(
     found: list[Finding] = []
     scale = stored.get(node.input[1])
     if scale is None:
-        found.append(_finding(node, "scale", "its scale is computed", "make the scale a constant"))
+        found.append(_finding(node, "scale", "its scale is computed", _CONSTANT))
         return found
     scales = numpy_helper.to_array(scale).astype(np.float64)
     if not np.all(np.isfinite(scales) & (scales > 0)):
@@ -80,13 +83,11 @@ def _check_pair(
         return found
     if kind not in (None, TensorProto.INT8):
         name = TensorProto.DataType.Name(kind)
-        found.append(_finding(node, "type", f"it quantises to {name}", "quantise to int8"))
+        found.append(_finding(node, "type", f"it quantises to {name}", _INT8))
     if len(node.input) > 2 and node.input[2]:
         zero = stored.get(node.input[2])
         if zero is None or np.any(numpy_helper.to_array(zero)):
-            found.append(
-                _finding(node, "zero point", "its zero point is not 0", "quantise symmetrically")
-            )
+            found.append(_finding(node, "zero point", "its zero point is not 0", _SYMMETRIC))
     if scales.size > 1:
         found += _check_axis(node, stored, producers, consumers)
     return found

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 
 import onnx
 
@@ -12,8 +12,7 @@ from edgevision.export.adapters.adapter import Feeds
 from edgevision.export.graph.observe import Profiles, typed
 from edgevision.export.graph.subgraphs import check_names
 from edgevision.export.precision.calibration import METHODS, CalibrationSummary
-from edgevision.export.precision.placement import QUANTIZED_OPS
-from edgevision.export.precision.quantizer import RECOVERED, prepare, refuse_unsupported
+from edgevision.export.precision.quantizer import RECOVERED, Layer, Quantizer, prepare
 from edgevision.progress import Progress, silent
 
 MIN_SNR_DB = 24.0
@@ -29,12 +28,14 @@ class QuantizedModel:
         calibration: what the scales came from; None where the graph brought them.
         int8: layers that are INT8, with the proof.
         kept_float: layers that INT8 would hurt too much, with the reason.
+        layers: all that could be INT8; nothing where the graph brought its own scales.
     """
 
     model: onnx.ModelProto
     calibration: CalibrationSummary | None
     int8: dict[str, str]
     kept_float: dict[str, str]
+    layers: Mapping[str, Layer] = field(default_factory=dict)
 
 
 def to_int8(
@@ -46,6 +47,7 @@ def to_int8(
     keep_float: Collection[str] = (),
     min_snr_db: float = MIN_SNR_DB,
     recover: Collection[str] = RECOVERED,
+    choose_wide: Callable[[Quantizer], Mapping[str, str]] | None = None,
     progress: Progress = silent,
 ) -> QuantizedModel:
     """Return `model` with Q/DQ around its convolutions and matrix products.
@@ -61,6 +63,7 @@ def to_int8(
         keep_float: op types or node names that stay float in any case.
         min_snr_db: least signal-to-noise ratio of a quantised layer; -inf quantises all.
         recover: what is tried to win accuracy back, of `quantizer.RECOVERY`.
+        choose_wide: names the layers that stay float and says why, in place of `min_snr_db`.
         progress: told how far calibration is.
 
     Raises:
@@ -83,25 +86,14 @@ def to_int8(
             "weights. Build FP16 instead."
         )
     layers = quantizer.layers
-    int8 = {name: str(layer) for name, layer in layers.items() if layer.clears(min_snr_db)}
+    wide = {n: "below its bar" for n, layer in layers.items() if not layer.clears(min_snr_db)}
+    if choose_wide is not None:
+        wide = dict(choose_wide(quantizer))
+    int8 = {name: str(layer) for name, layer in layers.items() if name not in wide}
     if not int8:
         raise ExportError(
             f"INT8 leaves no layer above {min_snr_db} dB of signal over noise. Look at the "
             "calibration samples, or build FP16."
         )
-    noisy = {name: str(layer) for name, layer in layers.items() if name not in int8}
-    return QuantizedModel(quantizer.graph(int8), quantizer.calibration, int8, noisy)
-
-
-def taken_as_int8(model: onnx.ModelProto) -> QuantizedModel:
-    """Return a graph that brings its own Q/DQ, its layers as they are.
-
-    Raises:
-        ExportError: TensorRT would refuse it.
-    """
-    graph = typed(model)
-    refuse_unsupported(graph)
-    scaled = {o for n in graph.graph.node if n.op_type == "DequantizeLinear" for o in n.output}
-    layers = [n for n in graph.graph.node if n.op_type in QUANTIZED_OPS]
-    int8 = {n.name: "as the file has it" for n in layers if set(n.input[:2]) <= scaled}
-    return QuantizedModel(graph, None, int8, {})
+    noisy = {name: f"{layers[name]}: {reason}" for name, reason in wide.items()}
+    return QuantizedModel(quantizer.graph(int8), quantizer.calibration, int8, noisy, layers)

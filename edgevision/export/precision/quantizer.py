@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import onnx
 from onnx import numpy_helper
 
@@ -40,7 +41,9 @@ from edgevision.progress import Progress, silent
 
 _DECONVOLUTION_DB = 6.0
 """A deconvolution must do this much better: what it adds stands in the picture itself."""
-_SNR_SAMPLES = 8
+_SNR_SAMPLES = 8, 64
+_VALUES = 1 << 20
+"""Layers are tried on so many values of the inputs, or a little less."""
 RECOVERY = ("equalise", "correct", "round")
 """What there is to win accuracy back: across layers, in biases, in how weights are rounded."""
 RECOVERED = RECOVERY[:2]
@@ -225,5 +228,12 @@ def refuse_unsupported(model: onnx.ModelProto) -> None:
 
 
 def _some(feeds: Sequence[Feeds]) -> Sequence[Feeds]:
-    """Return a few feeds, from the first to the last: of a loop, early and late steps."""
-    return feeds[:: -(-len(feeds) // _SNR_SAMPLES)] if feeds else feeds
+    """Return a few feeds, from the first to the last: of a loop, early and late steps.
+
+    Of small ones there are more: a choice by a few hundred values would fit those alone.
+    """
+    if not feeds:
+        return feeds
+    values = sum(np.asarray(array).size for array in feeds[0].values())
+    count = min(max(_VALUES // max(values, 1), _SNR_SAMPLES[0]), _SNR_SAMPLES[1])
+    return feeds[:: -(-len(feeds) // count)]

@@ -1,0 +1,412 @@
+"""A budget for INT8: what a graph may lose in the task's own figure, and the search that keeps it.
+
+Where labelled frames are given the loss is of the task's headline figure; without labels it is the
+share of answers that are not FP32's, by the task's own comparison, on those frames or, without any,
+on the calibration's. Every measurement is kept in the user's cache under the hashes of graph and
+data, so a search that was killed goes on where it was, and the next one of the same net is short.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import onnx
+
+from edgevision._optional import installed_version
+from edgevision.bundle.flavours import ORT
+from edgevision.bundle.forms import INT8
+from edgevision.bundle.tensors import Profiles
+from edgevision.bundle.user_cache import cache_root, read_cache, write_cache
+from edgevision.errors import ExportError
+from edgevision.export.adapters.adapter import Array, Feeds, ModelAdapter, Run, first_state
+from edgevision.export.graph.capture import serialized
+from edgevision.export.precision.macs import multiply_accumulates
+from edgevision.export.precision.quantizer import Quantizer
+from edgevision.export.precision.search import Candidate, Found, Step, search
+from edgevision.export.score import decoder_for
+from edgevision.metrics.metric import Metric, PathLike, Predict, Truths, metric_of, predictor
+from edgevision.metrics.tally import Tally
+from edgevision.progress import Progress
+from edgevision.runtime.session import Session
+from edgevision.tasks.cameras import cameras_of
+from edgevision.tasks.decoders import proof_from
+from edgevision.tasks.frames import read_image, resize, spread
+from edgevision.tasks.proof import Proof
+from edgevision.tasks.task import Decoder, Headline, Task, get_task
+from edgevision.tasks.timings import Timings
+
+OF_TASK = "task"
+"""The budget that a task's gates allow."""
+
+_FEW = 16
+# What is held in memory: answers of the reference, and frames without labels.
+_MAX_ANSWERS, _MAX_UNLABELLED = 512, 128
+_UNTIMED = Timings(0.0, 0.0, 0.0)
+
+
+class Figure(Protocol):
+    """What a graph loses on numbered samples; smaller is better, and 0 is FP32's."""
+
+    @property
+    def title(self) -> str:
+        """What is lost, e.g. "mIoU"."""
+
+    @property
+    def count(self) -> int:
+        """How many samples there are."""
+
+    def key(self) -> bytes:
+        """Return a hash of the samples, and of all that is true of them."""
+
+    def lost(self, reference: Run, run: Run, samples: Sequence[int]) -> float:
+        """Return what `run` loses on these samples beside `reference`."""
+
+
+class LabelledFigure:
+    """The task's headline figure on a folder of labelled frames."""
+
+    def __init__(
+        self,
+        headline: Headline,
+        metric: Metric,
+        decoder: Decoder[Any],
+        truths: Truths,
+        begin: Feeds,
+    ) -> None:
+        self.title = headline.name
+        self._headline, self._metric, self._decoder = headline, metric, decoder
+        self._truths, self._begin = truths, begin
+        self._names = list(truths.pictures)
+        self._answers: dict[int, Any] = {}
+        self._known: dict[Sequence[int], float | None] = {}
+
+    @property
+    def count(self) -> int:
+        """How many frames there are."""
+        return len(self._names)
+
+    def key(self) -> bytes:
+        """Return a hash of frames and labels."""
+        digest = hashlib.sha256(self.title.encode())
+        for path in (*self._truths.pictures.values(), *self._truths.sources()):
+            digest.update(hashlib.sha256(Path(path).read_bytes()).digest())
+        return digest.digest()
+
+    def is_known(self, reference: Run) -> bool:
+        """Whether the figure is defined: there are labels."""
+        figure = self._exact(reference, range(self.count))
+        return figure is not None and figure == figure
+
+    def lost(self, reference: Run, run: Run, samples: Sequence[int]) -> float:
+        """Return the loss of the figure on these frames."""
+        was, now = self._exact(reference, samples), self._score(reference, run, samples)
+        if was is None or now is None or was != was:
+            raise ExportError(
+                f"{self.title} is undefined on {len(samples)} of the frames: they show nothing of "
+                "what the model knows. Give more labelled frames"
+            )
+        # Of a graph that answers nothing at all a figure may be undefined: it lost everything.
+        return self._headline.loss(was, now) if now == now else abs(was)
+
+    def _exact(self, reference: Run, samples: Sequence[int]) -> float | None:
+        if samples not in self._known:
+            self._known[samples] = self._score(reference, None, samples)
+        return self._known[samples]
+
+    def _score(self, reference: Run, run: Run | None, samples: Sequence[int]) -> float | None:
+        tally = Tally()
+        predict = None if run is None else self._predict(run)
+        for number in samples:
+            path = self._truths.pictures[self._names[number]]
+            picture = read_image(path)
+            assert self._decoder.camera is not None
+            frame = resize(picture, self._decoder.camera.size)
+            first = self._answers.get(number)
+            if first is None:
+                first = self._predict(reference)(frame)
+                if len(self._answers) < _MAX_ANSWERS:
+                    self._answers[number] = first
+            found = first if predict is None else predict(frame)
+            truth = self._truths.of(self._names[number], (picture.shape[0], picture.shape[1]))
+            self._metric.add(tally, number, truth, found, first)
+        return self._metric.score("int8", tally).figures().get(self._headline.name)
+
+    def _predict(self, run: Run) -> Predict:
+        def first(feeds: Mapping[str, Any]) -> tuple[Mapping[str, Array], Timings]:
+            return run({**feeds, **self._begin}), _UNTIMED
+
+        return predictor(self._decoder, first)
+
+
+class Agreement:
+    """The share of answers that are not FP32's, by the task's own comparison."""
+
+    title = "share of answers that are not FP32's"
+
+    def __init__(self, proof: Proof, feeds: Sequence[Feeds]) -> None:
+        self._proof, self._feeds = proof, feeds
+        self._answers: dict[int, Mapping[str, Array]] = {}
+
+    @property
+    def count(self) -> int:
+        """How many samples there are."""
+        return len(self._feeds)
+
+    def key(self) -> bytes:
+        """Return a hash of the samples."""
+        digest = hashlib.sha256(self.title.encode())
+        for feed in self._feeds:
+            for name in sorted(feed):
+                digest.update(np.ascontiguousarray(feed[name]).tobytes())
+        return digest.digest()
+
+    def lost(self, reference: Run, run: Run, samples: Sequence[int]) -> float:
+        """Return the mean over these samples of the output that differs most."""
+        shares = []
+        for number in samples:
+            feed = self._feeds[number]
+            if number not in self._answers:
+                self._answers[number] = _batched(reference(feed))
+            golden = self._answers[number]
+            bars = self._proof.tolerances(INT8, golden)
+            try:
+                reports = self._proof.compare(golden, _batched(run(feed)), bars, name="")
+            except ValueError:  # there is nothing to compare: no object was found in it
+                continue
+            shares.append(max(report.mismatch_share for report in reports))
+        return float(np.mean(shares)) if shares else 0.0
+
+
+def _batched(outputs: Mapping[str, Array]) -> dict[str, Array]:
+    return {name: np.asarray(array)[np.newaxis] for name, array in outputs.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a budget.
+
+    Attributes:
+        title: what was lost, e.g. "mIoU".
+        budget: what may be lost of it.
+        samples: on how many samples.
+        layers: all that could be INT8, in the graph's order.
+        found: what the search found.
+    """
+
+    title: str
+    budget: float
+    samples: int
+    layers: tuple[str, ...]
+    found: Found
+
+    def as_json(self) -> dict[str, object]:
+        """Return it as `reports/search.json`."""
+        steps = [
+            {"loss": step.loss, "int8_share": step.share, "wide": self._wide(step)}
+            for step in self.found.steps
+        ]
+        return {
+            "figure": self.title,
+            "budget": self.budget,
+            "samples": self.samples,
+            "chosen": self.found.steps.index(self.found.best),
+            "is_complete": self.found.is_complete,
+            "steps": steps,
+            "harm": dict(self.found.harm),
+        }
+
+    def _wide(self, step: Step) -> list[str]:
+        return [name for name in self.layers if name not in set(step.int8)]
+
+
+class BudgetSearch:
+    """Finds which layers of one graph stay wide; called with its scales, keeps the outcome.
+
+    Attributes:
+        outcome: of the last search; None before.
+    """
+
+    def __init__(
+        self,
+        adapter: ModelAdapter,
+        budget: float | str,
+        *,
+        minutes: float,
+        evaluate: PathLike | None,
+        calibration: Sequence[Feeds],
+        progress: Progress,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._adapter, self._budget, self._minutes = adapter, budget, minutes
+        self._evaluate, self._calibration = evaluate, calibration
+        self._progress, self._clock = progress, clock
+        self.outcome: Outcome | None = None
+
+    def __call__(self, quantizer: Quantizer) -> dict[str, str]:
+        """Return the layers that stay wide, and why.
+
+        Raises:
+            ExportError: no graph was found that stays inside; says by how much and with what.
+        """
+        ends = self._clock() + 60 * self._minutes
+        profiles = dict(self._adapter.profiles)
+        macs = multiply_accumulates(quantizer.source, self._calibration[0], profiles)
+        layers = {
+            name: Candidate(macs.get(name, 0), layer.snr_db)
+            for name, layer in quantizer.layers.items()
+        }
+        reference = serialized(quantizer.source)
+        with Session.open(reference, flavour=ORT, profiles=profiles) as session:
+            figure = self._figure(quantizer.source, session.run)
+            limit = self._limit(figure)
+            measure = MeasuredLoss(quantizer, figure, session.run, profiles)
+            found = search(
+                layers,
+                measure,
+                limit,
+                macs_beside=sum(n for name, n in macs.items() if name not in layers),
+                is_over=lambda: self._clock() > ends,
+                progress=partial(_with_time_left, self._progress, self._clock, self._clock()),
+            )
+        self.outcome = Outcome(figure.title, limit, figure.count, tuple(layers), found)
+        if not found.holds:
+            raise ExportError(self._refusal(found, limit, figure))
+        kept = set(found.best.int8)
+        return {name: _reason(name, found, figure.title) for name in layers if name not in kept}
+
+    def _figure(self, fp32: onnx.ModelProto, reference: Run) -> Figure:
+        task: Task[Any] = get_task(self._adapter.task)
+        proof = proof_from(task, self._adapter.settings(), 1)
+        if self._evaluate is None:
+            return Agreement(proof, self._calibration)
+        decoder = decoder_for(self._adapter, fp32)
+        metric = metric_of(task, decoder)
+        truths = metric.truths(self._evaluate)
+        truths.check(self._progress)
+        assert task.headline is not None  # else there is no metric
+        begin = first_state(self._adapter)
+        labelled = LabelledFigure(task.headline, metric, decoder, truths, begin)
+        if labelled.is_known(reference):
+            return labelled
+        camera = decoder.camera
+        assert camera is not None
+        paths = spread(list(truths.pictures.values()), _MAX_UNLABELLED)
+        frames = (camera.fit(resize(read_image(path), camera.size)) for path in paths)
+        return Agreement(proof, [_fed(decoder, frame, begin) for frame in frames])
+
+    def _limit(self, figure: Figure) -> float:
+        headline = get_task(self._adapter.task).headline
+        if self._budget != OF_TASK:
+            return float(self._budget)
+        if headline is None or figure.title != headline.name:
+            raise ValueError(
+                "budget: 'task' is what the task's figure may lose, and no labelled frames say "
+                "what it is. Give --evaluate DIR with labels, or a number: the share of answers "
+                "that may differ from FP32's"
+            )
+        return headline.max_loss
+
+    def _refusal(self, found: Found, limit: float, figure: Figure) -> str:
+        best = found.best
+        wide = [name for name in found.harm or best.int8 if name not in set(best.int8)]
+        with_what = f"{best.share:.0%} of the multiply-accumulates in INT8" + (
+            f" and {len(wide)} layers wide" if wide else ""
+        )
+        over = f"{figure.title}: {best.loss:.4g} is lost with {with_what}, {limit:g} is allowed"
+        if not found.is_complete:
+            return (
+                f"no graph inside the budget was found in {self._minutes:g} minutes. The best so "
+                f"far, {over}. Run it again, it goes on where it stopped; or give more time: "
+                "--search-minutes N (search_minutes=)"
+            )
+        return (
+            f"no graph with a layer in INT8 stays inside the budget. The nearest, {over}, which is "
+            f"{best.loss - limit:.4g} too much. Give --budget {best.loss:.2g} or more, look at the "
+            "calibration frames, or build FP16"
+        )
+
+
+def _fed(decoder: Decoder[Any], frame: Any, begin: Feeds) -> dict[str, Array]:
+    """Return what a graph is fed of a frame; of several cameras, all show the same one."""
+    cameras = cameras_of(decoder)
+    given = (
+        decoder.feeds(frame)
+        if cameras is None
+        else cameras.feeds(np.stack([frame] * cameras.count[0]))
+    )
+    return {**{name: np.asarray(value) for name, value in given.items()}, **begin}
+
+
+def _reason(name: str, found: Found, title: str) -> str:
+    """Return why a layer stays wide."""
+    return f"wide for the budget: without it {found.harm[name]:.2g} less is lost of {title}"
+
+
+def _with_time_left(
+    progress: Progress,
+    clock: Callable[[], float],
+    began: float,
+    phase: str,
+    done: int,
+    total: int,
+) -> None:
+    """Report how far the search is, with the time that is left as far as it went until now."""
+    left_s = (clock() - began) / done * (total - done) if done else 0.0
+    progress(f"{phase}, some {left_s / 60:.0f} min left" if done else phase, done, total)
+
+
+class MeasuredLoss:
+    """A quantizer's graphs by what they lose; what was measured before comes from the cache."""
+
+    def __init__(
+        self, quantizer: Quantizer, figure: Figure, reference: Run, profiles: Profiles
+    ) -> None:
+        self._quantizer, self._figure, self._reference = quantizer, figure, reference
+        self._profiles = profiles
+        count = figure.count
+        self._all = range(count)
+        self._few = self._all[:: -(-count // _FEW)]
+        self._kept = _Kept(figure.key() + hashlib.sha256(serialized(quantizer.source)).digest())
+
+    def __call__(self, int8: Collection[str], *, on_all: bool) -> float:
+        """See `search.Loss`."""
+        samples = self._all if on_all else self._few
+        graph = serialized(self._quantizer.graph(int8))
+        key = f"{hashlib.sha256(graph).hexdigest()} {len(samples)}"
+        if (known := self._kept.get(key)) is not None:
+            return known
+        with Session.open(graph, flavour=ORT, profiles=self._profiles) as session:
+            found = self._figure.lost(self._reference, session.run, samples)
+        self._kept.put(key, found)
+        return found
+
+
+class _Kept:
+    """Losses by graph, in a file of the user's cache for each data set and net."""
+
+    def __init__(self, key: bytes) -> None:
+        versions = f"{installed_version('edgevision')} {installed_version('onnxruntime')}"
+        name = hashlib.sha256(key + versions.encode()).hexdigest()
+        self._path: Path | None = None
+        self._found: dict[str, float] = {}
+        with suppress(OSError):  # whoever has no home keeps nothing
+            self._path = cache_root() / "search" / name[:32]
+            self._found = json.loads(read_cache(self._path) or b"{}")
+
+    def get(self, key: str) -> float | None:
+        return self._found.get(key)
+
+    def put(self, key: str, loss: float) -> None:
+        self._found[key] = loss
+        if self._path is not None:
+            with suppress(OSError):
+                write_cache(self._path, json.dumps(self._found).encode())

@@ -1,0 +1,67 @@
+"""What each layer of an INT8 graph costs and why it is wide, for people: `reports/layers.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRow:
+    """One layer that can be INT8.
+
+    Attributes:
+        node: its name.
+        op_type: e.g. "Conv".
+        macs: multiply-accumulates for a sample.
+        snr_db: its own signal over its own INT8 noise.
+        harm: how much less is lost of the figure on a few samples without it; None where no search
+            looked.
+        is_int8: whether it is INT8.
+        why: why it is wide; empty where it is INT8.
+    """
+
+    node: str
+    op_type: str
+    macs: int
+    snr_db: float
+    harm: float | None
+    is_int8: bool
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSize:
+    """What is known of a layer whatever becomes of it: operator, size, and its noise in INT8."""
+
+    op_type: str
+    macs: int
+    snr_db: float
+
+
+def rows_of(
+    layers: Mapping[str, LayerSize],
+    int8: Mapping[str, str],
+    kept: Mapping[str, str],
+    harm: Mapping[str, float],
+) -> list[LayerRow]:
+    """Return a row for each layer, in the graph's order.
+
+    Args:
+        layers: what can be INT8, by node.
+        int8: the layers that are INT8.
+        kept: why a node is wide.
+        harm: of each layer, where a search measured it.
+    """
+    return [
+        LayerRow(
+            node,
+            layer.op_type,
+            layer.macs,
+            layer.snr_db,
+            harm.get(node),
+            node in int8,
+            "" if node in int8 else kept.get(node, ""),
+        )
+        for node, layer in layers.items()
+    ]
