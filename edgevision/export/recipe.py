@@ -161,6 +161,7 @@ def export_stage(
                     profiles=profiles,
                     keep_float=keep_fp32,
                     min_snr_db=MIN_SNR_DB if proof.min_snr_db is None else proof.min_snr_db,
+                    wide_ends=proof.wide_ends,
                     choose_wide=choose_wide,
                     progress=progress,
                 )

@@ -175,10 +175,17 @@ def test_a_layer_that_int8_ruins_stays_float(made: Make) -> None:
         {"w0": wide, "w1": sharp},
         ["y"],
     )
-    quantized = to_int8(model, conv_feeds(8))
+    quantized = to_int8(model, conv_feeds(8), recover=())
     assert list(quantized.kept_float) == ["Conv1"]
     assert "signal-to-noise" in quantized.kept_float["Conv1"]
     assert len(quantized.int8) == 1
+
+
+def test_the_ends_stay_float_where_the_task_says_so(block: onnx.ModelProto) -> None:
+    done = to_int8(block, conv_feeds(), min_snr_db=ALL, wide_ends=True)
+    assert done.int8.keys() == {"Conv2"}
+    assert done.kept_float["Conv0"].endswith("the first layer")
+    assert done.kept_float["ConvTranspose4"].endswith("the last layer")
 
 
 def test_signal_to_noise_is_what_numpy_says(block: onnx.ModelProto) -> None:

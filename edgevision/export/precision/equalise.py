@@ -248,7 +248,7 @@ def _measured(
     for values in observe(model, tensors, feeds, profiles):
         count += 1
         for name, value in values.items():
-            flat = np.moveaxis(value, 1, 0).reshape(value.shape[1], -1)
+            flat = np.moveaxis(np.asarray(value, np.float32), 1, 0).reshape(value.shape[1], -1)
             if not flat.size:
                 continue
             largest = np.maximum(flat.max(1), -flat.min(1)).astype(np.float64)
@@ -302,8 +302,9 @@ def _chosen(channels: _Channels, measured: dict[str, tuple[Numbers, Numbers]]) -
     for name in channels.adds:
         if name in measured:
             size = len(measured[name][0])
-            eye = np.ones(size), np.ones((size, 1, 1)), 0
-            readers.append(_Reader(roots[channels.of[name]], *measured[name], *eye))
+            largest, power = measured[name]
+            one, tops = np.ones(size), np.ones((size, 1, 1))
+            readers.append(_Reader(roots[channels.of[name]], largest, power, one, tops, taps=0))
     groups = _together(channels)
     for _ in range(_SWEEPS):
         for group in groups:

@@ -125,4 +125,5 @@ class Histogram:
                 + counts[low:high].sum() * step**2 / 12
                 + counts[high:] @ over**2
             )
-        return found / counts.sum()
+        found /= counts.sum()
+        return found

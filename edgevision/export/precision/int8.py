@@ -46,6 +46,7 @@ def to_int8(
     profiles: Profiles | None = None,
     keep_float: Collection[str] = (),
     min_snr_db: float = MIN_SNR_DB,
+    wide_ends: bool = False,
     recover: Collection[str] = RECOVERED,
     choose_wide: Callable[[Quantizer], Mapping[str, str]] | None = None,
     progress: Progress = silent,
@@ -62,8 +63,10 @@ def to_int8(
         profiles: bounds of the dynamic inputs.
         keep_float: op types or node names that stay float in any case.
         min_snr_db: least signal-to-noise ratio of a quantised layer; -inf quantises all.
+        wide_ends: whether the first layer and the last stay float, where there are more than two.
         recover: what is tried to win accuracy back, of `quantizer.RECOVERY`.
-        choose_wide: names the layers that stay float and says why, in place of `min_snr_db`.
+        choose_wide: names the layers that stay float and says why, in place of `min_snr_db`
+            and `wide_ends`.
         progress: told how far calibration is.
 
     Raises:
@@ -87,6 +90,9 @@ def to_int8(
         )
     layers = quantizer.layers
     wide = {n: "below its bar" for n, layer in layers.items() if not layer.clears(min_snr_db)}
+    order = [node.name for node in quantizer.source.graph.node if node.name in layers]
+    if wide_ends and len(order) > 2:
+        wide |= {order[0]: "the first layer", order[-1]: "the last layer"}
     if choose_wide is not None:
         wide = dict(choose_wide(quantizer))
     int8 = {name: str(layer) for name, layer in layers.items() if name not in wide}

@@ -88,7 +88,7 @@ def learnt(
 def _inputs_of(node: onnx.NodeProto, levels: Levels) -> float:
     if node.op_type == "ConvTranspose" or (node.op_type == "MatMul" and levels.values.ndim > 2):
         return np.inf
-    return levels.values.size / levels.values.shape[levels.axis]
+    return float(levels.values.size / levels.values.shape[levels.axis])
 
 
 def _attributes(node: onnx.NodeProto) -> dict[str, object]:
@@ -130,7 +130,8 @@ def _patches(
     count = int(np.prod(places)) * len(value)
     every = -(-count // _MAX_PATCHES)
     index = np.unravel_index(np.arange(every // 2, count, every), (len(value), *places))
-    taken = windows[(index[0], slice(None), *index[1:])]
+    frame, *place = index
+    taken = windows.swapaxes(0, 1)[(slice(None), frame, *place)].swapaxes(0, 1)
     shape = (len(taken), group, value.shape[1] // group * int(np.prod(kernel)))
     return np.ascontiguousarray(taken.reshape(shape).swapaxes(0, 1))
 

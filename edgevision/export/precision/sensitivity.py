@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -138,18 +139,18 @@ def _add_trial(
         ("noise", "ReduceSumSquare", f"{stem}_lost"),
         ("size", "Size", exact),
     ):
-        given = {} if op == "Size" else {"keepdims": 0}
+        given: dict[str, Any] = {} if op == "Size" else {"keepdims": 0}
         graph.node.append(helper.make_node(op, [name], [f"{stem}_{kind}"], **given))
         dtype = TensorProto.INT64 if op == "Size" else TensorProto.FLOAT
         graph.output.append(helper.make_tensor_value_info(f"{stem}_{kind}", dtype, []))
     if copy.op_type == "MatMul":
         return
     axes, read = [0, *range(2, rank)], [f"{stem}_lost"]
-    given = {"keepdims": 0}
+    reduced: dict[str, Any] = {"keepdims": 0}
     if opset < _AXES_ARE_INPUTS:
-        given["axes"] = axes
+        reduced["axes"] = axes
     else:
         graph.initializer.append(numpy_helper.from_array(np.array(axes), f"{stem}_axes"))
         read.append(f"{stem}_axes")
-    graph.node.append(helper.make_node("ReduceMean", read, [f"{stem}_mean"], **given))
+    graph.node.append(helper.make_node("ReduceMean", read, [f"{stem}_mean"], **reduced))
     graph.output.append(helper.make_tensor_value_info(f"{stem}_mean", TensorProto.FLOAT, ["c"]))
