@@ -59,3 +59,25 @@ def test_channels_come_out_right_on_average(made: Make, op: str, with_bias: bool
         axes = (0, 1, *range(3, 3 + len(dims)))
         lost.append(np.abs(np.mean(errors, axis=axes)).max())
     assert lost[1] < lost[0] / 3
+
+
+def test_what_relu_cuts_off_the_noise_of_layers_before_is_given_back(made: Make) -> None:
+    rng = np.random.default_rng(5)
+    rows: list[tuple[str, list[str], list[str], dict[str, object]]] = []
+    weights = {}
+    for i in range(4):
+        weights[f"w{i}"] = (rng.normal(size=(8, 8, 1, 1)) / 2).astype(np.float32)
+        # Far below 0 in half of the channels: there noise alone passes the ReLU.
+        weights[f"b{i}"] = np.where(np.arange(8) % 2, -1.0, 0.2).astype(np.float32)
+        rows.append(("Conv", [f"r{i}", f"w{i}", f"b{i}"], [f"c{i}"], {}))
+        rows.append(("Relu", [f"c{i}"], [f"r{i + 1}"], {}))
+    model = typed(made(rows, {"r0": [1, 8, 6, 6]}, weights, ["r4"]))
+    feeds = [{"r0": rng.normal(size=(1, 8, 6, 6)).astype(np.float32)} for _ in range(64)]
+    lost = []
+    for recover in ((), ("correct",)):
+        quantizer = prepare(model, feeds[:32], method="minmax", recover=recover)
+        assert quantizer is not None
+        graph = quantizer.graph(quantizer.layers)
+        errors = [run(graph, feed)["r4"] - run(model, feed)["r4"] for feed in feeds[32:]]
+        lost.append(np.abs(np.mean(errors, axis=(0, 1, 3, 4))).max())
+    assert lost[1] < 0.7 * lost[0]

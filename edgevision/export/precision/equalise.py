@@ -33,8 +33,8 @@ _STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """0 leaves all as it is, 1 gives each channel the range of the widest."""
 _MOST = 1024.0
 """What a weight is divided by at most: the rest of the graph may be float16."""
-_CLIP_MARGIN = 1.25
-"""Frames not seen may hold larger values."""
+_HEADROOM = 1.5
+"""Frames not seen hold larger values: no channel that is scaled up fills its range, or a clip."""
 _SWEEPS = 2
 _TINY = 1e-30
 _PROOF_SAMPLES = 2
@@ -292,7 +292,7 @@ def _chosen(channels: _Channels, measured: dict[str, tuple[Numbers, Numbers]]) -
         at = roots[channels.of[name]]
         np.maximum.at(shares, at, largest / max(float(largest.max()), _TINY))
         if name in channels.clips:
-            near = largest * _CLIP_MARGIN / channels.clips[name]
+            near = largest * _HEADROOM / channels.clips[name]
             np.minimum.at(bound, at, np.maximum(1 / np.maximum(near, _TINY), 1))
     readers += [
         _reader(layer, roots[layer.reads], *measured[layer.node.input[0]])
@@ -314,7 +314,7 @@ def _chosen(channels: _Channels, measured: dict[str, tuple[Numbers, Numbers]]) -
             tried = []
             for strength in _STRENGTHS:
                 trial = scales.copy()
-                wide = np.maximum(shares[group], 1 / _MOST) ** -strength
+                wide = np.clip(shares[group] * _HEADROOM, 1 / _MOST, 1) ** -strength
                 trial[group] = np.minimum(wide, bound[group])
                 tried.append((sum(reader.noise(trial) for reader in seen), strength, trial))
             scales = min(tried, key=lambda each: each[:2])[2]

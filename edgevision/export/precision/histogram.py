@@ -22,7 +22,7 @@ _MOST_COUNTED = 1 << 18
 _LINEAR_BINS, _LINEAR_STEP = 1024, 8
 _TINY = 1e-12
 _PERCENTILE = 99.999
-_PERCENTS = (99.9, 99.99, _PERCENTILE)
+_PERCENTS = (99.99, _PERCENTILE)
 _ALIKE = 0.93
 """Two ranges nearer than this differ by less than a decibel."""
 # A range is at least this part of the largest value, in steps of a twelfth of an octave.

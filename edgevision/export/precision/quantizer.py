@@ -23,7 +23,7 @@ from edgevision.export.graph.subgraphs import (
     put_back,
     without_unread,
 )
-from edgevision.export.precision.bias_correction import corrected
+from edgevision.export.precision.bias_correction import corrected, in_a_row
 from edgevision.export.precision.calibration import CalibrationSummary, calibrate
 from edgevision.export.precision.equalise import equalised
 from edgevision.export.precision.fp16 import typed_like
@@ -174,14 +174,18 @@ def prepare(
         kept = _rounded(graph, nodes, scales, weights, tried, _some(feeds), given, progress)
         done.append(f"{kept} of {len(nodes)} layers have learnt rounding")
     layers = {name: layer for body in bodies.values() for name, layer in body.layers.items()}
-    biases = {}
-    for node in nodes:
-        noise = tried[node.name][scales[node.input[0]]]
-        if "correct" in recover and has_bias(graph, node):
-            bias, noise = corrected(noise)
+    measured = {node.name: tried[node.name][scales[node.input[0]]] for node in nodes}
+    biases: dict[str, Numbers] = {}
+    if "correct" in recover:
+        able = [node.name for node in nodes if has_bias(graph, node)]
+        whole = with_qdq(graph, [node.name for node in nodes], scales, weights, {})
+        lost = in_a_row(graph, whole, able, _some(feeds), given)
+        for name, mean in lost.items():
+            bias, _ = corrected(replace(measured[name], mean=mean))
             if bias is not None:
-                biases[node.name] = bias
-        layers[node.name] = Layer(node.op_type, noise.snr_db())
+                biases[name] = bias
+                measured[name] = corrected(measured[name])[1]
+    layers |= {node.name: Layer(node.op_type, measured[node.name].snr_db()) for node in nodes}
     if biases:
         done.append(f"{len(biases)} of {len(nodes)} layers have their biases corrected")
     summary = replace(summary, recovery=tuple(done))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -131,7 +132,8 @@ def _patches(
     every = -(-count // _MAX_PATCHES)
     index = np.unravel_index(np.arange(every // 2, count, every), (len(value), *places))
     frame, *place = index
-    taken = windows.swapaxes(0, 1)[(slice(None), frame, *place)].swapaxes(0, 1)
+    chosen: tuple[Any, ...] = (slice(None), frame, *place)
+    taken = windows.swapaxes(0, 1)[chosen].swapaxes(0, 1)
     shape = (len(taken), group, value.shape[1] // group * int(np.prod(kernel)))
     return np.ascontiguousarray(taken.reshape(shape).swapaxes(0, 1))
 

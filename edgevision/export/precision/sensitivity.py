@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -145,12 +145,19 @@ def _add_trial(
         graph.output.append(helper.make_tensor_value_info(f"{stem}_{kind}", dtype, []))
     if copy.op_type == "MatMul":
         return
-    axes, read = [0, *range(2, rank)], [f"{stem}_lost"]
-    reduced: dict[str, Any] = {"keepdims": 0}
-    if opset < _AXES_ARE_INPUTS:
-        reduced["axes"] = axes
-    else:
-        graph.initializer.append(numpy_helper.from_array(np.array(axes), f"{stem}_axes"))
-        read.append(f"{stem}_axes")
-    graph.node.append(helper.make_node("ReduceMean", read, [f"{stem}_mean"], **reduced))
+    add_mean(graph, f"{stem}_lost", f"{stem}_mean", rank, opset, keepdims=0)
     graph.output.append(helper.make_tensor_value_info(f"{stem}_mean", TensorProto.FLOAT, ["c"]))
+
+
+def add_mean(
+    graph: onnx.GraphProto, name: str, mean: str, rank: int, opset: int, *, keepdims: int
+) -> None:
+    """Add the mean of each channel, axis 1 of a tensor of `rank` axes."""
+    axes, read, given = [0, *range(2, rank)], [name], {"keepdims": keepdims}
+    reduce = helper.make_node("ReduceMean", read, [mean], **cast("dict[str, Any]", given))
+    if opset < _AXES_ARE_INPUTS:
+        reduce.attribute.append(helper.make_attribute("axes", axes))
+    else:
+        graph.initializer.append(numpy_helper.from_array(np.array(axes), f"{mean}_axes"))
+        reduce.input.append(f"{mean}_axes")
+    graph.node.append(reduce)
