@@ -9,9 +9,11 @@ import onnx
 import pytest
 
 from edgevision.export.graph.observe import typed
-from edgevision.export.precision.bias_correction import corrected
+from edgevision.export.precision.bias_correction import corrected, in_a_row
+from edgevision.export.precision.placement import with_qdq
 from edgevision.export.precision.quantizer import prepare
-from edgevision.export.precision.sensitivity import Noise
+from edgevision.export.precision.scales import levels_of
+from edgevision.export.precision.sensitivity import Noise, Trial, noises
 from tests.parts.nets import run
 
 Make = Callable[..., onnx.ModelProto]
@@ -61,23 +63,34 @@ def test_channels_come_out_right_on_average(made: Make, op: str, with_bias: bool
     assert lost[1] < lost[0] / 3
 
 
-def test_what_relu_cuts_off_the_noise_of_layers_before_is_given_back(made: Make) -> None:
+def test_in_a_row_a_layer_loses_what_it_does_behind_layers_that_were_put_right(made: Make) -> None:
     rng = np.random.default_rng(5)
-    rows: list[tuple[str, list[str], list[str], dict[str, object]]] = []
-    weights = {}
-    for i in range(4):
-        weights[f"w{i}"] = (rng.normal(size=(8, 8, 1, 1)) / 2).astype(np.float32)
-        # Far below 0 in half of the channels: there noise alone passes the ReLU.
-        weights[f"b{i}"] = np.where(np.arange(8) % 2, -1.0, 0.2).astype(np.float32)
-        rows.append(("Conv", [f"r{i}", f"w{i}", f"b{i}"], [f"c{i}"], {}))
-        rows.append(("Relu", [f"c{i}"], [f"r{i + 1}"], {}))
-    model = typed(made(rows, {"r0": [1, 8, 6, 6]}, weights, ["r4"]))
-    feeds = [{"r0": rng.normal(size=(1, 8, 6, 6)).astype(np.float32)} for _ in range(64)]
-    lost = []
-    for recover in ((), ("correct",)):
-        quantizer = prepare(model, feeds[:32], method="minmax", recover=recover)
-        assert quantizer is not None
-        graph = quantizer.graph(quantizer.layers)
-        errors = [run(graph, feed)["r4"] - run(model, feed)["r4"] for feed in feeds[32:]]
-        lost.append(np.abs(np.mean(errors, axis=(0, 1, 3, 4))).max())
-    assert lost[1] < 0.7 * lost[0]
+    stored = {f"w{i}": rng.normal(size=(4, 4, 1, 1)).astype(np.float32) for i in range(2)}
+    rows: list[tuple[str, list[str], list[str], dict[str, object]]] = [
+        ("Conv", ["x", "w0"], ["a"], {}),
+        ("Relu", ["a"], ["r"], {}),
+        ("Conv", ["r", "w1"], ["y"], {}),
+    ]
+    model = typed(made(rows, {"x": [1, 4, 6, 6]}, stored, ["y"]))
+    feeds = [{"x": rng.normal(size=(1, 4, 6, 6)).astype(np.float32)} for _ in range(4)]
+    weights = {(name, 0): levels_of(values, 0) for name, values in stored.items()}
+    scales = {"x": 0.1, "r": 0.1}
+    whole = with_qdq(model, ["Conv0", "Conv2"], scales, weights, {})
+    found = in_a_row(model, whole, ["Conv0", "Conv2"], feeds, {})
+    (alone,) = noises(model, [Trial("Conv0", 0.1, weights["w0", 0])], feeds, {})
+    np.testing.assert_allclose(found["Conv0"], alone.mean, atol=1e-6)
+
+    def rounded(values: np.ndarray) -> np.ndarray:
+        return np.rint(values / 0.1).clip(-128, 127) * 0.1
+
+    def product(name: str, values: np.ndarray, *, exact: bool) -> np.ndarray:
+        kernel = stored[name] if exact else weights[name, 0].dequantized()
+        return np.einsum("oi,nihw->nohw", kernel[:, :, 0, 0].astype(np.float64), values)
+
+    for feed, lost in zip(feeds, found["Conv2"], strict=True):
+        wanted = product("w0", feed["x"], exact=True)
+        first = product("w0", rounded(feed["x"]), exact=False)
+        first += (wanted - first).mean(axis=(0, 2, 3), keepdims=True)
+        wanted = product("w1", np.maximum(wanted, 0), exact=True)
+        second = product("w1", rounded(np.maximum(first, 0)), exact=False)
+        np.testing.assert_allclose(lost, (wanted - second).mean(axis=(0, 2, 3)), atol=2e-3)
