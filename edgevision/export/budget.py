@@ -10,184 +10,45 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import onnx
 
 from edgevision._optional import installed_version
 from edgevision.bundle.flavours import ORT
-from edgevision.bundle.forms import INT8
+from edgevision.bundle.forms import FP32, INT8, forms_of
 from edgevision.bundle.tensors import Profiles
 from edgevision.bundle.user_cache import cache_root, read_cache, write_cache
-from edgevision.errors import ExportError
+from edgevision.errors import ExportError, ParityError
 from edgevision.export.adapters.adapter import Array, Feeds, ModelAdapter, Run, first_state
+from edgevision.export.figures import Agreement, Figure, LabelledFigure
 from edgevision.export.graph.capture import serialized
 from edgevision.export.precision.macs import multiply_accumulates
 from edgevision.export.precision.quantizer import Quantizer
 from edgevision.export.precision.search import Candidate, Found, Step, search
 from edgevision.export.score import decoder_for
-from edgevision.metrics.metric import Metric, PathLike, Predict, Truths, metric_of, predictor
-from edgevision.metrics.tally import Tally
+from edgevision.metrics.metric import PathLike, Score, judge, metric_of
 from edgevision.progress import Progress
 from edgevision.runtime.session import Session
 from edgevision.tasks.cameras import cameras_of
 from edgevision.tasks.decoders import proof_from
 from edgevision.tasks.frames import read_image, resize, spread
-from edgevision.tasks.proof import Proof
-from edgevision.tasks.task import Decoder, Headline, Task, get_task
-from edgevision.tasks.timings import Timings
+from edgevision.tasks.task import Decoder, Task, get_task
 
 OF_TASK = "task"
 """The budget that a task's gates allow."""
 
 _FEW = 16
-# What is held in memory: answers of the reference, and frames without labels.
-_MAX_ANSWERS, _MAX_UNLABELLED = 512, 128
-_UNTIMED = Timings(0.0, 0.0, 0.0)
-
-
-class Figure(Protocol):
-    """What a graph loses on numbered samples; smaller is better, and 0 is FP32's."""
-
-    @property
-    def title(self) -> str:
-        """What is lost, e.g. "mIoU"."""
-
-    @property
-    def count(self) -> int:
-        """How many samples there are."""
-
-    def key(self) -> bytes:
-        """Return a hash of the samples, and of all that is true of them."""
-
-    def lost(self, reference: Run, run: Run, samples: Sequence[int]) -> float:
-        """Return what `run` loses on these samples beside `reference`."""
-
-
-class LabelledFigure:
-    """The task's headline figure on a folder of labelled frames."""
-
-    def __init__(
-        self,
-        headline: Headline,
-        metric: Metric,
-        decoder: Decoder[Any],
-        truths: Truths,
-        begin: Feeds,
-    ) -> None:
-        self.title = headline.name
-        self._headline, self._metric, self._decoder = headline, metric, decoder
-        self._truths, self._begin = truths, begin
-        self._names = list(truths.pictures)
-        self._answers: dict[int, Any] = {}
-        self._known: dict[Sequence[int], float | None] = {}
-
-    @property
-    def count(self) -> int:
-        """How many frames there are."""
-        return len(self._names)
-
-    def key(self) -> bytes:
-        """Return a hash of frames and labels."""
-        digest = hashlib.sha256(self.title.encode())
-        for path in (*self._truths.pictures.values(), *self._truths.sources()):
-            digest.update(hashlib.sha256(Path(path).read_bytes()).digest())
-        return digest.digest()
-
-    def is_known(self, reference: Run) -> bool:
-        """Whether the figure is defined: there are labels."""
-        figure = self._exact(reference, range(self.count))
-        return figure is not None and figure == figure
-
-    def lost(self, reference: Run, run: Run, samples: Sequence[int]) -> float:
-        """Return the loss of the figure on these frames."""
-        was, now = self._exact(reference, samples), self._score(reference, run, samples)
-        if was is None or now is None or was != was:
-            raise ExportError(
-                f"{self.title} is undefined on {len(samples)} of the frames: they show nothing of "
-                "what the model knows. Give more labelled frames"
-            )
-        # Of a graph that answers nothing at all a figure may be undefined: it lost everything.
-        return self._headline.loss(was, now) if now == now else abs(was)
-
-    def _exact(self, reference: Run, samples: Sequence[int]) -> float | None:
-        if samples not in self._known:
-            self._known[samples] = self._score(reference, None, samples)
-        return self._known[samples]
-
-    def _score(self, reference: Run, run: Run | None, samples: Sequence[int]) -> float | None:
-        tally = Tally()
-        predict = None if run is None else self._predict(run)
-        for number in samples:
-            path = self._truths.pictures[self._names[number]]
-            picture = read_image(path)
-            assert self._decoder.camera is not None
-            frame = resize(picture, self._decoder.camera.size)
-            first = self._answers.get(number)
-            if first is None:
-                first = self._predict(reference)(frame)
-                if len(self._answers) < _MAX_ANSWERS:
-                    self._answers[number] = first
-            found = first if predict is None else predict(frame)
-            truth = self._truths.of(self._names[number], (picture.shape[0], picture.shape[1]))
-            self._metric.add(tally, number, truth, found, first)
-        return self._metric.score("int8", tally).figures().get(self._headline.name)
-
-    def _predict(self, run: Run) -> Predict:
-        def first(feeds: Mapping[str, Any]) -> tuple[Mapping[str, Array], Timings]:
-            return run({**feeds, **self._begin}), _UNTIMED
-
-        return predictor(self._decoder, first)
-
-
-class Agreement:
-    """The share of answers that are not FP32's, by the task's own comparison."""
-
-    title = "share of answers that are not FP32's"
-
-    def __init__(self, proof: Proof, feeds: Sequence[Feeds]) -> None:
-        self._proof, self._feeds = proof, feeds
-        self._answers: dict[int, Mapping[str, Array]] = {}
-
-    @property
-    def count(self) -> int:
-        """How many samples there are."""
-        return len(self._feeds)
-
-    def key(self) -> bytes:
-        """Return a hash of the samples."""
-        digest = hashlib.sha256(self.title.encode())
-        for feed in self._feeds:
-            for name in sorted(feed):
-                digest.update(np.ascontiguousarray(feed[name]).tobytes())
-        return digest.digest()
-
-    def lost(self, reference: Run, run: Run, samples: Sequence[int]) -> float:
-        """Return the mean over these samples of the output that differs most."""
-        shares = []
-        for number in samples:
-            feed = self._feeds[number]
-            if number not in self._answers:
-                self._answers[number] = _batched(reference(feed))
-            golden = self._answers[number]
-            bars = self._proof.tolerances(INT8, golden)
-            try:
-                reports = self._proof.compare(golden, _batched(run(feed)), bars, name="")
-            except ValueError:  # there is nothing to compare: no object was found in it
-                continue
-            shares.append(max(report.mismatch_share for report in reports))
-        return float(np.mean(shares)) if shares else 0.0
-
-
-def _batched(outputs: Mapping[str, Array]) -> dict[str, Array]:
-    return {name: np.asarray(array)[np.newaxis] for name, array in outputs.items()}
+_MAX_UNLABELLED = 128
+"""Frames without labels that are held in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -410,3 +271,75 @@ class _Kept:
         if self._path is not None:
             with suppress(OSError):
                 write_cache(self._path, json.dumps(self._found).encode())
+
+
+def check_budget(precision: str, budget: float | str | None, minutes: float) -> None:
+    """Refuse a budget that makes no sense."""
+    if budget is None:
+        return
+    if precision != INT8.precision:
+        raise ValueError(f"budget: what INT8 may lose, and precision is {precision}")
+    is_number = type(budget) in (int, float) and 0 <= float(budget) < math.inf
+    if budget != OF_TASK and not is_number:
+        raise ValueError(
+            f"budget: got {budget!r}, expected what may be lost such as 0.005, or '{OF_TASK}'"
+        )
+    if not 0 <= minutes < math.inf:
+        raise ValueError(f"search_minutes: got {minutes!r}, expected a number of minutes")
+
+
+def search_for(
+    adapter: ModelAdapter,
+    budget: float | str,
+    minutes: float,
+    evaluate: PathLike | None,
+    fed: Mapping[str, tuple[ModelAdapter, Sequence[Mapping[str, Array]]]],
+    progress: Progress,
+) -> BudgetSearch:
+    """Return the search of a model's layers.
+
+    Raises:
+        ValueError: the model has several graphs, or brings its own Q/DQ.
+    """
+    if len(fed) > 1:
+        raise ValueError(
+            f"budget: the model has {len(fed)} graphs, {', '.join(fed)}, whose layers lose "
+            "something only together; the search is of one graph. Build it in one (form='greedy' "
+            "of a captioner), or name what stays wide: keep_fp32=STAGE/NAME"
+        )
+    ((_, feeds),) = fed.values()
+    if not feeds:
+        raise ValueError("budget: the graph brings its own Q/DQ, and its layers stay as they are")
+    return BudgetSearch(
+        adapter, budget, minutes=minutes, evaluate=evaluate, calibration=feeds, progress=progress
+    )
+
+
+def max_loss(searching: BudgetSearch | None, adapter: ModelAdapter) -> float | None:
+    """Return the budget where it is of the task's figure; None where the task's own holds."""
+    headline = get_task(adapter.task).headline
+    outcome = None if searching is None else searching.outcome
+    if outcome is None or headline is None or outcome.title != headline.name:
+        return None
+    return outcome.budget
+
+
+def hold_budget(searching: BudgetSearch, scores: Sequence[Score], adapter: ModelAdapter) -> None:
+    """Refuse forms that lose more than the budget: the search knows the one for CPUs.
+
+    Raises:
+        ParityError: one does.
+    """
+    headline, allowed = get_task(adapter.task).headline, max_loss(searching, adapter)
+    if headline is None or allowed is None:
+        return
+    exact = next(score for score in scores if score.form == FP32.name)
+    for score in scores:
+        if score.form not in {form.name for form in forms_of("int8") if form.is_quantized}:
+            continue
+        verdict = judge(headline, exact, score, max_loss=allowed)
+        if not verdict.passed:
+            raise ParityError(
+                f"the search stayed inside the budget with a rest in float32, the {score.form} "
+                f"graph does not: {verdict.text}. Give --budget a little less"
+            )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import math
 import os
 import platform
 from collections.abc import Collection, Mapping, Sequence
@@ -21,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgevision.bundle.directory import BundleWriter
-from edgevision.bundle.forms import FP16, FP32, INT8, PRECISIONS, form_for, forms_of
+from edgevision.bundle.forms import FP16, INT8, PRECISIONS, form_for, forms_of
 from edgevision.bundle.manifest import Alternative, Manifest, Stage
 from edgevision.bundle.targets import TargetProfile
 from edgevision.engines.artifacts import ArtifactBuilder
@@ -31,15 +30,14 @@ from edgevision.engines.finish import finish_target
 from edgevision.engines.registry import unavailable
 from edgevision.engines.request import BuilderKnobs
 from edgevision.engines.summary import BuildSummary
-from edgevision.errors import ParityError
 from edgevision.export.agreement import settle, widest
-from edgevision.export.budget import OF_TASK, BudgetSearch
+from edgevision.export.budget import check_budget, hold_budget, max_loss, search_for
 from edgevision.export.layer_report import rows_of
 from edgevision.export.pictures import draw_layers, draw_search
 from edgevision.export.precision.calibration import METHODS
 from edgevision.export.precision.quantizer import RECOVERED, RECOVERY
 from edgevision.export.score import score_forms
-from edgevision.metrics.metric import Score, judge, score_fields
+from edgevision.metrics.metric import score_fields
 from edgevision.progress import Progress, silent
 from edgevision.tasks.decoders import proof_from
 from edgevision.tasks.task import get_task
@@ -52,6 +50,7 @@ if TYPE_CHECKING:
     from edgevision.export.adapters.adapter import ModelAdapter
     from edgevision.export.adapters.frame import Camera
     from edgevision.export.recipe import ExportedStage
+    from edgevision.metrics.own import OwnMetric
 
 Array = npt.NDArray[np.generic]
 Feeds = dict[str, Array]
@@ -78,6 +77,7 @@ def build(
     precision: str = "fp32",
     calibration: PathLike | None = None,
     evaluate: PathLike | None = None,
+    metric: str | OwnMetric | None = None,
     samples: PathLike | None = None,
     ranges: Mapping[str, tuple[float, float]] | None = None,
     shapes: Mapping[str, ShapeProfile] | None = None,
@@ -113,7 +113,11 @@ def build(
         calibration: folder, list, tar or Parquet file of images (`tensors`: folder of .npz files
             keyed by input name); INT8 needs it, but for a generator, which is calibrated on seeds.
         evaluate: folder to score every form on: `images/` with `labels/`, or only images; objects
-            need `images/` and COCO's `instances.json`.
+            need `images/` and COCO's `instances.json`; tensors need `metric` and .npz files that
+            hold the inputs by name, and labels.
+        metric: for tensors, what `evaluate` is scored by: a function, or `package.module:function`,
+            of a sample's outputs and labels (arrays by name) that returns a number, or several by
+            name; the report has their means.
         samples: folder of the inputs that the graphs are proven on; by default those of
             `calibration`, or drawn ones.
         ranges: the least and the most that inputs which are drawn may hold, by name.
@@ -159,11 +163,18 @@ def build(
     knobs.check_used(asked.values())
     _check_recover(precision, recover)
     _check_precision(precision, keep_fp32, method, choose=choose)
-    _check_budget(precision, budget, search_minutes)
+    check_budget(precision, budget, search_minutes)
     from edgevision.export.recipe import export_stage
     from edgevision.export.samples import calibration_samples, golden_samples
-    from edgevision.export.source import resolve
+    from edgevision.export.source import find_function, resolve
 
+    if metric is not None and not evaluate:
+        raise ValueError("metric: what it is to score is missing; give --evaluate DIR (evaluate=)")
+    own: OwnMetric | None = (
+        find_function("metric", metric, "package.module:function")
+        if isinstance(metric, str)
+        else metric
+    )
     front = {"camera": camera, "cameras": cameras, "mean": mean, "std": std}
     with BundleWriter(out) as writer:
         resolved = resolve(
@@ -184,7 +195,7 @@ def build(
         parts, fed = _parts(adapter, golden), _parts(adapter, typical)
         searching = None
         if budget is not None:
-            searching = _searching(adapter, budget, search_minutes, evaluate, fed, progress)
+            searching = search_for(adapter, budget, search_minutes, evaluate, fed, progress)
         proof = proof_from(get_task(adapter.task), adapter.settings(), len(parts))
         exported = {
             name: export_stage(
@@ -202,17 +213,21 @@ def build(
             )
             for name, (part, feeds) in parts.items()
         }
-        scored = score_forms(adapter, exported, evaluate, progress=progress) if evaluate else None
+        scored = (
+            score_forms(adapter, exported, evaluate, metric=own, progress=progress)
+            if evaluate
+            else None
+        )
         said = settle(
             [report for stage in exported.values() for report in stage.parity],
             forms_of(precision),
             scored.scores if scored else (),
             get_task(adapter.task).headline,
-            max_loss=_max_loss(searching, adapter),
+            max_loss=max_loss(searching, adapter),
             shipped=precision,
         )
         if searching is not None and scored is not None:
-            _hold_budget(searching, scored.scores, adapter)
+            hold_budget(searching, scored.scores, adapter)
         stages, proofs = [], []
         builder = ArtifactBuilder(asked, writer, Path(out).name, cache, progress, knobs)
         for name, stage in exported.items():
@@ -261,7 +276,8 @@ def build(
         if scored:
             fields = [score_fields(score) for score in scored.scores]
             writer.add("reports/accuracy.json", _json(fields))
-            writer.add("reports/differences.png", scored.picture)
+            if scored.picture:
+                writer.add("reports/differences.png", scored.picture)
         provenance = {
             **resolved.provenance,
             "golden_samples": origin,
@@ -285,7 +301,7 @@ def build(
         t.name: finish_target(bundle, t, knobs=knobs.of(t), cache=cache, progress=progress)
         for t in here
     }
-    scores = scored.scores if scored else ()
+    scores = tuple(scored.scores) if scored else ()
     return BuildSummary(bundle, parity, scores, builder.seconds, frozenset(builder.cached), done)
 
 
@@ -303,78 +319,6 @@ def _parts(
 
 def _graph_for(stage: ExportedStage, precision: str, target: TargetProfile) -> bytes:
     return stage.graphs[form_for(precision, on_gpu=target.flavour.on_gpu).name]
-
-
-def _check_budget(precision: str, budget: float | str | None, minutes: float) -> None:
-    """Refuse a budget that makes no sense."""
-    if budget is None:
-        return
-    if precision != INT8.precision:
-        raise ValueError(f"budget: what INT8 may lose, and precision is {precision}")
-    is_number = type(budget) in (int, float) and 0 <= float(budget) < math.inf
-    if budget != OF_TASK and not is_number:
-        raise ValueError(
-            f"budget: got {budget!r}, expected what may be lost such as 0.005, or '{OF_TASK}'"
-        )
-    if not 0 <= minutes < math.inf:
-        raise ValueError(f"search_minutes: got {minutes!r}, expected a number of minutes")
-
-
-def _searching(
-    adapter: ModelAdapter,
-    budget: float | str,
-    minutes: float,
-    evaluate: PathLike | None,
-    fed: Mapping[str, tuple[ModelAdapter, Sequence[Mapping[str, Array]]]],
-    progress: Progress,
-) -> BudgetSearch:
-    """Return the search of a model's layers.
-
-    Raises:
-        ValueError: the model has several graphs, or brings its own Q/DQ.
-    """
-    if len(fed) > 1:
-        raise ValueError(
-            f"budget: the model has {len(fed)} graphs, {', '.join(fed)}, whose layers lose "
-            "something only together; the search is of one graph. Build it in one (form='greedy' "
-            "of a captioner), or name what stays wide: keep_fp32=STAGE/NAME"
-        )
-    ((_, feeds),) = fed.values()
-    if not feeds:
-        raise ValueError("budget: the graph brings its own Q/DQ, and its layers stay as they are")
-    return BudgetSearch(
-        adapter, budget, minutes=minutes, evaluate=evaluate, calibration=feeds, progress=progress
-    )
-
-
-def _max_loss(searching: BudgetSearch | None, adapter: ModelAdapter) -> float | None:
-    """Return the budget where it is of the task's figure; None where the task's own holds."""
-    headline = get_task(adapter.task).headline
-    outcome = None if searching is None else searching.outcome
-    if outcome is None or headline is None or outcome.title != headline.name:
-        return None
-    return outcome.budget
-
-
-def _hold_budget(searching: BudgetSearch, scores: Sequence[Score], adapter: ModelAdapter) -> None:
-    """Refuse forms that lose more than the budget: the search knows the one for CPUs.
-
-    Raises:
-        ParityError: one does.
-    """
-    headline, allowed = get_task(adapter.task).headline, _max_loss(searching, adapter)
-    if headline is None or allowed is None:
-        return
-    exact = next(score for score in scores if score.form == FP32.name)
-    for score in scores:
-        if score.form not in {form.name for form in forms_of("int8") if form.is_quantized}:
-            continue
-        verdict = judge(headline, exact, score, max_loss=allowed)
-        if not verdict.passed:
-            raise ParityError(
-                f"the search stayed inside the budget with a rest in float32, the {score.form} "
-                f"graph does not: {verdict.text}. Give --budget a little less"
-            )
 
 
 def _bars(stage: ExportedStage, precision: str) -> Mapping[str, Tolerance]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import onnx
@@ -18,16 +20,19 @@ from edgevision.export.adapters.adapter import (
     Run,
     StagedAdapter,
     first_state,
+    state_of,
 )
 from edgevision.export.adapters.tensors import graph_inputs, graph_outputs
 from edgevision.export.precision.half_rounding import by_the_standard
 from edgevision.export.recipe import ExportedStage
 from edgevision.metrics.differences import draw_differences
 from edgevision.metrics.metric import PathLike, Score, predictor, score_task
+from edgevision.metrics.own import OwnMetric, score_own
 from edgevision.progress import Progress, silent
 from edgevision.runtime.session import Session
 from edgevision.tasks.decoders import decoder_from
 from edgevision.tasks.task import Decoder, get_task
+from edgevision.tasks.tensors import TASK as TENSORS
 from edgevision.tasks.timings import Timings
 
 _UNTIMED = Timings(0.0, 0.0, 0.0)
@@ -35,9 +40,9 @@ _UNTIMED = Timings(0.0, 0.0, 0.0)
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """The scores of every form, PyTorch's own first, and `picture`: PNG bytes of differences."""
+    """The scores of every form, PyTorch's own first; `picture`: PNG of differences, if any."""
 
-    scores: tuple[Score, ...]
+    scores: Sequence[Score]
     picture: bytes
 
 
@@ -46,19 +51,25 @@ def score_forms(
     stages: Mapping[str, ExportedStage],
     folder: PathLike,
     *,
+    metric: OwnMetric | None = None,
     progress: Progress = silent,
 ) -> Scored:
-    """Run every form on the pictures of `folder`, and score it.
+    """Run every form on the pictures of `folder`, and score it; with `metric` on its .npz files.
 
     Raises:
-        ValueError: the task has no metric.
+        ValueError: the task has no metric and none was given, or has one of its own.
         FileReadError: the folder is not what the task's metric needs.
     """
     task = get_task(adapter.task)
     decoder = _decoder(adapter, _stages(stages))
     camera = decoder.camera
-    if task.headline is None or camera is None:
-        raise ValueError(f"task '{task}' has no metric: leave out --evaluate")
+    if metric is None and (task.headline is None or camera is None):
+        raise ValueError(
+            f"task '{task}' has no metric: leave out --evaluate"
+            + (", or give one of yours, --metric (metric=)" if task is TENSORS else "")
+        )
+    if metric is not None and task is not TENSORS:
+        raise ValueError(f"task '{task}' has its own way to score, metric= is for tensors")
     with ExitStack() as stack:
         runs: dict[str, Run] = {"torch": adapter.reference}
         for form in next(iter(stages.values())).graphs:
@@ -72,6 +83,13 @@ def score_forms(
             else:
                 runs[form] = parts["main"]
         begin = first_state(adapter)
+        if metric is not None:
+            state = state_of(adapter)
+            fed = [spec for spec in adapter.inputs if spec.name not in state]
+            whole = {form: partial(_with_state, run, begin) for form, run in runs.items()}
+            labelled = TENSORS.labelled(fed, Path(folder))
+            return Scored(tuple(score_own(metric, whole, labelled, progress)), b"")
+        assert camera is not None
         forms = {form: predictor(decoder, _first(run, begin)) for form, run in runs.items()}
         scores = score_task(task, decoder, forms, folder, progress)
         picture = draw_differences(task, forms, folder, camera.size, progress)
@@ -104,6 +122,10 @@ def _stages(exported: Mapping[str, ExportedStage]) -> list[Stage]:
         )
         for name, stage in exported.items()
     ]
+
+
+def _with_state(run: Run, begin: Feeds, feeds: Feeds) -> Feeds:
+    return run({**feeds, **begin})
 
 
 def _first(run: Run, begin: Feeds) -> Callable[[Mapping[str, Any]], tuple[Any, Timings]]:

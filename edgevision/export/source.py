@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -173,24 +174,9 @@ def _from_factory(
     classes: ClassNames | None,
     front: Front,
 ) -> Source:
-    module_name, _, function = source.partition(":")
+    factory = find_function("source", source, "package.module:factory")
+    function = source.partition(":")[2]
     with _working_directory():
-        try:
-            module = importlib.import_module(module_name)
-        except (ImportError, ValueError) as error:
-            raise ValueError(
-                f"source '{source}': {error}. Expected package.module:factory."
-            ) from error
-        except (Exception, SystemExit) as error:  # the user's code may raise anything
-            raise ExportError(
-                f"'{source}' cannot be imported: {type(error).__name__}: {error}"
-            ) from error
-        factory = getattr(module, function, None)
-        if factory is None:
-            raise ValueError(
-                f"source '{source}': {getattr(module, '__file__', module_name)} has no "
-                f"'{function}'. Expected package.module:factory."
-            )
         try:
             made = factory()
         except (Exception, SystemExit) as error:
@@ -206,6 +192,31 @@ def _from_factory(
         )
     refuse_options("an adapter", weights=weights, size=size, classes=classes, task=task, **front)
     return Source(name, made, {"source": source})
+
+
+def find_function(what: str, source: str, expected: str) -> Any:
+    """Return what is called `package.module:name`, as `source=` and `metric=` are.
+
+    Raises:
+        ValueError: there is no such module, or nothing of that name in it.
+        ExportError: the module cannot be imported.
+    """
+    module_name, _, name = source.partition(":")
+    with _working_directory():
+        try:
+            module = importlib.import_module(module_name)
+        except (ImportError, ValueError) as error:
+            raise ValueError(f"{what} '{source}': {error}. Expected {expected}.") from error
+        except (Exception, SystemExit) as error:  # the user's code may raise anything
+            raise ExportError(
+                f"'{source}' cannot be imported: {type(error).__name__}: {error}"
+            ) from error
+    if not name or (found := getattr(module, name, None)) is None:
+        raise ValueError(
+            f"{what} '{source}': {getattr(module, '__file__', module_name)} has no '{name}'. "
+            f"Expected {expected}."
+        )
+    return found
 
 
 @contextlib.contextmanager

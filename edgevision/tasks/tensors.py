@@ -124,15 +124,44 @@ class TensorsTask(Task[TensorsResult]):
             names = ", ".join(spec.name for spec in inputs)
             raise FileReadError(f"{folder}: no .npz file; expected files with the inputs: {names}")
         for path in spread(files, count):
-            try:
-                with (
-                    open_plain(path, max_bytes=_MAX_NPZ_BYTES, follow_links=True) as file,
-                    zipfile.ZipFile(file) as arrays,
-                ):
-                    feeds: Feeds = {spec.name: _array(arrays, spec) for spec in inputs}
-            except _NPZ_ERRORS as error:
-                raise FileReadError(f"{path}: cannot be read as inputs: {error!s:.400}") from error
-            yield feeds
+            yield _read(path, inputs)[0]
+
+    def labelled(
+        self, inputs: Sequence[TensorSpec], folder: Path
+    ) -> Iterator[tuple[str, Feeds, Arrays]]:
+        """Give each .npz file of `folder`: its name, the inputs in it, and all else as labels.
+
+        Raises:
+            FileReadError: there is none, or one cannot be read.
+        """
+        if not (files := sorted(folder.glob("*.npz"))):
+            raise FileReadError(f"{folder}: no .npz file; expected files of inputs and labels")
+        for path in files:
+            yield path.name, *_read(path, inputs, with_labels=True)
+
+
+def _read(
+    path: Path, inputs: Sequence[TensorSpec], *, with_labels: bool = False
+) -> tuple[Feeds, Arrays]:
+    names = [spec.name for spec in inputs]
+    try:
+        with (
+            open_plain(path, max_bytes=_MAX_NPZ_BYTES, follow_links=True) as file,
+            zipfile.ZipFile(file) as arrays,
+        ):
+            feeds: Feeds = {spec.name: _array(arrays, spec) for spec in inputs}
+            there = [name.removesuffix(".npy") for name in arrays.namelist() if with_labels]
+            return feeds, {name: _label(arrays, name) for name in there if name not in names}
+    except _NPZ_ERRORS as error:
+        raise FileReadError(f"{path}: cannot be read as inputs: {error!s:.400}") from error
+
+
+def _label(arrays: zipfile.ZipFile, name: str) -> npt.NDArray[np.generic]:
+    with arrays.open(f"{name}.npy") as member:
+        size_bytes = arrays.getinfo(member.name).file_size
+        return read_npy(
+            member, size_bytes, lambda _, dtype: not dtype.hasobject, f"'{name}'", "numbers"
+        )
 
 
 def _array(arrays: zipfile.ZipFile, spec: TensorSpec) -> npt.NDArray[np.generic]:

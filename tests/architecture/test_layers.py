@@ -7,8 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[2]
 OPTIONAL = (
     "av", "cuda", "jinja2", "onnx", "onnxruntime", "onnxscript", "openvino", "PIL",
@@ -91,9 +89,7 @@ def test_every_module_imports_on_a_bare_machine() -> None:
     assert len(imported) > 15
 
 
-@pytest.mark.parametrize("module", EXPORT_SIDE)
-def test_the_export_side_imports_where_its_packages_are(module: str) -> None:
-    program = BARE.replace("import edgevision\n", f"import edgevision, {module}\n").replace(
-        "walk(edgevision)", f"walk({module})"
-    )
-    assert _printed(program, "[]", '["nothing"]')
+def test_the_export_side_imports_where_its_packages_are() -> None:
+    models_first = "".join(f"import {name}; walk({name})\n" for name in reversed(EXPORT_SIDE))
+    imported = _printed(BARE.replace("walk(edgevision)\n", models_first), "[]", '["nothing"]')
+    assert all(any(name.startswith(side) for name in imported) for side in EXPORT_SIDE)

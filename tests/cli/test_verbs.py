@@ -104,25 +104,47 @@ def test_a_pending_target_can_be_added_to_a_copy(
     shell("verify", copy)
 
 
-def test_targets_and_doctor(shell: Shell) -> None:
-    assert "jetson-orin-jp6" in shell("targets").out
-    rows = {row["name"]: row for row in shell("targets", "--json").json}
+def test_targets_and_doctor(call: Call) -> None:
+    assert "jetson-orin-jp6" in call("targets").out
+    rows = {row["name"]: row for row in call("targets", "--json").json}
     assert rows["host-cpu"]["builds_here"]
     assert rows["rtx"]["builds_here"]
     assert not rows["jetson-thor"]["builds_here"]
     assert rows["jetson-thor"]["reason"]
-    assert "ONNX Runtime" in shell("doctor").out
-    assert any(row["what"] == "python" for row in shell("doctor", "--json").json)
+    assert "ONNX Runtime" in call("doctor").out
+    assert any(row["what"] == "python" for row in call("doctor", "--json").json)
 
 
-def test_an_onnx_file_keeps_its_tensors(shell: Shell, tmp_path: Path) -> None:
+def test_an_onnx_file_keeps_its_tensors(call: Call, tmp_path: Path) -> None:
     from tests.parts.tiny_bundles import doubled
 
     (tmp_path / "twice.onnx").write_bytes(doubled(2))
-    report = shell("build", tmp_path / "twice.onnx", "--out", tmp_path / "t.ev", "--json").json
+    report = call("build", tmp_path / "twice.onnx", "--out", tmp_path / "t.ev", "--json").json
     assert report["artifacts"][0]["state"] == "built"
-    error = shell("run", tmp_path / "t.ev", "frames", code=2).err
+    error = call("run", tmp_path / "t.ev", "frames", code=2).err
     assert "takes its own tensors, not frames" in error
+
+
+def test_a_metric_of_the_user_s_scores_tensors(call: Call, tmp_path: Path) -> None:
+    from tests.parts.tiny_bundles import doubled
+
+    (tmp_path / "twice.onnx").write_bytes(doubled(2))
+    for i in range(3):
+        x = np.full((2, 3), i, np.float32)
+        np.savez(tmp_path / f"{i}.npz", x=x, want=2 * x + 0.5)
+    build = ("build", tmp_path / "twice.onnx", "--out", tmp_path / "t.ev", "--evaluate", tmp_path)
+    told = call(*build, "--metric", "nets:far").out
+    assert "mean error" in told
+    rows = json.loads((tmp_path / "t.ev" / "reports" / "accuracy.json").read_text())
+    assert [row["form"] for row in rows] == ["torch", "fp32"]
+    assert all(row["figures"] == {"mean error": 0.5, "samples": 1.0} for row in rows)
+    for wrong, message in (
+        (build, "give one of yours, --metric"),
+        ((*build[:4], "--metric", "nets:far"), "give --evaluate DIR"),
+        ((*build, "--metric", "nets:near"), "has no 'near'. Expected package.module:function"),
+        ((*build, "--metric", "nets:broken"), "metric 'broken' fails on 0.npz, torch: TypeError"),
+    ):
+        assert message in call(*wrong, code=2).err
 
 
 BUILD = ("build", "nets:net", "--size", "32x48", "--classes", "classes.txt", "--out", "bad.ev")
@@ -177,17 +199,17 @@ def test_bad_input_has_one_clear_message(
     assert not (project / "pwned").exists()
 
 
-def test_a_segmenter_takes_frames_and_no_seeds(int8_bundle: Outcome, shell: Shell) -> None:
+def test_a_segmenter_takes_frames_and_no_seeds(int8_bundle: Outcome, call: Call) -> None:
     for arguments in ((), ("frames", "--seed", "7"), ("frames", "--count", "3")):
-        assert "takes frames: give an image" in shell("run", "int8.ev", *arguments, code=2).err
+        assert "takes frames: give an image" in call("run", "int8.ev", *arguments, code=2).err
 
 
-def test_a_generator_makes_pictures_of_seeds(shell: Shell, tmp_path: Path) -> None:
+def test_a_generator_makes_pictures_of_seeds(call: Call, tmp_path: Path) -> None:
     bundle, grid = tmp_path / "gan-digits.ev", tmp_path / "grid.png"
-    shell("build", "gan-digits", "--precision", "int8", "--out", bundle)
+    call("build", "gan-digits", "--precision", "int8", "--out", bundle)
     assert json.loads((bundle / "reports" / "layers.json").read_text())["int8"]
-    shell("verify", bundle)
-    done = shell("run", bundle, "--seed", "7", "--count", "65", "--out", grid)
+    call("verify", bundle)
+    done = call("run", bundle, "--seed", "7", "--count", "65", "--out", grid)
     assert "65 pictures of the seeds from 7 on, " in done.out
     assert " a second in batches of 64" in done.out
     with Image.open(grid) as picture:
@@ -195,7 +217,7 @@ def test_a_generator_makes_pictures_of_seeds(shell: Shell, tmp_path: Path) -> No
         pixels = np.asarray(picture)
     assert pixels.max() > 240
     assert pixels[-28:, -7 * 28 :].max() == 0, "seven cells are empty"
-    report = shell("run", bundle, "--count", "3", "--json").json
+    report = call("run", bundle, "--count", "3", "--json").json
     assert (report["count"], report["batch"], report["out"]) == (3, 3, None)
     assert report["images_per_s"] > 0
     for arguments, message in (
@@ -205,7 +227,7 @@ def test_a_generator_makes_pictures_of_seeds(shell: Shell, tmp_path: Path) -> No
         (("frames",), "makes pictures of seeds and takes no 'frames'"),
         (("--out", tmp_path / "grid.xyz"), "expected an ending such as .png"),
     ):
-        assert message in shell("run", bundle, *arguments, code=2).err
+        assert message in call("run", bundle, *arguments, code=2).err
 
 
 def bad_files(project: Path) -> None:
@@ -230,12 +252,12 @@ def bad_files(project: Path) -> None:
     (project / "two.txt").write_text("road\nsky\n")
 
 
-def test_a_warning_is_one_line(shell: Shell, tmp_path: Path) -> None:
+def test_a_warning_is_one_line(call: Call, tmp_path: Path) -> None:
     (tmp_path / "few").mkdir()
     for i in range(3):
         pixels = np.random.default_rng(i).integers(0, 256, (32, 48, 3), np.uint8)
         Image.fromarray(pixels).save(tmp_path / "few" / f"{i}.png")
-    err = shell(
+    err = call(
         *BUILD[:-1], tmp_path / "w.ev", "--precision", "int8", "--calibration", tmp_path / "few",
         code=None,
     ).err  # fmt: skip
@@ -298,11 +320,11 @@ def test_interrupted_build_leaves_the_old_bundle_whole(
     shell("verify", target)
 
 
-@pytest.mark.filterwarnings("ignore:INT8 was calibrated on 3 frames")
+@pytest.mark.filterwarnings("ignore:INT8 was calibrated on 2 frames")
 def test_the_demo_writes_its_report(
     call: Call, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for photo in list_images(PHOTOS)[:3]:
+    for photo in list_images(PHOTOS)[:2]:
         shutil.copy(photo, tmp_path)
     monkeypatch.setattr("edgevision.export.zoo.shipped_photos", lambda: tmp_path)
     told = call("demo", "--out", "demo").out

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 import edgevision
 from edgevision.bundle.flavours import ORT
 from edgevision.bundle.tensors import DType, TensorSpec
+from edgevision.cli import main
 from edgevision.errors import ExportError
 from edgevision.export import SemanticSegmentation, Tensors
 from edgevision.export.adapters.adapter import Run
-from edgevision.export.budget import BudgetSearch, MeasuredLoss
-from edgevision.export.build import _searching
+from edgevision.export.budget import BudgetSearch, MeasuredLoss, search_for
 from edgevision.export.graph.capture import serialized
 from edgevision.export.graph.observe import typed
 from edgevision.export.precision.int8 import to_int8
@@ -220,7 +220,9 @@ def test_budget_0_and_one_that_cannot_be_met_are_told(
         searched(net, graph, 0, val, val / "images")
     with pytest.raises(ExportError, match=r"was found in 0 minutes.*goes on where it stopped"):
         searched(net, graph, 0.02, val, val / "images", minutes=0)
-    for bad in (-1, float("nan"), "much"):
+    with pytest.raises(SystemExit, match="2"):
+        main(["build", "gan-digits", "--budget", "much"])
+    for bad in (-1, float("nan"), True, "much"):
         with pytest.raises(ValueError, match="budget: got"):
             edgevision.build(net, "x.ev", precision="int8", budget=bad)
     with pytest.raises(ValueError, match="budget: what INT8 may lose, and precision is fp16"):
@@ -292,7 +294,7 @@ def test_a_build_reports_what_was_searched(
 def test_several_graphs_are_refused_with_the_reason(net: SemanticSegmentation) -> None:
     parts: dict[str, Any] = {"encode": (net, []), "step": (net, [])}
     with pytest.raises(ValueError, match="the model has 2 graphs, encode, step"):
-        _searching(net, 0.1, 1, None, parts, silent)
+        search_for(net, 0.1, 1, None, parts, silent)
 
 
 def test_multiply_accumulates_of_every_layer() -> None:

@@ -1,7 +1,6 @@
-"""The official ONNX node tests are right or refused; of 1,615 a fortieth is kept here and tried.
+"""The official ONNX node tests are right or refused; of 1,615 a tenth is kept here and tried.
 
-A tenth in both precisions would take a minute and a half, a fortieth in FP16 (whose builds prove
-FP32 as well) takes ten seconds.
+In FP16, whose builds prove FP32 as well: half a minute.
 
 `EDGEVISION_TEST_ONNX_NODES=FOLDER` tries all of onnx/backend/test/data/node of onnx 1.19's wheel,
 in both precisions: half an hour. What became of each is in tests/data/onnx_nodes.json.
@@ -46,11 +45,11 @@ def test_all_of_them_were_right_or_refused_with_a_reason() -> None:
         assert all(text.startswith("refused: ") and len(text) > 30 for text in told.values())
 
 
-def test_a_fortieth_is_as_it_was(tmp_path: Path) -> None:
+def test_a_tenth_is_as_it_was(tmp_path: Path) -> None:
     found = tried(KEPT, tmp_path / "found.json", "--precision", "fp16")
     with zipfile.ZipFile(KEPT) as kept:
         names = {name.partition("/")[0] for name in kept.namelist()}
-    assert sum(found["counts"]["fp16"].values()) == len(names) >= 40
+    assert sum(found["counts"]["fp16"].values()) == len(names) >= 160
     refused = set(found["refused"]["fp16"])
     assert refused == names & set(RECORD["refused"]["fp16"])
 

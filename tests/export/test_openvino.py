@@ -24,10 +24,16 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_a_net_is_proven_and_runs(precision: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def net() -> SemanticSegmentation:
     torch.manual_seed(2)
-    net = SemanticSegmentation(teach(unet(4, width=8)), size=(64, 96), classes=list("abcd"))
+    return SemanticSegmentation(teach(unet(4, width=8)), size=(64, 96), classes=list("abcd"))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_a_net_is_proven_and_runs(
+    precision: str, net: SemanticSegmentation, tmp_path: Path
+) -> None:
     pictures = write_halves(tmp_path / "pictures")
     summary = edgevision.build(
         net, tmp_path / "a.ev", precision=precision, calibration=pictures, targets=[TARGET]

@@ -259,7 +259,7 @@ def test_a_program_may_end_without_closing_anything() -> None:
     script = (
         "from tests.runtime.test_misuse import *\n"
         "session, device = on_host(), SimulatedDevice()\n"
-        "pipeline = pipeline_of(program_on(device))\n"
+        "pipeline = pipeline_of(program_on(device), stall_ms=300)\n"  # its end waits for that
         "device.stall()\n"
         "ticket = pipeline.submit(frame(1))\n"
         "lent = session.input(); buffer = lent.__enter__()\n"

@@ -24,13 +24,16 @@ def refuse_disputed(model: onnx.ModelProto) -> None:
         ExportError: it has one; the message says what to write.
     """
     typed = onnx.shape_inference.infer_shapes(model)
-    for graph in nested(typed.graph):
-        stored = {i.name: i for i in graph.initializer}
-        sizes = {
-            value.name: [d.dim_value for d in value.type.tensor_type.shape.dim]
-            for value in (*graph.input, *graph.value_info)
-        }
-        given = {value.name for value in graph.input}
+    graphs = [*nested(typed.graph)]
+    # A body reads what stands outside it; no name stands for two things.
+    stored = {i.name: i for graph in graphs for i in graph.initializer}
+    sizes = {
+        value.name: [d.dim_value for d in value.type.tensor_type.shape.dim]
+        for graph in graphs
+        for value in (*graph.input, *graph.value_info)
+    }
+    given = {value.name for graph in graphs for value in graph.input}
+    for graph in graphs:
         for node in graph.node:
             if reason := _reason(node, stored, sizes, given):
                 raise ExportError(
