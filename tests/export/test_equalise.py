@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 
 from edgevision.export.graph.observe import typed
+from edgevision.export.layer_compare import Opened, compare_layers
 from edgevision.export.precision.equalise import equalised
 from edgevision.export.precision.quantizer import prepare
 from tests.parts.nets import run
@@ -144,3 +145,13 @@ def test_what_is_not_linear_keeps_its_scale(made: Make, between: str) -> None:
     ]
     model = net(made, rows)
     assert equalised(model, feeds(), {}).channels == 0
+
+
+def test_layers_of_an_equalised_graph_are_compared_as_the_net_was_trained(made: Make) -> None:
+    model = net(made, inverted_residual("Relu"))
+    quantizer = prepare(model, feeds(8), method="minmax", recover=("equalise",))
+    assert quantizer is not None
+    assert quantizer.calibration.recovery
+    graphs = [Opened(typed(graph), {}, None) for graph in (model, quantizer.graph([]))]
+    for difference in compare_layers(*graphs, feeds(1)[0]):
+        assert difference.off < 1e-4, difference

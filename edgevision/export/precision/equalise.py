@@ -10,6 +10,8 @@ passes a scale only as long as nothing comes near its clip.
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -19,6 +21,7 @@ import onnx
 from onnx import numpy_helper
 
 from edgevision.export.adapters.adapter import Feeds
+from edgevision.export.graph.capture import CHANNEL_SCALES
 from edgevision.export.graph.observe import Profiles, observe
 from edgevision.export.graph.qdq_rules import output_axis
 from edgevision.export.graph.subgraphs import names_read
@@ -77,6 +80,7 @@ def equalised(model: onnx.ModelProto, feeds: Sequence[Feeds], profiles: Profiles
     by_id = scales[channels.roots]
     for layer in channels.layers:
         _rescale(layer, stored, by_id)
+    _note(copy, channels, by_id)
     few = feeds[:: max(1, len(feeds) // _PROOF_SAMPLES)][:_PROOF_SAMPLES]
     before = _decibels(model, channels, measured, np.ones_like(by_id), few, profiles)
     if _decibels(copy, channels, measured, by_id, few, profiles) <= before:
@@ -381,6 +385,27 @@ def _rescale(layer: _Layer, stored: dict[str, onnx.TensorProto], scales: Numbers
     if len(node.input) > 2 and node.input[2]:
         bias = stored[node.input[2]]
         _write(bias, numpy_helper.to_array(bias).astype(np.float64) * made)
+
+
+def _note(model: onnx.ModelProto, channels: _Channels, scales: Numbers) -> None:
+    """Write into a graph what each tensor's channels are multiplied by, for who compares graphs."""
+    found = {
+        name: base64.b64encode(scales[ids].astype("<f4").tobytes()).decode()
+        for name, ids in channels.of.items()
+        if ids is not None and np.any(scales[ids] != 1)
+    }
+    model.metadata_props.add(key=CHANNEL_SCALES, value=json.dumps(found))
+
+
+def channel_scales(model: onnx.ModelProto) -> dict[str, npt.NDArray[np.float32]]:
+    """Return what the channels of a graph's tensors are multiplied by, of those that have a note.
+
+    Raises:
+        ValueError: the note is not one of ours.
+    """
+    notes = [entry.value for entry in model.metadata_props if entry.key == CHANNEL_SCALES]
+    found = json.loads(notes[0]) if notes else {}
+    return {name: np.frombuffer(base64.b64decode(text), "<f4") for name, text in found.items()}
 
 
 def _write(tensor: onnx.TensorProto, values: Numbers) -> None:
