@@ -124,9 +124,10 @@ def _patches(
     padded = np.pad(value, [(0, 0), (0, 0), *sides])
     spans = tuple((k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True))
     windows = sliding_window_view(padded, spans, axis=tuple(range(2, 2 + rank)))
-    outer = tuple(slice(None, None, s) for s in strides)
-    inner = tuple(slice(None, None, d) for d in dilations)
-    windows = windows[(slice(None), slice(None), *outer, *inner)]
+    outer = [slice(None, None, s) for s in strides]
+    inner = [slice(None, None, d) for d in dilations]
+    steps: tuple[Any, ...] = (slice(None), slice(None), *outer, *inner)
+    windows = windows[steps]
     places = windows.shape[2 : 2 + rank]
     count = int(np.prod(places)) * len(value)
     every = -(-count // _MAX_PATCHES)
