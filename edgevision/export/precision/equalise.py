@@ -36,7 +36,7 @@ _STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """0 leaves all as it is, 1 gives each channel the range of the widest."""
 _MOST = 1024.0
 """What a weight is divided by at most: the rest of the graph may be float16."""
-_HEADROOM = 1.5
+_HEADROOM = 2.0
 """Frames not seen hold larger values: no channel that is scaled up fills its range, or a clip."""
 _SWEEPS = 2
 _TINY = 1e-30
