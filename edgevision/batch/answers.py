@@ -55,8 +55,8 @@ def answer_data(
     """Run a bundle on the frames of `data`, on as many workers as there are.
 
     A row has the frame's "key", the answer's "text", its JSON as "answer", "total_ms", and what the
-    task says of pixels: "classes", a PNG, or "masks", the JSON of COCO's runs. Each frame is one of
-    its own: a model with state begins with it.
+    task says of pixels: "classes" or "depth_mm", a PNG, or "masks", the JSON of COCO's runs. Each
+    frame is one of its own: a model with state begins with it.
 
     Args:
         bundle: the bundle's directory.

@@ -8,9 +8,11 @@ sizes and times of change of all frames and labels; each shard's file has it ins
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,7 @@ from edgevision.tasks.places import Place
 _MISSING = (-1, -1)
 _MANIFEST, _SHARDS, _LOCK = "run.json", "shards", "run.lock"
 _RUN = "run"
+_LOCKLESS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _MAX_ATTEMPTS = 3
 _MAX_MANIFEST_BYTES = 1 << 20
 _MAX_SHARD_BYTES = 1 << 32
@@ -117,14 +120,9 @@ class RunFolder:
             ):
                 raise FileWriteError(f"'{self.path}' holds other files: give another --out")
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = locking.try_lock(self.path / _LOCK)
         except OSError as error:
             raise self._unwritable(self.path, error) from error
-        if lock is None:
-            raise RunError(
-                f"another command is at work in '{self.path}': wait for it, or give another --out"
-            )
-        try:
+        with self._alone():
             if manifest.exists():
                 self._take_up(manifest, described, resume=resume)
             content = {"remark": MARK, **described, "identity": self.identity}
@@ -133,6 +131,27 @@ class RunFolder:
                 (self.path / _SHARDS).mkdir(exist_ok=True)
             except OSError as error:
                 raise self._unwritable(self.path / _SHARDS, error) from error
+            yield
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the folder's lock, where its file system has locks."""
+        try:
+            lock = locking.try_lock(self.path / _LOCK)
+        except OSError as error:
+            if error.errno not in _LOCKLESS:
+                raise self._unwritable(self.path, error) from error
+            warnings.warn(
+                f"'{self.path}' lies where no file can be locked ({error.strerror}): see that no "
+                "other command writes there meanwhile",
+                stacklevel=6,
+            )
+            lock = os.open(self.path, os.O_RDONLY)  # holds nothing
+        if lock is None:
+            raise RunError(
+                f"another command is at work in '{self.path}': wait for it, or give another --out"
+            )
+        try:
             yield
         finally:
             os.close(lock)

@@ -20,6 +20,7 @@ from edgevision.bundle.tensors import DYNAMIC, DType, Profiles, TensorSpec
 from edgevision.errors import BundleIntegrityError, FileWriteError, TargetMismatchError
 
 REMARK = "made by edgevision; its next run may replace this file"
+_PROOF = "edgevision"
 _TYPES: Mapping[DType, str] = {
     DType.BOOL: "TYPE_BOOL",
     DType.UINT8: "TYPE_UINT8",
@@ -74,10 +75,10 @@ def served_models(
             files["labels.txt"] = labels.encode()
         used = set(manifest.used_paths())
         kept = [entry.path for entry in manifest.files if entry.path not in used]
-        files |= {f"edgevision/{path}": bundle.read(path) for path in kept}
-        files[f"edgevision/{MANIFEST}"] = _manifest_bytes(bundle)
+        files |= {f"{_PROOF}/{path}": bundle.read(path) for path in kept}
+        files[f"{_PROOF}/{MANIFEST}"] = _manifest_bytes(bundle)
         if bundle.signature is not None:
-            files[f"edgevision/{SIGNATURE}"] = bundle.signature
+            files[f"{_PROOF}/{SIGNATURE}"] = bundle.signature
         models.append(ServedModel(name, artifact.target, files))
     return models
 
@@ -90,14 +91,14 @@ def write_models(models: Sequence[ServedModel], repository: str | os.PathLike[st
     """
     folders = [Path(repository) / model.name for model in models]
     for folder in folders:
-        config = folder / "config.pbtxt"
-        if folder.exists() and not (config.is_file() and REMARK.encode() in config.read_bytes()):
+        if folder.exists() and not _is_ours(folder):
             raise FileWriteError(
                 f"'{folder}' is there already and not made by edgevision: give another --out"
             )
     for folder, model in zip(folders, models, strict=True):
-        # The config goes last: a server that looks meanwhile sees no model without its engine.
-        for path in sorted(model.files, key=lambda path: path == "config.pbtxt"):
+        # The config goes last: a server that looks meanwhile sees no model without its engine. The
+        # proof goes first, and tells whose folder it is if this is killed before.
+        for path in sorted(model.files, key=lambda p: (p == "config.pbtxt", not _is_proof(p))):
             place = folder / PurePosixPath(path)
             try:
                 place.parent.mkdir(parents=True, exist_ok=True)
@@ -105,6 +106,18 @@ def write_models(models: Sequence[ServedModel], repository: str | os.PathLike[st
             except OSError as error:
                 raise FileWriteError(f"'{place}' cannot be written: {error.strerror}") from error
     return folders
+
+
+def _is_proof(path: str) -> bool:
+    return path.startswith(f"{_PROOF}/")
+
+
+def _is_ours(folder: Path) -> bool:
+    config = folder / "config.pbtxt"
+    if not config.exists():  # killed before; the server itself takes a model without a config
+        found = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else [""]
+        return not found or _PROOF in found
+    return config.is_file() and REMARK.encode() in config.read_bytes()
 
 
 def _manifest_bytes(bundle: Bundle) -> bytes:

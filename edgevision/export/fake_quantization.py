@@ -57,7 +57,7 @@ class FakeQuantized(nn.Module):
 
 def fake_quantize(
     module: nn.Module,
-    samples: Sequence[Tensor],
+    samples: Sequence[Tensor | tuple[Tensor, ...]],
     *,
     percentile: float = 99.999,
     weight_steps: int = LEVELS,
@@ -70,8 +70,9 @@ def fake_quantize(
     module's, so that `load_state_dict` brings them from a copy that was trained at another size.
 
     Args:
-        module: takes one tensor; it is not changed.
-        samples: typical float32[N, ...] each: they set how far the activations' steps reach.
+        module: takes tensors; it is not changed.
+        samples: what it takes, typical: they set how far the activations' steps reach. Of several
+            tensors a tuple; the first axis of each is the batch.
         percentile: of each sample's magnitudes, the largest within reach; 100 for all of them.
         weight_steps: from 0 to the largest weight of a channel; 127 are all that int8 has, 7 what 4
             bits would have.
@@ -85,7 +86,8 @@ def fake_quantize(
             f"got {len(samples)} samples and percentile {percentile}, expected at least one, and "
             "above 0 up to 100"
         )
-    captured = _captured(copy.deepcopy(module), samples[0])
+    taken = [sample if isinstance(sample, tuple) else (sample,) for sample in samples]
+    captured = _captured(copy.deepcopy(module), taken[0])
     _fold_batch_norms(captured)
     activations = _place(captured, weight_steps)
     if not activations:
@@ -95,16 +97,16 @@ def fake_quantize(
         )
     _drop_unread(captured)
     captured.recompile()
-    _set_scales(captured, activations, samples, percentile)
+    _set_scales(captured, activations, taken, percentile)
     return captured
 
 
-def _captured(module: nn.Module, sample: Tensor) -> fx.GraphModule:
+def _captured(module: nn.Module, sample: tuple[Tensor, ...]) -> fx.GraphModule:
     # A batch of one would be taken for the only one.
-    example = sample if len(sample) > 1 else torch.cat((sample, sample))
-    with evaluating(module, f"a sample of {list(sample.shape)}"):
-        batch = {0: torch.export.Dim.AUTO}
-        exported = torch.export.export(module, (example,), dynamic_shapes=(batch,)).module()
+    example = tuple(torch.cat((x, x)) for x in sample)
+    batches = tuple({0: torch.export.Dim.AUTO} for _ in sample)
+    with evaluating(module, f"a sample of {[list(x.shape) for x in sample]}"):
+        exported = torch.export.export(module, example, dynamic_shapes=batches).module()
     assert isinstance(exported, fx.GraphModule)
     for node in _nodes(exported):
         if node.op == "call_module":  # it checks the input's shape
@@ -180,25 +182,27 @@ def _place(module: fx.GraphModule, weight_steps: int) -> list[FakeQuantized]:
 def _set_scales(
     module: fx.GraphModule,
     activations: Sequence[FakeQuantized],
-    samples: Sequence[Tensor],
+    samples: Sequence[tuple[Tensor, ...]],
     percentile: float,
 ) -> None:
-    largest: dict[FakeQuantized, Tensor] = {}
+    """Set the activations' steps by what they hold in float."""
+    largest = dict.fromkeys(activations, torch.zeros(()))
 
     def watch(part: FakeQuantized, given: tuple[Tensor], found: Tensor) -> Tensor:
-        values = given[0].abs().flatten()
-        left_out = int(len(values) * (1 - percentile / 100))
-        reach = values.topk(left_out + 1).values[-1]
-        largest[part] = torch.maximum(largest.get(part, reach), reach)
+        if part in largest:
+            values = given[0].abs().flatten()
+            left_out = int(len(values) * (1 - percentile / 100))
+            largest[part] = largest[part].maximum(values.topk(left_out + 1).values[-1])
         return given[0]
 
-    hooks = [part.register_forward_hook(watch) for part in activations]
+    parts = [part for part in module.modules() if isinstance(part, FakeQuantized)]
+    hooks = [part.register_forward_hook(watch) for part in parts]
     for sample in samples:
-        module(sample)
+        module(*sample)
     for hook in hooks:
         hook.remove()
-    for part in activations:
-        part.scale.copy_(_scale(largest[part], LEVELS))
+    for part, reach in largest.items():
+        part.scale.copy_(_scale(reach, LEVELS))
 
 
 def _scale(largest: Tensor, steps: int) -> Tensor:

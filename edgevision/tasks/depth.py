@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -150,6 +151,10 @@ class DepthTask(CameraTask[DepthResult]):
                 f"float16, got {frame} -> {depth}"
             )
         return DepthDecoder(camera)
+
+    def masks(self, result: DepthResult) -> dict[str, npt.NDArray[Any]]:
+        """Return the depths in whole millimetres, at most 65535, as 16 bits hold them."""
+        return {"depth_mm": np.rint(result.depth * 1e3).clip(0, 65535).astype(np.uint16)}
 
     def differs(self, before: DepthResult, after: DepthResult) -> npt.NDArray[np.bool_]:
         """Return bool[H, W]: where the depths are more than a twentieth apart."""

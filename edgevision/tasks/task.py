@@ -187,9 +187,9 @@ class Task(Proof, Generic[R]):
         ], "synthetic"
 
     def masks(self, result: R) -> dict[str, npt.NDArray[Any]]:
-        """Return what a result says of pixels, by name: uint8[H, W] classes, bool[N, H, W] objects.
+        """Return what a result says of pixels, by the name of its column in files of answers.
 
-        Names are those of columns, in files of answers.
+        Each is uint8[H, W] or uint16[H, W] numbers, or bool[N, H, W] objects.
         """
         return {}
 

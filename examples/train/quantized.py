@@ -53,17 +53,17 @@ def main() -> None:
     torch.manual_seed(0)
     photos = sorted((options.data / "train/images").iterdir()) if options.data else []
     if photos:
-        name, teacher = "unet-camvid", unet_mobilenet_v2(len(CLASSES))
+        name, rate, teacher = "unet-camvid", 1e-4, unet_mobilenet_v2(len(CLASSES))
         adapter, own = SemanticSegmentation, {"size": SIZE, "classes": CLASSES}
     else:
-        name, teacher = "gan-digits", digit_generator()
+        name, rate, teacher = "gan-digits", 1e-5, digit_generator()
         adapter, own = ImageGenerator, {"inputs": [Normal("latent", (100,))]}
     teacher.eval().load_state_dict(load_file(SHIPPED / name / "model.safetensors"))
     typical = [draw(photos) for _ in range(16)]
     student = fake_quantize(teacher, typical, weight_steps=options.weight_steps)
     optimizer = torch.optim.Adam(student.parameters())
     for step in range(options.steps):
-        optimizer.param_groups[0]["lr"] = 1e-4 * (1 - step / options.steps)
+        optimizer.param_groups[0]["lr"] = rate * (1 - step / options.steps)
         batch = draw(photos)
         loss = apart(student(batch), teacher(batch).detach())
         optimizer.zero_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
 import os
@@ -358,6 +359,20 @@ def test_two_commands_do_not_share_a_folder(bundle: Bundle, data: Path, tmp_path
         pytest.raises(RunError, match="another command is at work in"),
     ):
         score_data(bundle.root, data, tmp_path / "run", replace(OPTIONS, resume=True))
+
+
+def test_a_file_system_without_locks_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", without)
+    with (
+        pytest.warns(UserWarning, match="see that no other command writes there"),
+        RunFolder(tmp_path / "run", "x").begun({}, resume=False),
+    ):
+        assert (tmp_path / "run" / "run.json").exists()
 
 
 def test_a_command_killed_before_there_was_a_run_may_be_given_again(

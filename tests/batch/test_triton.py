@@ -86,7 +86,21 @@ def test_what_the_server_cannot_run_is_refused(bundle: Bundle, tmp_path: Path) -
     assert [model.target for model in served_models(mixed)] == ["host-cpu"]
     with pytest.raises(TargetMismatchError, match=r"board \(pending\)"):
         served_models(mixed, target="board")
-    (tmp_path / "tiny").mkdir()
-    (tmp_path / "tiny" / "config.pbtxt").write_text('name: "mine"')
+
+
+def test_a_model_of_another_maker_stays_and_one_that_was_killed_is_written_again(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    models, home = served_models(bundle), tmp_path / "tiny"
+    (home / "1").mkdir(parents=True)
+    for foreign in (home / "1" / "model.onnx", home / "config.pbtxt"):
+        foreign.write_text('name: "mine"')
+        with pytest.raises(FileWriteError, match="not made by edgevision"):
+            write_models(models, tmp_path)
+        foreign.unlink()
+    (home / "edgevision").mkdir()
+    assert write_models(models, tmp_path) == [home]
+    (tmp_path / "file").mkdir()
+    (tmp_path / "file" / "tiny").touch()
     with pytest.raises(FileWriteError, match="not made by edgevision"):
-        write_models(served_models(bundle), tmp_path)
+        write_models(models, tmp_path / "file")

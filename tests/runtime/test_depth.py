@@ -21,6 +21,8 @@ from edgevision.metrics.depth import DepthMetric, read_depth
 from edgevision.metrics.metric import score_folder
 from edgevision.metrics.tally import Tally
 from edgevision.tasks.depth import TASK, DepthResult
+from edgevision.tasks.frames import read_counts
+from edgevision.tasks.outputs import png
 from edgevision.tasks.timings import Timings
 
 SIZE = (30, 200)
@@ -72,6 +74,13 @@ def test_the_depth_in_words() -> None:
     summary = DepthResult(RAMP, TIMES).summary()
     assert summary.text == "1.16 to 8.84 m, median 5.00 m"
     assert summary.fields["median_m"] == pytest.approx(5.0)
+
+
+def test_a_png_holds_millimetres(tmp_path: Path) -> None:
+    (tmp_path / "far.png").write_bytes(png(TASK.masks(DepthResult(RAMP * 10, TIMES))["depth_mm"]))
+    np.testing.assert_array_equal(
+        read_counts(tmp_path / "far.png"), np.rint(RAMP * 1e4).clip(0, 65535)
+    )
 
 
 @pytest.mark.parametrize("dtype", [DType.FLOAT32, DType.FLOAT16])

@@ -8,6 +8,7 @@ import multiprocessing
 import signal
 from collections import Counter
 from collections.abc import Generator, Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import cast
@@ -73,7 +74,9 @@ class Processes:
     ) -> None:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_work, args=(worker, theirs), daemon=True)
-        # A Ctrl-C goes to the whole group, and this process ends its workers itself.
+        # A Ctrl-C goes to the whole group, and this process ends its workers itself. The tracker is
+        # begun first: it leaves the signal unblocked.
+        resource_tracker.ensure_running()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
             process.start()

@@ -22,6 +22,20 @@ from edgevision.export.graph.simplify import simplify
 OPSET = 20
 """19 brought float16 scales of Q/DQ; TensorRT 10.3 parses up to 20."""
 
+# Without these torch 2.13 exports fake quantisation of fixed sizes only.
+_SHAPES = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
+for _name in (
+    "fake_quantize_per_tensor_affine_cachemask",
+    "fake_quantize_per_channel_affine_cachemask",
+    "_fake_quantize_per_tensor_affine_cachemask_tensor_qparams",
+):
+    if not torch._C._dispatch_has_kernel_for_dispatch_key(f"aten::{_name}", "Meta"):
+        _SHAPES.impl(  # type: ignore[no-untyped-call]
+            _name,
+            lambda x, *_: (torch.empty_like(x), torch.empty_like(x, dtype=torch.bool)),
+            "Meta",
+        )
+
 # What torch's exporter says, and what helps against it.
 _REMEDIES = (
     (
