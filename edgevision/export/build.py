@@ -302,7 +302,15 @@ def build(
         for t in here
     }
     scores = tuple(scored.scores) if scored else ()
-    return BuildSummary(bundle, parity, scores, builder.seconds, frozenset(builder.cached), done)
+    return BuildSummary(
+        bundle,
+        parity,
+        scores,
+        builder.seconds,
+        frozenset(builder.cached),
+        done,
+        max_loss(searching, adapter),
+    )
 
 
 def _parts(
