@@ -21,7 +21,7 @@ from edgevision.export.graph.subgraphs import rename_captured
 from edgevision.export.precision.sensitivity import Noise, Numbers, add_mean
 from edgevision.runtime.session import Session
 
-_LEAST_GAIN = 0.01
+_MIN_GAIN = 0.01
 """Of the noise: less is not worth a layer whose bias differs from the float net's."""
 
 
@@ -40,7 +40,7 @@ def corrected(noise: Noise) -> tuple[Numbers | None, Noise]:
     bias = np.where(odd[:, None], of_even, of_odd)
     gained = noise.counts * (2 * bias * noise.mean - bias**2).sum(axis=1)
     left = replace(noise, noise=np.maximum(noise.noise - gained, 0), mean=noise.mean - bias)
-    if left.noise.sum() > (1 - _LEAST_GAIN) * noise.noise.sum():
+    if left.noise.sum() > (1 - _MIN_GAIN) * noise.noise.sum():
         return None, noise
     return noise.mean.mean(axis=0), left
 

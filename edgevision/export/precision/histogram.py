@@ -17,7 +17,7 @@ _BITS = 16
 _BINS = 0x7F800000 >> _BITS
 _CHUNK = 1 << 16
 """Values that are counted at once: their bins stay in the cache."""
-_MOST_COUNTED = 1 << 18
+_MAX_COUNTED = 1 << 18
 """Of one tensor in one frame."""
 _LINEAR_BINS, _LINEAR_STEP = 1024, 8
 _TINY = 1e-12
@@ -64,7 +64,7 @@ class Histogram:
         Of very many every k-th row is counted; the rows are others with each call.
         """
         self.largest = max(self.largest, largest)
-        every = -(-values.size // _MOST_COUNTED)
+        every = -(-values.size // _MAX_COUNTED)
         if every > 1:
             values = values.reshape(-1, values.shape[-1])[self._added % every :: every]
         self._added += 1
