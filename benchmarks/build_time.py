@@ -1,24 +1,33 @@
 """How long a build takes, part by part, and how large what it makes is.
 
-    python -m benchmarks.build_time [--json-file FILE]
+    python -m benchmarks.build_time [--json-file FILE] [--beside N]
 
 Each shipped net is built in INT8 for ONNX Runtime and for TensorRT-RTX, which builds without a GPU:
 for the GPUs of three generations at once and for only one. Then the bundle is asked for the same
 engines again, which are in the cache. The parts are those that `edgevision.build` reports; engines
 include the start of their process. What is imported on the first build is imported before; torch
 has one thread.
+
+With --beside only: INT8 beside ONNX Runtime's `quantize_static` by min-max, on one graph and the
+same frames, from the FP32 graph to the INT8 one. The figure is processor time, which other programs
+on the machine change least; the ways take turns.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
+import itertools
+import math
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
+import numpy as np
 import torch
 
 import edgevision
@@ -27,6 +36,12 @@ from edgevision.bundle.targets import get_target
 from edgevision.engines.cache import EngineCache
 from edgevision.engines.registry import unavailable
 from edgevision.engines.summary import BuildSummary
+from edgevision.export.adapters.adapter import Feeds, ModelAdapter
+from edgevision.export.graph.capture import serialized
+from edgevision.export.precision.int8 import to_int8
+from edgevision.export.precision.quantizer import RECOVERY
+from edgevision.export.samples import calibration_samples
+from edgevision.export.source import resolve
 from edgevision.export.zoo import shipped_photos, zoo_entry
 
 NETS = ("unet-camvid", "maskrcnn-digits", "captioner-digits", "gan-digits")
@@ -117,8 +132,71 @@ def row(net: str, folder: Path) -> dict[str, Any]:
     }
 
 
+BESIDE, FRAMES = "unet-camvid", 64
+
+
+def frames(adapter: ModelAdapter) -> list[Feeds]:
+    """Return as many frames as calibration takes: the repository's photos, shifted."""
+    photos = list(calibration_samples(adapter, shipped_photos()))
+    shifted = (
+        {name: np.roll(array, 7 * (i // len(photos)), axis=-2) for name, array in feeds.items()}
+        for i, feeds in zip(range(FRAMES), itertools.cycle(photos), strict=False)
+    )
+    return list(shifted)
+
+
+def beside(folder: Path, rounds: int) -> dict[str, list[float]]:
+    """Return the processor time in seconds of each way to the INT8 graph, round by round."""
+    quantization = importlib.import_module("onnxruntime.quantization")
+    adapter = resolve(
+        BESIDE, task=None, weights=None, size=None, classes=None, front={}, shapes=None
+    ).adapter
+    model, feeds = adapter.to_onnx(), frames(adapter)
+    path = folder / "fp32.onnx"
+    path.write_bytes(serialized(model))
+
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc,name-defined]
+        def __init__(self) -> None:
+            self.left = iter(feeds)
+
+        def get_next(self) -> Feeds | None:
+            return next(self.left, None)
+
+    def static() -> None:
+        quantization.quantize_static(
+            path,
+            folder / "int8.onnx",
+            Reader(),
+            quant_format=quantization.QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=quantization.QuantType.QInt8,
+            weight_type=quantization.QuantType.QInt8,
+            calibrate_method=quantization.CalibrationMethod.MinMax,
+            extra_options={"ActivationSymmetric": True, "WeightSymmetric": True},
+        )
+
+    ways: dict[str, Callable[[], object]] = {
+        "edgevision, default": lambda: to_int8(model, feeds),
+        "edgevision, minmax, no recovery": lambda: to_int8(
+            model, feeds, method="minmax", recover=(), min_snr_db=-math.inf
+        ),
+        "edgevision, with learnt rounding": lambda: to_int8(model, feeds, recover=RECOVERY),
+        "quantize_static, minmax": static,
+    }
+    found: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(rounds):
+        for way, work in ways.items():
+            start = process_time()
+            work()
+            found[way].append(process_time() - start)
+            print(way, found[way][-1], flush=True)
+    return found
+
+
 def parser() -> argparse.ArgumentParser:
-    return arguments(__doc__)
+    parser = arguments(__doc__)
+    parser.add_argument("--beside", type=int, metavar="N", help="only INT8 beside others, N rounds")
+    return parser
 
 
 def main() -> int:
@@ -127,6 +205,11 @@ def main() -> int:
     torch.set_num_threads(1)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
+        if options.beside:
+            seconds = beside(Path(folder), options.beside)
+            if options.json_file:
+                record(options.json_file, frames=FRAMES, net=BESIDE, seconds=seconds)
+            return 0
         edgevision.build("gan-digits", Path(folder) / "imports.ev", precision="int8")
         for net in NETS:
             place = Path(folder) / net

@@ -149,6 +149,35 @@ def build_time(told: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def quantize_time(told: Mapping[str, Any]) -> list[str]:
+    """Return the processor time from the FP32 graph to the INT8 one, and the ratio to the last."""
+    seconds = {way: sorted(rounds)[len(rounds) // 2] for way, rounds in told["seconds"].items()}
+    against = list(seconds.values())[-1]
+    lines = [f"| {told['net']}, {told['frames']} frames | seconds | ratio |", "|---|---|---|"]
+    lines += [f"| {way} | {s:.1f} | {s / against:.2f} |" for way, s in seconds.items()]
+    return lines
+
+
+def recovery(told: Mapping[str, Any]) -> list[str]:
+    """Return a table for each net: what INT8 of every layer keeps, by each way to win it back."""
+    lines: list[str] = []
+    for row in told["rows"]:
+        figures, facts = row["figures"], row["facts"]
+        names = [name for name, value in next(iter(figures.values())).items() if value is not None]
+        heads = [row["net"], "INT8 layers", "worst layer, dB", "CPU s", *names]
+        lines += [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+        for way, found in figures.items():
+            fact = facts.get(way)
+            cells = [way, "", "", ""]
+            if fact:
+                cells[1:] = [f"{fact['int8']} of {fact['layers']}", f"{fact['worst_db']:.1f}",
+                             f"{fact['seconds']:.0f}"]  # fmt: skip
+            cells += [f"{found[name]:.4f}" for name in names]
+            lines.append(f"| {' | '.join(cells)} |")
+        lines.append("")
+    return lines[:-1]
+
+
 def precision(told: Mapping[str, Any]) -> list[str]:
     """Return a table for each net: its forms, their sizes and their figures."""
     lines: list[str] = []
@@ -195,6 +224,8 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], list[str]]] = {
     "gate": gate,
     "cold_start": cold_start,
     "build_time": build_time,
+    "quantize_time": quantize_time,
+    "recovery": recovery,
     "precision": precision,
     "suite": suite,
 }

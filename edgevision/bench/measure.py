@@ -251,11 +251,13 @@ def _together(
             except KeyboardInterrupt:
                 trace = traces[i] = replace(trace, is_cut=True)
             answered = len(trace.latencies_ms) or not trace.is_cut
+            choice = model.selection.choice
             found.append(
                 Measurement(
                     name=Path(paths[i]).name,
                     task=model.manifest.task,
-                    precision=model.manifest.precision,
+                    # What a device chose is another graph than the bundle's own.
+                    precision=choice.precision if choice else model.manifest.precision,
                     device=model.session.program.device.name,
                     settings=settings,
                     explanation=model.explain(),

@@ -238,7 +238,8 @@ _READERS: Mapping[str, tuple[str, Callable[[object, Path], object]]] = {
     ),
     "targets": ('names such as ["host-cpu", "rtx"]', _targets),
     "keep_fp32": ('op types or node names such as ["Softmax"]', _texts),
-    "method": ("percentile, entropy or minmax, in quotes", _text),
+    "method": ("auto, percentile, mse, entropy or minmax, in quotes", _text),
+    "recover": ('some of equalise, correct, round, such as ["equalise", "round"]', _texts),
     "budget": ('what INT8 may lose, such as 0.005, or "task"', _budget),
     "search_minutes": ("a number of minutes", _number),
     "choose": ("true or false", _boolean),
@@ -281,7 +282,7 @@ def read_setting(text: str) -> tuple[str, Any]:
         value = parse_toml(f"value = {written}")["value"]
     except ValueError:
         value = written
-    if key in ("keep_fp32", "targets") and isinstance(value, str):
+    if key in ("keep_fp32", "recover", "targets") and isinstance(value, str):
         value = value.split(",")
     try:
         return key, _checked(key, value, Path())

@@ -130,5 +130,5 @@ def _print_verdicts(summary: BuildSummary) -> None:
     if headline is None or before.figures().get(headline.name) is None:
         return
     for score in forms:
-        verdict = judge(headline, before, score)
+        verdict = judge(headline, before, score, max_loss=summary.max_loss)
         print(f"{score.form:16}  {'kept' if verdict.passed else 'LOST'}: {verdict.text}")

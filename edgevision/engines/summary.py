@@ -22,6 +22,7 @@ class BuildSummary:
         seconds: how long each target's engine took to build.
         cached: the targets whose engines were built before and came from the cache.
         finished: what was finished beside the bundle, by target.
+        max_loss: what a form may lose of the task's figure; None for what its gates allow.
     """
 
     bundle: Bundle
@@ -30,3 +31,4 @@ class BuildSummary:
     seconds: Mapping[str, float]
     cached: frozenset[str] = frozenset()
     finished: Mapping[str, Finish] = field(default_factory=dict)
+    max_loss: float | None = None

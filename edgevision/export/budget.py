@@ -209,7 +209,7 @@ def _fed(decoder: Decoder[Any], frame: Any, begin: Feeds) -> dict[str, Array]:
 
 def _reason(name: str, found: Found, title: str) -> str:
     """Return why a layer stays wide."""
-    return f"wide for the budget: without it {found.harm[name]:.2g} less is lost of {title}"
+    return f"for the budget: without it {found.harm[name]:.2g} less is lost of {title}"
 
 
 def _with_time_left(

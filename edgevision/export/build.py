@@ -35,6 +35,7 @@ from edgevision.export.budget import check_budget, hold_budget, max_loss, search
 from edgevision.export.layer_report import rows_of
 from edgevision.export.pictures import draw_layers, draw_search
 from edgevision.export.precision.calibration import METHODS
+from edgevision.export.precision.quantizer import RECOVERED, RECOVERY
 from edgevision.export.score import score_forms
 from edgevision.metrics.metric import score_fields
 from edgevision.progress import Progress, silent
@@ -83,6 +84,7 @@ def build(
     targets: str | Sequence[str] = ("host-cpu",),
     keep_fp32: Sequence[str] = (),
     method: str | None = None,
+    recover: Sequence[str] | None = None,
     budget: float | str | None = None,
     search_minutes: float = 60.0,
     choose: bool = False,
@@ -125,7 +127,10 @@ def build(
             beside it.
         keep_fp32: op types or node names that stay in float32 in an FP16 or INT8 graph. With
             several stages, "STAGE/NAME" is of one stage, "NAME" of each.
-        method: how INT8's ranges are found, "percentile" (the default), "entropy" or "minmax".
+        method: how INT8's ranges are found: "auto" (the default, what costs each layer least),
+            "percentile", "mse", "entropy" or "minmax".
+        recover: what INT8 tries to win accuracy back, and keeps where it lowers the error:
+            "equalise" and "correct" (the default), "round" (learnt rounding: minutes), or nothing.
         budget: what INT8 may lose, of the task's figure on labelled frames of `evaluate`, else as
             the share of answers that are not FP32's; "task" for what the task's gates allow. The
             most INT8 inside it is searched for, in place of leaving noisy layers wide.
@@ -156,6 +161,7 @@ def build(
     asked = named_targets(targets)
     knobs = BuilderKnobs(optimization_level, workspace_bytes)
     knobs.check_used(asked.values())
+    _check_recover(precision, recover)
     _check_precision(precision, keep_fp32, method, choose=choose)
     check_budget(precision, budget, search_minutes)
     from edgevision.export.recipe import export_stage
@@ -199,6 +205,7 @@ def build(
                 calibration=fed[name][1] or None,
                 proof=proof,
                 method=method or METHODS[0],
+                recover=RECOVERED if recover is None else recover,
                 keep_fp32=_names_in(name, keep_fp32, parts),
                 is_strict=strict,
                 choose_wide=searching,
@@ -295,7 +302,15 @@ def build(
         for t in here
     }
     scores = tuple(scored.scores) if scored else ()
-    return BuildSummary(bundle, parity, scores, builder.seconds, frozenset(builder.cached), done)
+    return BuildSummary(
+        bundle,
+        parity,
+        scores,
+        builder.seconds,
+        frozenset(builder.cached),
+        done,
+        max_loss(searching, adapter),
+    )
 
 
 def _parts(
@@ -339,6 +354,16 @@ def _check_precision(
         )
 
 
+def _check_recover(precision: str, recover: Sequence[str] | None) -> None:
+    """Refuse ways to win accuracy back that there are not, or nothing to win back."""
+    if isinstance(recover, str):
+        raise TypeError(f"recover: got '{recover}', expected a list such as ['{recover}']")
+    if unknown := sorted(set(recover or ()) - set(RECOVERY)):
+        raise ValueError(f"recover: got '{unknown[0]}', expected some of {', '.join(RECOVERY)}")
+    if recover is not None and not any(form.is_quantized for form in forms_of(precision)):
+        raise ValueError(f"recover: what INT8 lost, and precision is {precision}")
+
+
 def _names_in(stage: str, names: Sequence[str], stages: Collection[str]) -> list[str]:
     """Return which of `names` are of a stage: NAME is of each, STAGE/NAME of one."""
     found = []
@@ -366,6 +391,7 @@ def _calibration_provenance(exported: Mapping[str, ExportedStage]) -> dict[str, 
             found[f"{before}calibration_count"] = str(stage.calibration.count)
             found[f"{before}calibration_method"] = stage.calibration.method
             found[f"{before}calibration_sha256"] = stage.calibration.sha256
+            found[f"{before}calibration_recovery"] = "; ".join(stage.calibration.recovery)
         elif stage.int8:
             found[f"{before}calibration_method"] = "none, the model brings its scales"
     return found

@@ -22,6 +22,7 @@ from edgevision.export.adapters.adapter import Array, Feeds
 from edgevision.export.adapters.tensors import graph_inputs
 from edgevision.export.graph.observe import observe, typed
 from edgevision.export.graph.onnx_file import plain, read_onnx
+from edgevision.export.precision.equalise import channel_scales
 from edgevision.progress import Progress, silent
 from edgevision.tasks.decoders import decoder_of, state_names
 from edgevision.tasks.frames import read_image, resize
@@ -149,8 +150,18 @@ def compare_layers(
 
 def _values(graph: Opened, tensors: Sequence[str], feeds: Feeds) -> dict[str, Array]:
     given = {spec.name: feeds[spec.name] for spec in graph_inputs(graph.model)}
-    (values,) = observe(graph.model, tensors, [given], dict(graph.profiles))
-    return values
+    scales = channel_scales(graph.model)
+    for values in observe(graph.model, tensors, [given], dict(graph.profiles)):
+        return {name: _plain(value, scales.get(name)) for name, value in values.items()}
+    return {}
+
+
+def _plain(value: Array, scales: Array | None) -> Array:
+    """Return a copy of a value whose channels have the scales of the net as it was trained."""
+    if scales is None or value.ndim < 2 or value.shape[1] != len(scales):
+        return value.copy()
+    shape = [1, -1] + [1] * (value.ndim - 2)
+    return np.asarray(value, np.float64) / np.asarray(scales, np.float64).reshape(shape)
 
 
 def _off(one: Array, other: Array) -> float:

@@ -61,7 +61,8 @@ def rows_of(
             layer.snr_db,
             harm.get(node),
             node in int8,
-            "" if node in int8 else kept.get(node, ""),
+            # The decibels before it have a column of their own.
+            "" if node in int8 else kept.get(node, "").rpartition("dB: ")[2],
         )
         for node, layer in layers.items()
     ]

@@ -23,12 +23,12 @@ from edgevision.export.graph.observe import typed
 from edgevision.export.graph.onnx_file import is_quantized
 from edgevision.export.layer_report import LayerSize
 from edgevision.export.precision.brought import store_int8, taken_as_int8
-from edgevision.export.precision.calibration import CalibrationSummary
+from edgevision.export.precision.calibration import METHODS, CalibrationSummary
 from edgevision.export.precision.fp16 import to_fp16
 from edgevision.export.precision.half_rounding import by_the_standard
 from edgevision.export.precision.int8 import MIN_SNR_DB, QuantizedModel, to_int8
 from edgevision.export.precision.macs import multiply_accumulates
-from edgevision.export.precision.quantizer import Layer, Quantizer
+from edgevision.export.precision.quantizer import RECOVERED, Layer, Quantizer
 from edgevision.progress import Progress, silent
 from edgevision.runtime.session import Session
 from edgevision.tasks.decoders import proof_from
@@ -101,7 +101,8 @@ def export_stage(
     precision: str,
     samples: Sequence[Feeds],
     calibration: Sequence[Feeds] | None = None,
-    method: str = "percentile",
+    method: str = METHODS[0],
+    recover: Collection[str] = RECOVERED,
     keep_fp32: Collection[str] = (),
     proof: Proof | None = None,
     is_strict: bool = False,
@@ -116,6 +117,7 @@ def export_stage(
         samples: a few feeds; they become the golden inputs, and FP16's ranges are scanned on them.
         calibration: typical feeds, for INT8.
         method: how INT8's ranges are found.
+        recover: what INT8 tries to win accuracy back.
         keep_fp32: op types or node names that stay in float32.
         proof: how outputs are compared; by default as the adapter's task does it.
         choose_wide: names the layers that INT8 leaves float, in place of their noise.
@@ -160,9 +162,11 @@ def export_stage(
                     fp32,
                     calibration or (),
                     method=method,
+                    recover=recover,
                     profiles=profiles,
                     keep_float=keep_fp32,
                     min_snr_db=MIN_SNR_DB if proof.min_snr_db is None else proof.min_snr_db,
+                    wide_ends=proof.wide_ends,
                     choose_wide=choose_wide,
                     progress=progress,
                 )

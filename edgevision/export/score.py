@@ -63,12 +63,13 @@ def score_forms(
     task = get_task(adapter.task)
     decoder = _decoder(adapter, _stages(stages))
     camera = decoder.camera
+    takes_arrays = camera is None and task.takes_folder
     if metric is None and (task.headline is None or camera is None):
         raise ValueError(
             f"task '{task}' has no metric: leave out --evaluate"
-            + (", or give one of yours, --metric (metric=)" if task is TENSORS else "")
+            + (", or give one of yours, --metric (metric=)" if takes_arrays else "")
         )
-    if metric is not None and task is not TENSORS:
+    if metric is not None and not takes_arrays:
         raise ValueError(f"task '{task}' has its own way to score, metric= is for tensors")
     with ExitStack() as stack:
         runs: dict[str, Run] = {"torch": adapter.reference}

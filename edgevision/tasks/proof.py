@@ -47,9 +47,11 @@ class Proof:
     Attributes:
         min_snr_db: the least signal-to-noise ratio of a layer that becomes INT8; None for the
             usual one.
+        wide_ends: whether the first layer and the last never become INT8.
     """
 
     min_snr_db: float | None = None
+    wide_ends: bool = False
 
     def tolerances(self, form: Form, golden: Arrays) -> dict[str, Tolerance]:
         """Return how far each output of `form` may be from `golden`, samples first."""

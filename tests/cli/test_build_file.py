@@ -37,6 +37,7 @@ shapes = { x = "1x8:2x8:4x8" }
 targets = ["host-cpu", "rtx", "board.toml"]
 keep_fp32 = ["Softmax", "node_conv2d"]
 method = "entropy"
+recover = ["correct"]
 budget = 0.005
 search_minutes = 30
 choose = true
@@ -87,6 +88,7 @@ def test_every_key_arrives_and_paths_are_beside_the_file(tmp_path: Path) -> None
         "targets": ["host-cpu", "rtx", str(folder / "board.toml")],
         "keep_fp32": ["Softmax", "node_conv2d"],
         "method": "entropy",
+        "recover": ["correct"],
         "budget": 0.005,
         "search_minutes": 30.0,
         "choose": True,
@@ -159,6 +161,8 @@ def test_what_is_wrong_is_named(tmp_path: Path, line: str, message: str) -> None
     [
         ("method=entropy", ("method", "entropy")),
         ("optimization_level=5", ("optimization_level", 5)),
+        ("recover=correct,round", ("recover", ["correct", "round"])),
+        ("recover=[]", ("recover", [])),
         ("workspace_bytes=2GB", ("workspace_bytes", 2_000_000_000)),
         ("keep_fp32=Softmax,Exp", ("keep_fp32", ["Softmax", "Exp"])),
         ('keep_fp32=["Softmax"]', ("keep_fp32", ["Softmax"])),

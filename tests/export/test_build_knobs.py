@@ -52,7 +52,7 @@ def test_int8_is_calibrated_by_the_method(net: Path, tmp_path: Path, method: str
         net, tmp_path / "a.ev", precision="int8", calibration=net.parent / "data", method=method
     )
     told = summary.bundle.manifest.provenance
-    assert told["calibration_method"] == (method or "percentile")
+    assert told["calibration_method"] == (method or "auto")
     assert told["calibration_count"] == "16"
 
 
@@ -77,7 +77,10 @@ def test_the_builder_gets_its_knobs(net: Path, tmp_path: Path) -> None:
         ({"keep_fp32": ["Conv"]}, "keep_fp32: in an FP32 graph everything is float32"),
         ({"keep_fp32": "Conv", "precision": "fp16"}, r"got 'Conv', expected a list such as"),
         ({"method": "minmax"}, "method: how INT8 is calibrated, and precision is fp32"),
-        ({"method": "max", "precision": "int8"}, "got 'max', expected one of percentile, entropy"),
+        ({"method": "max", "precision": "int8"}, "got 'max', expected one of auto, percentile"),
+        ({"recover": ["round"]}, "recover: what INT8 lost, and precision is fp32"),
+        ({"recover": ["magic"], "precision": "int8"}, "got 'magic', expected some of equalise"),
+        ({"recover": "round", "precision": "int8"}, r"got 'round', expected a list such as"),
         ({"optimization_level": 2}, "only TensorRT's builder has it, and the targets are host-cpu"),
         (
             {"optimization_level": 6, "targets": "rtx"},

@@ -76,7 +76,7 @@ def test_one_call_gives_a_result_of_each_head(adapter: MultiTask, tmp_path: Path
     assert result["road"].mask.shape == result["depth"].depth.shape == FRAME
     assert len(result["boxes"]) > 0
     assert set(result.pictures(photo)) >= {".road.classes.png", ".boxes.overlay.jpg"}
-    assert list(get_task("multitask").masks(result)) == ["road.classes"]
+    assert list(get_task("multitask").masks(result)) == ["road.classes", "depth.depth_mm"]
     assert result.summary().text.startswith("road: ")
     assert {report.name.split("/")[1] for report in summary.parity} >= set(HEADS)
     manifest = summary.bundle.manifest

@@ -20,7 +20,6 @@ from edgevision.export.precision.fp16 import to_fp16
 from edgevision.export.precision.int8 import to_int8
 from edgevision.export.precision.quantizer import prepare
 from edgevision.export.precision.scales import half_up
-from edgevision.export.precision.sensitivity import signal_to_noise_db
 from tests.parts.nets import frames, run
 
 Make = Callable[..., onnx.ModelProto]
@@ -93,7 +92,8 @@ def test_weights_that_two_layers_share_have_a_scale_for_the_channels_of_each(mad
 
 # Entropy clips the tails of random numbers, which hold more of their energy than those of images.
 @pytest.mark.parametrize(
-    ("method", "bar"), [("percentile", 0.05), ("minmax", 0.05), ("entropy", 0.2)]
+    ("method", "bar"),
+    [("auto", 0.05), ("percentile", 0.05), ("mse", 0.05), ("minmax", 0.05), ("entropy", 0.2)],
 )
 def test_int8_stays_near_float(block: onnx.ModelProto, method: str, bar: float) -> None:
     feeds = conv_feeds(24)
@@ -175,17 +175,25 @@ def test_a_layer_that_int8_ruins_stays_float(made: Make) -> None:
         {"w0": wide, "w1": sharp},
         ["y"],
     )
-    quantized = to_int8(model, conv_feeds(8))
+    quantized = to_int8(model, conv_feeds(8), recover=())
     assert list(quantized.kept_float) == ["Conv1"]
     assert "signal-to-noise" in quantized.kept_float["Conv1"]
     assert len(quantized.int8) == 1
 
 
+def test_the_ends_stay_float_where_the_task_says_so(block: onnx.ModelProto) -> None:
+    done = to_int8(block, conv_feeds(), min_snr_db=ALL, wide_ends=True)
+    assert done.int8.keys() == {"Conv2"}
+    assert done.kept_float["Conv0"].endswith("the first layer")
+    assert done.kept_float["ConvTranspose4"].endswith("the last layer")
+
+
 def test_signal_to_noise_is_what_numpy_says(block: onnx.ModelProto) -> None:
     feeds = conv_feeds(1)
     graph = typed(block)
-    quantized = to_int8(block, feeds, min_snr_db=ALL).model
-    (first,) = signal_to_noise_db(graph, quantized, ["Conv0"], feeds, {}).values()
+    quantizer = prepare(graph, feeds, method="percentile", recover=())
+    assert quantizer is not None
+    quantized = quantizer.graph(quantizer.layers)
     probe = onnx.ModelProto()
     probe.CopyFrom(quantized)
     del probe.graph.output[:]
@@ -195,7 +203,7 @@ def test_signal_to_noise_is_what_numpy_says(block: onnx.ModelProto) -> None:
     exact.graph.output.append(helper.make_tensor_value_info("a", 1, None))
     wanted = run(exact, feeds[0])["a"].astype(np.float64)
     found = run(probe, feeds[0])["a"].astype(np.float64)
-    assert first == pytest.approx(
+    assert quantizer.layers["Conv0"].snr_db == pytest.approx(
         10 * np.log10((wanted**2).mean() / ((wanted - found) ** 2).mean()), abs=0.01
     )
 
@@ -267,7 +275,7 @@ def test_percentile_is_that_of_numpy(made: Make) -> None:
     feeds = np.split(values, 4, axis=2)
     model.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 250
     model.graph.output[0].type.tensor_type.shape.dim[2].dim_value = 250
-    quantized = to_int8(model, [{"x": f} for f in feeds], min_snr_db=ALL).model
+    quantized = to_int8(model, [{"x": f} for f in feeds], method="percentile", min_snr_db=ALL).model
     scale = next(i for i in quantized.graph.initializer if i.name == "x_scale")
     # One bin of 2048 over 0 to 128.
     wanted = np.percentile(np.abs(values), 99.999)
@@ -305,7 +313,7 @@ def test_no_samples(block: onnx.ModelProto, method: str) -> None:
 
 
 def test_unknown_method(block: onnx.ModelProto) -> None:
-    with pytest.raises(ValueError, match="got 'kl', expected one of percentile"):
+    with pytest.raises(ValueError, match="got 'kl', expected one of auto, percentile"):
         to_int8(block, conv_feeds(), method="kl")
 
 

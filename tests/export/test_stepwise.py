@@ -86,7 +86,7 @@ def test_each_stage_says_what_it_was_calibrated_on(summary: Any) -> None:
     told = summary.bundle.manifest.provenance
     assert told["encode/calibration_count"] == "20"
     assert int(told["step/calibration_count"]) > 20, "every step of every caption"
-    assert told["encode/calibration_method"] == told["step/calibration_method"] == "percentile"
+    assert told["encode/calibration_method"] == told["step/calibration_method"] == "auto"
     assert told["encode/calibration_sha256"] != told["step/calibration_sha256"]
     assert "calibration_count" not in told
 

@@ -64,6 +64,9 @@ _REMEDIES = (
     ),
 )
 
+CHANNEL_SCALES = "edgevision_channel_scales"
+"""The note of a graph that was equalised: of each tensor, what its channels are multiplied by."""
+
 
 def capture(
     module: nn.Module,
@@ -212,7 +215,9 @@ def anonymous(model: onnx.ModelProto) -> onnx.ModelProto:
     """Drop the exporter's notes, which hold source lines and paths, in place."""
     graphs = [model.graph, *model.functions]
     model.doc_string = ""
+    ours = [entry for entry in model.metadata_props if entry.key == CHANNEL_SCALES]
     del model.metadata_props[:]
+    model.metadata_props.extend(ours)
     for graph in graphs:
         graph.doc_string = ""
         del graph.metadata_props[:]

@@ -112,23 +112,27 @@ def largest_magnitudes(
 def observe(
     model: onnx.ModelProto, tensors: Sequence[str], feeds: Iterable[Feeds], profiles: Profiles
 ) -> Iterator[dict[str, Array]]:
-    """Give the values of `tensors` for each feed, one feed in memory at a time."""
+    """Give the values of `tensors` for each feed, one feed in memory at a time.
+
+    They are lent: the next feed's values lie in the same memory.
+    """
     if not tensors:
         yield from ({} for _ in feeds)
         return
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
     shapes = {v.name: v for v in (*model.graph.value_info, *model.graph.output, *model.graph.input)}
+    given = {value.name for value in model.graph.input}
     del probe.graph.output[:]
-    for i, name in enumerate(tensors):
-        seen, kind = f"edgevision_see{i}", shapes[name].type.tensor_type
-        if kind.HasField("shape"):
-            # An input cannot be an output too.
-            probe.graph.node.append(helper.make_node("Identity", [name], [seen]))
-            value = onnx.ValueInfoProto()
-            value.CopyFrom(shapes[name])
-            value.name = seen
-        else:  # of what comes out of a loop not even the number of axes may be known
+    read: dict[str, str] = {}
+    for i, name in enumerate(dict.fromkeys(tensors)):
+        kind = shapes[name].type.tensor_type
+        value = onnx.ValueInfoProto()
+        value.CopyFrom(shapes[name])
+        read[name] = name
+        if not kind.HasField("shape"):
+            # Of what comes out of a loop not even the number of axes may be known.
+            seen = read[name] = f"edgevision_see{i}"
             probe.graph.node.extend(
                 [
                     helper.make_node("Shape", [name], [f"{seen}_shape"]),
@@ -139,17 +143,19 @@ def observe(
             probe.graph.output.append(
                 helper.make_tensor_value_info(f"{seen}_shape", TensorProto.INT64, ["r"])
             )
+        elif name in given:  # an input cannot be an output too
+            value.name = read[name] = f"edgevision_see{i}"
+            probe.graph.node.append(helper.make_node("Identity", [name], [value.name]))
         probe.graph.output.append(value)
     probe.graph.initializer.append(numpy_helper.from_array(np.array([-1]), "edgevision_flat"))
+    flat = {name for name in read if not shapes[name].type.tensor_type.HasField("shape")}
     with Session.open(serialized(probe), flavour=ORT, profiles=profiles) as session:
         for feed in feeds:
-            found = session.run(feed)
-            values = {}
-            for i, name in enumerate(tensors):
-                seen = f"edgevision_see{i}"
-                shape = found.get(f"{seen}_shape")
-                values[name] = found[seen] if shape is None else found[seen].reshape(shape)
-            yield values
+            with session.run_view(feed) as view:
+                yield {
+                    name: view[seen].reshape(view[f"{seen}_shape"]) if name in flat else view[seen]
+                    for name, seen in read.items()
+                }
 
 
 def name_nodes(graph: onnx.GraphProto) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
@@ -23,6 +24,7 @@ from edgevision.export.precision.scales import Levels
 
 QUANTIZED_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _OF_PAIR = ("scale", "zero")
+_BIAS = "bias"
 
 Weights = Mapping[tuple[str, int], Levels]
 """By the name of what is stored, and the axis of its output channels."""
@@ -51,11 +53,23 @@ def weight_key(model: onnx.ModelProto, node: onnx.NodeProto) -> tuple[str, int]:
     return node.input[1], output_axis(node, len(stored.dims))
 
 
+def has_bias(model: onnx.ModelProto, node: onnx.NodeProto) -> bool:
+    """Whether something can be added to a layer's bias: it has a stored one, or place for one."""
+    if node.op_type == "MatMul":
+        return False
+    if any(a.name == "beta" and a.f != 1 for a in node.attribute):
+        return False
+    if len(node.input) < 3 or not node.input[2]:
+        return True
+    return any(i.name == node.input[2] and len(i.dims) == 1 for i in model.graph.initializer)
+
+
 def with_qdq(
     model: onnx.ModelProto,
     names: Collection[str],
     scales: Mapping[str, float],
     weights: Weights,
+    biases: Mapping[str, npt.NDArray[np.float64]],
 ) -> onnx.ModelProto:
     """Return a copy of a typed `model` with Q/DQ at the layers called `names`.
 
@@ -64,6 +78,7 @@ def with_qdq(
         names: layers of `quantizable`.
         scales: of the activations that they read, by tensor.
         weights: the levels of what they store.
+        biases: what is added to those of some layers, by name.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
@@ -71,6 +86,8 @@ def with_qdq(
     writer = _Writer(copy, scales, weights)
     for node in layers:
         writer.quantize_layer(node)
+        if node.name in biases:
+            writer.add_to_bias(node, biases[node.name])
     writer.quantize_residuals(layers)
     return typed_like(writer.finish())
 
@@ -81,11 +98,11 @@ class _Writer:
     def __init__(
         self, model: onnx.ModelProto, scales: Mapping[str, float], weights: Weights
     ) -> None:
-        self.mark = free_mark(model, ("q", "dq", *_OF_PAIR, "Q", "DQ"))
+        self.mark = free_mark(model, ("q", "dq", *_OF_PAIR, "Q", "DQ", _BIAS))
         self.model = model
         self.scales = scales
         self.weights = weights
-        self.dims = {i.name: len(i.dims) for i in model.graph.initializer}
+        self.stored = {i.name: i for i in model.graph.initializer}
         self.added: list[onnx.TensorProto] = []
         self.pairs: dict[str, list[onnx.NodeProto]] = {}
         self.done: dict[str, str] = {}
@@ -94,6 +111,13 @@ class _Writer:
     def quantize_layer(self, node: onnx.NodeProto) -> None:
         node.input[0] = self._activation(node.input[0])
         node.input[1] = self._weight(node)
+
+    def add_to_bias(self, node: onnx.NodeProto, more: npt.NDArray[np.float64]) -> None:
+        before = node.input[2] if len(node.input) > 2 else ""
+        known = numpy_helper.to_array(self.stored[before]).astype(np.float64) if before else 0.0
+        name = self._added(node.output[0], _BIAS)
+        self.added.append(numpy_helper.from_array((known + more).astype(np.float32), name))
+        node.input[2:] = [name]
 
     def quantize_residuals(self, layers: list[onnx.NodeProto]) -> None:
         """Give an Add its identity branch through the Q/DQ that a layer reads anyway."""
@@ -132,7 +156,7 @@ class _Writer:
 
     def _weight(self, node: onnx.NodeProto) -> str:
         name = node.input[1]
-        axis = output_axis(node, self.dims[name])
+        axis = output_axis(node, len(self.stored[name].dims))
         # Tied weights may have their output channels along another axis in another layer.
         stem = name if self.axes.setdefault(name, axis) == axis else f"{name}{self.mark}axis{axis}"
         if stem not in self.done:

@@ -5,10 +5,10 @@ The bodies of a graph's loops have quantizers of their own.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import onnx
 from onnx import numpy_helper
 
@@ -23,16 +23,31 @@ from edgevision.export.graph.subgraphs import (
     put_back,
     without_unread,
 )
+from edgevision.export.precision.bias_correction import corrected, in_a_row
 from edgevision.export.precision.calibration import CalibrationSummary, calibrate
+from edgevision.export.precision.equalise import equalised
 from edgevision.export.precision.fp16 import typed_like
-from edgevision.export.precision.placement import Weights, quantizable, weight_key, with_qdq
-from edgevision.export.precision.scales import levels_of, scale_of
-from edgevision.export.precision.sensitivity import signal_to_noise_db
+from edgevision.export.precision.placement import (
+    Weights,
+    has_bias,
+    quantizable,
+    weight_key,
+    with_qdq,
+)
+from edgevision.export.precision.rounding import learnt
+from edgevision.export.precision.scales import Levels, levels_of, scale_of
+from edgevision.export.precision.sensitivity import Noise, Numbers, Trial, noises
 from edgevision.progress import Progress, silent
 
 _DECONVOLUTION_DB = 6.0
 """A deconvolution must do this much better: what it adds stands in the picture itself."""
-_SNR_SAMPLES = 16
+_SNR_SAMPLES = 8, 64
+_VALUES = 1 << 20
+"""Layers are tried on so many values of the inputs, or a little less."""
+RECOVERY = ("equalise", "correct", "round")
+"""What there is to win accuracy back: across layers, in biases, in how weights are rounded."""
+RECOVERED = RECOVERY[:2]
+"""What is tried unless asked otherwise: rounding takes longer and wins little at eight bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +84,7 @@ class Quantizer:
     calibration: CalibrationSummary
     _scales: Mapping[str, float]
     _weights: Weights
+    _biases: Mapping[str, Numbers]
     _bodies: Mapping[str, Quantizer]
 
     def graph(self, layers: Collection[str]) -> onnx.ModelProto:
@@ -78,7 +94,7 @@ class Quantizer:
             ExportError: TensorRT would refuse it.
         """
         chosen = set(layers) & self.layers.keys()
-        made = with_qdq(self.source, chosen, self._scales, self._weights)
+        made = with_qdq(self.source, chosen, self._scales, self._weights, self._biases)
         refuse_unsupported(made)
         for loop in loops(made.graph):
             if loop.name in self._bodies:
@@ -94,6 +110,7 @@ def prepare(
     profiles: Profiles | None = None,
     keep_float: Collection[str] = (),
     progress: Progress = silent,
+    recover: Collection[str] = RECOVERED,
 ) -> Quantizer | None:
     """Find the scales, levels and signal-to-noise ratios of a typed graph's layers.
 
@@ -104,6 +121,7 @@ def prepare(
         profiles: bounds of the dynamic inputs.
         keep_float: op types or node names that stay float in any case.
         progress: told how far calibration is.
+        recover: what is tried of `RECOVERY`; it is kept where it lowers the error.
 
     Returns:
         None where no layer could be INT8.
@@ -116,29 +134,95 @@ def prepare(
     for loop in loops(graph.graph):
         body = body_model(graph, loop)
         steps = list(body_feeds(graph, loop, body, feeds, given))
-        found = prepare(body, steps, method=method, keep_float=keep_float, progress=progress)
+        found = prepare(
+            body, steps, method=method, keep_float=keep_float, progress=progress, recover=recover
+        )
         if found:
             bodies[loop.name] = found
     nodes = quantizable(graph, keep_float)
     if not nodes and not bodies:
         return None
+    done: list[str] = []
+    if "equalise" in recover:
+        even = equalised(graph, _some(feeds), given)
+        graph = even.model
+        if even.channels:
+            done.append(f"{even.channels} channels equalised")
     tensors = list(dict.fromkeys(node.input[0] for node in nodes))
-    with warnings.catch_warnings():
-        # numpy's histogram over constant tensors; the scale is handled below.
-        warnings.filterwarnings("ignore", category=RuntimeWarning)
-        ranges, summary = calibrate(
-            graph, tensors, feeds, method=method, profiles=given, progress=progress
-        )
-    scales = {name: scale_of(ranges[name]) for name in tensors}
+    ranges, summary = calibrate(
+        graph, tensors, feeds, method=method, profiles=given, progress=progress
+    )
     stored = {i.name: i for i in graph.graph.initializer}
-    keys = dict.fromkeys(weight_key(graph, node) for node in nodes)
-    weights = {key: levels_of(numpy_helper.to_array(stored[key[0]]), key[1]) for key in keys}
-    names = [node.name for node in nodes]
-    quantized = with_qdq(graph, names, scales, weights)
-    snr_db = signal_to_noise_db(graph, quantized, names, _some(feeds), given)
+    held = {node.name: weight_key(graph, node) for node in nodes}
+    weights = {
+        key: levels_of(numpy_helper.to_array(stored[key[0]]), key[1])
+        for key in dict.fromkeys(held.values())
+    }
+    trials = [
+        Trial(node.name, scale, weights[held[node.name]])
+        for node in nodes
+        for scale in dict.fromkeys(scale_of(top) for top in ranges[node.input[0]])
+    ]
+    tried: dict[str, dict[float, Noise]] = {}
+    for trial, noise in zip(trials, noises(graph, trials, _some(feeds), given), strict=True):
+        tried.setdefault(trial.layer, {})[trial.scale] = noise
+    scales = {
+        name: _best([tried[node.name] for node in nodes if node.input[0] == name])
+        for name in tensors
+    }
+    if "round" in recover:
+        kept = _rounded(graph, nodes, scales, weights, tried, _some(feeds), given, progress)
+        done.append(f"{kept} of {len(nodes)} layers have learnt rounding")
     layers = {name: layer for body in bodies.values() for name, layer in body.layers.items()}
-    layers |= {node.name: Layer(node.op_type, snr_db[node.name]) for node in nodes}
-    return Quantizer(graph, layers, summary, scales, weights, bodies)
+    measured = {node.name: tried[node.name][scales[node.input[0]]] for node in nodes}
+    biases: dict[str, Numbers] = {}
+    if "correct" in recover:
+        able = [node.name for node in nodes if has_bias(graph, node)]
+        whole = with_qdq(graph, [node.name for node in nodes], scales, weights, {})
+        lost = in_a_row(graph, whole, able, _some(feeds)[::2], given)
+        for name, mean in lost.items():
+            every = -(-len(measured[name].signal) // len(mean))
+            noise = measured[name]
+            some = Noise(noise.signal[::every], noise.noise[::every], mean, noise.counts[::every])
+            bias, _ = corrected(some)
+            if bias is not None:
+                biases[name] = bias
+                measured[name] = corrected(measured[name])[1]
+    layers |= {node.name: Layer(node.op_type, measured[node.name].snr_db()) for node in nodes}
+    if biases:
+        done.append(f"{len(biases)} of {len(nodes)} layers have their biases corrected")
+    summary = replace(summary, recovery=tuple(done))
+    return Quantizer(graph, layers, summary, scales, weights, biases, bodies)
+
+
+def _rounded(
+    graph: onnx.ModelProto,
+    nodes: Sequence[onnx.NodeProto],
+    scales: Mapping[str, float],
+    weights: dict[tuple[str, int], Levels],
+    tried: Mapping[str, dict[float, Noise]],
+    feeds: Sequence[Feeds],
+    profiles: Profiles,
+    progress: Progress,
+) -> int:
+    """Learn the rounding of weights; take what lessens a layer's noise, and return how many do."""
+    held = {node.name: weight_key(graph, node) for node in nodes}
+    alone = [node for node in nodes if list(held.values()).count(held[node.name]) == 1]
+    given = {node.name: (scales[node.input[0]], weights[held[node.name]]) for node in alone}
+    better = learnt(graph, given, feeds, profiles, progress)
+    trials = [Trial(name, given[name][0], levels) for name, levels in better.items()]
+    kept = 0
+    for trial, noise in zip(trials, noises(graph, trials, feeds, profiles), strict=True):
+        if noise.snr_db() > tried[trial.layer][trial.scale].snr_db():
+            weights[held[trial.layer]] = trial.weights
+            tried[trial.layer][trial.scale] = noise
+            kept += 1
+    return kept
+
+
+def _best(readers: Sequence[Mapping[float, Noise]]) -> float:
+    """Return the scale at which the layers that read a tensor lose least, in decibels."""
+    return max(readers[0], key=lambda scale: sum(reader[scale].snr_db() for reader in readers))
 
 
 def refuse_unsupported(model: onnx.ModelProto) -> None:
@@ -151,5 +235,12 @@ def refuse_unsupported(model: onnx.ModelProto) -> None:
 
 
 def _some(feeds: Sequence[Feeds]) -> Sequence[Feeds]:
-    """Return a few feeds, from the first to the last: of a loop, early and late steps."""
-    return feeds[:: -(-len(feeds) // _SNR_SAMPLES)] if feeds else feeds
+    """Return a few feeds, from the first to the last: of a loop, early and late steps.
+
+    Of small ones there are more: a choice by a few hundred values would fit those alone.
+    """
+    if not feeds:
+        return feeds
+    values = sum(np.asarray(array).size for array in feeds[0].values())
+    count = min(max(_VALUES // max(values, 1), _SNR_SAMPLES[0]), _SNR_SAMPLES[1])
+    return feeds[:: -(-len(feeds) // count)]
