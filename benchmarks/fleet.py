@@ -36,9 +36,9 @@ from edgevision.bundle.flavours import ORT
 from edgevision.bundle.manifest import Artifact, Manifest, Stage
 from edgevision.bundle.parity import Tolerance
 from edgevision.bundle.tensors import DType, TensorSpec
-from edgevision.metrics.metric import metric_of
+from edgevision.metrics.metric import metric_for
 from edgevision.metrics.tally import Tally
-from edgevision.tasks.decoders import decoder_of
+from edgevision.tasks.decoders import bundle_decoder
 from edgevision.tasks.frames import read_image, resize
 from edgevision.tasks.places import list_frames
 from edgevision.tasks.task import get_task
@@ -115,7 +115,7 @@ def plain_loop(bundle: Path, data: Path) -> tuple[Clock, dict[str, list[float]]]
     clock = Clock()
     runner = Runner(bundle)
     model = runner.model
-    metric = metric_of(get_task(model.manifest.task), model.decoder)
+    metric = metric_for(get_task(model.manifest.task), model.decoder)
     truths, tally = metric.truths(data), Tally()
     parts: dict[str, list[float]] = {"read": [], "infer": [], "score": []}
     for number, (name, path) in enumerate(truths.pictures.items()):
@@ -140,9 +140,9 @@ def plain_loop(bundle: Path, data: Path) -> tuple[Clock, dict[str, list[float]]]
 def serial_ms(bundle: Path, data: Path) -> dict[str, float]:
     """Return what the command does alone: of a frame when it lists them, of a shard at the end."""
     opened = Bundle.open(bundle)
-    decoder = decoder_of(opened.manifest, opened.read)
+    decoder = bundle_decoder(opened.manifest, opened.read)
     began = perf_counter()
-    truths = metric_of(get_task(opened.manifest.task), decoder).truths(data)
+    truths = metric_for(get_task(opened.manifest.task), decoder).truths(data)
     places = list_frames(data, truths.pictures)
     identify([], places, truths.sources())
     listed_ms = (perf_counter() - began) / len(places) * 1e3

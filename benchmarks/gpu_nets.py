@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 import edgevision
-from edgevision.bench.measure import frames_of
+from edgevision.bench.measure import golden_frames
 from edgevision.bundle.directory import Bundle
 from edgevision.errors import EdgeVisionError
 
@@ -89,7 +89,7 @@ def our_rows(net: str) -> Iterator[dict[str, Any]]:
             try:
                 edgevision.build(net, path, precision="fp16", targets=[target])
                 with edgevision.load(path, device="cuda") as model:
-                    frame = frames_of(Bundle.open(path))[0]
+                    frame = golden_frames(Bundle.open(path))[0]
                     yield timed(f"{net}, ours", lambda m=model, f=frame: m(f), model.explain())
                     return
             except (EdgeVisionError, ImportError) as error:

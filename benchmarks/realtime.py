@@ -91,7 +91,7 @@ class Timed:
         return timings
 
 
-def program_of(target_ms: float) -> OrtProgram:
+def make_program(target_ms: float) -> OrtProgram:
     """Return a net that takes about `target_ms` on one thread."""
     per_layer_ms = (timed_ms(41) - timed_ms(1)) / 40
     return OrtProgram(
@@ -113,7 +113,7 @@ def timed_ms(layers: int) -> float:
 def run(case: Case, seconds: float) -> tuple[Report, Trace]:
     """Run one case."""
     period_ns = round(1e9 / case.fps)
-    program = program_of(case.load * period_ns / 1e6)
+    program = make_program(case.load * period_ns / 1e6)
     frames = WARM_UP_FRAMES + round(seconds * case.fps)
     camera = [np.full((1, HEIGHT, WIDTH, 3), shade, np.uint8) for shade in range(8)]
     # Everything that is noted has its place before the clock starts, so that what grows is not us.

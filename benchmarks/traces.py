@@ -18,7 +18,7 @@ import numpy as np
 import edgevision
 from benchmarks.realtime import hogs
 from edgevision.bench import scenarios
-from edgevision.bench.measure import frames_of
+from edgevision.bench.measure import golden_frames
 from edgevision.bench.statistics import Trace
 from edgevision.bundle.directory import Bundle
 
@@ -30,7 +30,7 @@ LONG_EVERY, LONG_S = 25, 2.0
 
 
 def record(bundle: Bundle, number: int) -> Trace:
-    frames = frames_of(bundle)
+    frames = golden_frames(bundle)
     scenario, fps = ("paced", "single", "throughput")[number % 3], RATES[number % len(RATES)]
     is_long = number % LONG_EVERY == LONG_EVERY - 1
     seconds = LONG_S if is_long else SECONDS[number % 2]

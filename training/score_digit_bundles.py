@@ -28,7 +28,7 @@ from edgevision.models.digit_classifier import DigitClassifier
 from edgevision.runtime.model import Model
 from edgevision.runtime.select import select
 from edgevision.runtime.session import Session
-from edgevision.tasks.decoders import decoder_of
+from edgevision.tasks.decoders import bundle_decoder
 
 Images = npt.NDArray[np.uint8]
 
@@ -68,7 +68,7 @@ def _pictures(bundles: list[Path], count: int) -> Iterator[tuple[str, Images]]:
     for path in bundles:
         bundle = edgevision.Bundle.open(path)
         (stage,) = bundle.manifest.stages
-        task = decoder_of(bundle.manifest, bundle.read)
+        task = bundle_decoder(bundle.manifest, bundle.read)
         graphs = {"graph": stage.graph, "host-cpu": f"stages/{stage.name}/host-cpu.onnx"}
         for form, file in graphs.items():
             if form == "graph" or bundle.manifest.precision == "int8":

@@ -25,6 +25,9 @@ set -euo pipefail
 # A plan is machine code: what nobody signed is not built here.
 : "${PUBLIC_KEY:?set PUBLIC_KEY to the file of the public key that bundles are signed for}"
 
+# Where the start page installs it: no CI runner enters a virtual environment by itself.
+if ! command -v edgevision >/dev/null; then PATH="${HOME:-}/ev/bin:$PATH"; fi
+
 mkdir -p "$REPORTS"
 edgevision doctor | tee "$REPORTS/doctor.txt"
 

@@ -16,10 +16,10 @@ from edgevision.batch.scorer import AGAINST, APART, SHOWN, Scorer
 from edgevision.batch.shards import RunFolder
 from edgevision.bundle.directory import Bundle
 from edgevision.errors import RunError
-from edgevision.metrics.metric import Metric, Score, metric_of
+from edgevision.metrics.metric import Metric, Score, metric_for
 from edgevision.metrics.tally import Tally
 from edgevision.progress import Progress, silent
-from edgevision.tasks.decoders import decoder_of
+from edgevision.tasks.decoders import bundle_decoder
 from edgevision.tasks.outputs import MARK
 from edgevision.tasks.places import Place, list_frames
 from edgevision.tasks.task import get_task
@@ -191,7 +191,7 @@ def _defined(values: Sequence[float]) -> list[float | None]:
 
 def _metric(bundle: Bundle) -> Metric:
     task = get_task(bundle.manifest.task)
-    return metric_of(task, decoder_of(bundle.manifest, bundle.read))
+    return metric_for(task, bundle_decoder(bundle.manifest, bundle.read))
 
 
 def _labels(data: PathLike, options: ScoreOptions) -> PathLike | None:

@@ -13,7 +13,7 @@ from edgevision.batch.runner import Runner
 from edgevision.batch.shards import Shard
 from edgevision.batch.worker import ShardWorker, Taken
 from edgevision.metrics.latency import count_latency
-from edgevision.metrics.metric import Metric, Truths, metric_of
+from edgevision.metrics.metric import Metric, Truths, metric_for
 from edgevision.metrics.tally import Tally
 from edgevision.tasks.places import Place, read_frame
 from edgevision.tasks.task import Task, get_task
@@ -84,7 +84,7 @@ class Scorer(ShardWorker):
         if self._loaded is None:
             model = self.runner.model
             task = get_task(model.manifest.task)
-            metric = metric_of(task, model.decoder)
+            metric = metric_for(task, model.decoder)
             truths = None if self.labels is None else metric.truths(Path(self.labels))
             self._loaded = task, metric, truths
         return self._loaded

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from edgevision._optional import require
-from edgevision.bench.measure import frames_of
+from edgevision.bench.measure import golden_frames
 from edgevision.bench.scenarios import warm_up
 from edgevision.bundle.trust import Trust
 from edgevision.runtime.load import load
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--trust", type=Trust.from_argument, default=Trust())
     options = parser.parse_args()
     bundle = options.trust.open(options.bundle, is_measured=True)
-    frames = frames_of(bundle)
+    frames = golden_frames(bundle)
     with load(bundle, device=options.device, options=RunOptions(slots=1)) as model:
         warm_up(model, frames)
         times_ns = _drive(model, frames, options.folder, options.duration)

@@ -25,8 +25,8 @@ from edgevision.progress import Progress, silent
 from edgevision.runtime.load import load
 from edgevision.runtime.model import Model
 from edgevision.runtime.options import RunOptions
-from edgevision.tasks.cameras import cameras_of
-from edgevision.tasks.decoders import decoder_of, state_names
+from edgevision.tasks.cameras import cameras_decoder
+from edgevision.tasks.decoders import bundle_decoder, state_names
 
 SCENARIOS = ("single", "paced", "throughput", "multi")
 _PACED = ("paced", "multi")
@@ -194,20 +194,20 @@ def measure(
     return found
 
 
-def frames_of(bundle: Bundle) -> list[Any]:
+def golden_frames(bundle: Bundle) -> list[Any]:
     """Return up to eight of the bundle's golden frames, as its model takes them."""
     stage = bundle.manifest.stages[0]
     inputs, _ = bundle.golden(stage.name)
     count = min(_FRAMES, *(len(samples) for samples in inputs.values()))
     decoder, state = (
-        decoder_of(bundle.manifest, bundle.read),
+        bundle_decoder(bundle.manifest, bundle.read),
         state_names(bundle.manifest.settings, stage),
     )
     fed = {name: samples[:count] for name, samples in inputs.items() if name not in state}
     if decoder.camera is None:
         return [{name: samples[i] for name, samples in fed.items()} for i in range(count)]
     (samples,) = fed.values()
-    if cameras_of(decoder) is None:
+    if cameras_decoder(decoder) is None:
         samples = samples.squeeze(1)
     return [np.ascontiguousarray(sample) for sample in samples]
 
@@ -220,7 +220,7 @@ def _together(
     progress: Progress,
 ) -> list[Measurement]:
     bundles = [trust.open(path, is_measured=True) for path in paths]
-    frames = [frames_of(bundle) for bundle in bundles]
+    frames = [golden_frames(bundle) for bundle in bundles]
     with ExitStack() as stack:
         options = RunOptions(slots=1)
         models = [

@@ -36,7 +36,7 @@ def dla_reason(sm: str, version: str) -> str:
     return f"TensorRT {version} has no DLA; 10.3 to 10.7 and 11.4.1 or later have"
 
 
-def runs_plan_of(built: str, here: str, *, version_compatible: bool) -> bool:
+def can_run_plan(built: str, here: str, *, version_compatible: bool) -> bool:
     """Whether TensorRT `here` runs a plan of TensorRT `built`."""
     made, runs = numbers(built), numbers(here)
     if not version_compatible:

@@ -167,19 +167,19 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
+class EngineFolder:
     """A folder of finished engines, and what speaks against using it.
 
     Attributes:
         folder: where it lies.
         record: what it says of itself; None if it has none that can be read.
-        fault: why its record proves nothing here; empty if it does.
+        reason: why its record proves nothing here; empty if it does.
         command: what finishes it again.
     """
 
     folder: Path
     record: Record | None
-    fault: str
+    reason: str
     command: str
 
     def read(self, stage: str) -> bytes:
@@ -218,7 +218,7 @@ def engines_folder(bundle: Path, chosen: PathLike | None = None) -> Path:
 
 def finished(
     bundle: Bundle, engines: PathLike | None, machine: Callable[[Flavour], str]
-) -> list[Finished]:
+) -> list[EngineFolder]:
     """Return every target's engines, with what speaks against each.
 
     Args:
@@ -273,24 +273,26 @@ def finish_command(bundle: str | os.PathLike[str], target: str, engines: Path | 
 
 def _examined(
     bundle: Bundle, folder: Path, machine: Callable[[Flavour], str], *, is_named: bool
-) -> Finished:
+) -> EngineFolder:
     command = finish_command(bundle.root, folder.name, folder.parent if is_named else None)
     try:
         with open_folder(folder, is_ours=True) as opened:
             content = read_plain(RECORD, max_bytes=_MAX_BYTES, is_ours=True, folder=opened)
         record = Record.from_json(content)
     except FileNotFoundError:
-        return Finished(folder, None, "it has no record: the build was not finished", command)
+        return EngineFolder(folder, None, "it has no record: the build was not finished", command)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        return Finished(folder, None, f"its record cannot be read: {printable(reason)}", command)
-    fault = _fault(bundle, folder, record, machine)
-    if not fault and not is_named and not record.is_ours:
-        fault = "this device did not write its record, or it was changed since"
-    return Finished(folder, record, fault, command)
+        error_text = printable(getattr(error, "strerror", None) or error)
+        return EngineFolder(folder, None, f"its record cannot be read: {error_text}", command)
+    reason = _unfit_reason(bundle, folder, record, machine)
+    if not reason and not is_named and not record.is_ours:
+        reason = "this device did not write its record, or it was changed since"
+    return EngineFolder(folder, record, reason, command)
 
 
-def _fault(bundle: Bundle, folder: Path, record: Record, machine: Callable[[Flavour], str]) -> str:
+def _unfit_reason(
+    bundle: Bundle, folder: Path, record: Record, machine: Callable[[Flavour], str]
+) -> str:
     if record.target != folder.name:
         return f"its record is of target '{record.target}'"
     if record.manifest_sha256 != bundle.manifest_sha256:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import warnings
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ class TargetProfile:
         sm: CUDA compute capabilities, e.g. "8.7"; empty where any (or none) will do.
         cuda: the CUDA version it ships with.
         python: the Python it ships with.
-        built_here: whether a machine without that GPU can build its artifact. What is not is bound
+        portable: whether a machine without that GPU can build its artifact. What is not is bound
             to the machine that builds it: it is finished on the device, in its state directory.
         memory_bytes: what GPU and programs have there, 0 if not known.
         opset: the newest ONNX opset that its oldest parser reads, 0 if not known.
@@ -55,7 +56,7 @@ class TargetProfile:
     sm: tuple[str, ...] = ()
     cuda: str = ""
     python: str = ""
-    built_here: bool = False
+    portable: bool = False
     memory_bytes: int = 0
     opset: int = 0
     dla_cores: int = 0
@@ -124,7 +125,7 @@ _RTX = TargetProfile(
     versions=("1.5", "1.7"),
     sm=("8.0", "8.6", "8.9", "12.0", "12.1"),
     cuda="13",
-    built_here=True,
+    portable=True,
     notes="One engine for Ampere, Ada and Blackwell, built without any GPU. Turing (7.5) is left "
     "out: with it the engine of a small U-Net grew from 37 to 137 MB.",
     source=f"TensorRT-RTX support matrix; builds with 1.7, {_READ}",
@@ -143,7 +144,7 @@ _TARGETS = (
         "host-cpu",
         "any machine's CPU, by ONNX Runtime",
         ORT,
-        built_here=True,
+        portable=True,
         notes="Runs anywhere; the proof of accuracy is measured here.",
         source="measured by this project",
     ),
@@ -158,7 +159,7 @@ _TARGETS = (
         "openvino-cpu",
         "any x86 or Arm CPU, by OpenVINO",
         OPENVINO,
-        built_here=True,
+        portable=True,
         notes="Runs on any such CPU; load(target='openvino-cpu') where host-cpu is there as well.",
         source="measured by this project with OpenVINO 2026.4",
     ),
@@ -324,6 +325,14 @@ def target_from_file(path: Path) -> TargetProfile:
 
 
 def _from_fields(payload: dict[str, Any]) -> TargetProfile:
+    if "built_here" in payload:
+        warnings.warn(
+            "a target's 'built_here' is now 'portable', and goes in 0.3",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        payload = {**payload, "portable": payload["built_here"]}
+        del payload["built_here"]
     known = {field.name: field for field in fields(TargetProfile)}
     for key in payload:
         if key not in known:
@@ -331,7 +340,7 @@ def _from_fields(payload: dict[str, Any]) -> TargetProfile:
     for key in ("name", "title", "flavour"):
         if key not in payload:
             raise ValueError(f"'{key}' is missing")
-    kinds = {"memory_bytes": int, "opset": int, "dla_cores": int, "built_here": bool}
+    kinds = {"memory_bytes": int, "opset": int, "dla_cores": int, "portable": bool}
     made: dict[str, Any] = {}
     for key, value in payload.items():
         if key in ("versions", "sm"):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from edgevision._optional import require
 from edgevision.cli.exits import INTERRUPTED, NO, OK
 from edgevision.cli.terminal import progress_bar, put_json
-from edgevision.cli.verbs import Verbs, add_force, add_trust, trust_of, verb
+from edgevision.cli.verbs import Verbs, add_force, add_trust, parse_trust, verb
 
 if TYPE_CHECKING:
     from edgevision.bench.gate.process import Side
@@ -92,7 +92,7 @@ def _bench(options: argparse.Namespace) -> int:
         found = measure(
             options.bundles,
             settings,
-            trust=trust_of(options),
+            trust=parse_trust(options),
             peers=_peers(options.model),
             progress=progress,
         )
@@ -131,7 +131,7 @@ def _loadgen(options: argparse.Namespace) -> int:
     payload = []
     for bundle in options.bundles:
         found = drive(
-            bundle, duration_s=options.duration, device=options.device, trust=trust_of(options)
+            bundle, duration_s=options.duration, device=options.device, trust=parse_trust(options)
         )
         payload.append({"name": Path(bundle).name, "harness": TITLE, **asdict(found)})
         if not options.json:
@@ -179,9 +179,9 @@ def _side(source: str, options: argparse.Namespace, stack: ExitStack) -> Side:
     if options.on is None:
         if is_package(source) and Path(source).exists():
             raise ValueError(f"'{source}' is not a bundle: give --on BUNDLE, which both sides run")
-        return of_bundle(source, device=options.device, trust=trust_of(options))
+        return of_bundle(source, device=options.device, trust=parse_trust(options))
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-    return of_package(source, options.on, folder, device=options.device, trust=trust_of(options))
+    return of_package(source, options.on, folder, device=options.device, trust=parse_trust(options))
 
 
 def _compare_earlier(options: argparse.Namespace, first: str, second: str) -> int:

@@ -11,11 +11,11 @@ from typing import Any
 from edgevision.bundle.directory import MANIFEST
 from edgevision.bundle.forms import PRECISIONS
 from edgevision.cli import finish
-from edgevision.cli.build_file import KEYS, read_build_file, read_named, read_setting, size_of
+from edgevision.cli.build_file import KEYS, parse_size, read_build_file, read_named, read_setting
 from edgevision.cli.exits import OK
 from edgevision.cli.summary import print_scores, report
 from edgevision.cli.terminal import progress_bar, put_json
-from edgevision.cli.verbs import Verbs, add_trust, trust_of, verb
+from edgevision.cli.verbs import Verbs, add_trust, parse_trust, verb
 
 _NOBODY = argparse.Namespace(key=None, minimum_version=0, name=None)
 _FLAGS = (
@@ -168,7 +168,7 @@ def _build(options: argparse.Namespace) -> int:
 
 def _arguments(options: argparse.Namespace) -> dict[str, Any]:
     """Return what `edgevision.build` is called with: the file's keys, then the command's."""
-    if options.engines or options.lean or trust_of(options) != trust_of(_NOBODY):
+    if options.engines or options.lean or parse_trust(options) != parse_trust(_NOBODY):
         raise ValueError(
             "--engines, --lean, --key, --minimum-version and --name are for a bundle: edgevision "
             "finish BUNDLE"
@@ -194,7 +194,7 @@ def _arguments(options: argparse.Namespace) -> dict[str, Any]:
         given["camera"] = {**given.get("camera", {}), **flags}
     if "out" not in given:
         raise ValueError("where shall the bundle go? Give --out NAME.ev")
-    given["cache"] = finish.cache_of(given.pop("cache", True))
+    given["cache"] = finish.open_cache(given.pop("cache", True))
     return given
 
 
@@ -258,7 +258,7 @@ def _three(text: str) -> list[float]:
 
 
 def _size(text: str) -> tuple[int, int]:
-    size = size_of(text)
+    size = parse_size(text)
     if size is None:
         raise argparse.ArgumentTypeError(f"got '{text}', expected HEIGHTxWIDTH such as 360x480")
     return size

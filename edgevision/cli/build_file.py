@@ -71,7 +71,7 @@ def _texts(value: object, folder: Path) -> list[str]:
 
 
 def _size(value: object, _folder: Path) -> tuple[int, int]:
-    size = size_of(value) if isinstance(value, str) else None
+    size = parse_size(value) if isinstance(value, str) else None
     if isinstance(value, list) and len(value) == 2 and all(type(n) is int for n in value):
         size = (value[0], value[1]) if min(value) > 0 else None
     if size is None:
@@ -290,7 +290,7 @@ def read_setting(text: str) -> tuple[str, Any]:
         raise ValueError(f"--set {error}") from error
 
 
-def size_of(text: str) -> tuple[int, int] | None:
+def parse_size(text: str) -> tuple[int, int] | None:
     """Return (height, width) of a text such as "360x480"; None if it is not one."""
     match = _SIZE.fullmatch(text)
     size = (int(match[1]), int(match[2])) if match else (0, 0)

@@ -9,7 +9,7 @@ from pathlib import Path
 from edgevision._optional import require
 from edgevision.cli.exits import NO, OK
 from edgevision.cli.terminal import progress_bar, put_json
-from edgevision.cli.verbs import Verbs, add_trust, trust_of, verb
+from edgevision.cli.verbs import Verbs, add_trust, parse_trust, verb
 
 
 def add_to(verbs: Verbs) -> None:
@@ -29,7 +29,7 @@ def _check(options: argparse.Namespace) -> int:
 
     source = options.source
     if source.is_dir() or options.key or options.name or options.minimum_version:
-        source = trust_of(options).open(source, is_measured=True)
+        source = parse_trust(options).open(source, is_measured=True)
     with progress_bar() as progress:
         found = preflight(source, options.target, progress=progress)
     passed = all(checked.passed for checked in found)

@@ -10,7 +10,7 @@ from edgevision._optional import require
 from edgevision.cli.bench import percent
 from edgevision.cli.exits import NO, OK
 from edgevision.cli.terminal import progress_bar, put_json
-from edgevision.cli.verbs import Verbs, add_trust, trust_of, verb
+from edgevision.cli.verbs import Verbs, add_trust, parse_trust, verb
 
 _SHOWN = 10
 
@@ -36,7 +36,7 @@ def _compare(options: argparse.Namespace) -> int:
     require("onnx", extra="export")
     from edgevision.export.layer_compare import compare_layers, frame_feeds, open_graph
 
-    trust = trust_of(options)
+    trust = parse_trust(options)
     first, second = (
         open_graph(source if source.suffix == ".onnx" else trust.open(source, is_measured=True))
         for source in (options.first, options.second)

@@ -17,10 +17,10 @@ from edgevision.bundle.flavours import flavours
 from edgevision.bundle.targets import known_targets
 from edgevision.engines.registry import unavailable
 from edgevision.errors import CudaError, MissingDependencyError
-from edgevision.machine.gpu import gpu_fault
+from edgevision.machine.gpu import no_gpu_reason
 from edgevision.machine.identity import gpu_name
 from edgevision.machine.jetson import Jetson, Memory, read_jetson, read_memory
-from edgevision.runtime.backends.tensorrt_program import start_fault
+from edgevision.runtime.backends.tensorrt_program import start_failure_reason
 from edgevision.runtime.device.cuda.device import cuda_device
 
 _PACKAGES = (
@@ -76,8 +76,8 @@ def examine() -> list[Finding]:
 
 def examine_gpu() -> list[Finding]:
     """Look at the GPU, and try what would run on it; changes nothing."""
-    if fault := gpu_fault():
-        return [Finding("gpu", fault, "nvidia-smi   # it must list the GPU" * ("CUres" in fault))]
+    if reason := no_gpu_reason():
+        return [Finding("gpu", reason, "nvidia-smi   # it must list the GPU" * ("CUres" in reason))]
     findings = [Finding("gpu", gpu_name())]
     try:
         device = cuda_device()
@@ -89,10 +89,10 @@ def examine_gpu() -> list[Finding]:
     findings.append(Finding("cuda from python", f"{device.binding} starts"))
     for module, extra in (("tensorrt_rtx", "rtx"), ("tensorrt", "tensorrt")):
         try:
-            fault, remedy = start_fault(require(module, extra=extra), device)
+            reason, remedy = start_failure_reason(require(module, extra=extra), device)
         except MissingDependencyError:
             continue  # listed above, with its remedy
-        found = f"does not start: {fault}" if fault else "starts"
+        found = f"does not start: {reason}" if reason else "starts"
         findings.append(Finding(f"{module} on it", found, remedy))
     with contextlib.suppress(MissingDependencyError):
         providers = require("onnxruntime", extra="ort").get_available_providers()

@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
             f"--set {unknown[0]}: the bundle's graph has it already; expected one of "
             f"{', '.join(_SETTINGS)}"
         )
-    settings["cache"] = cache_of(settings.pop("cache", True))
+    settings["cache"] = open_cache(settings.pop("cache", True))
     if getattr(options, "choose", False):  # the alias of `build` has none
         from edgevision.bench.gate.choice import side_by_side
 
@@ -87,7 +87,7 @@ def run(options: argparse.Namespace) -> int:
     return report(options, summary, on_device=bool(summary.finished))
 
 
-def cache_of(setting: bool | Path) -> EngineCache | None:
+def open_cache(setting: bool | Path) -> EngineCache | None:
     """Return the cache that a setting names: the usual one, one in a folder, or none."""
     from edgevision.engines.cache import EngineCache
 

@@ -13,7 +13,7 @@ from edgevision.bundle.printable import printable
 from edgevision.bundle.record import finish_command
 from edgevision.cli.exits import NO, OK
 from edgevision.cli.terminal import put_json
-from edgevision.cli.verbs import Verbs, add_engines, add_trust, trust_of, verb
+from edgevision.cli.verbs import Verbs, add_engines, add_trust, parse_trust, verb
 
 if TYPE_CHECKING:
     from edgevision.bundle.directory import Bundle
@@ -42,7 +42,7 @@ def _verify(options: argparse.Namespace) -> int:
     from edgevision.runtime.verify import verify
 
     run: Callable[..., list[ParityReport]] = verify if options.key else verify_stranger
-    bundle = trust_of(options).open(options.bundle)
+    bundle = parse_trust(options).open(options.bundle)
     signed = _signed(bundle, is_checked=bool(options.key))
     reports = []
     if not options.files_only:
@@ -115,7 +115,7 @@ def chain(manifest: Manifest) -> list[str]:
     """Return the way from the sensor to the answer in one line each; nothing without a camera."""
     from edgevision.errors import BundleFormatError
     from edgevision.tasks.camera import CameraFrame
-    from edgevision.tasks.cameras import camera_count, one_camera_of
+    from edgevision.tasks.cameras import camera_count, one_camera_stage
     from edgevision.tasks.decoders import state_names, without_state
 
     settings, stage = manifest.settings, manifest.stages[0]
@@ -124,7 +124,7 @@ def chain(manifest: Manifest) -> list[str]:
         specs = {spec.name: spec for spec in stage.inputs}
         stage = without_state(stage, state)
         if count is not None:
-            stage = one_camera_of(stage, count)
+            stage = one_camera_stage(stage, count)
         camera = CameraFrame.from_manifest(stage.inputs[0], settings, manifest.task)
     except BundleFormatError:
         return []

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgevision.cli.exits import OK
 from edgevision.cli.terminal import put_json
-from edgevision.cli.verbs import Verbs, add_trust, trust_of, verb
+from edgevision.cli.verbs import Verbs, add_trust, parse_trust, verb
 
 
 def add_to(verbs: Verbs) -> None:
@@ -24,7 +24,7 @@ def _triton(options: argparse.Namespace) -> int:
     """Write a bundle as a model repository of Triton Inference Server; no server is asked."""
     from edgevision.bundle.triton import served_models, write_models
 
-    bundle = trust_of(options).open(options.bundle)
+    bundle = parse_trust(options).open(options.bundle)
     models = served_models(bundle, target=options.target, instances=options.instances)
     folders = write_models(models, options.out)
     document = {

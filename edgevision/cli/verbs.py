@@ -55,7 +55,7 @@ def add_engines(verb: argparse._ActionsContainer) -> None:
 
 
 def add_trust(verb: argparse.ArgumentParser) -> None:
-    """Let a verb say whose bundles it takes; `trust_of` reads it."""
+    """Let a verb say whose bundles it takes; `parse_trust` reads it."""
     group = verb.add_argument_group("which bundles it takes")
     group.add_argument(
         "--key",
@@ -68,7 +68,7 @@ def add_trust(verb: argparse.ArgumentParser) -> None:
     group.add_argument("--name", metavar="MODEL", help="refuse another model's bundle")
 
 
-def trust_of(options: argparse.Namespace) -> Trust:
+def parse_trust(options: argparse.Namespace) -> Trust:
     """Return what a verb's arguments ask of its bundle.
 
     Raises:
@@ -111,7 +111,7 @@ def fleet_fields(options: argparse.Namespace) -> dict[str, Any]:
         "device": options.device,
         "target": options.target,
         "engines": options.engines,
-        "trust": trust_of(options),
+        "trust": parse_trust(options),
     }
 
 

@@ -80,7 +80,7 @@ class ArtifactBuilder:
         artifacts, proofs = list(stage.artifacts), []
         for given, target in self.targets.items():
             reason = unavailable(target)
-            if reason or not target.built_here:
+            if reason or not target.portable:
                 reason = reason or "bound to its machine: it is finished there"
                 command = finish_command(self.bundle, given)
                 artifacts.append(

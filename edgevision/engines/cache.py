@@ -138,7 +138,7 @@ class EngineCache:
             }
             return json.dumps(payload).encode()
 
-        key = key_of(shapes)
+        key = shape_key(shapes)
         self._publish(key, fill)
         self.prune(self.max_bytes, keep=key)
 
@@ -295,7 +295,7 @@ def cached_build(
     shapes = None if cache is None else engine_shapes(request)
     if cache is None or shapes is None:
         return build_engine(request, progress)
-    key = key_of(shapes)
+    key = shape_key(shapes)
     began = time.perf_counter()
     with contextlib.ExitStack() as stack:
         try:
@@ -321,10 +321,10 @@ def cached_build(
 def cache_key(request: BuildRequest) -> str | None:
     """Return what names the request's engine; None where the builder's version is not known."""
     shapes = engine_shapes(request)
-    return None if shapes is None else key_of(shapes)
+    return None if shapes is None else shape_key(shapes)
 
 
-def key_of(shapes: Mapping[str, Any]) -> str:
+def shape_key(shapes: Mapping[str, Any]) -> str:
     """Return the key of what an engine is built from."""
     return hashlib.sha256(json.dumps(shapes, sort_keys=True).encode()).hexdigest()
 
@@ -344,7 +344,7 @@ def engine_shapes(request: BuildRequest) -> dict[str, Any] | None:
         "version": version,
         "sm": list(request.target.sm),
         # A plan of full TensorRT and an optimised model fit only the machine that built them.
-        "machine": "" if request.target.built_here else processor_name(request.target.flavour),
+        "machine": "" if request.target.portable else processor_name(request.target.flavour),
         "profiles": {name: profile_to_json(p) for name, p in sorted(request.profiles.items())},
         "workspace_bytes": request.workspace_bytes,
         "optimization_level": request.optimization_level,
@@ -390,7 +390,7 @@ def _checked(content: bytes, key: str) -> dict[str, Any]:
     """Return an entry's fields, of their types, if they are those of `key`."""
     r = Reader(parse(content), "entry")
     shapes, runtime = r.inner("key"), r.text("flavour")
-    if key_of(shapes.fields) != key or runtime != shapes.text("flavour"):
+    if shape_key(shapes.fields) != key or runtime != shapes.text("flavour"):
         raise ValueError("it was built from something else than its key says")
     size_bytes = r.integer("size_bytes")
     if not 0 <= size_bytes <= MAX_FILE_BYTES:

@@ -22,7 +22,7 @@ from edgevision.engines.request import BuilderKnobs
 from edgevision.engines.summary import BuildSummary
 from edgevision.errors import BundleError
 from edgevision.progress import Progress, silent
-from edgevision.tasks.decoders import proof_of
+from edgevision.tasks.decoders import bundle_proof
 
 PathLike = str | os.PathLike[str]
 
@@ -83,7 +83,7 @@ def finish(
     knobs = BuilderKnobs(optimization_level, workspace_bytes)
     knobs.check_used(asked.values())
     # What one machine chose holds for no other: it never goes into the bundle.
-    is_bound = {given: measure is not None or not t.built_here for given, t in asked.items()}
+    is_bound = {given: measure is not None or not t.portable for given, t in asked.items()}
     bound = [target for given, target in asked.items() if is_bound[given]]
     anywhere = {given: target for given, target in asked.items() if not is_bound[given]}
     on_device = {"evaluate": evaluate is not None, "engines": engines is not None, "lean": lean}
@@ -159,7 +159,7 @@ def _extended(
                 replace(stage, artifacts=kept),
                 partial(_same, graph),
                 golden[stage.name],
-                proof=proof_of(old.manifest),
+                proof=bundle_proof(old.manifest),
             )
             stages.append(built)
             proofs += reports

@@ -25,7 +25,7 @@ from edgevision.bundle.record import (
     RECORD,
     Choice,
     EngineFile,
-    Finished,
+    EngineFolder,
     Record,
     engines_folder,
     finish_command,
@@ -51,13 +51,13 @@ from edgevision.machine.identity import machine_name
 from edgevision.machine.jetson import read_memory
 from edgevision.metrics.metric import Predict, judge, predictor, score_task
 from edgevision.progress import Progress, silent
-from edgevision.runtime.backends.program import Program, program_of
+from edgevision.runtime.backends.program import Program, make_program
 from edgevision.runtime.device.cuda.device import cuda_device
 from edgevision.runtime.device.device import Device
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.session import Session
 from edgevision.runtime.verify import check_golden
-from edgevision.tasks.decoders import decoder_of, proof_of, state_names
+from edgevision.tasks.decoders import bundle_decoder, bundle_proof, state_names
 from edgevision.tasks.task import get_task
 
 PathLike = str | os.PathLike[str]
@@ -121,7 +121,7 @@ def finish_target(
         ParityError: an engine is not fit for use; its record says why, and it is never loaded.
         BundleError: the folder, or this device's key, cannot be written.
     """
-    if target.built_here and measure is None:
+    if target.portable and measure is None:
         raise ValueError(f"'{target.name}' is built anywhere and lies in the bundle")
     if lean and not target.flavour.has_lean:
         raise ValueError(f"lean: there is a lean runtime only of TensorRT, not for '{target.name}'")
@@ -229,7 +229,7 @@ class _Work:
             reports += self._prove(stage, data, device)
         # A CPU has no FP16 kernels, and few of INT8: what its graph asks for is proven, not met.
         wanted = self.precision if device is not None else "fp32"
-        reason = _first_fault(wanted, reports, files)
+        reason = _failure_reason(wanted, reports, files)
         score: dict[str, float] = {}
         if evaluate is not None and not reason:
             score, reason = self._score(evaluate, device)
@@ -280,12 +280,12 @@ class _Work:
         inputs, outputs = self.bundle.golden(stage.name)
         with self._session(stage, data, device) as session:
             name = f"{stage.name}/{self.target.name}"
-            proof = proof_of(self.bundle.manifest)
+            proof = bundle_proof(self.bundle.manifest)
             return check_golden(session, stage, inputs, outputs, proof=proof, name=name)
 
     def _session(self, stage: Stage, data: bytes, device: Device | None) -> Session:
         options = RunOptions()
-        program = program_of(data, self.target.flavour, device, options)
+        program = make_program(data, self.target.flavour, device, options)
         return Session(program, stage.profiles, options)
 
     def _score(self, folder: PathLike, device: Device | None) -> tuple[dict[str, float], str]:
@@ -300,14 +300,14 @@ class _Work:
         task = get_task(manifest.task)
         if task.headline is None:
             raise ValueError(f"task '{task}' has no metric: leave out --evaluate")
-        decoder = decoder_of(manifest, self.bundle.read)
+        decoder = bundle_decoder(manifest, self.bundle.read)
         state = state_names(manifest.settings, stage)
         path = host_graph(stage)
         graph, reference = self.bundle.read(path), f"{path} on ONNX Runtime"
         with contextlib.ExitStack() as stack:
             forms: dict[str, Predict] = {}
             for name, program in (
-                (reference, program_of(graph, ORT, None, RunOptions())),
+                (reference, make_program(graph, ORT, None, RunOptions())),
                 (self.target.name, self._program(stage, device)),
             ):
                 session = stack.enter_context(
@@ -321,7 +321,7 @@ class _Work:
 
     def _program(self, stage: Stage, device: Device | None) -> Program:
         data = self._engine(stage).read_bytes()
-        return program_of(data, self.target.flavour, device, RunOptions())
+        return make_program(data, self.target.flavour, device, RunOptions())
 
     def _record(
         self,
@@ -347,16 +347,16 @@ class _Work:
         )
 
 
-def _is_settled(before: Finished | None) -> bool:
+def _is_settled(before: EngineFolder | None) -> bool:
     """Whether this device chose before, by a verdict that a quieter hour would not change."""
     choice = before.record.choice if before and before.record else None
     return choice is not None and choice.verdict not in UNSETTLED
 
 
-def _is_valid(before: Finished, target: TargetProfile, *, lean: bool) -> bool:
+def _is_valid(before: EngineFolder, target: TargetProfile, *, lean: bool) -> bool:
     """Whether this device proved what is there, by this builder's version, byte for byte."""
     record = before.record
-    if record is None or before.fault or record.version_compatible != lean or not record.is_ours:
+    if record is None or before.reason or record.version_compatible != lean or not record.is_ours:
         return False
     if record.version != builder_for(target.flavour).version():
         return False
@@ -366,7 +366,7 @@ def _is_valid(before: Finished, target: TargetProfile, *, lean: bool) -> bool:
         return False
 
 
-def _first_fault(
+def _failure_reason(
     precision: str, reports: Sequence[ParityReport], files: Sequence[EngineFile]
 ) -> str:
     for report in reports:

@@ -49,7 +49,7 @@ class OrtBuilder:
         Raises:
             BuildError: ONNX Runtime refuses the graph, or a profile does not fit it.
         """
-        if not request.target.built_here:
+        if not request.target.portable:
             return self._optimised(request, progress)
         return pass_on(request, self.flavour, progress)
 

@@ -7,7 +7,7 @@ from edgevision.engines.profiles import check_profiles
 from edgevision.engines.request import BuildRequest, BuildResult
 from edgevision.errors import BuildError, EngineLoadError
 from edgevision.progress import Progress
-from edgevision.runtime.backends.program import program_of
+from edgevision.runtime.backends.program import make_program
 from edgevision.runtime.options import RunOptions
 
 
@@ -20,7 +20,7 @@ def pass_on(request: BuildRequest, flavour: Flavour, progress: Progress) -> Buil
     progress(f"loading into {flavour.title}", 0, 0)
     graph = request.graph.read_bytes()
     try:
-        program = program_of(graph, flavour, None, RunOptions())
+        program = make_program(graph, flavour, None, RunOptions())
     except EngineLoadError as error:
         raise BuildError(str(error)) from error
     check_profiles(program.inputs, request.profiles)

@@ -22,7 +22,7 @@ from edgevision.export.graph.qdq_rules import Finding
 from edgevision.export.graph.reading import SOURCE, Difference, read_as_parsed
 from edgevision.export.precision.half_rounding import by_the_standard
 from edgevision.runtime.session import Session
-from edgevision.tasks.decoders import proof_of
+from edgevision.tasks.decoders import bundle_proof
 from edgevision.tasks.proof import Proof
 from edgevision.tasks.task import get_task
 
@@ -48,10 +48,10 @@ class Expected:
     title: str
 
 
-def golden_of(bundle: Bundle, stage: Stage) -> Expected:
+def read_golden(bundle: Bundle, stage: Stage) -> Expected:
     """Return the golden vectors of a stage, and how far its precision may be from them."""
     inputs, outputs = bundle.golden(stage.name)
-    proof = proof_of(bundle.manifest)
+    proof = bundle_proof(bundle.manifest)
     return Expected(inputs, outputs, stage.tolerances, proof, "the golden vectors")
 
 
@@ -87,20 +87,21 @@ def check_reading(
         message = f"ONNX Runtime cannot run it, so its reading was not tried: {str(error)[:200]}"
         remedy = "build a bundle on samples that fit, and check that"
         return [Finding("the graph", "reading", message, remedy, "warning")]
-    together = _fault(model, wanted, profiles, None)
+    together = _difference_reason(model, wanted, profiles, None)
     if not together:
         return []
     by_op: dict[str, list[Difference]] = {}
     for difference in differences:
         by_op.setdefault(difference.op_type, []).append(difference)
-    faults = {op: _fault(model, wanted, profiles, op) for op in by_op}
+    reasons = {op: _difference_reason(model, wanted, profiles, op) for op in by_op}
     # Where none alone is to blame, all are.
-    guilty = [op for op, fault in faults.items() if fault] or list(by_op)
+    guilty = [op for op, reason in reasons.items() if reason] or list(by_op)
     return [
         Finding(
             f"{difference.node} ({op})",
             "reading",
-            f"{SOURCE} reads it otherwise: {difference.message}; read so, {faults[op] or together}",
+            f"{SOURCE} reads it otherwise: {difference.message}; read so, "
+            f"{reasons[op] or together}",
             difference.remedy,
         )
         for op in guilty
@@ -108,7 +109,9 @@ def check_reading(
     ]
 
 
-def _fault(model: onnx.ModelProto, expected: Expected, profiles: Profiles, op: str | None) -> str:
+def _difference_reason(
+    model: onnx.ModelProto, expected: Expected, profiles: Profiles, op: str | None
+) -> str:
     """Return how the reading of one operator, or of all, fails; "" if it does not."""
     read, _ = read_as_parsed(model, only=None if op is None else {op})
     try:

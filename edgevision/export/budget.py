@@ -35,10 +35,10 @@ from edgevision.export.precision.macs import multiply_accumulates
 from edgevision.export.precision.quantizer import Quantizer
 from edgevision.export.precision.search import Candidate, Found, Step, search
 from edgevision.export.score import decoder_for
-from edgevision.metrics.metric import PathLike, Score, judge, metric_of
+from edgevision.metrics.metric import PathLike, Score, judge, metric_for
 from edgevision.progress import Progress
 from edgevision.runtime.session import Session
-from edgevision.tasks.cameras import cameras_of
+from edgevision.tasks.cameras import cameras_decoder
 from edgevision.tasks.decoders import proof_from
 from edgevision.tasks.frames import read_image, resize, spread
 from edgevision.tasks.task import Decoder, Task, get_task
@@ -150,7 +150,7 @@ class BudgetSearch:
         if self._evaluate is None:
             return Agreement(proof, self._calibration)
         decoder = decoder_for(self._adapter, fp32)
-        metric = metric_of(task, decoder)
+        metric = metric_for(task, decoder)
         truths = metric.truths(self._evaluate)
         truths.check(self._progress)
         assert task.headline is not None  # else there is no metric
@@ -198,7 +198,7 @@ class BudgetSearch:
 
 def _fed(decoder: Decoder[Any], frame: Any, begin: Feeds) -> dict[str, Array]:
     """Return what a graph is fed of a frame; of several cameras, all show the same one."""
-    cameras = cameras_of(decoder)
+    cameras = cameras_decoder(decoder)
     given = (
         decoder.feeds(frame)
         if cameras is None

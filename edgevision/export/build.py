@@ -296,7 +296,7 @@ def build(
             provenance=provenance,
         )
         bundle = writer.publish(manifest)
-    here = [t for t in asked.values() if not t.built_here and unavailable(t) is None]
+    here = [t for t in asked.values() if not t.portable and unavailable(t) is None]
     done = {
         t.name: finish_target(bundle, t, knobs=knobs.of(t), cache=cache, progress=progress)
         for t in here

@@ -24,7 +24,7 @@ from edgevision.export.graph.observe import observe, typed
 from edgevision.export.graph.onnx_file import plain, read_onnx
 from edgevision.export.precision.equalise import channel_scales
 from edgevision.progress import Progress, silent
-from edgevision.tasks.decoders import decoder_of, state_names
+from edgevision.tasks.decoders import bundle_decoder, state_names
 from edgevision.tasks.frames import read_image, resize
 
 _AT_ONCE = 16
@@ -98,7 +98,7 @@ def frame_feeds(graphs: Sequence[Opened], frame: Path) -> dict[str, Array]:
         except (OSError, ValueError) as error:
             raise FileReadError(f"{frame}: cannot be read as inputs: {error}") from error
     else:
-        decoder = None if bundle is None else decoder_of(bundle.manifest, bundle.read)
+        decoder = None if bundle is None else bundle_decoder(bundle.manifest, bundle.read)
         if bundle is None or decoder is None or decoder.camera is None:
             raise FileReadError(
                 f"{frame}: the graphs take no frame; give an .npz file keyed by input name"

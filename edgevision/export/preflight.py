@@ -27,7 +27,7 @@ from edgevision.engines.builder import build_engine
 from edgevision.engines.registry import unavailable
 from edgevision.engines.request import BuildRequest
 from edgevision.errors import BuildError, ExportError, FileReadError
-from edgevision.export.as_read import Expected, check_reading, drawn_for, golden_of
+from edgevision.export.as_read import Expected, check_reading, drawn_for, read_golden
 from edgevision.export.graph.capture import serialized
 from edgevision.export.graph.onnx_file import plain, read_onnx
 from edgevision.export.graph.qdq_rules import Finding
@@ -82,7 +82,7 @@ def preflight(
                 bundle.read(stage.graph),
                 profile,
                 stage,
-                partial(golden_of, bundle, stage),
+                partial(read_golden, bundle, stage),
                 progress,
             )
             for stage in bundle.manifest.stages
@@ -169,7 +169,7 @@ def _built(
     progress: Progress,
 ) -> tuple[str, int | None, list[Finding]]:
     """Build with TensorRT-RTX; return what to say of it, the engine's size, and what it refused."""
-    proof = target if target.flavour.on_gpu and target.built_here else get_target("rtx")
+    proof = target if target.flavour.on_gpu and target.portable else get_target("rtx")
     if reason := unavailable(proof):
         remedy = "pip install 'edgevision[rtx]', and check again"
         finding = Finding(

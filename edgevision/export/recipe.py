@@ -136,8 +136,8 @@ def export_stage(
     golden_outputs = _stacked([adapter.reference(sample) for sample in samples], of=_ANSWERS)
     _check_numbers(golden_outputs)
     _check_repeats(adapter, samples[0], golden_outputs)
-    if fault := proof.golden_fault(golden_outputs):
-        raise ExportError(fault)
+    if reason := proof.golden_reason(golden_outputs):
+        raise ExportError(reason)
     progress("capturing", 0, 0)
     fp32 = _named(adapter.to_onnx(), golden_outputs)
     keep_fp32 = {*keep_fp32, *adapter.kept_fp32(fp32)}
@@ -198,7 +198,7 @@ def export_stage(
                 answers,
                 tolerances[form],
                 is_strict=is_strict,
-                advice=_exporters_fault(graph) if form is FP32 else _KEEP,
+                advice=_exporter_advice(graph) if form is FP32 else _KEEP,
             )
             parity += reports
             if form is FP32 and not is_trained:
@@ -281,7 +281,7 @@ def _check_corners(
             if not report.passed:
                 raise ParityError(
                     f"the fp32 graph does what the model does on the samples, and not on an "
-                    f"input {title}: {report}. {_exporters_fault(graph)}",
+                    f"input {title}: {report}. {_exporter_advice(graph)}",
                     report=report,
                 )
 
@@ -296,7 +296,7 @@ def _beside(golden: Mapping[str, Array], one: Mapping[str, Array]) -> dict[str, 
     }
 
 
-def _exporters_fault(graph: bytes) -> str:
+def _exporter_advice(graph: bytes) -> str:
     """Return who changed an FP32 graph, and what to write in place of what is known to go wrong."""
     there = {node.op_type for node in onnx.load_from_string(graph).graph.node}
     known = " ".join(advice for op, advice in _MISEXPORTED.items() if op in there)

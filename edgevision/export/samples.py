@@ -16,8 +16,8 @@ from edgevision.errors import InsufficientMemoryError
 from edgevision.export.adapters.adapter import (
     GraphAdapter,
     ModelAdapter,
+    adapter_state,
     first_state,
-    state_of,
 )
 from edgevision.tasks.task import Feeds, get_task
 
@@ -63,13 +63,13 @@ def golden_samples(
 
 def _fed(adapter: ModelAdapter) -> list[TensorSpec]:
     """Return what a user feeds: no state."""
-    state = state_of(adapter)
+    state = adapter_state(adapter)
     return [spec for spec in adapter.inputs if spec.name not in state]
 
 
 def _in_a_row(adapter: ModelAdapter, samples: list[Feeds]) -> list[Feeds]:
     """Return the samples as frames of one stream, each with the state of those before."""
-    pairs, state = state_of(adapter), dict(first_state(adapter))
+    pairs, state = adapter_state(adapter), dict(first_state(adapter))
     for feeds in samples if pairs else []:
         feeds |= state
         given = adapter.reference(feeds)

@@ -19,8 +19,8 @@ from edgevision.export.adapters.adapter import (
     ModelAdapter,
     Run,
     StagedAdapter,
+    adapter_state,
     first_state,
-    state_of,
 )
 from edgevision.export.adapters.tensors import graph_inputs, graph_outputs
 from edgevision.export.precision.half_rounding import by_the_standard
@@ -85,7 +85,7 @@ def score_forms(
                 runs[form] = parts["main"]
         begin = first_state(adapter)
         if metric is not None:
-            state = state_of(adapter)
+            state = adapter_state(adapter)
             fed = [spec for spec in adapter.inputs if spec.name not in state]
             whole = {form: partial(_with_state, run, begin) for form, run in runs.items()}
             labelled = TENSORS.labelled(fed, Path(folder))

@@ -11,7 +11,7 @@ _CAPABILITY_MINOR = 76
 
 
 @functools.cache
-def gpu_fault() -> str:
+def no_gpu_reason() -> str:
     """Return why there is no GPU that can be used; "" if there is one."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
@@ -26,7 +26,7 @@ def gpu_fault() -> str:
 @functools.cache
 def compute_capability() -> str | None:
     """Return the first GPU's compute capability such as "8.7"; None without GPU or driver."""
-    if gpu_fault():
+    if no_gpu_reason():
         return None
     driver = ctypes.CDLL("libcuda.so.1")
     device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()

@@ -82,7 +82,7 @@ class ColourVotes:
         bins = _bins(frame)
         if method is None:
             return np.asarray(shares.argmax(1)[bins], np.uint8)
-        regions = regions_of(frame, method)
+        regions = find_regions(frame, method)
         votes = np.stack(
             [np.bincount(regions.ravel(), shares[:, k][bins.ravel()]) for k in range(len(common))],
             axis=1,
@@ -90,7 +90,7 @@ class ColourVotes:
         return np.asarray(votes.argmax(1)[regions], np.uint8)
 
 
-def regions_of(frame: Frame, method: Method) -> Regions:
+def find_regions(frame: Frame, method: Method) -> Regions:
     """Cut a frame `uint8[H, W, 3]` into regions, `int64[H, W]` of numbers from 0.
 
     Raises:

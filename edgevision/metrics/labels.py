@@ -27,8 +27,8 @@ class LabelValues:
         """Count the values of one map."""
         self._counts += np.bincount(labels.ravel(), minlength=256)
 
-    def fault(self) -> str | None:
-        """Return why no score of these labels says anything; None if one may."""
+    def refusal_reason(self) -> str:
+        """Return why no score of these labels says anything; empty if one may."""
         occurring = np.flatnonzero(self._counts[: self.class_count])
         if not occurring.size:
             return f"no pixel holds a class: {self._found()}. {self._advice()}"
@@ -38,10 +38,10 @@ class LabelValues:
                 "which is not scored, so that a net which never says another class would be right "
                 f"everywhere: {self._found()}. {self._advice()}"
             )
-        return None
+        return ""
 
-    def doubt(self) -> str | None:
-        """Return what a reader of the score should know of the labels; None if nothing."""
+    def doubt_reason(self) -> str:
+        """Return what a reader of the score should know of the labels; empty if nothing."""
         missing = np.flatnonzero(self._counts[: self.class_count] == 0)
         void, payload = self._void(), []
         share = self._counts[self.class_count :].sum() / max(1, self._counts.sum())
@@ -52,7 +52,7 @@ class LabelValues:
         if share > _MUCH_VOID or np.count_nonzero(void != _VOID) > 1:
             payload.append(f"{share:.1%} of the pixels are void and not scored")
         if not payload:
-            return None
+            return ""
         advice = f" {self._advice()}" if void.size else ""
         return f"{', and '.join(payload)}: {self._found()}.{advice}"
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from edgevision.metrics.tally import Tally
 from edgevision.progress import Progress, silent
-from edgevision.tasks.cameras import cameras_of
+from edgevision.tasks.cameras import cameras_decoder
 from edgevision.tasks.frames import read_image, resize
 from edgevision.tasks.task import Decoder, Headline, Task, get_task
 from edgevision.tasks.timings import Timings
@@ -31,7 +31,7 @@ Run = Callable[[Mapping[str, object]], tuple[Mapping[str, npt.NDArray[np.generic
 
 def predictor(decoder: Decoder[Any], run: Run) -> Predict:
     """Return what answers photos one by one; of several cameras, all show the same one."""
-    camera, cameras = decoder.camera, cameras_of(decoder)
+    camera, cameras = decoder.camera, cameras_decoder(decoder)
     assert camera is not None  # a task with a metric looks at frames
 
     def predict(pixels: Image) -> Any:
@@ -124,7 +124,7 @@ class Metric:
         return None
 
 
-def metric_of(task: Task[Any], decoder: Decoder[Any]) -> Metric:
+def metric_for(task: Task[Any], decoder: Decoder[Any]) -> Metric:
     """Return the metric of a model of `task`.
 
     Raises:
@@ -133,7 +133,7 @@ def metric_of(task: Task[Any], decoder: Decoder[Any]) -> Metric:
     if task.headline is None:
         raise ValueError(f"task '{task}' has no metric: leave out --evaluate")
     home = importlib.import_module(f"edgevision.metrics.{task.name}")
-    cameras = cameras_of(decoder)
+    cameras = cameras_decoder(decoder)
     found: Metric = home.metric(decoder if cameras is None else cameras.one)
     return found
 
@@ -151,7 +151,7 @@ def score_task(
         ValueError: the task has no metric.
         FileReadError: the folder is not what the task's metric needs.
     """
-    metric = metric_of(task, decoder)
+    metric = metric_for(task, decoder)
     assert decoder.camera is not None  # a task with a metric looks at frames
     return score_folder(metric, forms, folder, decoder.camera.size, progress)
 

@@ -154,7 +154,7 @@ class SemanticMetric(Metric):
             return SemanticScore(form, None, None, (), agreement)
         labels = LabelValues(self._class_count, values)
         _refuse(labels)
-        if (doubt := labels.doubt()) is not None:
+        if doubt := labels.doubt_reason():
             warnings.warn(f"the labels may not be what they should: {doubt}", stacklevel=3)
         matrix = ConfusionMatrix(self._class_count, tally.counts("matrix"))
         return SemanticScore(
@@ -198,5 +198,5 @@ def _rgb(color: str) -> tuple[int, int, int]:
 
 
 def _refuse(values: LabelValues, place: str = "") -> None:
-    if (fault := values.fault()) is not None:
-        raise FileReadError(f"{place}the labels cannot be scored: {fault}")
+    if reason := values.refusal_reason():
+        raise FileReadError(f"{place}the labels cannot be scored: {reason}")

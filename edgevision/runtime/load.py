@@ -18,17 +18,17 @@ from edgevision.bundle.state import engines_place
 from edgevision.bundle.trust import Trust
 from edgevision.errors import EngineLoadError, UnverifiedError
 from edgevision.machine.identity import machine_name
-from edgevision.runtime.backends.program import Program, program_of
+from edgevision.runtime.backends.program import Program, make_program
 from edgevision.runtime.device.device import Device
 from edgevision.runtime.model import Model
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.select import Selection, select
 from edgevision.runtime.session import Session
 from edgevision.runtime.slots.slots import NO_STATE
-from edgevision.tasks.decoders import decoder_of, state_names
+from edgevision.tasks.decoders import bundle_decoder, state_names
 
 if TYPE_CHECKING:  # what not every load needs is imported by what does: half of its time
-    from edgevision.bundle.record import Finished
+    from edgevision.bundle.record import EngineFolder
     from edgevision.runtime.streaming import StreamingCaptioner
 
 PathLike = str | os.PathLike[str]
@@ -100,7 +100,7 @@ def load(
                 f"'{manifest.name}' has {len(manifest.stages)} stages, load() runs one. A "
                 "captioner built with form='step' opens with edgevision.load_streaming."
             )
-        decoder = decoder_of(manifest, opened.read)
+        decoder = bundle_decoder(manifest, opened.read)
         stage = manifest.stages[0]
         selection = select(
             stage,
@@ -213,7 +213,7 @@ def load_words(bundle: Bundle | PathLike, **options: Any) -> StreamingCaptioner:
     return load_streaming(bundle, **options)
 
 
-def engines_beside(bundle: Bundle, engines: PathLike | None = None) -> list[Finished]:
+def engines_beside(bundle: Bundle, engines: PathLike | None = None) -> list[EngineFolder]:
     """Return the engines that were finished on this device, with what speaks against each.
 
     Args:
@@ -362,7 +362,7 @@ def open_program(
     """
     artifact = selection.artifact
     data = selection.read(bundle, stage.name)
-    program = program_of(data, artifact.flavour, device, options)
+    program = make_program(data, artifact.flavour, device, options)
     if (program.inputs, program.outputs) != (stage.inputs, stage.outputs):
         program.close()
         found = ", ".join(str(spec) for spec in (*program.inputs, *program.outputs))

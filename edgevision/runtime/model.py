@@ -193,7 +193,7 @@ class Model(Generic[R]):
         from edgevision.runtime.stream.schedule import StreamOptions
 
         options = StreamOptions(slots, policy, deadline_ms, on_late, stall_ms, trace)
-        make = self._pipeline_of(cameras, sync_ms, wait_ms, missing, dead_ms)
+        make = self._open_pipeline(cameras, sync_ms, wait_ms, missing, dead_ms)
         session = self.session
         with self._opening:  # `close` waits for it, and then closes this one, too
             session.check_open()
@@ -213,7 +213,7 @@ class Model(Generic[R]):
             self._pipelines.add(pipeline)
         return pipeline
 
-    def _pipeline_of(self, cameras: int | None, *sync: Any) -> Callable[..., Pipeline[Any, Any]]:
+    def _open_pipeline(self, cameras: int | None, *sync: Any) -> Callable[..., Pipeline[Any, Any]]:
         """Return what makes the pipeline."""
         from edgevision.runtime.stream.pipeline import Pipeline
 
@@ -221,9 +221,9 @@ class Model(Generic[R]):
             return partial(Pipeline, codec=self.decoder)
         from edgevision.runtime.stream.cameras import CameraPipeline
         from edgevision.runtime.stream.sets import SyncOptions
-        from edgevision.tasks.cameras import cameras_of
+        from edgevision.tasks.cameras import cameras_decoder
 
-        decoder = cameras_of(self.decoder)
+        decoder = cameras_decoder(self.decoder)
         if decoder is None:
             raise WrongTaskError(
                 f"'{self.manifest.name}' takes one frame, not those of {cameras} cameras: build it "

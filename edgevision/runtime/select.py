@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edgevision._optional import installed_version
-from edgevision.bundle.capabilities import runs_plan_of
+from edgevision.bundle.capabilities import can_run_plan
 from edgevision.bundle.directory import Bundle
 from edgevision.bundle.flavours import Flavour, flavours
 from edgevision.bundle.manifest import Artifact, Stage
@@ -24,7 +24,7 @@ from edgevision.errors import (
 from edgevision.machine.gpu import compute_capability
 
 if TYPE_CHECKING:
-    from edgevision.bundle.record import Choice, Finished, Record
+    from edgevision.bundle.record import Choice, EngineFolder, Record
 
 _BINDINGS = ("cuda.bindings", "pycuda")
 
@@ -87,7 +87,7 @@ class Selection:
     on_gpu: bool
     reason: str
     rejected: tuple[tuple[str, str], ...]
-    finished: Finished | None = None
+    finished: EngineFolder | None = None
 
     @property
     def choice(self) -> Choice | None:
@@ -118,7 +118,7 @@ def select(
     *,
     device: str,
     machine: Callable[[], Machine] = this_machine,
-    beside: Sequence[Finished] = (),
+    beside: Sequence[EngineFolder] = (),
     allow_unverified: bool = False,
     target: str | None = None,
     bundle: str | os.PathLike[str] = "BUNDLE",
@@ -204,20 +204,22 @@ def _elsewhere(record: Record | None, device: str) -> str:
     return "runs on the CPU" if device == "cuda" else ""
 
 
-def _finished(stage: Stage, found: Finished, has: Machine, *, allow_unverified: bool) -> Selection:
+def _finished(
+    stage: Stage, found: EngineFolder, has: Machine, *, allow_unverified: bool
+) -> Selection:
     """Return the choice of an engine finished on this device, if its proof is valid."""
-    record, fault = found.record, found.fault
-    if record is not None and not fault:
-        fault = _outdated(record, has)
-    if record is None or (fault and not allow_unverified):
+    record, reason = found.record, found.reason
+    if record is not None and not reason:
+        reason = _outdated(record, has)
+    if record is None or (reason and not allow_unverified):
         raise UnverifiedError(
-            f"the engine in '{printable(found.folder)}' is not used: {fault}. Finish it again: "
+            f"the engine in '{printable(found.folder)}' is not used: {reason}. Finish it again: "
             f"{found.command}; or remove that folder to run what the bundle holds",
             command=found.command,
         )
-    if fault:
+    if reason:
         warnings.warn(
-            f"the engine in '{printable(found.folder)}' runs unverified: {fault}", stacklevel=2
+            f"the engine in '{printable(found.folder)}' runs unverified: {reason}", stacklevel=2
         )
     if record.flavour.on_gpu and not has.has_binding:
         raise MissingDependencyError(
@@ -227,7 +229,7 @@ def _finished(stage: Stage, found: Finished, has: Machine, *, allow_unverified: 
     artifact = Artifact(
         record.target, record.flavour, f"{found.folder.name}/{file}", record.version
     )
-    proof = f"proven on this machine on {record.date}" if not fault else f"UNVERIFIED: {fault}"
+    proof = f"proven on this machine on {record.date}" if not reason else f"UNVERIFIED: {reason}"
     if record.choice is not None:
         proof += f"; {record.choice.precision} was chosen here, for {record.choice.reason}"
     left = tuple((a.target, "not needed") for a in stage.artifacts if a.target != record.target)
@@ -241,7 +243,7 @@ def _outdated(record: Record, has: Machine) -> str:
         return f"{title} is not installed any more"
     here = has.versions[module]
     compatible = record.version_compatible and record.flavour.has_lean
-    if not runs_plan_of(record.version, here, version_compatible=compatible):
+    if not can_run_plan(record.version, here, version_compatible=compatible):
         return f"it was made by {title} {record.version}; here is {here}"
     return ""
 

@@ -10,7 +10,7 @@ from types import TracebackType
 from edgevision.bundle.flavours import Flavour
 from edgevision.bundle.tensors import Profiles, TensorSpec
 from edgevision.errors import RunError
-from edgevision.runtime.backends.program import Program, program_of
+from edgevision.runtime.backends.program import Program, make_program
 from edgevision.runtime.device.memory import Array
 from edgevision.runtime.lifetime import Lifetime
 from edgevision.runtime.options import RunOptions
@@ -97,7 +97,7 @@ class Session:
             EngineLoadError: the flavour needs a GPU, or the runtime refuses the graph.
             MissingDependencyError: the runtime is not installed.
         """
-        return Session(program_of(graph, flavour, None, options), profiles or {}, options)
+        return Session(make_program(graph, flavour, None, options), profiles or {}, options)
 
     def run(self, feeds: Mapping[str, object]) -> dict[str, Array]:
         """Run once; the returned arrays are the caller's.
@@ -225,8 +225,8 @@ class Session:
         """Say on what the session runs, and whether as a captured graph or why not."""
         device = self.program.device
         slot = next(iter(self._slots.all), None)
-        how = "closed" if slot is None else f"no graph: {slot.no_graph}"
-        if slot is not None and not slot.no_graph:
+        how = "closed" if slot is None else f"no graph: {slot.no_graph_reason}"
+        if slot is not None and not slot.no_graph_reason:
             how = "one graph launch a frame"
         free_bytes, total_bytes = device.memory() if slot is not None else (0, 0)
         return (

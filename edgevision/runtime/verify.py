@@ -14,7 +14,7 @@ from edgevision.bundle.parity import ParityReport
 from edgevision.runtime.load import engines_beside, open_session
 from edgevision.runtime.select import select
 from edgevision.runtime.session import Session
-from edgevision.tasks.decoders import proof_of
+from edgevision.tasks.decoders import bundle_proof
 from edgevision.tasks.proof import Proof
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]
@@ -42,7 +42,7 @@ def verify(
     """
     reports = []
     beside = engines_beside(bundle, engines)
-    proof = proof_of(bundle.manifest)
+    proof = bundle_proof(bundle.manifest)
     for stage in bundle.manifest.stages:
         inputs, outputs = bundle.golden(stage.name)
         selection = select(stage, device=device, beside=beside, bundle=bundle.root)

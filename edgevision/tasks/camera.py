@@ -172,7 +172,7 @@ class FrameDecoder:
         return self.camera.feeds(frame)
 
 
-def classes_of(settings: Settings, task: str) -> tuple[ClassLabel, ...]:
+def read_class_labels(settings: Settings, task: str) -> tuple[ClassLabel, ...]:
     """Read the class labels out of a manifest; BundleFormatError if they are none."""
     classes = settings.get("classes")
     if not isinstance(classes, list) or not 1 <= len(classes) <= 256:

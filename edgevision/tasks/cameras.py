@@ -151,7 +151,7 @@ class CamerasDecoder(Generic[R]):
         return f"{least} to {most}" if least != most else str(most)
 
 
-def cameras_of(decoder: object) -> CamerasDecoder[Any] | None:
+def cameras_decoder(decoder: object) -> CamerasDecoder[Any] | None:
     """Return the decoder if it is of several cameras, else None."""
     return decoder if isinstance(decoder, CamerasDecoder) else None
 
@@ -178,7 +178,7 @@ def camera_count(settings: Settings) -> Count | None:
     )
 
 
-def one_camera_of(stage: Stage, count: Count) -> Stage:
+def one_camera_stage(stage: Stage, count: Count) -> Stage:
     """Return a stage as if it took one camera's frame.
 
     Raises:

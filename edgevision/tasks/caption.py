@@ -252,7 +252,7 @@ class CaptionTask(CameraTask[CaptionResult]):
             found = ", ".join(map(str, stage.inputs))
             raise BundleFormatError(f"task caption: expected uint8[1, H, W, 3], got {found}")
         camera = CameraFrame.from_manifest(stage.inputs[0], settings, self.name)
-        return CaptionDecoder(vocabulary_of(settings, read), camera)
+        return CaptionDecoder(load_vocabulary(settings, read), camera)
 
 
 def gather_caption(
@@ -283,7 +283,7 @@ def gather_caption(
     return found
 
 
-def vocabulary_of(settings: Settings, read: Callable[[str], bytes]) -> Vocabulary:
+def load_vocabulary(settings: Settings, read: Callable[[str], bytes]) -> Vocabulary:
     """Read the vocabulary that the settings name.
 
     Raises:

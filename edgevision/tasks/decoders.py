@@ -15,12 +15,12 @@ from edgevision.bundle.parity import ParityReport, Tolerance
 from edgevision.bundle.reading import Reader
 from edgevision.bundle.tensors import TensorSpec
 from edgevision.errors import BundleFormatError
-from edgevision.tasks.cameras import CamerasDecoder, camera_count, one_camera_of
+from edgevision.tasks.cameras import CamerasDecoder, camera_count, one_camera_stage
 from edgevision.tasks.proof import Arrays, Proof, element_tolerance
 from edgevision.tasks.task import Decoder, Read, Task, bounded_read, get_task
 
 
-def decoder_of(manifest: Manifest, read: Read) -> Decoder[Any]:
+def bundle_decoder(manifest: Manifest, read: Read) -> Decoder[Any]:
     """Return the decoder that a manifest asks for; `read` gives the bundle's files.
 
     Raises:
@@ -41,7 +41,7 @@ def decoder_from(
     count = camera_count(settings)
     if count is None:
         return task.decoder(settings, (stage,), read)
-    one = task.decoder(settings, (one_camera_of(stage, count),), read)
+    one = task.decoder(settings, (one_camera_stage(stage, count),), read)
     if one.camera is None:
         raise BundleFormatError(f"task {task}: it has no frames, and so no cameras")
     return CamerasDecoder(one, count)
@@ -102,7 +102,7 @@ def without_state(stage: Stage, state: Mapping[str, str]) -> Stage:
     )
 
 
-def proof_of(manifest: Manifest) -> Proof:
+def bundle_proof(manifest: Manifest) -> Proof:
     """Return how the outputs of a bundle's graphs are held against the golden ones.
 
     Raises:
@@ -148,9 +148,9 @@ class _StatefulProof(Proof):
             *super().compare(reference, candidate, own, name=name),
         ]
 
-    def golden_fault(self, golden: Arrays) -> str | None:
+    def golden_reason(self, golden: Arrays) -> str:
         """Return what the task says of the answers."""
-        return self._proof.golden_fault(self._answers(golden))
+        return self._proof.golden_reason(self._answers(golden))
 
     def _answers(self, arrays: Arrays) -> Arrays:
         return {name: array for name, array in arrays.items() if name not in self._names}

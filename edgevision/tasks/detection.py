@@ -16,7 +16,7 @@ from edgevision.tasks.camera import (
     FrameDecoder,
     Image,
     check_same_frame,
-    classes_of,
+    read_class_labels,
 )
 from edgevision.tasks.objects import (
     MAX_CANDIDATES,
@@ -25,7 +25,7 @@ from edgevision.tasks.objects import (
     FoundObjects,
     Labels,
     ObjectTask,
-    labels_of,
+    output_labels,
 )
 from edgevision.tasks.task import Headline, Read
 from edgevision.tasks.timings import Timings
@@ -93,7 +93,7 @@ class DetectionDecoder(FrameDecoder):
         Raises:
             FrameError: the engine gave a class or count that cannot be.
         """
-        labels = labels_of(outputs, len(self.classes))
+        labels = output_labels(outputs, len(self.classes))
         count = len(labels)
         return DetectionResult(
             outputs["boxes"][0, :count].astype(np.float32),
@@ -118,8 +118,8 @@ class DetectionTask(ObjectTask[DetectionResult]):
         self, settings: Settings, stages: tuple[Stage, ...], read: Read
     ) -> DetectionDecoder:
         """Return the decoder of one bundle; see `Task`."""
-        camera = self.camera_of(settings, stages)
-        return DetectionDecoder(classes_of(settings, self.name), camera)
+        camera = self.read_camera(settings, stages)
+        return DetectionDecoder(read_class_labels(settings, self.name), camera)
 
     def differs(self, before: DetectionResult, after: DetectionResult) -> npt.NDArray[np.bool_]:
         """Return bool[H, W]: where the class of the surest object's box is not the same."""

@@ -352,18 +352,18 @@ def _open_video(path: Path) -> Any:
         raise FileReadError(
             f"{path}: cannot be read as a video of the kind that its name says: {error}"
         ) from error
-    fault = ""
+    reason = ""
     if not container.streams.video:
-        fault = "holds no video stream"
+        reason = "holds no video stream"
     elif (codec := container.streams.video[0].codec_context) is None:
-        fault = "its codec is not known here"
+        reason = "its codec is not known here"
     elif codec.width * codec.height > _MAX_PIXELS:
-        fault = f"{codec.width}x{codec.height} pixels, at most {_MAX_PIXELS} are read"
+        reason = f"{codec.width}x{codec.height} pixels, at most {_MAX_PIXELS} are read"
     else:
         codec.options = {"max_pixels": str(_MAX_PIXELS)}  # later frames may say otherwise
-    if fault:
+    if reason:
         container.close()
-        raise FileReadError(f"{path}: {fault}")
+        raise FileReadError(f"{path}: {reason}")
     return container
 
 

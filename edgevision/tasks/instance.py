@@ -17,7 +17,7 @@ from edgevision.tasks.camera import (
     FrameDecoder,
     Image,
     check_same_frame,
-    classes_of,
+    read_class_labels,
 )
 from edgevision.tasks.objects import (
     MAX_CANDIDATES,
@@ -26,7 +26,7 @@ from edgevision.tasks.objects import (
     FoundObjects,
     Labels,
     ObjectTask,
-    labels_of,
+    output_labels,
 )
 from edgevision.tasks.task import Headline, Read
 from edgevision.tasks.timings import Timings
@@ -117,7 +117,7 @@ class InstanceDecoder(FrameDecoder):
         Raises:
             FrameError: the engine gave a class or count that cannot be.
         """
-        labels = labels_of(outputs, len(self.classes))
+        labels = output_labels(outputs, len(self.classes))
         count = len(labels)
         masks = outputs["masks"][0, :count]
         cells = masks.astype(np.float32) if masks.dtype != np.uint8 else None
@@ -143,8 +143,8 @@ class InstanceTask(ObjectTask[InstanceResult]):
 
     def decoder(self, settings: Settings, stages: tuple[Stage, ...], read: Read) -> InstanceDecoder:
         """Return the decoder of one bundle; see `Task`."""
-        camera = self.camera_of(settings, stages)
-        return InstanceDecoder(classes_of(settings, self.name), camera)
+        camera = self.read_camera(settings, stages)
+        return InstanceDecoder(read_class_labels(settings, self.name), camera)
 
     def masks(self, result: InstanceResult) -> dict[str, npt.NDArray[Any]]:
         """Return each object's pixels, in the order of the answer's objects."""

@@ -76,7 +76,7 @@ class SeparateArrays:
     @property
     def shape(self) -> tuple[int, ...]:
         """Of all of them together."""
-        return sum(len_of(part) for part in self.parts), *self.parts[0].shape[1:]
+        return sum(array_length(part) for part in self.parts), *self.parts[0].shape[1:]
 
     def imported(self, spec: TensorSpec) -> SeparateArrays:
         """Return them imported; see `import_array`.
@@ -103,12 +103,12 @@ class SeparateArrays:
         """Copy them, which are on the host, into memory of their size."""
         begin = 0
         for part in self.parts:
-            end = begin + len_of(part)
+            end = begin + array_length(part)
             target[begin:end] = part
             begin = end
 
 
-def len_of(part: Any) -> int:
+def array_length(part: Any) -> int:
     """Return how long an array of any library is along its first axis."""
     return int(part.shape[0])
 

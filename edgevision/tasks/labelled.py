@@ -69,7 +69,7 @@ def labelled_images(
             f"{home}: {len(shared)} names stand for several pictures, the first "
             f"'{shared[0]}'. Each {home.name}/NAME needs a label of its own."
         )
-    found = [(image, _label_of(labels, key, suffixes)) for image, key in keys.items()]
+    found = [(image, _find_label(labels, key, suffixes)) for image, key in keys.items()]
     missing = [keys[image] for image, label in found if label is None]
     reason = (
         f"{labels}: {len(missing)} of {len(images)} images have no label, the first "
@@ -174,7 +174,7 @@ def _pictures(folder: Path) -> list[Path]:
     return list_images(folder)
 
 
-def _label_of(labels: Path, key: Path, suffixes: Sequence[str]) -> Path | None:
+def _find_label(labels: Path, key: Path, suffixes: Sequence[str]) -> Path | None:
     stem = key.name.removesuffix(_PICTURE_ENDING)
     for suffix in suffixes:
         for ending in _LABEL_ENDINGS:

@@ -133,7 +133,7 @@ class MultiTask(CameraTask[MultiResult]):
                 task,
                 get_task(task).decoder(
                     {**shared, **cast(Settings, own[head])},
-                    (_stage_of(stage, head, task, outputs[head, task]),),
+                    (_head_stage(stage, head, task, outputs[head, task]),),
                     read,
                 ),
             )
@@ -193,12 +193,12 @@ class MultiTask(CameraTask[MultiResult]):
             )
         ]
 
-    def golden_fault(self, golden: Arrays) -> str | None:
+    def golden_reason(self, golden: Arrays) -> str:
         """Return why these answers prove nothing of a head."""
         for (head, task), arrays in _by_head(golden).items():
-            if fault := _proof(task).golden_fault(arrays):
-                return f"head '{head}': {fault}"
-        return None
+            if reason := _proof(task).golden_reason(arrays):
+                return f"head '{head}': {reason}"
+        return ""
 
 
 def _proof(task: str) -> Task[Any]:
@@ -215,7 +215,7 @@ def _by_head(named: Mapping[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
     return found
 
 
-def _stage_of(stage: Stage, head: str, task: str, outputs: Mapping[str, TensorSpec]) -> Stage:
+def _head_stage(stage: Stage, head: str, task: str, outputs: Mapping[str, TensorSpec]) -> Stage:
     """Return the stage as if the head were alone."""
     bars = _by_head(stage.tolerances).get((head, task), {})
     specs = tuple(TensorSpec(name, spec.dtype, spec.shape) for name, spec in outputs.items())

@@ -92,7 +92,7 @@ class ObjectTask(CameraTask[R]):
 
     outputs: tuple[str, ...]
 
-    def camera_of(self, settings: Settings, stages: tuple[Stage, ...]) -> CameraFrame:
+    def read_camera(self, settings: Settings, stages: tuple[Stage, ...]) -> CameraFrame:
         """Return the frame that a bundle's graph takes; BundleFormatError if it is another's."""
         if len(stages) != 1 or len(stages[0].inputs) != 1:
             raise BundleFormatError(f"task {self}: expected one stage with one input")
@@ -135,17 +135,17 @@ class ObjectTask(CameraTask[R]):
         bar = Tolerance(_DISTANCES["scores"][form])
         return [compare(before, after, bar, name=f"{name}/best score")]
 
-    def golden_fault(self, golden: Arrays) -> str | None:
+    def golden_reason(self, golden: Arrays) -> str:
         """Return why these answers prove nothing: there is no object in any."""
         if distances(golden, golden)["labels"].size:
-            return None
+            return ""
         return (
             "the model finds no object in any sample, which proves nothing about a graph. Give "
             "frames that show its classes: --calibration DIR or --evaluate DIR."
         )
 
 
-def labels_of(outputs: Mapping[str, Array], classes: int) -> Labels:
+def output_labels(outputs: Mapping[str, Array], classes: int) -> Labels:
     """Return int32[N], the class of each object that an inference gave.
 
     Raises:

@@ -82,9 +82,9 @@ class Proof:
         bars = self.tolerances(form, reference)
         return self.compare(reference, candidate, bars, name=name)
 
-    def golden_fault(self, golden: Arrays) -> str | None:
-        """Return why samples with these answers would prove nothing; None if they do."""
-        return None
+    def golden_reason(self, golden: Arrays) -> str:
+        """Return why samples with these answers would prove nothing; empty if they do."""
+        return ""
 
 
 def element_tolerance(form: Form, golden: npt.NDArray[np.generic]) -> Tolerance:

@@ -18,7 +18,7 @@ from edgevision.tasks.camera import (
     FrameDecoder,
     Image,
     check_same_frame,
-    classes_of,
+    read_class_labels,
 )
 from edgevision.tasks.camera_task import CameraTask
 from edgevision.tasks.task import Headline, Read, Summary
@@ -130,7 +130,7 @@ class SemanticTask(CameraTask[SemanticResult]):
                 f"task semantic: expected a frame of {camera.layout} -> uint8[1, H, W], "
                 f"got {frame} -> {mask}"
             )
-        return SemanticDecoder(classes_of(settings, self.name), camera)
+        return SemanticDecoder(read_class_labels(settings, self.name), camera)
 
     def masks(self, result: SemanticResult) -> dict[str, npt.NDArray[Any]]:
         """Return the class of each pixel."""

@@ -29,7 +29,7 @@ class ScriptedProgram:
         device: where it runs.
         inputs: what goes in.
         outputs: what comes out; the nth has no more bytes than the nth input.
-        no_graph: why it cannot be captured; empty if it can.
+        no_graph_reason: why it cannot be captured; empty if it can.
     """
 
     version = "scripted program"
@@ -40,12 +40,12 @@ class ScriptedProgram:
         inputs: Sequence[TensorSpec],
         outputs: Sequence[TensorSpec],
         *,
-        no_graph: str = "",
+        no_graph_reason: str = "",
     ) -> None:
         self.device = device
         self.inputs = tuple(inputs)
         self.outputs = tuple(outputs)
-        self.no_graph = no_graph
+        self.no_graph_reason = no_graph_reason
         self.scratch_bytes = max([_SCRATCH_BYTES, *(spec.size_bytes for spec in outputs)])
         self.runs = 0
         self.is_open = True

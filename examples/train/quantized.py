@@ -23,23 +23,19 @@ from edgevision.models.unet import unet_mobilenet_v2
 
 SHIPPED = Path(__file__).parents[2] / "checkpoints"
 CLASSES = "sky building pole road pavement tree sign fence car pedestrian bicyclist".split()
-SIZE = (360, 480)
+SIZE, PART = (360, 480), (180, 240)  # a step on parts takes a quarter of the time
 MEAN, STD = (torch.tensor(v) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
 
 
-def draw(photos: list[Path]) -> torch.Tensor:
-    """Return what the net takes: two photos, or sixty-four latents where there are none."""
+def draw(photos: list[Path], size: tuple[int, int]) -> torch.Tensor:
+    """Return parts of two photos, as the net takes them; 64 latents where there are none."""
     if not photos:
         return torch.randn(64, 100)
+    top, left = (int(torch.randint(whole - s + 1, ())) for whole, s in zip(SIZE, size, strict=True))
     chosen = [Image.open(photos[i]).convert("RGB") for i in torch.randint(len(photos), (2,))]
-    pixels = np.stack([np.asarray(photo.resize(SIZE[::-1])) for photo in chosen])
+    box = (left, top, left + size[1], top + size[0])
+    pixels = np.stack([np.asarray(photo.resize(SIZE[::-1]).crop(box)) for photo in chosen])
     return ((torch.from_numpy(pixels) / 255 - MEAN) / STD).permute(0, 3, 1, 2)
-
-
-def apart(found: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """Return how far apart pictures are, or the shares of classes at each pixel."""
-    cross = -(wanted.softmax(1) * found.log_softmax(1)).sum(1).mean()
-    return (found - wanted).square().mean() if found.shape[1] == 1 else cross
 
 
 def main() -> None:
@@ -59,17 +55,22 @@ def main() -> None:
         name, rate, teacher = "gan-digits", 1e-5, digit_generator()
         adapter, own = ImageGenerator, {"inputs": [Normal("latent", (100,))]}
     teacher.eval().load_state_dict(load_file(SHIPPED / name / "model.safetensors"))
-    typical = [draw(photos) for _ in range(16)]
-    student = fake_quantize(teacher, typical, weight_steps=options.weight_steps)
-    optimizer = torch.optim.Adam(student.parameters())
+    levels = options.weight_steps
+    student, learner = (
+        fake_quantize(teacher, [draw(photos, s) for _ in range(16)], weight_steps=levels)
+        for s in (SIZE, PART)
+    )
+    learner.load_state_dict(student.state_dict())  # the scales, too
+    optimizer = torch.optim.Adam(learner.parameters())
     for step in range(options.steps):
         optimizer.param_groups[0]["lr"] = rate * (1 - step / options.steps)
-        batch = draw(photos)
-        loss = apart(student(batch), teacher(batch).detach())
+        batch = draw(photos, PART)
+        loss = (learner(batch) - teacher(batch).detach()).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         print(f"step {step}: {loss.item():.5f}", flush=True)
+    student.load_state_dict(learner.state_dict())
     net, labelled = adapter(student, **own), options.data and options.data / "val"
     built = edgevision.build(net, options.out, precision="int8", evaluate=labelled)
     print(*(f"{score.form} {score.figures()}" for score in built.scores), sep="\n")

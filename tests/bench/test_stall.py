@@ -24,7 +24,7 @@ from edgevision.runtime.model import Model
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.select import select
 from edgevision.runtime.session import Session
-from edgevision.tasks.decoders import decoder_of
+from edgevision.tasks.decoders import bundle_decoder
 from tests.parts.tiny_bundles import HEIGHT, WIDTH
 
 FPS = 30
@@ -112,7 +112,7 @@ def test_a_stall_is_told_by_every_frame_that_was_due_meanwhile(
     (stage,) = bundle.manifest.stages
     program = StallingProgram(bundle.read(stage.graph), stall_ms / 1e3, every_s)
     session = Session(program, stage.profiles, RunOptions())
-    task = decoder_of(bundle.manifest, bundle.read)
+    task = bundle_decoder(bundle.manifest, bundle.read)
     frames = numbered(round(FPS * seconds))
     with Model(bundle.manifest, session, select(stage, device="cpu"), task) as model:
         scenarios.warm_up(model, frames[:3])

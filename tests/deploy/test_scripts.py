@@ -275,6 +275,18 @@ def test_no_half_runs_without_what_it_trusts_by(checkout: Checkout) -> None:
     assert "set PUBLIC_KEY to the file" in keyless.err
 
 
+def test_the_device_half_finds_what_the_start_page_installs(tmp_path: Path) -> None:
+    program = tmp_path / "ev" / "bin" / "edgevision"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\necho found; exit 5\n")
+    program.chmod(0o755)
+    board = Checkout(tmp_path)
+    done = board.script(
+        "jetson.sh", PATH="/usr/bin:/bin", HOME=str(tmp_path), PUBLIC_KEY="ours.pub"
+    )
+    assert (done.code, done.out) == (5, "found\n"), done.err
+
+
 def test_the_units_command_finishes_what_is_signed(checkout: Checkout, release: Outcome) -> None:
     unit = (CI.parent / "systemd" / "edgevision-finish.service").read_text()
     (line,) = [line for line in unit.splitlines() if line.startswith("ExecStart=")]

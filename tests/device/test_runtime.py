@@ -63,7 +63,7 @@ def test_a_session_says_on_what_it_runs_and_why_not_as_a_graph(program: Scripted
             assert "one graph launch a frame" in told
         else:
             assert device.capabilities.reasons["graphs"] in told
-    with session_of(program_on(device, no_graph="the script says so")) as session:
+    with session_of(program_on(device, no_graph_reason="the script says so")) as session:
         assert "no graph" in session.explain()
     with session_of(program_on(device), graph=False) as session:
         assert "no graph" in session.explain()

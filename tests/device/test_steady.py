@@ -17,7 +17,7 @@ import pytest
 
 from edgevision.bundle.flavours import ORT, Flavour, flavours
 from edgevision.bundle.tensors import DType, TensorSpec
-from edgevision.runtime.backends.program import Program, program_of
+from edgevision.runtime.backends.program import Program, make_program
 from edgevision.runtime.device.device import Device
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.session import Session
@@ -49,7 +49,7 @@ def on_host(flavour: Flavour = ORT) -> Program:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     onnx.checker.check_model(model)
-    return program_of(model.SerializeToString(), flavour, None, RunOptions(cpu_threads=1))
+    return make_program(model.SerializeToString(), flavour, None, RunOptions(cpu_threads=1))
 
 
 def scripted(device: Device) -> ScriptedProgram:

@@ -30,7 +30,7 @@ class Queue:
     """A program of copies and fills: a queue of words, of which each step takes the first."""
 
     version = "queue"
-    no_graph = ""
+    no_graph_reason = ""
     scratch_bytes = 0
 
     def __init__(self, device: Device, *, is_step: bool) -> None:

@@ -33,7 +33,7 @@ from edgevision.export import Camera, Depth, MultiTask, SemanticHead, SemanticSe
 from edgevision.export.graph.capture import serialized
 from edgevision.runtime.files.batch import run_files
 from edgevision.runtime.session import Session
-from edgevision.tasks.decoders import decoder_of
+from edgevision.tasks.decoders import bundle_decoder
 from edgevision.tasks.frames import read_image, resize
 from edgevision.tasks.pixel_photos import frame_from_photo
 from tests.export import test_camera_builds, test_multitask
@@ -173,7 +173,7 @@ def test_settings_of_strangers_are_refused(models: Any) -> None:
     for wrong in (6, [1, 7], [2, 6], [6, 1], "6", 0, [1, True], [1, 2, 3], 1):
         broken = replace(manifest, settings={**manifest.settings, "cameras": wrong})
         with pytest.raises(BundleFormatError, match="camera"):
-            decoder_of(broken, bytes)
+            bundle_decoder(broken, bytes)
 
 
 ADAPTERS: dict[str, Callable[..., Any]] = {

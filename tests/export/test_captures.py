@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from tests.parts.captures import key_of
+from tests.parts.captures import shape_key
 from tests.parts.nets import small_net
 
 
@@ -20,13 +20,13 @@ class Scaled(nn.Module):
 
 def test_a_capture_is_kept_by_weights_attributes_and_ends() -> None:
     net, same, other = small_net(), small_net(), small_net(1)
-    key = key_of(net, ("frame",))
-    assert key == key_of(same, ("frame",))
-    assert key not in (key_of(other, ("frame",)), key_of(net, ("image",)), "")
+    key = shape_key(net, ("frame",))
+    assert key == shape_key(same, ("frame",))
+    assert key not in (shape_key(other, ("frame",)), shape_key(net, ("image",)), "")
     with torch.no_grad():
         same.head.bias[0] += 1e-6
-    assert key != key_of(same, ("frame",))
-    assert key_of(Scaled(1.0), ()) != key_of(Scaled(2.0), ())
+    assert key != shape_key(same, ("frame",))
+    assert shape_key(Scaled(1.0), ()) != shape_key(Scaled(2.0), ())
 
 
 def test_what_only_one_test_knows_is_not_kept() -> None:
@@ -34,5 +34,5 @@ def test_what_only_one_test_knows_is_not_kept() -> None:
 
     hooked = small_net()
     hooked.register_forward_hook(lambda *_: None)
-    assert key_of(Local(), ()) == key_of(hooked, ()) == ""
-    assert key_of(nn.Linear(3000, 3000), ()) == ""
+    assert shape_key(Local(), ()) == shape_key(hooked, ()) == ""
+    assert shape_key(nn.Linear(3000, 3000), ()) == ""

@@ -22,7 +22,7 @@ from edgevision.bundle.directory import Bundle
 from edgevision.bundle.tensors import DType, TensorSpec
 from edgevision.cli import main
 from edgevision.export import Tensors
-from edgevision.export.as_read import check_reading, golden_of
+from edgevision.export.as_read import check_reading, read_golden
 from edgevision.export.graph.qdq_rules import Finding
 from edgevision.export.preflight import preflight
 
@@ -46,7 +46,7 @@ def read(bundle: Bundle, *, linear: bool = False) -> list[Finding]:
             if linear and node.op_type == "GridSample":
                 node.attribute.append(helper.make_attribute("mode", "linear"))
         typed = onnx.shape_inference.infer_shapes(model)
-        found += check_reading(typed, partial(golden_of, bundle, stage), stage.profiles)
+        found += check_reading(typed, partial(read_golden, bundle, stage), stage.profiles)
     return found
 
 

@@ -18,7 +18,7 @@ from edgevision.errors import BundleFormatError, ExportError
 from edgevision.export import Camera, Depth, Recurrent, SemanticSegmentation, Tensors
 from edgevision.export.graph.capture import serialized
 from edgevision.runtime.files.batch import run_files
-from edgevision.tasks.decoders import decoder_of
+from edgevision.tasks.decoders import bundle_decoder
 from edgevision.tasks.pixel_photos import frame_from_photo
 from tests.parts.nets import NAMES, PHOTOS
 
@@ -188,7 +188,7 @@ def test_a_state_that_cannot_be_handed_on_is_refused(bundle: Any) -> None:
                    {"memory": "memory_next", "frame": "depth"}):  # fmt: skip
         settings = {**manifest.settings, "state": broken}
         with pytest.raises(BundleFormatError, match="state"):
-            decoder_of(replace(manifest, settings=settings), bytes)
+            bundle_decoder(replace(manifest, settings=settings), bytes)
 
 
 class _Forgets(nn.Module):

@@ -17,8 +17,8 @@ from edgevision.export.graph.subgraphs import (
     MOST_FEEDS,
     body_feeds,
     body_model,
-    body_of,
     captured,
+    loop_body,
     loops,
     rename_captured,
 )
@@ -124,7 +124,7 @@ def test_no_more_feeds_are_held_than_fit() -> None:
 def test_fp16_reaches_inside_and_carries_float32(stored_inside: bool) -> None:
     model = recurrence(stored_inside=stored_inside)
     half = to_fp16(model, samples=feeds(4)).model
-    body = body_of(loops(half.graph)[0])
+    body = loop_body(loops(half.graph)[0])
     carried = {v.name: v.type.tensor_type.elem_type for v in (*body.input, *body.output)}
     assert carried["h"] == carried["h_next"] == FLOAT
     inside = {i.data_type for i in body.initializer if len(i.dims) == 2}
@@ -142,7 +142,7 @@ def test_what_a_loop_carries_may_have_no_known_shape() -> None:
     )
     (loop,) = loops(model.graph)
     loop.name = "doubling"
-    body_of(loop).input[2].type.tensor_type.ClearField("shape")
+    loop_body(loop).input[2].type.tensor_type.ClearField("shape")
     feed = {"x": np.array(1.5, np.float32)}
     assert run(to_fp16(model, samples=[feed]).model, feed) == 12
 
@@ -159,7 +159,7 @@ def test_int8_reaches_inside(stored_inside: bool) -> None:
     model = recurrence(stored_inside=stored_inside)
     done = to_int8(model, feeds(32))
     assert done.int8.keys() == {"first", "second", "step_product"}
-    body = body_of(loops(done.model.graph)[0])
+    body = loop_body(loops(done.model.graph)[0])
     assert [n.op_type for n in body.node].count("QuantizeLinear") == 1
     for feed in feeds(8):
         assert np.abs(run(done.model, feed) - run(model, feed)).mean() < 0.04
@@ -179,7 +179,7 @@ def test_layers_inside_stay_float_if_asked() -> None:
 
 def test_what_a_body_reads_and_gives_back_from_outside_gets_its_new_name() -> None:
     (loop,) = loops(recurrence().graph)
-    body_of(loop).output.append(helper.make_tensor_value_info("u", FLOAT, [1, WIDTH]))
+    loop_body(loop).output.append(helper.make_tensor_value_info("u", FLOAT, [1, WIDTH]))
     rename_captured(loop, {"u": "u_half", "W": "W_half"})
     assert captured(loop) == {"u_half", "W_half", "limit"}
-    assert [value.name for value in body_of(loop).output] == ["going", "h_next", "u_half"]
+    assert [value.name for value in loop_body(loop).output] == ["going", "h_next", "u_half"]

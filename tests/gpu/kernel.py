@@ -80,7 +80,7 @@ class KernelProgram:
     """
 
     version = "kernel of the tests"
-    no_graph = ""
+    no_graph_reason = ""
     scratch_bytes = 0
 
     def __init__(

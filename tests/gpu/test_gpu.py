@@ -239,14 +239,14 @@ def test_an_engine_runs_or_is_refused_in_our_own_words(
     from edgevision.engines.builder import build_engine
     from edgevision.engines.request import BuildRequest
     from edgevision.runtime.backends.ort import OrtProgram
-    from edgevision.runtime.backends.program import program_of
+    from edgevision.runtime.backends.program import make_program
 
     graph = tmp_path / "model.onnx"
     graph.write_bytes(busy_frame(24, 32, 2))
     target = get_target("local" if flavour == "tensorrt" else "rtx")
     try:
         result = build_engine(BuildRequest(graph, target, tmp_path / "engine.plan"))
-        program = program_of(result.path.read_bytes(), target.flavour, gpu, RunOptions())
+        program = make_program(result.path.read_bytes(), target.flavour, gpu, RunOptions())
     except EdgeVisionError as error:
         pytest.skip(f"{flavour} {trt.__version__} on SM {compute_capability()}: {error}")
     sent = frame(3, 24 * 32 * 3).reshape(1, 24, 32, 3)

@@ -51,7 +51,7 @@ def keep_captures(base: Path) -> None:
         outputs: Sequence[str],
         profiles: Mapping[str, ShapeProfile],
     ) -> onnx.ModelProto:
-        key = key_of(module, (tuple(inputs), tuple(outputs), dict(profiles)))
+        key = shape_key(module, (tuple(inputs), tuple(outputs), dict(profiles)))
         file = folder / f"{key}.onnx"
         if key and file.exists():
             return onnx.load(file)
@@ -73,7 +73,7 @@ def keep_captures(base: Path) -> None:
     of_torch._materialize_cpp_cia_ops = functools.cache(of_torch._materialize_cpp_cia_ops)
 
 
-def key_of(module: nn.Module, ends: object) -> str:
+def shape_key(module: nn.Module, ends: object) -> str:
     """Return what a capture is kept by; "" where it is not."""
     weights = [*module.parameters(), *module.buffers()]
     if sum(w.numel() * w.element_size() for w in weights) > _MAX_BYTES:

@@ -408,7 +408,7 @@ def test_without_a_thread_no_pipeline_is_opened(name: str, monkeypatch: pytest.M
 
 def test_of_two_who_reopen_one_does() -> None:
     device = SimulatedDevice()
-    program = program_on(device, no_graph="the script says so")
+    program = program_on(device, no_graph_reason="the script says so")
     others = set(threading.enumerate())
     with pipeline_of(program, policy="block", slots=4) as pipeline:
         for _ in range(5):

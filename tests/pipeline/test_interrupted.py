@@ -329,7 +329,7 @@ def test_a_ticket_is_told_to_all_who_wait_whenever_one_was_interrupted(
 @pytest.mark.parametrize("make", [HostDevice, SimulatedDevice])
 def test_a_pipeline_reopens_whenever_that_was_interrupted(make: type[Device]) -> None:
     after, device, is_left = 0, make(), True
-    program = program_on(device, no_graph="the script says so")
+    program = program_on(device, no_graph_reason="the script says so")
     while is_left:
         pipeline = pipeline_of(program, policy="block", slots=2)
         program.fail_at(1)

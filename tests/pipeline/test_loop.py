@@ -79,7 +79,7 @@ def test_a_loop_may_give_up_waiting_and_go_on() -> None:
 
 def test_a_loop_is_told_of_an_engine_that_failed_and_of_a_device_that_is_stuck() -> None:
     device = SimulatedDevice()
-    program = program_on(device, no_graph="the script says so")
+    program = program_on(device, no_graph_reason="the script says so")
 
     async def main() -> None:
         async with pipeline_of(program, policy="block", stall_ms=50) as pipeline:
@@ -176,7 +176,7 @@ def test_the_log_has_a_line_of_each_kind_and_not_one_for_each_frame(
 @pytest.mark.parametrize("make", [HostDevice, SimulatedDevice])
 def test_a_trace_shows_every_frame_s_stages(make: type[Device], tmp_path: Path) -> None:
     file, device = tmp_path / "trace.json", make()
-    program = program_on(device, no_graph="the script says so")
+    program = program_on(device, no_graph_reason="the script says so")
     with pipeline_of(program, policy="drop_oldest", slots=3, trace=file) as pipeline:
         for number in range(20):
             pipeline.submit(frame(number))
@@ -241,7 +241,7 @@ def test_a_trace_that_cannot_be_written_ends_and_nothing_else_does(
 
 def test_what_is_lost_is_no_answer_of_a_loop() -> None:
     device = SimulatedDevice()
-    program = program_on(device, no_graph="the script says so")
+    program = program_on(device, no_graph_reason="the script says so")
 
     async def main() -> None:
         pipeline = pipeline_of(program, policy="block")

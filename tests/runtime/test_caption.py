@@ -20,7 +20,7 @@ from edgevision.metrics.coco import read_captions
 from edgevision.metrics.metric import score_folder
 from edgevision.tasks.camera import CameraFrame
 from edgevision.tasks.caption import TASK, CaptionDecoder, CaptionResult
-from edgevision.tasks.decoders import decoder_of
+from edgevision.tasks.decoders import bundle_decoder
 from edgevision.tasks.pixel_formats import packed
 from edgevision.tasks.timings import Timings
 from edgevision.tasks.vocabulary import MAX_BYTES, WordList
@@ -151,7 +151,7 @@ def test_a_huge_vocabulary_is_not_even_read() -> None:
     entry = FileEntry("task/vocabulary.json", MAX_BYTES + 1, "0" * 64)
     manifest = Manifest("m", "caption", "fp32", SETTINGS, (stage(),), (entry,))
     with pytest.raises(BundleFormatError, match=f"at most {MAX_BYTES} are read"):
-        decoder_of(manifest, never)
+        bundle_decoder(manifest, never)
 
 
 def never(path: str) -> bytes:

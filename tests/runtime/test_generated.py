@@ -23,7 +23,7 @@ from edgevision.bundle.tensors import DYNAMIC, DType, ShapeProfile, TensorSpec
 from edgevision.errors import BundleFormatError, FileWriteError, FrameError, WrongTaskError
 from edgevision.runtime.files.generate import latent_walk, make_pictures, save_animation
 from edgevision.runtime.model import Model
-from edgevision.tasks.decoders import decoder_of
+from edgevision.tasks.decoders import bundle_decoder
 from edgevision.tasks.generated import GeneratedResult
 from edgevision.tasks.seeds import SEED_LIMIT, normal_numbers
 from edgevision.tasks.timings import Timings
@@ -358,7 +358,7 @@ def test_a_bundle_with_other_settings(
 ) -> None:
     manifest = generator_bundle(tmp_path / "tiny.ev").manifest
     with pytest.raises(BundleFormatError, match=message):
-        decoder_of(replace(manifest, settings=settings), no_files)
+        bundle_decoder(replace(manifest, settings=settings), no_files)
 
 
 @pytest.mark.parametrize(
@@ -374,7 +374,7 @@ def test_a_bundle_with_other_outputs(tmp_path: Path, images: TensorSpec) -> None
     (stage,) = manifest.stages
     changed = replace(manifest, stages=(replace(stage, outputs=(images,)),))
     with pytest.raises(BundleFormatError, match=r"expected uint8\[\?, H, W, 1 or 3\], got images"):
-        decoder_of(changed, no_files)
+        bundle_decoder(changed, no_files)
 
 
 def no_files(path: str) -> bytes:

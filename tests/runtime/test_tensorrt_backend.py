@@ -17,7 +17,7 @@ import pytest
 
 from edgevision.bundle.tensors import ShapeProfile
 from edgevision.errors import ClosedError, CudaError, EngineLoadError, FrameError, RunError
-from edgevision.runtime.backends.tensorrt_program import TensorRTProgram, start_fault
+from edgevision.runtime.backends.tensorrt_program import TensorRTProgram, start_failure_reason
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.session import Session
 from edgevision.runtime.stream.pipeline import Pipeline
@@ -37,7 +37,7 @@ def device(request: pytest.FixtureRequest) -> Iterator[SimulatedDevice]:
     assert not any(made.live.values()), f"left behind: {made.live}"
 
 
-def program_of(trt: FakeTensorRT, plan: bytes | None = None) -> TensorRTProgram:
+def make_program(trt: FakeTensorRT, plan: bytes | None = None) -> TensorRTProgram:
     plan = plan_of(*SHAPE) if plan is None else plan
     return TensorRTProgram(trt, plan, trt.device, title="TensorRT 10.3.0")  # type: ignore[arg-type]
 
@@ -45,7 +45,7 @@ def program_of(trt: FakeTensorRT, plan: bytes | None = None) -> TensorRTProgram:
 @pytest.mark.parametrize("graph", [True, False], ids=["graph", "plain"])
 def test_sessions_give_right_bytes(device: SimulatedDevice, graph: bool) -> None:
     trt = FakeTensorRT(device)
-    with Session(program_of(trt), {}, RunOptions(slots=2, graph=graph)) as session:
+    with Session(make_program(trt), {}, RunOptions(slots=2, graph=graph)) as session:
         session.warm_up()
         assert ("one graph launch a frame" in session.explain()) is graph
         for number in range(8):
@@ -56,7 +56,7 @@ def test_sessions_give_right_bytes(device: SimulatedDevice, graph: bool) -> None
 
 def test_slots_that_never_overlap_share_their_working_memory(device: SimulatedDevice) -> None:
     trt = FakeTensorRT(device)
-    program = program_of(trt)
+    program = make_program(trt)
     options = StreamOptions(policy="latest", slots=3)
     with Pipeline(program, {}, EchoCodec(), options, run_options=RunOptions()) as pipeline:
         for number in range(8):
@@ -74,7 +74,7 @@ def test_slots_that_never_overlap_share_their_working_memory(device: SimulatedDe
 
 
 def test_dynamic_shapes_follow_each_feed(device: SimulatedDevice) -> None:
-    program = program_of(FakeTensorRT(device), plan_of(-1, 8, 12, 3))
+    program = make_program(FakeTensorRT(device), plan_of(-1, 8, 12, 3))
     profiles = {"frame": ShapeProfile((1, 8, 12, 3), (2, 8, 12, 3), (4, 8, 12, 3))}
     with Session(program, profiles) as session:
         session.warm_up()
@@ -116,7 +116,7 @@ def test_what_tensorrt_refuses_is_told_in_its_own_words(
     device: SimulatedDevice, plan: bytes, refuses: tuple[str, ...], message: str
 ) -> None:
     with pytest.raises(EngineLoadError, match=message):
-        Session(program_of(FakeTensorRT(device, *refuses), plan), {})
+        Session(make_program(FakeTensorRT(device, *refuses), plan), {})
 
 
 @pytest.mark.parametrize(
@@ -130,12 +130,12 @@ def test_what_a_context_refuses_is_told(
     device: SimulatedDevice, refuses: str, message: str
 ) -> None:
     with pytest.raises(RunError, match=message):
-        Session(program_of(FakeTensorRT(device, refuses)), {})
+        Session(make_program(FakeTensorRT(device, refuses)), {})
 
 
 def test_a_refused_run_is_told_and_the_session_lives_on(device: SimulatedDevice) -> None:
     trt = FakeTensorRT(device)
-    with Session(program_of(trt), {}, RunOptions(graph=False)) as session:
+    with Session(make_program(trt), {}, RunOptions(graph=False)) as session:
         trt.refuses.add("run")
         with pytest.raises(RunError, match="does not run: Cuda Runtime"):
             session.run({"frame": frame(1)})
@@ -144,7 +144,7 @@ def test_a_refused_run_is_told_and_the_session_lives_on(device: SimulatedDevice)
 
 
 def test_a_graph_that_cannot_be_captured_is_no_silent_loss(device: SimulatedDevice) -> None:
-    with Session(program_of(FakeTensorRT(device)), {}) as session:
+    with Session(make_program(FakeTensorRT(device)), {}) as session:
         slot = session._slots.all[0]
         enqueue: Any = slot._enqueue
 
@@ -160,7 +160,7 @@ def test_a_graph_that_cannot_be_captured_is_no_silent_loss(device: SimulatedDevi
 
 def test_a_dead_device_is_an_error_everywhere_and_closes_quietly() -> None:
     device = SimulatedDevice(order="eager")
-    session = Session(program_of(FakeTensorRT(device)), {}, RunOptions(graph=False))
+    session = Session(make_program(FakeTensorRT(device)), {}, RunOptions(graph=False))
     device.fail_at(1, on_device=True)
     for _ in range(2):
         with pytest.raises(CudaError, match="illegal memory access"):
@@ -172,7 +172,7 @@ def test_programs_of_a_module_share_its_logger_and_its_runtime(
     device: SimulatedDevice, caplog: pytest.LogCaptureFixture
 ) -> None:
     trt = FakeTensorRT(device)
-    first, second = program_of(trt), program_of(trt)
+    first, second = make_program(trt), make_program(trt)
     assert not [r for r in caplog.records if r.levelname == "WARNING"]
     assert len(trt.runtimes) == 1
     first.close()
@@ -182,12 +182,12 @@ def test_programs_of_a_module_share_its_logger_and_its_runtime(
     assert not trt.runtimes, "the last program frees it"
     with pytest.raises(ClosedError, match="the engine is closed"):
         first.execution(None)
-    program_of(trt).close()
+    make_program(trt).close()
 
 
 def test_errors_belong_to_the_thread_that_made_them(device: SimulatedDevice) -> None:
     trt = FakeTensorRT(device)
-    program = program_of(trt)
+    program = make_program(trt)
     told: list[str] = []
 
     def other() -> None:
@@ -235,13 +235,13 @@ def holds_back(how: Callable[[], object], raised: type[BaseException]) -> None:
     before = signal.getsignal(signal.SIGINT)
     try:
         with pytest.raises(raised):
-            program_of(trt)
+            make_program(trt)
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
     assert signal.getsignal(signal.SIGINT) is before
     assert not trt.swallowed
-    program_of(trt).close()
+    make_program(trt).close()
 
 
 def test_what_is_raised_while_tensorrt_logs_is_raised_after_its_call() -> None:
@@ -276,7 +276,7 @@ def test_whether_a_tensorrt_starts_is_asked_without_a_plan_and_without_a_word(
     refuses: tuple[str, ...], fault: str, advice: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     trt = FakeTensorRT(SimulatedDevice(), *refuses)
-    found = start_fault(trt, trt.device)  # type: ignore[arg-type]
+    found = start_failure_reason(trt, trt.device)  # type: ignore[arg-type]
     assert (found[0][: len(fault)], bool(found[0])) == (fault, bool(fault))
     assert advice in found[1]
     assert not [record for record in caplog.records if record.levelno > logging.DEBUG]

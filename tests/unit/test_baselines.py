@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 from scipy import ndimage
 
-from edgevision.metrics.baselines import ColourVotes, Method, regions_of
+from edgevision.metrics.baselines import ColourVotes, Method, find_regions
 from edgevision.metrics.segmentation import ConfusionMatrix
 
 METHODS = get_args(Method)
@@ -59,7 +59,7 @@ def test_a_region_outvotes_its_noisy_pixels(method: Method) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_regions_are_numbered_and_in_one_piece(method: Method) -> None:
-    regions = regions_of(picture(3, 12)[0], method)
+    regions = find_regions(picture(3, 12)[0], method)
     assert regions.shape == (96, 128)
     numbers = np.unique(regions)
     np.testing.assert_array_equal(numbers, np.arange(len(numbers)))
@@ -73,7 +73,7 @@ def test_regions_are_numbered_and_in_one_piece(method: Method) -> None:
 @pytest.mark.parametrize("size", [(1, 1), (7, 130), (64, 64)])
 def test_a_frame_of_one_colour_is_one_region(method: Method, size: tuple[int, int]) -> None:
     frame = np.full((*size, 3), 77, np.uint8)
-    np.testing.assert_array_equal(regions_of(frame, method), np.zeros(size))
+    np.testing.assert_array_equal(find_regions(frame, method), np.zeros(size))
 
 
 def test_a_colour_means_what_it_mostly_was_where_it_was() -> None:

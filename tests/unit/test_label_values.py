@@ -43,7 +43,7 @@ def test_a_net_that_says_one_class_is_not_perfect_unless_it_is_told(
     matrix.add(labels, np.full_like(labels, says))
     values = looked_at(labels, class_count)
     if not matrix.miou() < 1:
-        assert values.fault() or values.doubt()
+        assert values.refusal_reason() or values.doubt_reason()
 
 
 @pytest.mark.parametrize(
@@ -61,9 +61,9 @@ def test_a_net_that_says_one_class_is_not_perfect_unless_it_is_told(
 def test_labels_that_no_score_can_be_made_of(
     labels: Labels, class_count: int, message: str | None
 ) -> None:
-    fault = looked_at(labels, class_count).fault()
-    assert (fault is None) == (message is None)
-    assert re.search(message or "", fault or "")
+    reason = looked_at(labels, class_count).refusal_reason()
+    assert (not reason) == (message is None)
+    assert re.search(message or "", reason)
 
 
 @pytest.mark.parametrize(
@@ -82,10 +82,10 @@ def test_labels_that_may_not_be_meant_so(
     labels: Labels, class_count: int, message: str | None
 ) -> None:
     values = looked_at(labels, class_count)
-    assert values.fault() is None
-    doubt = values.doubt()
-    assert (doubt is None) == (message is None)
-    assert re.search(message or "", doubt or "")
+    assert values.refusal_reason() == ""
+    doubt = values.doubt_reason()
+    assert (not doubt) == (message is None)
+    assert re.search(message or "", doubt)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,8 @@ def test_what_is_told_to_type_mends_it(
     tmp_path: Path, labels: Labels, wanted: Labels, mode: str
 ) -> None:
     values = looked_at(labels, 2)
-    told = re.search(r"Image\.open\(OLD\)\..*\.save\(NEW\)", values.fault() or values.doubt() or "")
+    reason = values.refusal_reason() or values.doubt_reason()
+    told = re.search(r"Image\.open\(OLD\)\..*\.save\(NEW\)", reason)
     assert told is not None
     old, new = tmp_path / "old.png", tmp_path / "new.png"
     picture = Image.fromarray(labels)
@@ -111,4 +112,4 @@ def test_what_is_told_to_type_mends_it(
     exec(told[0], {"Image": Image, "OLD": old, "NEW": new})
     mended = np.asarray(Image.open(new))
     np.testing.assert_array_equal(mended, wanted)
-    assert looked_at(mended, 2).doubt() is None
+    assert looked_at(mended, 2).doubt_reason() == ""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgevision.bundle.capabilities import dla_reason, dtype_reason, runs_plan_of
+from edgevision.bundle.capabilities import can_run_plan, dla_reason, dtype_reason
 from edgevision.bundle.flavours import TRT
 from edgevision.bundle.manifest import Artifact
 from edgevision.bundle.targets import (
@@ -46,7 +46,7 @@ def test_a_target_says_what_it_needs(target: TargetProfile) -> None:
 
 
 def test_only_engines_bound_to_a_machine_need_it_to_be_built() -> None:
-    bound = {target.name for target in TARGETS if not target.built_here}
+    bound = {target.name for target in TARGETS if not target.portable}
     full = {target.name for target in TARGETS if target.flavour is TRT}
     assert bound == full | {"local-cpu"}
 
@@ -97,8 +97,8 @@ def test_which_tensorrt_has_a_dla(version: str, has_dla: bool) -> None:
     ],
 )  # fmt: skip
 def test_which_tensorrt_runs_a_plan(built: str, here: str, plain: bool, compatible: bool) -> None:
-    assert runs_plan_of(built, here, version_compatible=False) is plain
-    assert runs_plan_of(built, here, version_compatible=True) is compatible
+    assert can_run_plan(built, here, version_compatible=False) is plain
+    assert can_run_plan(built, here, version_compatible=True) is compatible
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_a_file_describes_a_target(tmp_path: Path) -> None:
     target = get_target(str(file))
     assert (target.name, target.flavour, target.sm) == ("our-board", TRT, ("8.7",))
     assert target.versions == ("10.3", "10.7")
-    assert not target.built_here
+    assert not target.portable
     assert target.no_dla == ""
 
 
@@ -197,3 +197,10 @@ def test_a_misspelt_name_is_put_right(name: str, near: str) -> None:
 def test_a_strange_name_gets_the_list() -> None:
     with pytest.raises(ValueError, match=r"unknown target '\?'\. Known: host-cpu, local-cpu, "):
         get_target("?")
+
+
+def test_the_former_name_of_portable_is_still_read_and_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "old.toml"
+    path.write_text('name = "board"\ntitle = "A board"\nflavour = "ort"\nbuilt_here = true\n')
+    with pytest.warns(DeprecationWarning, match="now 'portable'"):
+        assert target_from_file(path).portable

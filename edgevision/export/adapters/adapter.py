@@ -74,14 +74,14 @@ class StatefulAdapter(Protocol):
     state: Mapping[str, str]
 
 
-def state_of(adapter: ModelAdapter) -> Mapping[str, str]:
+def adapter_state(adapter: ModelAdapter) -> Mapping[str, str]:
     """Return what a model hands from frame to frame; nothing where it has no state."""
     return adapter.state if isinstance(adapter, StatefulAdapter) else {}
 
 
 def first_state(adapter: ModelAdapter) -> Feeds:
     """Return the state of a first frame: zeros."""
-    state = state_of(adapter)
+    state = adapter_state(adapter)
     specs = [spec for spec in adapter.inputs if spec.name in state]
     return {spec.name: np.zeros(spec.shape, spec.dtype.numpy) for spec in specs}
 

@@ -24,7 +24,7 @@ from edgevision.export.adapters.frame import (
     labels_json,
 )
 from edgevision.export.adapters.frame_adapter import FrameAdapter
-from edgevision.export.adapters.instance import check, is_two_stage, settings_of
+from edgevision.export.adapters.instance import check, is_two_stage, read_settings
 from edgevision.export.adapters.one_stage import OneStage, Says, is_one_stage, says_of
 from edgevision.export.adapters.output import try_module
 from edgevision.export.adapters.registry import (
@@ -129,7 +129,7 @@ class Detection(FrameAdapter[nn.Module]):
         count = len(self._classes)
         if self._is_two_stage:
             settings = replace(
-                settings_of(module),
+                read_settings(module),
                 score=says.score, overlap=says.overlap, detections=says.detections,
             )  # fmt: skip
             check(module, settings, count, has_masks=False)
@@ -190,7 +190,7 @@ def _in_front_of_layers(graph: onnx.ModelProto) -> set[str]:
 def _says(module: nn.Module) -> Says:
     """Return what a module says of itself, or what is usual."""
     if is_two_stage(module):
-        own = settings_of(module)
+        own = read_settings(module)
         whole = _LARGEST_STRIDE
         return Says(own.mean, own.std, "xyxy", own.score, own.overlap, own.detections, whole=whole)
     return says_of(module) if is_one_stage(module) else _PLAIN

@@ -28,7 +28,7 @@ class Flat(nn.Module):
         return tuple(tensor for _, tensor in _tensors(found, ()))
 
 
-def keywords_of(module: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
+def keyword_names(module: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
     """Return `names` where the module takes them by name; nothing where it takes them in order.
 
     Raises:

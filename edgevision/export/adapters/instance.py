@@ -96,7 +96,7 @@ class InstanceSegmentation(FrameAdapter["Detections"]):
             )
         if masks not in ("cells", "frame"):
             raise ValueError(f"masks: got '{masks}', expected cells or frame")
-        self.detection = settings_of(module)
+        self.detection = read_settings(module)
         check(module, self.detection, len(self._classes), has_masks=True)
         with evaluating(module):
             graph = Detections(module, self.detection, camera_input, masks=masks)
@@ -121,7 +121,7 @@ class InstanceSegmentation(FrameAdapter["Detections"]):
         return kept
 
 
-def settings_of(module: Any) -> DetectionSettings:
+def read_settings(module: Any) -> DetectionSettings:
     """Read thresholds, counts and anchors off a module.
 
     Raises:

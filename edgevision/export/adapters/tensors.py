@@ -24,7 +24,7 @@ from edgevision.errors import (
     InsufficientMemoryError,
 )
 from edgevision.export.adapters.adapter import Array, Feeds
-from edgevision.export.adapters.flat import Flat, called, is_flat, keywords_of, named_tensors
+from edgevision.export.adapters.flat import Flat, called, is_flat, keyword_names, named_tensors
 from edgevision.export.adapters.registry import ClassNames, Size, refuse_options
 from edgevision.export.graph.capture import (
     capture,
@@ -90,7 +90,7 @@ class Tensors:
             if not inputs:
                 raise ValueError("inputs: a module needs them, e.g. [TensorSpec('x', ...)]")
             self.inputs = tuple(inputs)
-            self._keywords = keywords_of(self._module, [spec.name for spec in self.inputs])
+            self._keywords = keyword_names(self._module, [spec.name for spec in self.inputs])
         else:
             assert not isinstance(source, nn.Module)
             if inputs:

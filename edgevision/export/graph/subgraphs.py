@@ -29,7 +29,7 @@ def loops(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
     return [node for node in graph.node if node.op_type == "Loop"]
 
 
-def body_of(loop: onnx.NodeProto) -> onnx.GraphProto:
+def loop_body(loop: onnx.NodeProto) -> onnx.GraphProto:
     """Return a Loop's body."""
     (body,) = (attribute.g for attribute in loop.attribute if attribute.name == "body")
     assert isinstance(body, onnx.GraphProto)
@@ -105,7 +105,7 @@ def body_model(model: onnx.ModelProto, loop: onnx.NodeProto) -> onnx.ModelProto:
     Raises:
         ExportError: the type of a tensor that it reads is not known.
     """
-    body = body_of(loop)
+    body = loop_body(loop)
     stored = {i.name: i for i in model.graph.initializer}
     known = {v.name: v for v in (*model.graph.input, *model.graph.value_info)}
     inputs, weights = list(body.input), list(body.initializer)
@@ -130,7 +130,7 @@ def body_feeds(
     profiles: Profiles,
 ) -> Iterator[Feeds]:
     """Give what the Loop feeds its body on `samples`, step by step."""
-    inner = body_of(loop)
+    inner = loop_body(loop)
     number, condition, *carried = (value.name for value in inner.input)
     needed = {value.name for value in body.graph.input} - {number, condition, *carried}
     read = list(dict.fromkeys([*(name for name in loop.input if name), *sorted(needed)]))
@@ -152,7 +152,7 @@ def put_back(loop: onnx.NodeProto, body: onnx.ModelProto) -> None:
     Stored values become the body's. What is stored or made in it gets a name that nothing outside
     has, since both sides were rewritten in the same way.
     """
-    graph, prefix = body_of(loop), f"{loop.name}/"
+    graph, prefix = loop_body(loop), f"{loop.name}/"
     answers = {value.name for value in graph.output}
     inside = {i.name for i in body.graph.initializer}
     inside.update(name for node in body.graph.node for name in node.output if name)

@@ -88,7 +88,7 @@ class OpenVinoProgram:
         number = self.openvino.__version__.partition("-")[0]
         self.device: Device = HostDevice()
         self.version = f"{OPENVINO.title} {number}"
-        self.no_graph = "OpenVINO computes on the caller's time"
+        self.no_graph_reason = "OpenVINO computes on the caller's time"
         settings: dict[str, object] = {
             "PERFORMANCE_HINT": "LATENCY",
             # Else it takes bfloat16 where the CPU has it, and FP32 is not what was proven.

@@ -106,7 +106,7 @@ class OrtProgram:
         self._ort = ort
         self.device = device or HostDevice()
         self.version = f"ONNX Runtime {ort.__version__}"
-        self.no_graph = "ONNX Runtime synchronises inside a run"
+        self.no_graph_reason = "ONNX Runtime synchronises inside a run"
         chosen = session_options(ort, options)
         self._stream: Stream | None = None
         self.session: Any = None

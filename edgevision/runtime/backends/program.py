@@ -59,7 +59,7 @@ class Program(Protocol):
         inputs: what goes in, in order.
         outputs: what comes out, in order.
         version: the runtime's version, e.g. "TensorRT 10.3.0".
-        no_graph: why its executions cannot be captured into a graph; empty if they can.
+        no_graph_reason: why its executions cannot be captured into a graph; empty if they can.
         scratch_bytes: working memory of one execution that executions which never overlap may
             share; 0 if it has none to share.
     """
@@ -68,7 +68,7 @@ class Program(Protocol):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     version: str
-    no_graph: str
+    no_graph_reason: str
     scratch_bytes: int
 
     def execution(self, scratch: Buffer | None) -> Execution:
@@ -78,7 +78,7 @@ class Program(Protocol):
         """Free the engine; its executions must be closed before."""
 
 
-def program_of(
+def make_program(
     data: bytes, flavour: Flavour, device: Device | None, options: RunOptions
 ) -> Program:
     """Load an engine of trusted bytes on `device`, None for the host.

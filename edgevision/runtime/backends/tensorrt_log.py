@@ -92,7 +92,7 @@ class TensorRTLog:
             self._own.is_quiet = False
 
 
-def log_of(trt: ModuleType) -> TensorRTLog:
+def get_log(trt: ModuleType) -> TensorRTLog:
     """Return the module's log, made once."""
     with _lock:
         if trt not in _logs:

@@ -15,7 +15,12 @@ from weakref import WeakValueDictionary
 from edgevision.bundle.tensors import DYNAMIC, DType, TensorSpec
 from edgevision.errors import ClosedError, EngineLoadError, RunError
 from edgevision.runtime.backends.program import Shape
-from edgevision.runtime.backends.tensorrt_log import cuda_advice, cuda_failure, join_reasons, log_of
+from edgevision.runtime.backends.tensorrt_log import (
+    cuda_advice,
+    cuda_failure,
+    get_log,
+    join_reasons,
+)
 from edgevision.runtime.device.device import Device, Stream
 from edgevision.runtime.device.memory import Array, Buffer
 
@@ -38,7 +43,7 @@ class TensorRTProgram:
         plan: the engine's bytes, trusted: their hash was checked.
         device: the GPU.
         title: the flavour's name and version.
-        no_graph: why its executions cannot be captured; empty if they can.
+        no_graph_reason: why its executions cannot be captured; empty if they can.
         remedy: the target whose engine would fit, as `edgevision build --target` takes it.
         make_context: how contexts are made; None lets executions share working memory.
     """
@@ -50,16 +55,16 @@ class TensorRTProgram:
         device: Device,
         *,
         title: str,
-        no_graph: str = "",
+        no_graph_reason: str = "",
         remedy: str = "local",
         make_context: MakeContext | None = None,
     ) -> None:
         self.device = device
         self.version = title
-        self.no_graph = no_graph
+        self.no_graph_reason = no_graph_reason
         self._trt = trt
         self._make_context = make_context
-        self.log = log_of(trt)
+        self.log = get_log(trt)
         with device.active():
             try:
                 with self.log.calling():
@@ -127,9 +132,9 @@ class TensorRTProgram:
             self._runtime = None
 
 
-def start_fault(trt: ModuleType, device: Device) -> tuple[str, str]:
+def start_failure_reason(trt: ModuleType, device: Device) -> tuple[str, str]:
     """Return why this TensorRT cannot use the GPU, and what to do; twice "" if it can."""
-    log = log_of(trt)
+    log = get_log(trt)
     try:
         # What is not a plan is refused before CUDA is of any use, and is told of a CUDA that fails.
         with device.active(), log.asking(), log.calling():
@@ -198,7 +203,7 @@ class TensorRTExecution:
 
 def make_logger(trt: ModuleType) -> Any:
     """Return the one logger of a module, as TensorRT takes it."""
-    return log_of(trt).logger
+    return get_log(trt).logger
 
 
 def _runtime(trt: ModuleType, ordinal: int) -> Any:

@@ -46,7 +46,7 @@ class TensorRTRTXProgram(TensorRTProgram):
             plan,
             device,
             title=title,
-            no_graph="TensorRT-RTX captures its own graph" if graph else "switched off",
+            no_graph_reason="TensorRT-RTX captures its own graph" if graph else "switched off",
             remedy="rtx",
             make_context=self._context,
         )
@@ -67,8 +67,8 @@ class TensorRTRTXProgram(TensorRTProgram):
             wanted = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
             config.cuda_graph_strategy = wanted
             if config.cuda_graph_strategy != wanted:  # the setter cannot say no
-                self.no_graph = "TensorRT-RTX refuses to capture its own graph"
-                _log.warning("%s: %s. %s", self.version, self.no_graph, self.pop_reason())
+                self.no_graph_reason = "TensorRT-RTX refuses to capture its own graph"
+                _log.warning("%s: %s. %s", self.version, self.no_graph_reason, self.pop_reason())
         self._config = config
 
     def _kept_kernels(

@@ -18,7 +18,7 @@ from edgevision.errors import FileReadError, FileWriteError, WrongTaskError
 from edgevision.progress import Progress, silent
 from edgevision.runtime.model import Model
 from edgevision.tasks.camera_files import CameraRecord, camera_records, count_records
-from edgevision.tasks.cameras import cameras_of
+from edgevision.tasks.cameras import cameras_decoder
 from edgevision.tasks.frames import count_frames, frames_named, resize
 from edgevision.tasks.outputs import picture_mark, refuse_foreign
 from edgevision.tasks.task import Result, get_task
@@ -113,7 +113,7 @@ def _answered(
     model: Model[Any], records: Iterator[CameraRecord]
 ) -> Iterator[tuple[CameraRecord, Result]]:
     """Give each frame with its answer; a state begins with the first of them."""
-    cameras, is_first = cameras_of(model.decoder), True
+    cameras, is_first = cameras_decoder(model.decoder), True
     least, most = (1, 1) if cameras is None else cameras.count
     while together := list(islice(records, most)):
         if cameras is not None:

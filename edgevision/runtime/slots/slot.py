@@ -43,7 +43,7 @@ class Slot:
     The device must be active on the thread that calls `launch`, `wait` or `device_ms`.
 
     Attributes:
-        no_graph: why frames are not launched as a graph; empty if they are.
+        no_graph_reason: why frames are not launched as a graph; empty if they are.
         generation: how many frames it has taken; a view of an older one is stale.
         hold: whose it is; None while it is free. `Slots` sets it.
     """
@@ -93,7 +93,7 @@ class Slot:
         }
         self._is_dynamic = any(spec.is_dynamic for spec in program.inputs)
         self._is_plain = not self._asynchronous and not self._is_dynamic and carried is None
-        self.no_graph = self._graph_fault() or "not warmed up"
+        self.no_graph_reason = self._find_no_graph_reason() or "not warmed up"
         self._state, self._told = state if carried is None else carried.buffers, told
         self._carried = carried
         self._graph: Graph | None = None
@@ -290,13 +290,13 @@ class Slot:
     def warm_up(self) -> None:
         """Run once on zeros, so that the first frame is as fast as the rest; then capture."""
         if self._is_dynamic and not self._shapes:
-            self.no_graph = "an input has no largest shape"
+            self.no_graph_reason = "an input has no largest shape"
             return
         with self._device.active():
             self.launch()
             self.wait()
-            self.no_graph = self._capture()
-            if not self.no_graph:
+            self.no_graph_reason = self._capture()
+            if not self.no_graph_reason:
                 self.launch()
                 self.wait()
 
@@ -357,7 +357,7 @@ class Slot:
         """Bind the buffers for `shapes`, allocating those that are missing or too small."""
         if self._graph is not None:
             self._graph.close()
-            self._graph, self.no_graph = None, "the shapes changed"
+            self._graph, self.no_graph_reason = None, "the shapes changed"
         self._shapes = dict(shapes)
         found = self._execution.reshape(shapes)
         self._inputs, self._outputs, self._copies = {}, {}, []
@@ -452,23 +452,23 @@ class Slot:
                 ready=self._ready,
             )
 
-    def _graph_fault(self) -> str:
+    def _find_no_graph_reason(self) -> str:
         """Return why frames are never launched as a graph; empty if they can be."""
         capabilities = self._device.capabilities
         if not self._options.graph:
             return "switched off by RunOptions.graph"
         if not capabilities.graphs:
             return capabilities.reasons.get("graphs", "the device has no graphs")
-        if self.program.no_graph:
-            return self.program.no_graph
+        if self.program.no_graph_reason:
+            return self.program.no_graph_reason
         if self._is_dynamic:
             return "an input has a dynamic shape, and a graph freezes shapes"
         return ""
 
     def _capture(self) -> str:
         """Capture the frame's work; return why not, empty if it was captured."""
-        if fault := self._graph_fault():
-            return fault
+        if reason := self._find_no_graph_reason():
+            return reason
         if self._graph is not None:  # of an earlier warm-up
             self._graph.close()
             self._graph = None
