@@ -89,7 +89,8 @@ def to_int8(
             "weights. Build FP16 instead."
         )
     layers = quantizer.layers
-    wide = {n: "below its bar" for n, layer in layers.items() if not layer.clears(min_snr_db)}
+    bars = {name: layer.bar(min_snr_db) for name, layer in layers.items()}
+    wide = {n: f"below its bar, {bar:g} dB" for n, bar in bars.items() if layers[n].snr_db < bar}
     order = [node.name for node in quantizer.source.graph.node if node.name in layers]
     if wide_ends and len(order) > 2:
         wide |= {order[0]: "the first layer", order[-1]: "the last layer"}
