@@ -74,8 +74,9 @@ def _run(options: argparse.Namespace) -> int:
                 "video, and neither --seed nor --count"
             )
         done = run_files(model, options.source, options.out, force=options.force, progress=progress)
+        explained = model.explain()  # while it is open: what it holds
     document = {
-        "explain": model.explain(),
+        "explain": explained,
         "frames": [
             {"name": f.name, "resized_from": f.resized_from, **f.answer} for f in done.frames
         ],
@@ -84,7 +85,7 @@ def _run(options: argparse.Namespace) -> int:
     }
     if put_json(options, document):
         return OK
-    print(model.explain())
+    print(explained)
     for frame in done.frames[:20]:
         print(f"  {frame.name}: {frame.text}")
     if len(done.frames) > 20:

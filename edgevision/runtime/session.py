@@ -225,12 +225,15 @@ class Session:
         """Say on what the session runs, and whether as a captured graph or why not."""
         device = self.program.device
         slot = next(iter(self._slots.all), None)
-        how = "closed" if slot is None else f"no graph: {slot.no_graph_reason}"
-        if slot is not None and not slot.no_graph_reason:
+        runs = f"{self.program.version} on {device.name}, driven by {device.binding}"
+        if slot is None:
+            return f"{runs}; closed"
+        how = f"no graph: {slot.no_graph_reason}"
+        if not slot.no_graph_reason:
             how = "one graph launch a frame"
-        free_bytes, total_bytes = device.memory() if slot is not None else (0, 0)
+        free_bytes, total_bytes = device.memory()
         return (
-            f"{self.program.version} on {device.name}, driven by {device.binding}; {how}; "
+            f"{runs}; {how}; "
             f"{len(self._slots.all)} slot(s) hold {self.allocated_bytes / 1e6:.1f} MB, the device "
             f"has {free_bytes / 1e9:.1f} of {total_bytes / 1e9:.1f} GB free"
         )

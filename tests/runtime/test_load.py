@@ -46,6 +46,7 @@ def test_loads_runs_and_explains(tmp_path: Path, frame: np.ndarray) -> None:
     with load(bundle.root) as model:
         result = model(frame)
         explained = model.explain()
+    assert model.explain().endswith("; closed")
     np.testing.assert_array_equal(result.mask, frame.argmax(-1))
     assert result.timings.total_ms > 0
     lines = explained.splitlines()
