@@ -123,7 +123,7 @@ def _tried(folder: Path, precision: str) -> tuple[str, str]:
             profiles = _profiles(model, given)
             made = edgevision.build(
                 folder / "model.onnx", out / "net.ev", precision=precision, cache=None,
-                samples=out if given else None, shapes=profiles or None,
+                samples=out if given else None, shapes=profiles or None, strict=True,
             )  # fmt: skip
             with edgevision.load(made.bundle) as net:
                 answers = net(given).outputs

@@ -20,7 +20,7 @@ from edgevision.cli.verbs import Verbs, add_trust, parse_trust, verb
 _NOBODY = argparse.Namespace(key=None, minimum_version=0, name=None)
 _FLAGS = (
     "out", "weights", "size", "classes", "cameras", "mean", "std", "precision", "calibration",
-    "evaluate", "metric", "samples", "strict", "budget", "search_minutes",
+    "evaluate", "samples", "strict", "budget", "search_minutes",
 )  # fmt: skip
 _CAMERA_FLAGS = {"camera_size": "size", "pixel_format": "pixel_format", "fit": "fit"}
 
@@ -73,11 +73,6 @@ def add_to(verbs: Verbs) -> None:
         type=Path,
         metavar="DIR",
         help="images/ with labels/, instances.json or captions.json to score on",
-    )
-    build.add_argument(
-        "--metric",
-        metavar="MODULE:NAME",
-        help="tensors: your function of outputs and labels, arrays by name; --evaluate has .npz",
     )
     build.add_argument(
         "--samples", type=Path, metavar="DIR", help="inputs to prove the graphs on; tensors: .npz"

@@ -67,7 +67,7 @@ def score_forms(
     if metric is None and (task.headline is None or camera is None):
         raise ValueError(
             f"task '{task}' has no metric: leave out --evaluate"
-            + (", or give one of yours, --metric (metric=)" if takes_arrays else "")
+            + (", or give one of yours: --set metric=MODULE:NAME (metric=)" if takes_arrays else "")
         )
     if metric is not None and not takes_arrays:
         raise ValueError(f"task '{task}' has its own way to score, metric= is for tensors")

@@ -31,6 +31,7 @@ std = [1, 1, 0.5]
 precision = "int8"
 calibration = "frames"
 evaluate = "/data/val"
+metric = "scores:far"
 samples = "inputs"
 ranges = { ids = [0, 29999] }
 shapes = { x = "1x8:2x8:4x8" }
@@ -87,6 +88,7 @@ def test_every_key_arrives_and_paths_are_beside_the_file(tmp_path: Path) -> None
         "shapes": {"x": ShapeProfile((1, 8), (2, 8), (4, 8))},
         "targets": ["host-cpu", "rtx", str(folder / "board.toml")],
         "keep_fp32": ["Softmax", "node_conv2d"],
+        "metric": "scores:far",
         "method": "entropy",
         "recover": ["correct"],
         "budget": 0.005,

@@ -132,16 +132,19 @@ def test_a_metric_of_the_user_s_scores_tensors(call: Call, tmp_path: Path) -> No
         x = np.full((2, 3), i, np.float32)
         np.savez(tmp_path / f"{i}.npz", x=x, want=2 * x + 0.5)
     build = ("build", tmp_path / "twice.onnx", "--out", tmp_path / "t.ev", "--evaluate", tmp_path)
-    told = call(*build, "--metric", "nets:far").out
+    told = call(*build, "--set", "metric=nets:far").out
     assert "mean error" in told
     rows = json.loads((tmp_path / "t.ev" / "reports" / "accuracy.json").read_text())
     assert [row["form"] for row in rows] == ["torch", "fp32"]
     assert all(row["figures"] == {"mean error": 0.5, "samples": 1.0} for row in rows)
     for wrong, message in (
-        (build, "give one of yours, --metric"),
-        ((*build[:4], "--metric", "nets:far"), "give --evaluate DIR"),
-        ((*build, "--metric", "nets:near"), "has no 'near'. Expected package.module:function"),
-        ((*build, "--metric", "nets:broken"), "metric 'broken' fails on 0.npz, torch: TypeError"),
+        (build, "give one of yours: --set metric="),
+        ((*build[:4], "--set", "metric=nets:far"), "give --evaluate DIR"),
+        ((*build, "--set", "metric=nets:near"), "has no 'near'. Expected package.module:"),
+        (
+            (*build, "--set", "metric=nets:broken"),
+            "metric 'broken' fails on 0.npz, torch: TypeError",
+        ),
     ):
         assert message in call(*wrong, code=2).err
 

@@ -74,7 +74,9 @@ def test_it_is_the_graph_that_the_int8_pass_makes(
 ) -> None:
     feeds = [{"x": x.numpy()} for x in samples]
     float_graph = capture(net, [X], ["y"], {})
-    wanted = to_int8(float_graph, feeds, method="minmax", min_snr_db=float("-inf")).model
+    wanted = to_int8(
+        float_graph, feeds, method="minmax", min_snr_db=float("-inf"), recover=()
+    ).model
     found = capture(student, [X], ["y"], {})
     store_int8(found)
     assert Counter(n.op_type for n in found.graph.node) == Counter(
