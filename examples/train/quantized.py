@@ -1,9 +1,8 @@
 """Fine-tune a net with quantisation in the loop until INT8 answers as FP32 does, and build it.
 
-python examples/train/quantized.py --data DATA --out road.ev
+python examples/train/quantized.py --data DATA --out road.ev  # without DATA a generator
 
-The trained net teaches its copy on DATA's `train/images`, and `val` with labels is scored; without
-DATA it is a generator, taught on random numbers. `--steps 0` shows INT8 without training.
+The trained net teaches its copy on DATA's `train/images`; `val` with labels is scored.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ from safetensors.torch import load_file
 
 import edgevision
 from edgevision.export import ImageGenerator, Normal, SemanticSegmentation, fake_quantize
+from edgevision.export.zoo import zoo_entry
 from edgevision.models.gan import digit_generator
 from edgevision.models.unet import unet_mobilenet_v2
 
-SHIPPED = Path(__file__).parents[2] / "checkpoints"
 CLASSES = "sky building pole road pavement tree sign fence car pedestrian bicyclist".split()
 SIZE, PART = (360, 480), (180, 240)  # a step on parts takes a quarter of the time
 MEAN, STD = (torch.tensor(v) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
@@ -42,8 +41,8 @@ def main() -> None:
     """Parse the arguments, train, build, and print what each form scores."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--weight-steps", type=int, default=127, help="7 are what 4 bits have")
+    parser.add_argument("--steps", type=int, default=300, help="0 shows INT8 without training")
+    parser.add_argument("--levels", type=int, default=127, help="7 are what 4 bits have")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     torch.manual_seed(0)
@@ -54,10 +53,9 @@ def main() -> None:
     else:
         name, rate, teacher = "gan-digits", 1e-5, digit_generator()
         adapter, own = ImageGenerator, {"inputs": [Normal("latent", (100,))]}
-    teacher.eval().load_state_dict(load_file(SHIPPED / name / "model.safetensors"))
-    levels = options.weight_steps
+    teacher.eval().load_state_dict(load_file(zoo_entry(name).weights))
     student, learner = (
-        fake_quantize(teacher, [draw(photos, s) for _ in range(16)], weight_steps=levels)
+        fake_quantize(teacher, [draw(photos, s) for _ in range(16)], weight_steps=options.levels)
         for s in (SIZE, PART)
     )
     learner.load_state_dict(student.state_dict())  # the scales, too
@@ -65,7 +63,9 @@ def main() -> None:
     for step in range(options.steps):
         optimizer.param_groups[0]["lr"] = rate * (1 - step / options.steps)
         batch = draw(photos, PART)
-        loss = (learner(batch) - teacher(batch).detach()).square().mean()
+        found, wanted = learner(batch), teacher(batch).detach()
+        cross = -(wanted.softmax(1) * found.log_softmax(1)).sum(1).mean()
+        loss = cross if photos else (found - wanted).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
