@@ -79,7 +79,8 @@ def _signed(bundle: Bundle, *, is_checked: bool) -> str:
 def _inspect(options: argparse.Namespace) -> int:
     """Show what a bundle holds."""
     from edgevision.bundle.directory import Bundle
-    from edgevision.cli.layers import layer_lines, read_layers
+    from edgevision.bundle.layer_report import read_layers
+    from edgevision.cli.layers import layer_lines
 
     bundle = Bundle.open(options.bundle)
     manifest = bundle.manifest

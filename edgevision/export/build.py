@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from edgevision.bundle.directory import BundleWriter
 from edgevision.bundle.forms import FP16, INT8, PRECISIONS, form_for, forms_of
+from edgevision.bundle.layer_report import LAYER_REPORT
 from edgevision.bundle.manifest import Alternative, Manifest, Stage
 from edgevision.bundle.targets import TargetProfile
 from edgevision.engines.artifacts import ArtifactBuilder
@@ -267,7 +268,7 @@ def build(
             sizes = _by_node({name: stage.layers for name, stage in exported.items()})
             rows = rows_of(sizes, proven, kept, harm)
             layers = {"kept_wide": kept, "int8": proven, "layers": [asdict(row) for row in rows]}
-            writer.add("reports/layers.json", _json(layers))
+            writer.add(LAYER_REPORT, _json(layers))
             if rows:
                 writer.add("reports/layers.png", draw_layers(rows))
         if searching is not None and searching.outcome is not None:

@@ -1,33 +1,11 @@
-"""What each layer of an INT8 graph costs and why it is wide, for people: `reports/layers.json`."""
+"""What each layer of an INT8 graph costs and why it is wide, row by row."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-
-@dataclass(frozen=True, slots=True)
-class LayerRow:
-    """One layer that can be INT8.
-
-    Attributes:
-        node: its name.
-        op_type: e.g. "Conv".
-        macs: multiply-accumulates for a sample.
-        snr_db: its own signal over its own INT8 noise.
-        harm: how much less is lost of the figure on a few samples without it; None where no search
-            looked.
-        is_int8: whether it is INT8.
-        why: why it is wide; empty where it is INT8.
-    """
-
-    node: str
-    op_type: str
-    macs: int
-    snr_db: float
-    harm: float | None
-    is_int8: bool
-    why: str
+from edgevision.bundle.layer_report import LayerRow
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from edgevision._optional import require
 
 if TYPE_CHECKING:
+    from edgevision.bundle.layer_report import LayerRow
     from edgevision.export.budget import Outcome
-    from edgevision.export.layer_report import LayerRow
 
 _WIDTH, _HEIGHT = 880, 520
 _LEFT, _TOP, _RIGHT, _BOTTOM = 96, 56, 32, 64

@@ -59,6 +59,7 @@ ELSEWHERE = {
     "export/graph/*rules": "export/test_quantize engines/test_preflight",
     "export/figures": "export/test_budget",
     "export/layer_report": "export/test_budget",
+    "bundle/layer_report": "export/test_layer_compare",
     "export/peers": "export/test_foreign_module",
     "export/pictures": "export/test_budget",
     "export/precision/*": "export/test_precision export/test_quantize export/test_budget",
