@@ -26,6 +26,7 @@ from edgevision.export.precision.equalise import channel_scales
 from edgevision.progress import Progress, silent
 from edgevision.tasks.decoders import bundle_decoder, state_names
 from edgevision.tasks.frames import read_image, resize
+from edgevision.tasks.tensors import read_arrays
 
 _AT_ONCE = 16
 """Tensors that are held in memory together."""
@@ -92,11 +93,7 @@ def frame_feeds(graphs: Sequence[Opened], frame: Path) -> dict[str, Array]:
     """
     bundle = next((opened.bundle for opened in graphs if opened.bundle is not None), None)
     if frame.suffix == ".npz":
-        try:
-            with np.load(frame, allow_pickle=False) as arrays:
-                feeds = {name: arrays[name] for name in arrays.files}
-        except (OSError, ValueError) as error:
-            raise FileReadError(f"{frame}: cannot be read as inputs: {error}") from error
+        feeds = dict(read_arrays(frame, (), with_labels=True)[1])
     else:
         decoder = None if bundle is None else bundle_decoder(bundle.manifest, bundle.read)
         if bundle is None or decoder is None or decoder.camera is None:

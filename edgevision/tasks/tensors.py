@@ -124,7 +124,7 @@ class TensorsTask(Task[TensorsResult]):
             names = ", ".join(spec.name for spec in inputs)
             raise FileReadError(f"{folder}: no .npz file; expected files with the inputs: {names}")
         for path in spread(files, count):
-            yield _read(path, inputs)[0]
+            yield read_arrays(path, inputs)[0]
 
     def labelled(
         self, inputs: Sequence[TensorSpec], folder: Path
@@ -137,12 +137,17 @@ class TensorsTask(Task[TensorsResult]):
         if not (files := sorted(folder.glob("*.npz"))):
             raise FileReadError(f"{folder}: no .npz file; expected files of inputs and labels")
         for path in files:
-            yield path.name, *_read(path, inputs, with_labels=True)
+            yield path.name, *read_arrays(path, inputs, with_labels=True)
 
 
-def _read(
+def read_arrays(
     path: Path, inputs: Sequence[TensorSpec], *, with_labels: bool = False
 ) -> tuple[Feeds, Arrays]:
+    """Return the inputs in an .npz file, and, where asked, all else in it as labels.
+
+    Raises:
+        FileReadError: it cannot be read, or an input is missing or is not what is expected.
+    """
     names = [spec.name for spec in inputs]
     try:
         with (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -113,6 +114,9 @@ def test_what_is_not_fed_as_the_graphs_ask_is_refused(tmp_path: Path) -> None:
     (tmp_path / "broken.npz").write_bytes(b"no")
     with pytest.raises(FileReadError, match="cannot be read as inputs"):
         frame_feeds([bundle], tmp_path / "broken.npz")
+    os.mkfifo(tmp_path / "pipe.npz")  # whoever opens it waits for ever
+    with pytest.raises(FileReadError, match="cannot be read as inputs"):
+        frame_feeds([bundle], tmp_path / "pipe.npz")
     file = tmp_path / "g.onnx"
     file.write_bytes((tmp_path / "a.ev" / "stages/main/model.onnx").read_bytes())
     with pytest.raises(FileReadError, match=r"give an \.npz file keyed by input name"):
