@@ -28,6 +28,7 @@ from edgevision.bundle.manifest import Stage
 from edgevision.bundle.parity import Tolerance
 from edgevision.export.adapters.adapter import Feeds, ModelAdapter
 from edgevision.export.adapters.tensors import graph_inputs, graph_outputs
+from edgevision.export.figures import untimed
 from edgevision.export.graph.capture import serialized
 from edgevision.export.graph.observe import typed
 from edgevision.export.precision.quantizer import RECOVERY, Quantizer, prepare
@@ -41,7 +42,6 @@ from edgevision.progress import silent
 from edgevision.runtime.session import Session
 from edgevision.tasks.decoders import decoder_from
 from edgevision.tasks.task import Decoder, get_task
-from edgevision.tasks.timings import Timings
 
 WAYS: dict[str, tuple[str, tuple[str, ...]]] = {
     "percentile, none": ("percentile", ()),
@@ -137,15 +137,11 @@ def row(net: str, calibration: Path | None, evaluate: Path | None) -> dict[str, 
     if evaluate is None:
         figures = pictures(runs, made)
     else:
-        forms = {way: predictor(made, _timed(run)) for way, run in runs.items()}
+        forms = {way: predictor(made, untimed(run)) for way, run in runs.items()}
         task = get_task(adapter.task)
         scores = score_task(task, made, forms, evaluate, silent)
         figures = {score.form: score.figures() for score in scores}
     return {"net": net, "figures": figures, "facts": facts}
-
-
-def _timed(run: Run) -> Callable[[Mapping[str, Any]], tuple[dict[str, Any], Timings]]:
-    return lambda feeds: (run(feeds), Timings(0.0, 0.0, 0.0))
 
 
 def parser() -> argparse.ArgumentParser:

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from edgevision.bundle.directory import Bundle
 from edgevision.bundle.forms import PRECISIONS
@@ -19,6 +19,8 @@ from edgevision.bundle.record import Choice, Record
 from edgevision.errors import BuildError, InsufficientMemoryError, ParityError
 from edgevision.progress import Progress
 from edgevision.tasks.task import Headline
+
+T = TypeVar("T")
 
 UNSETTLED = ("unclear", "too noisy")
 """Verdicts after which the next `finish` measures again."""
@@ -90,10 +92,10 @@ def choose(
     measure: Measure,
     *,
     headline: Headline | None,
-    keep: Callable[[Candidate, Choice], None],
+    keep: Callable[[Candidate, Choice], T],
     progress: Progress,
-) -> None:
-    """Make both engines, measure them, and hand the better one to `keep`.
+) -> T:
+    """Make both engines, measure them, and return what `keep` makes of the better one.
 
     Args:
         bundle: holds a graph of each of two precisions.
@@ -134,7 +136,7 @@ def choose(
             engines = [made[name].folder.parent for name in (wide, narrow)]
             found = measure(bundle, target, engines[0], engines[1], progress)
         choice = decide((wide, narrow), made, refused, found, headline)
-        keep(made[choice.precision], choice)
+        return keep(made[choice.precision], choice)
 
 
 def decide(

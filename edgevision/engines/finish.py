@@ -183,22 +183,21 @@ class _Work:
 
     def choose(self, evaluate: PathLike | None, measure: Measure) -> Finish:
         """Build and prove both precisions elsewhere, and keep the better one here."""
-        kept: list[Finish] = []
 
         def make(precision: str, folder: Path) -> Candidate:
             return replace(self, precision=precision, folder=folder)._make({}, evaluate)[0]
 
-        def keep(made: Candidate, choice: Choice) -> None:
+        def keep(made: Candidate, choice: Choice) -> Finish:
             (self.folder / RECORD).unlink(missing_ok=True)
             for stage in made.record.stages:
                 data = (made.folder / stage.file).read_bytes()
                 write_whole(self.folder / stage.file, data, mode=0o644)
             record = replace(made.record, choice=choice).sealed()
             write_whole(self.folder / RECORD, record.to_json().encode(), mode=0o644)
-            kept.append(Finish(self.folder, record, made.seconds, made.cached))
+            return Finish(self.folder, record, made.seconds, made.cached)
 
         headline = get_task(self.bundle.manifest.task).headline
-        choose(
+        return choose(
             self.bundle,
             self.target.name,
             make,
@@ -207,7 +206,6 @@ class _Work:
             keep=keep,
             progress=self.progress,
         )
-        return kept[0]
 
     @property
     def _stages(self) -> list[Stage]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from edgevision.bundle.forms import INT8
 from edgevision.errors import ExportError
-from edgevision.export.adapters.adapter import Array, Feeds, Run
+from edgevision.export.adapters.adapter import Array, Feeds, Run, from_first_state
 from edgevision.metrics.metric import Metric, Predict, Truths, predictor
 from edgevision.metrics.tally import Tally
 from edgevision.tasks.frames import read_image, resize
@@ -22,6 +22,11 @@ from edgevision.tasks.timings import Timings
 _UNTIMED = Timings(0.0, 0.0, 0.0)
 _MAX_ANSWERS = 512
 """Answers of the reference that are held in memory."""
+
+
+def untimed(run: Run) -> Callable[[Mapping[str, Any]], tuple[Mapping[str, Array], Timings]]:
+    """Return a run for a predictor that needs no times."""
+    return lambda feeds: (run(feeds), _UNTIMED)
 
 
 class Figure(Protocol):
@@ -112,10 +117,7 @@ class LabelledFigure:
         return self._metric.score("int8", tally).figures().get(self._headline.name)
 
     def _predict(self, run: Run) -> Predict:
-        def first(feeds: Mapping[str, Any]) -> tuple[Mapping[str, Array], Timings]:
-            return run({**feeds, **self._begin}), _UNTIMED
-
-        return predictor(self._decoder, first)
+        return predictor(self._decoder, untimed(from_first_state(run, self._begin)))
 
 
 class Agreement:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,15 @@ from edgevision.bundle.flavours import ORT
 from edgevision.bundle.manifest import Stage
 from edgevision.bundle.parity import Tolerance
 from edgevision.export.adapters.adapter import (
-    Feeds,
     ModelAdapter,
     Run,
     StagedAdapter,
     adapter_state,
     first_state,
+    from_first_state,
 )
 from edgevision.export.adapters.tensors import graph_inputs, graph_outputs
+from edgevision.export.figures import untimed
 from edgevision.export.precision.half_rounding import by_the_standard
 from edgevision.export.recipe import ExportedStage
 from edgevision.metrics.differences import draw_differences
@@ -33,9 +33,6 @@ from edgevision.runtime.session import Session
 from edgevision.tasks.decoders import decoder_from
 from edgevision.tasks.task import Decoder, get_task
 from edgevision.tasks.tensors import TASK as TENSORS
-from edgevision.tasks.timings import Timings
-
-_UNTIMED = Timings(0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +81,14 @@ def score_forms(
             else:
                 runs[form] = parts["main"]
         begin = first_state(adapter)
+        runs = {form: from_first_state(run, begin) for form, run in runs.items()}
         if metric is not None:
             state = adapter_state(adapter)
             fed = [spec for spec in adapter.inputs if spec.name not in state]
-            whole = {form: partial(_with_state, run, begin) for form, run in runs.items()}
             labelled = TENSORS.labelled(fed, Path(folder))
-            return Scored(tuple(score_own(metric, whole, labelled, progress)), b"")
+            return Scored(tuple(score_own(metric, runs, labelled, progress)), b"")
         assert camera is not None
-        forms = {form: predictor(decoder, _first(run, begin)) for form, run in runs.items()}
+        forms = {form: predictor(decoder, untimed(run)) for form, run in runs.items()}
         scores = score_task(task, decoder, forms, folder, progress)
         picture = draw_differences(task, forms, folder, camera.size, progress)
     return Scored(tuple(scores), picture)
@@ -123,12 +120,3 @@ def _stages(exported: Mapping[str, ExportedStage]) -> list[Stage]:
         )
         for name, stage in exported.items()
     ]
-
-
-def _with_state(run: Run, begin: Feeds, feeds: Feeds) -> Feeds:
-    return run({**feeds, **begin})
-
-
-def _first(run: Run, begin: Feeds) -> Callable[[Mapping[str, Any]], tuple[Any, Timings]]:
-    """Return what runs each frame as if it were the first of its stream."""
-    return lambda feeds: (run({**feeds, **begin}), _UNTIMED)

@@ -86,6 +86,11 @@ def first_state(adapter: ModelAdapter) -> Feeds:
     return {spec.name: np.zeros(spec.shape, spec.dtype.numpy) for spec in specs}
 
 
+def from_first_state(run: Run, begin: Feeds) -> Run:
+    """Return what runs each sample as if it were the first of its stream."""
+    return lambda feeds: run({**feeds, **begin})
+
+
 @runtime_checkable
 class GraphAdapter(Protocol):
     """A model that may come as a graph of somebody's; beside what every adapter has.

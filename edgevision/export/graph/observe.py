@@ -58,6 +58,11 @@ def typed(model: onnx.ModelProto) -> onnx.ModelProto:
         raise ExportError(f"the graph's types do not fit together: {error}") from error
 
 
+def opset_version(model: onnx.ModelProto) -> int:
+    """Return the version of ONNX's own operators in a model; 0 where it has none."""
+    return max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
+
+
 def element_types(model: onnx.ModelProto) -> dict[str, int]:
     """Return the ONNX element type of every tensor of a typed model."""
     graph = model.graph

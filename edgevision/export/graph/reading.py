@@ -15,6 +15,8 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
+from edgevision.export.graph.observe import opset_version
+
 SOURCE = "onnx-tensorrt 10.1-GA (96e7811)"
 NOT_MODELLED = (
     "kernels that the builder chooses, and layers that it merges",
@@ -139,7 +141,7 @@ def read_as_parsed(
     rules = {op: rule for op, rule in _RULES.items() if only is None or op in only}
     read = onnx.ModelProto()
     read.CopyFrom(model)
-    opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
+    opset = opset_version(model)
     found: list[Difference] = []
     _read_graph(read.graph, opset, rules, {}, {}, found)
     return read, tuple(found)

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgevision.bundle.capabilities import dtype_reason
 from edgevision.bundle.targets import TargetProfile
-from edgevision.export.graph.observe import constants
+from edgevision.export.graph.observe import constants, opset_version
 from edgevision.export.graph.qdq_rules import Finding, lint_qdq
 from edgevision.export.precision.fp16 import INNER_SUMS
 
@@ -233,7 +233,7 @@ _RULES: tuple[Callable[[_Scope], list[Finding]], ...] = (
 
 
 def _check_opset(model: onnx.ModelProto, target: TargetProfile) -> list[Finding]:
-    opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
+    opset = opset_version(model)
     if target.opset and opset > target.opset:
         oldest = target.versions[0] if target.versions else "its oldest version"
         message = f"opset {opset}; the parser of TensorRT {oldest} reads up to {target.opset}"

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 from edgevision.bundle.flavours import ORT
 from edgevision.export.adapters.adapter import Feeds
 from edgevision.export.graph.capture import serialized
-from edgevision.export.graph.observe import Profiles
+from edgevision.export.graph.observe import Profiles, opset_version
 from edgevision.export.graph.subgraphs import rename_captured
 from edgevision.export.precision.sensitivity import Noise, Numbers, add_mean
 from edgevision.runtime.session import Session
@@ -75,7 +75,7 @@ def in_a_row(
     graph = probe.graph
     ranks = {i.name: len(i.dims) for i in model.graph.initializer}
     floats = {node.name: ranks[node.input[1]] for node in model.graph.node if node.name in layers}
-    opset = next(o.version for o in probe.opset_import if o.domain in ("", "ai.onnx"))
+    opset = opset_version(probe)
     del graph.output[:], graph.value_info[:]
     graph.initializer.extend(i for i in quantized.graph.initializer if i.name not in ranks)
     made = {name for node in quantized.graph.node for name in node.output if name}

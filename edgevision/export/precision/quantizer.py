@@ -177,17 +177,8 @@ def prepare(
     measured = {node.name: tried[node.name][scales[node.input[0]]] for node in nodes}
     biases: dict[str, Numbers] = {}
     if "correct" in recover:
-        able = [node.name for node in nodes if has_bias(graph, node)]
-        whole = with_qdq(graph, [node.name for node in nodes], scales, weights, {})
-        lost = in_a_row(graph, whole, able, _some(feeds)[::2], given)
-        for name, mean in lost.items():
-            every = -(-len(measured[name].signal) // len(mean))
-            noise = measured[name]
-            some = Noise(noise.signal[::every], noise.noise[::every], mean, noise.counts[::every])
-            bias, _ = corrected(some)
-            if bias is not None:
-                biases[name] = bias
-                measured[name] = corrected(measured[name])[1]
+        biases = _biases(graph, nodes, scales, weights, measured, _some(feeds)[::2], given)
+        measured |= {name: corrected(measured[name])[1] for name in biases}
     layers |= {node.name: Layer(node.op_type, measured[node.name].snr_db()) for node in nodes}
     if biases:
         done.append(f"{len(biases)} of {len(nodes)} layers have their biases corrected")
@@ -218,6 +209,28 @@ def _rounded(
             tried[trial.layer][trial.scale] = noise
             kept += 1
     return kept
+
+
+def _biases(
+    graph: onnx.ModelProto,
+    nodes: Sequence[onnx.NodeProto],
+    scales: Mapping[str, float],
+    weights: Weights,
+    measured: Mapping[str, Noise],
+    feeds: Sequence[Feeds],
+    profiles: Profiles,
+) -> dict[str, Numbers]:
+    """Return what is added to the bias of each layer that loses less so."""
+    able = [node.name for node in nodes if has_bias(graph, node)]
+    whole = with_qdq(graph, [node.name for node in nodes], scales, weights, {})
+    found = {}
+    for name, mean in in_a_row(graph, whole, able, feeds, profiles).items():
+        noise = measured[name]
+        every = -(-len(noise.signal) // len(mean))
+        some = Noise(noise.signal[::every], noise.noise[::every], mean, noise.counts[::every])
+        if (bias := corrected(some)[0]) is not None:
+            found[name] = bias
+    return found
 
 
 def _best(readers: Sequence[Mapping[float, Noise]]) -> float:

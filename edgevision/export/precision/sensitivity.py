@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgevision.bundle.flavours import ORT
 from edgevision.export.adapters.adapter import Feeds
 from edgevision.export.graph.capture import serialized
-from edgevision.export.graph.observe import Profiles
+from edgevision.export.graph.observe import Profiles, opset_version
 from edgevision.export.precision.scales import Levels
 from edgevision.runtime.session import Session
 
@@ -83,7 +83,7 @@ def noises(
     probe.CopyFrom(model)
     graph = probe.graph
     del graph.output[:], graph.value_info[:]
-    opset = next(o.version for o in probe.opset_import if o.domain in ("", "ai.onnx"))
+    opset = opset_version(probe)
     nodes = {node.name: node for node in model.graph.node}
     rounded: dict[tuple[str, float], str] = {}
     stored: dict[tuple[str, int], str] = {}
