@@ -140,7 +140,8 @@ def build(
             keep the faster one: `edgevision finish --choose`.
         strict: refuse an FP16 or INT8 graph that misses a bar of parity. Without it a warning tells
             of one, and where labelled frames are evaluated the task's figure decides; FP32 graphs
-            and unrelated answers are always refused.
+            and unrelated answers are always refused, and so is any of a task that has no figure,
+            without a `metric` or `budget`.
         optimization_level: how long TensorRT's builder searches, 0 (quick) to 5.
         workspace_bytes: most memory that TensorRT's builder may use for tactics.
         cache: where engines that were built before are looked for and kept; None for nowhere.
@@ -198,6 +199,8 @@ def build(
         if budget is not None:
             searching = search_for(adapter, budget, search_minutes, evaluate, fed, progress)
         proof = proof_from(get_task(adapter.task), adapter.settings(), len(parts))
+        # Where no figure and no budget says what a missed bar costs, the bar is all that there is.
+        is_judged = get_task(adapter.task).headline is not None or own or searching
         exported = {
             name: export_stage(
                 part,
@@ -208,7 +211,7 @@ def build(
                 method=method or METHODS[0],
                 recover=RECOVERED if recover is None else recover,
                 keep_fp32=_names_in(name, keep_fp32, parts),
-                is_strict=strict,
+                is_strict=strict or not is_judged,
                 choose_wide=searching,
                 progress=progress,
             )

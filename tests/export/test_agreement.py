@@ -6,6 +6,7 @@ import math
 import re
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +16,9 @@ from torch import Tensor, nn
 import edgevision
 from edgevision.bundle.forms import FP16, FP32, INT8, Form, forms_of
 from edgevision.bundle.parity import Tolerance, compare
+from edgevision.bundle.tensors import DType, TensorSpec
 from edgevision.errors import ParityError
-from edgevision.export import SemanticSegmentation
+from edgevision.export import SemanticSegmentation, Tensors
 from edgevision.export.agreement import hold, settle, widest
 from edgevision.metrics.semantic import SemanticScore
 from edgevision.runtime.verify import verify
@@ -168,3 +170,34 @@ def test_a_build_goes_on_with_a_warning_and_its_bundle_is_valid(tmp_path: Path) 
     assert done.finished["local-cpu"].record.passed
     with pytest.raises(ParityError, match="the int8 graph does not do"):
         edgevision.build(net, tmp_path / "b.ev", precision="int8", calibration=folder, strict=True)
+
+
+class Glyphs(nn.Module):
+    """`Near` as a reader of text: likelihoods of classes, which are tensors and have no figure."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.near = Near(0.005)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = (1000 * self.near(x)).movedim(1, -1).softmax(-1)
+        return found
+
+
+@pytest.mark.filterwarnings("ignore:INT8 was calibrated on:UserWarning")
+def test_where_no_figure_tells_what_a_bar_costs_it_is_refused(tmp_path: Path) -> None:
+    frames = np.random.default_rng(0).random((4, 1, 3, 32, 48), np.float32)
+    for number, frame in enumerate(frames):
+        np.savez(tmp_path / f"{number}.npz", x=frame)
+    net = Tensors(Glyphs(), inputs=[TensorSpec("x", DType.FLOAT32, (1, 3, 32, 48))])
+
+    def build(name: str, **more: Any) -> Any:
+        return edgevision.build(
+            net, tmp_path / name, precision="int8", calibration=tmp_path, **more
+        )
+
+    with pytest.raises(ParityError, match="graph does not do what the model does"):
+        build("a.ev")
+    with pytest.warns(UserWarning, match="graph misses a bar"):
+        made = build("b.ev", evaluate=tmp_path, metric=lambda outputs, _: outputs["output0"].mean())
+    assert any(key.startswith("missed_bar_") for key in made.bundle.manifest.provenance)
