@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -30,6 +31,7 @@ class ScriptedProgram:
         inputs: what goes in.
         outputs: what comes out; the nth has no more bytes than the nth input.
         no_graph_reason: why it cannot be captured; empty if it can.
+        no_graph: the same under its name before 0.2, which goes in 0.3.
     """
 
     version = "scripted program"
@@ -41,7 +43,15 @@ class ScriptedProgram:
         outputs: Sequence[TensorSpec],
         *,
         no_graph_reason: str = "",
+        no_graph: str | None = None,
     ) -> None:
+        if no_graph is not None:
+            warnings.warn(
+                "ScriptedProgram's no_graph is now no_graph_reason, and goes in 0.3",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+            no_graph_reason = no_graph
         self.device = device
         self.inputs = tuple(inputs)
         self.outputs = tuple(outputs)

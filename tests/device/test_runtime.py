@@ -65,6 +65,9 @@ def test_a_session_says_on_what_it_runs_and_why_not_as_a_graph(program: Scripted
             assert device.capabilities.reasons["graphs"] in told
     with session_of(program_on(device, no_graph_reason="the script says so")) as session:
         assert "no graph" in session.explain()
+    with pytest.warns(DeprecationWarning, match="now no_graph_reason"):
+        former = program_on(device, no_graph="the script says so")
+    assert former.no_graph_reason == "the script says so"
     with session_of(program_on(device), graph=False) as session:
         assert "no graph" in session.explain()
 
