@@ -24,7 +24,7 @@ from edgevision.export.adapters.frame import (
     FrontEnd,
     replaced_batch,
 )
-from edgevision.export.adapters.registry import NO_FRONT, ClassNames, Front, Size, refuse_options
+from edgevision.export.adapters.registry import Given, refuse_options
 from edgevision.export.adapters.resize import middle_of
 from edgevision.export.adapters.search import (
     After,
@@ -330,26 +330,15 @@ def _number(name: str, token: str | int, vocabulary: Vocabulary) -> int:
     return number
 
 
-def from_module(
-    module: nn.Module, source: str, *, size: Size | None, classes: ClassNames | None
-) -> Captioner:
-    """Refuse a user's module; see `registry`."""
-    raise ValueError(
-        f"'{source}': a captioner needs its vocabulary; let the factory return "
-        "edgevision.export.Captioner(module, vocabulary, size=...)"
-    )
-
-
-def from_card(
-    module: nn.Module,
-    card: Mapping[str, Any],
-    *,
-    size: Size | None,
-    classes: ClassNames | None,
-    front: Front = NO_FRONT,
-) -> Captioner:
+def from_card(module: nn.Module, card: Mapping[str, Any], given: Given) -> Captioner:
     """Return the adapter of a shipped net; see `registry`."""
-    refuse_options("a shipped captioner", size=size, classes=classes)
-    return Captioner(
-        module, card["vocabulary"], size=card_size(card), max_length=card["max_length"], **front
-    )
+    refuse_options("a shipped captioner", size=given.get("size"))
+    own = {"size": card_size(card), "max_length": card["max_length"]}
+    return Captioner(module, card["vocabulary"], **{**own, **given})
+
+
+ADAPTER = Captioner
+MODULE_REASON = (
+    "a captioner needs its vocabulary; let the factory return "
+    "edgevision.export.Captioner(module, vocabulary, size=...)"
+)

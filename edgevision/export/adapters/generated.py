@@ -15,7 +15,7 @@ from edgevision.bundle.manifest import Settings
 from edgevision.bundle.tensors import ShapeProfile, TensorSpec
 from edgevision.errors import ExportError
 from edgevision.export.adapters.adapter import Array, Feeds
-from edgevision.export.adapters.registry import ClassNames, Size, refuse_options
+from edgevision.export.adapters.registry import Given
 from edgevision.export.graph.capture import capture, evaluating
 from edgevision.tasks.generated import draw_inputs
 from edgevision.tasks.seeds import GeneratorInput, Label, Normal, generator_input
@@ -144,21 +144,15 @@ class _NumbersToPixels(nn.Module):
         return x.round().clamp(0, 255).permute(0, 2, 3, 1).to(torch.uint8)
 
 
-def from_module(
-    module: nn.Module, source: str, *, size: Size | None, classes: ClassNames | None
-) -> ImageGenerator:
-    """Refuse a user's module; see `registry`."""
-    raise ValueError(
-        f"'{source}': a generator needs what it takes; let the factory return "
-        "edgevision.export.ImageGenerator(module, inputs=[Normal('latent', (100,)), ...])"
-    )
-
-
-def from_card(
-    module: nn.Module, card: Mapping[str, Any], *, size: Size | None, classes: ClassNames | None
-) -> ImageGenerator:
+def from_card(module: nn.Module, card: Mapping[str, Any], given: Given) -> ImageGenerator:
     """Return the adapter of a shipped net; see `registry`."""
-    refuse_options("a shipped generator", size=size, classes=classes)
     low, high = card["output_range"]
     inputs = [generator_input(item) for item in card["inputs"]]
     return ImageGenerator(module, inputs=inputs, output_range=(low, high))
+
+
+ADAPTER = ImageGenerator
+MODULE_REASON = (
+    "a generator needs what it takes; let the factory return "
+    "edgevision.export.ImageGenerator(module, inputs=[Normal('latent', (100,)), ...])"
+)

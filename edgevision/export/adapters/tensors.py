@@ -25,7 +25,7 @@ from edgevision.errors import (
 )
 from edgevision.export.adapters.adapter import Array, Feeds
 from edgevision.export.adapters.flat import Flat, called, is_flat, keyword_names, named_tensors
-from edgevision.export.adapters.registry import ClassNames, Size, refuse_options
+from edgevision.export.adapters.registry import Given
 from edgevision.export.graph.capture import (
     capture,
     evaluating,
@@ -269,20 +269,14 @@ def _profiles(
     return found
 
 
-def from_module(
-    module: nn.Module, source: str, *, size: Size | None, classes: ClassNames | None
-) -> Tensors:
-    """Refuse a user's module; see `registry`."""
-    raise ValueError(
-        f"'{source}': a module with its own tensors needs their shapes; let the factory return "
-        "edgevision.export.Tensors(module, inputs=[TensorSpec(...)])"
-    )
-
-
-def from_card(
-    module: nn.Module, card: Mapping[str, Any], *, size: Size | None, classes: ClassNames | None
-) -> Tensors:
+def from_card(module: nn.Module, card: Mapping[str, Any], given: Given) -> Tensors:
     """Return the adapter of a shipped net; see `registry`."""
-    refuse_options("a shipped net with its own tensors", size=size, classes=classes)
     specs = [TensorSpec(i["name"], DType(i["dtype"]), tuple(i["shape"])) for i in card["inputs"]]
     return Tensors(module, inputs=specs)
+
+
+ADAPTER = Tensors
+MODULE_REASON = (
+    "a module with its own tensors needs their shapes; let the factory return "
+    "edgevision.export.Tensors(module, inputs=[TensorSpec(...)])"
+)
