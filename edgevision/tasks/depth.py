@@ -117,11 +117,7 @@ class DepthDecoder(FrameDecoder):
     camera: CameraFrame
 
     def decode(self, outputs: Mapping[str, Array], timings: Timings) -> DepthResult:
-        """Return the result of one inference.
-
-        Raises:
-            FrameError: the engine gave a depth that cannot be.
-        """
+        """Return the result of one inference; see `Decoder`."""
         depth = outputs["depth"][0].astype(np.float32)
         low, high = float(depth.min()), float(depth.max())  # NaN passes through both
         if not 0 <= low <= high < math.inf:
@@ -140,15 +136,13 @@ class DepthTask(CameraTask[DepthResult]):
 
     def decoder(self, settings: Settings, stages: tuple[Stage, ...], read: Read) -> DepthDecoder:
         """Return the decoder of one bundle; see `Task`."""
-        if len(stages) != 1 or len(stages[0].inputs) != 1 or len(stages[0].outputs) != 1:
-            raise BundleFormatError(f"task {self}: expected one stage with one input, one output")
-        frame, depth = stages[0].inputs[0], stages[0].outputs[0]
-        camera = CameraFrame.from_manifest(frame, settings, self.name)
+        stage, camera = self.read_camera(settings, stages, outputs=1)
+        depth = stage.outputs[0]
         fits = depth.name == "depth" and depth.dtype in (DType.FLOAT32, DType.FLOAT16)
         if not fits or depth.shape != (1, *camera.size):
             raise BundleFormatError(
                 f"task {self}: expected a frame of {camera.layout} -> depth float32[1, H, W] or "
-                f"float16, got {frame} -> {depth}"
+                f"float16, got {stage.inputs[0]} -> {depth}"
             )
         return DepthDecoder(camera)
 

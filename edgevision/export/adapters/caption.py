@@ -49,7 +49,7 @@ _MAX_BEAMS = 32
 _VOCABULARY = "task/vocabulary.json"
 
 
-class Captioner:
+class Captioner(ModelAdapter):
     """Adapter of any net that makes one word a step, to a graph that makes the whole caption.
 
     The graph takes `frame: uint8[N, H, W, 3]` of `input_size`, and gives `tokens: int32[N, K, T]`
@@ -192,11 +192,7 @@ class Captioner:
         return {name: answer.numpy() for name, answer in zip(self._answers, answers, strict=True)}
 
     def to_onnx(self) -> onnx.ModelProto:
-        """Return the FP32 graph.
-
-        Raises:
-            ExportError: torch cannot export the module.
-        """
+        """Return the FP32 graph; see `ModelAdapter`."""
         search = self.search()
         return make_loop(search) if self._form == "loop" else unroll(search)
 
@@ -245,8 +241,8 @@ class Captioner:
         payload = ["gained", *(["places"] if self._attends else [])]
         answers = (f"token{NEXT}", *payload, *(name + NEXT for name in states))
         return {
-            ENCODE: Part(first, self.inputs, tuple(names)),
-            STEP: Part(NextWord(self._module, self._states), specs, answers),
+            ENCODE: Part(first, self.inputs, tuple(names), {}),
+            STEP: Part(NextWord(self._module, self._states), specs, answers, {}),
         }
 
     @property

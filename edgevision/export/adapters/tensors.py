@@ -23,7 +23,7 @@ from edgevision.errors import (
     ExportError,
     InsufficientMemoryError,
 )
-from edgevision.export.adapters.adapter import Array, Feeds
+from edgevision.export.adapters.adapter import Array, Feeds, ModelAdapter
 from edgevision.export.adapters.flat import Flat, called, is_flat, keyword_names, named_tensors
 from edgevision.export.adapters.registry import Given
 from edgevision.export.graph.capture import (
@@ -46,7 +46,7 @@ from edgevision.tasks.decoders import check_state
 _DEFAULT_MAX_BATCH = 8
 
 
-class Tensors:
+class Tensors(ModelAdapter):
     """Adapter of a model whose inputs and outputs stay what they are.
 
     Example:
@@ -115,10 +115,6 @@ class Tensors:
         """Return the state: of all else the tensors say all."""
         return {"state": dict(self.state)} if self.state else {}
 
-    def files(self) -> dict[str, bytes]:
-        """Return nothing: the manifest says it all."""
-        return {}
-
     def reference(self, feeds: Feeds) -> dict[str, Array]:
         """Return the answers of the module in eager PyTorch, or of the untouched ONNX file."""
         if self._module is None:
@@ -140,11 +136,7 @@ class Tensors:
         return {name: x.numpy() for name, x in self._named(self._run(arguments))}
 
     def to_onnx(self) -> onnx.ModelProto:
-        """Return the FP32 graph.
-
-        Raises:
-            ExportError: torch cannot export the module.
-        """
+        """Return the FP32 graph; see `ModelAdapter`."""
         if self._module is None:
             model = onnx.ModelProto()
             model.CopyFrom(self._graph)
@@ -203,10 +195,6 @@ class Tensors:
         given = ", ".join(map(str, self.inputs))
         with evaluating(self._module, f"({given}), its inputs=[TensorSpec(...)]"):
             return called(self._module, arguments, self._keywords)
-
-    def kept_fp32(self, graph: onnx.ModelProto) -> tuple[str, ...]:
-        """Return nothing: what must stay wide is found by its values."""
-        return ()
 
 
 def graph_inputs(model: onnx.ModelProto) -> tuple[TensorSpec, ...]:
