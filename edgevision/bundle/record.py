@@ -150,10 +150,8 @@ class Record:
         schema = payload.pop("schema", None)
         if schema not in (_SCHEMA, _CHOSEN_SCHEMA):
             raise ValueError("it is of another schema")
-        if (schema == _SCHEMA) == ("choice" in payload):
-            raise ValueError(
-                f"record: schema {schema} has {'no' if schema == _SCHEMA else 'a'} choice"
-            )
+        if (schema == _CHOSEN_SCHEMA) != ("choice" in payload):
+            raise ValueError(f"record: a choice is of schema {_CHOSEN_SCHEMA}, and only there")
         return read_fields(Record, {"choice": None, **payload}, "record", exact=True)
 
 
