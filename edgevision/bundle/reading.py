@@ -133,7 +133,7 @@ def read_fields(
     """
     found = Reader(value, place, only=_types(kind) if exact else None).fields
     given = {
-        name: _value(type_, found.get(name, _MISSING), f"{place}.{name}", optional)
+        name: read_value(type_, found.get(name, _MISSING), f"{place}.{name}", optional)
         for name, type_ in _types(kind).items()
         if name in found or name not in optional
     }
@@ -163,23 +163,27 @@ def _types(kind: type) -> Mapping[str, Any]:
     return {field.name: hints[field.name] for field in fields(kind)}  # type: ignore[arg-type]
 
 
-def _value(kind: Any, value: object, place: str, optional: Iterable[str]) -> Any:
-    """Return what a type makes of a value; ValueError names the place."""
+def read_value(kind: Any, value: object, place: str, optional: Iterable[str] = ()) -> Any:
+    """Return what a type, see `read_fields`, makes of a value.
+
+    Raises:
+        ValueError: it is of another type; names the place.
+    """
     of, inner = get_origin(kind), get_args(kind)
     if NoneType in inner:  # T | None, or any JSON
         if value is None or len(inner) > 2:
             return value
-        return _value(inner[0], value, place, optional)
+        return read_value(inner[0], value, place, optional)
     if of is tuple:
         listed = _of_kind(list, value, place)
         kinds = inner[:1] * len(listed) if inner[1:] == (...,) else inner
         if len(kinds) != len(listed):
             raise ValueError(f"{place}: expected {len(kinds)} values, got {len(listed)}")
         pairs = enumerate(zip(kinds, listed, strict=True))
-        return tuple(_value(k, item, f"{place}[{i}]", optional) for i, (k, item) in pairs)
+        return tuple(read_value(k, item, f"{place}[{i}]", optional) for i, (k, item) in pairs)
     if of is not None:
         named = _of_kind(dict, value, place)
-        return {k: _value(inner[1], v, f"{place}.{k[:64]}", optional) for k, v in named.items()}
+        return {k: read_value(inner[1], v, f"{place}.{k[:64]}", optional) for k, v in named.items()}
     if is_dataclass(kind) and kind is not Flavour:
         return read_fields(cast(type[Any], kind), value, place, optional=optional)
     if kind is float and not isinstance(value, float):

@@ -24,6 +24,7 @@ from edgevision.runtime.files.batch import save_pictures
 from edgevision.runtime.load import load
 from edgevision.runtime.model import Model
 from edgevision.tasks.camera import ClassLabel
+from edgevision.tasks.camera_task import marked_red
 from edgevision.tasks.frames import list_images, read_image, resize
 from edgevision.tasks.outputs import MARK, jpeg_url, refuse_foreign
 from edgevision.tasks.semantic import TASK as SEMANTIC
@@ -181,7 +182,7 @@ def _segment(
                 name=path.stem,
                 photo=jpeg_url(photo),
                 overlay=jpeg_url(narrow.overlay(photo)),
-                difference=jpeg_url(_highlight(photo, differs)),
+                difference=jpeg_url(marked_red(photo, differs)),
                 agreement=1 - float(differs.mean()),
                 shares=", ".join(f"{k} {v:.0%}" for k, v in list(narrow.shares().items())[:4]),
             )
@@ -243,11 +244,3 @@ def _sizes(plain: BuildSummary, summary: BuildSummary) -> dict[str, int]:
             if artifact.path is not None:
                 found[f"{label.split()[0]} for {artifact.target}"] = by_path[artifact.path]
     return found
-
-
-def _highlight(photo: Image, differs: npt.NDArray[np.bool_]) -> Image:
-    """Return the photo in dim grey with the pixels that differ in red."""
-    grey = (photo.mean(axis=2, keepdims=True) * 0.45).astype(np.uint8)
-    picture = np.repeat(grey, 3, axis=2)
-    picture[differs] = (255, 48, 48)
-    return picture

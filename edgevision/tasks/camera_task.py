@@ -78,10 +78,15 @@ class CameraTask(Task[R]):
     def difference(self, frame: Image, before: R, after: R) -> tuple[float, Image]:
         """Return the share of pixels that differ, and both answers beside them in red."""
         where = self.differs(before, after)
-        marked = np.repeat((frame.mean(2, keepdims=True) * 0.45).astype(np.uint8), 3, 2)
-        marked[where] = _RED
         drawn = [result.pictures(frame)[".overlay.jpg"] for result in (before, after)]
-        return float(where.mean()), np.concatenate([*drawn, marked], axis=1)
+        return float(where.mean()), np.concatenate([*drawn, marked_red(frame, where)], axis=1)
+
+
+def marked_red(frame: Image, where: npt.NDArray[np.bool_]) -> Image:
+    """Return the frame in dim grey, and red where `where: bool[H, W]` is true."""
+    marked = np.repeat((frame.mean(2, keepdims=True) * 0.45).astype(np.uint8), 3, 2)
+    marked[where] = _RED
+    return marked
 
 
 def both_beneath(frame: Image, before: str, after: str) -> Image:

@@ -15,7 +15,7 @@ from edgevision.bundle.manifest import Settings, Stage
 from edgevision.bundle.tensors import DType
 from edgevision.errors import BundleFormatError, FrameError
 from edgevision.tasks.camera import CameraFrame, FrameDecoder, Image, Region, check_same_frame
-from edgevision.tasks.camera_task import CameraTask
+from edgevision.tasks.camera_task import CameraTask, marked_red
 from edgevision.tasks.task import Headline, Read, Summary
 from edgevision.tasks.timings import Timings
 
@@ -38,7 +38,6 @@ _SHOWN_PERCENTILES = (2.0, 98.0)
 _TICKS = 5
 # Depths further apart than this share of the first are drawn as different.
 _NOTABLE = 0.05
-_RED = (255, 48, 48)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,10 +160,8 @@ class DepthTask(CameraTask[DepthResult]):
     ) -> tuple[float, Image]:
         """Return the share of pixels that differ; both in the same colours, and where in red."""
         where, span = self.differs(before, after), before.range_m()
-        marked = np.repeat((frame.mean(2, keepdims=True) * 0.45).astype(np.uint8), 3, 2)
-        marked[where] = _RED
         drawn = [result.colored(*span) for result in (before, after)]
-        return float(where.mean()), np.concatenate([*drawn, marked], axis=1)
+        return float(where.mean()), np.concatenate([*drawn, marked_red(frame, where)], axis=1)
 
 
 def _colors() -> Image:
