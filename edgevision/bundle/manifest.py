@@ -40,7 +40,6 @@ class FileEntry:
     sha256: str
 
     def __post_init__(self) -> None:
-        """Check the fields."""
         _match(_PATH, self.path, "file path")
         _match(_SHA256, self.sha256, f"sha256 of {self.path}")
         if not 0 <= self.size_bytes <= MAX_FILE_BYTES:
@@ -73,7 +72,6 @@ class Artifact:
     command: str = ""
 
     def __post_init__(self) -> None:
-        """Check the fields."""
         _match(_NAME, self.target, "target name")
         if self.path is not None:
             _match(_PATH, self.path, "artifact path")
@@ -101,7 +99,6 @@ class Alternative:
     tolerances: Mapping[str, Tolerance]
 
     def __post_init__(self) -> None:
-        """Check the fields."""
         _match(_NAME, self.precision, "precision")
         _match(_PATH, self.graph, "graph path")
 
@@ -132,7 +129,6 @@ class Stage:
     alternatives: tuple[Alternative, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check the fields."""
         _match(_NAME, self.name, "stage name")
         _match(_PATH, self.graph, "graph path")
         names = [spec.name for spec in (*self.inputs, *self.outputs)]

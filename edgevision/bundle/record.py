@@ -57,7 +57,6 @@ class EngineFile:
     layers: Mapping[str, int] | None
 
     def __post_init__(self) -> None:
-        """Check the fields."""
         if "/" in self.file or self.file in (".", "..") or self.size_bytes < 0:
             raise ValueError(f"stage '{self.name[:40]}' has no valid file")
 

@@ -65,7 +65,6 @@ class TensorSpec:
     shape: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        """Check the fields."""
         if not self.name:
             raise ValueError("a tensor needs a name")
         if len(self.shape) > _MAX_RANK:

@@ -26,7 +26,7 @@ from edgevision.runtime.model import Model
 from edgevision.tasks.camera import ClassLabel
 from edgevision.tasks.camera_task import marked_red
 from edgevision.tasks.frames import list_images, read_image, resize
-from edgevision.tasks.outputs import MARK, jpeg_url, refuse_foreign
+from edgevision.tasks.outputs import jpeg_url, page, refuse_foreign
 from edgevision.tasks.semantic import TASK as SEMANTIC
 from edgevision.tasks.semantic import SemanticDecoder, SemanticResult
 
@@ -81,7 +81,7 @@ def run_demo(out: str | os.PathLike[str], *, progress: Progress = silent) -> Dem
     from edgevision.export.build import build
     from edgevision.export.zoo import card_classes, shipped_photos, zoo_entry
 
-    jinja2 = require("jinja2", extra="report")
+    require("jinja2", extra="report")  # before anything is built
     photos = shipped_photos()
     entry = zoo_entry(_NET)
     folder = Path(out)
@@ -104,14 +104,11 @@ def run_demo(out: str | os.PathLike[str], *, progress: Progress = silent) -> Dem
         rows, pictures, latency = _segment(fp32, int8, photos, folder, progress)
         classical = _classical(fp32, photos, progress)
         explained = int8.explain()
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("edgevision.cli", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    page, sizes, int8_here = folder / _PAGE, _sizes(plain, summary), _int8_here(latency)
-    html = environment.get_template("demo.html.jinja").render(
-        mark=MARK,
+    path, sizes, int8_here = folder / _PAGE, _sizes(plain, summary), _int8_here(latency)
+    html = page(
+        "edgevision.cli",
+        "demo.html.jinja",
+        extra="report",
         net=_NET,
         metrics=entry.metrics,
         scores=summary.scores,
@@ -125,8 +122,8 @@ def run_demo(out: str | os.PathLike[str], *, progress: Progress = silent) -> Dem
         explained=explained,
         provenance=summary.bundle.manifest.provenance,
     )
-    page.write_text(html, "utf-8")
-    return DemoReport(summary, page, tuple(pictures), sizes, int8_here)
+    path.write_text(html, "utf-8")
+    return DemoReport(summary, path, tuple(pictures), sizes, int8_here)
 
 
 def _check_folder(folder: Path, photos: Path) -> None:

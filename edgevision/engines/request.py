@@ -31,7 +31,6 @@ class BuilderKnobs:
     workspace_bytes: int | None = None
 
     def __post_init__(self) -> None:
-        """Check the fields."""
         level, workspace = self.optimization_level, self.workspace_bytes
         if level is not None and (type(level) is not int or not 0 <= level <= _MAX_LEVEL):
             raise ValueError(
@@ -93,7 +92,6 @@ class BuildRequest:
     timing_cache: Path | None = None
 
     def __post_init__(self) -> None:
-        """Check the fields."""
         BuilderKnobs(self.optimization_level, self.workspace_bytes)
 
     def to_json(self) -> str:

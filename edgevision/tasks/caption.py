@@ -74,7 +74,6 @@ class CaptionResult:
     timings: Timings
 
     def __str__(self) -> str:
-        """Return the caption."""
         return self.text
 
     def summary(self) -> Summary:

@@ -51,7 +51,6 @@ class ClassificationResult:
     timings: Timings
 
     def __str__(self) -> str:
-        """Return the likeliest label's name."""
         return self.names[0]
 
     @property

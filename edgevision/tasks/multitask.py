@@ -53,11 +53,9 @@ class MultiResult(Mapping[str, Any]):
         return self.results[head]
 
     def __iter__(self) -> Iterator[str]:
-        """Give the heads' names."""
         return iter(self.results)
 
     def __len__(self) -> int:
-        """Return how many heads there are."""
         return len(self.results)
 
     def summary(self) -> Summary:

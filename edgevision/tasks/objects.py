@@ -70,7 +70,6 @@ class FoundObjects:
     timings: Timings
 
     def __len__(self) -> int:
-        """Return how many objects there are."""
         return len(self.boxes)
 
     def above(self: F, score: float) -> F:
