@@ -114,7 +114,12 @@ class Reader:
 
 
 def read_fields(
-    kind: type[_T], value: object, place: str, *, optional: Iterable[str] = (), exact: bool = False
+    kind: Callable[..., _T],
+    value: object,
+    place: str,
+    *,
+    optional: Iterable[str] = (),
+    exact: bool = False,
 ) -> _T:
     """Return the dataclass that a JSON object describes, each field read as its type says.
 
@@ -158,9 +163,9 @@ def to_fields(value: Any) -> Any:
 
 
 @cache
-def _types(kind: type) -> Mapping[str, Any]:
+def _types(kind: Any) -> Mapping[str, Any]:
     hints = get_type_hints(kind)
-    return {field.name: hints[field.name] for field in fields(kind)}  # type: ignore[arg-type]
+    return {field.name: hints[field.name] for field in fields(kind)}
 
 
 def read_value(kind: Any, value: object, place: str, optional: Iterable[str] = ()) -> Any:
