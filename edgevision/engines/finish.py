@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from edgevision.bundle.directory import Bundle
-from edgevision.bundle.files import staged, write_whole
+from edgevision.bundle.files import PathLike, staged, write_whole
 from edgevision.bundle.flavours import ORT
 from edgevision.bundle.manifest import Stage
 from edgevision.bundle.parity import ParityReport
@@ -59,8 +58,6 @@ from edgevision.runtime.session import Session
 from edgevision.runtime.verify import check_golden
 from edgevision.tasks.decoders import bundle_decoder, bundle_proof, state_names
 from edgevision.tasks.task import get_task
-
-PathLike = str | os.PathLike[str]
 
 # The builder gets this share of the free memory; the rest is for weights, the context and others.
 _SHARE_OF_FREE = 0.5

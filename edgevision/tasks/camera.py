@@ -8,18 +8,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edgevision.bundle.manifest import Settings
 from edgevision.bundle.reading import Reader, extent
-from edgevision.bundle.tensors import DType, TensorSpec
+from edgevision.bundle.tensors import DType, Image, TensorSpec
 from edgevision.errors import BundleFormatError, FrameError
 from edgevision.tasks.frames import resize
 from edgevision.tasks.interop import DeviceArray, import_array
 from edgevision.tasks.pixel_formats import PixelLayout, packed
 from edgevision.tasks.pixel_photos import frame_from_photo
 
-Image = npt.NDArray[np.uint8]
 Region = tuple[int, int, int, int]
 """Top, left, height and width in pixels of the frame."""
 

@@ -14,8 +14,7 @@ import numpy.typing as npt
 
 from edgevision.bundle.forms import Form
 from edgevision.bundle.parity import ParityReport, Tolerance, compare
-
-Arrays = Mapping[str, npt.NDArray[np.generic]]
+from edgevision.bundle.tensors import Arrays
 
 
 @dataclass(frozen=True, slots=True)
