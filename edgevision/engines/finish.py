@@ -273,15 +273,10 @@ class _Work:
     def _prove(self, stage: Stage, data: bytes, device: Device | None) -> list[ParityReport]:
         self.progress(f"{stage.name}: golden vectors", 0, 0)
         inputs, outputs = self.bundle.golden(stage.name)
-        with self._session(stage, data, device) as session:
+        with Session(self._program(data, device), stage.profiles, RunOptions()) as session:
             name = f"{stage.name}/{self.target.name}"
             proof = bundle_proof(self.bundle.manifest)
             return check_golden(session, stage, inputs, outputs, proof=proof, name=name)
-
-    def _session(self, stage: Stage, data: bytes, device: Device | None) -> Session:
-        options = RunOptions()
-        program = make_program(data, self.target.flavour, device, options)
-        return Session(program, stage.profiles, options)
 
     def _score(self, folder: PathLike, device: Device | None) -> tuple[dict[str, float], str]:
         """Return the engine's figures, and why they are too low beside the same graph's.
@@ -303,7 +298,7 @@ class _Work:
             forms: dict[str, Predict] = {}
             for name, program in (
                 (reference, make_program(graph, ORT, None, RunOptions())),
-                (self.target.name, self._program(stage, device)),
+                (self.target.name, self._program(self._engine(stage).read_bytes(), device)),
             ):
                 session = stack.enter_context(
                     Session(program, stage.profiles, RunOptions(), state=state)
@@ -314,8 +309,7 @@ class _Work:
         verdict = judge(task.headline, before, after)
         return figures, "" if verdict.passed else verdict.text
 
-    def _program(self, stage: Stage, device: Device | None) -> Program:
-        data = self._engine(stage).read_bytes()
+    def _program(self, data: bytes, device: Device | None) -> Program:
         return make_program(data, self.target.flavour, device, RunOptions())
 
     def _record(
