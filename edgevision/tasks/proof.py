@@ -88,6 +88,7 @@ class Proof:
             return [
                 compare(np.zeros_like(apart), apart, tolerances[output], name=f"{name}/{output}")
                 for output, apart in found.items()
+                if output in tolerances  # a caption's attention may have none
             ]
         return [
             compare(reference[output], candidate[output], tolerance, name=f"{name}/{output}")
