@@ -98,17 +98,8 @@ def finish_target(
     What was finished before and is still valid is left as it is, unless it shall be evaluated or
     knobs are given: a record does not say with which ones an engine was built.
 
-    Args:
-        bundle: an open bundle, which is not changed.
-        target: one that is not built everywhere, unless this machine shall choose.
-        evaluate: a labelled folder on which the engine is scored, see `edgevision.build`.
-        engines: where it goes; this device's state directory by default.
-        lean: build plans that the lean runtime and later TensorRT versions run.
-        knobs: what is asked of TensorRT's builder.
-        cache: engines that were built before.
-        measure: measures the engines of both of the bundle's precisions, of which the faster one
-            is kept that passes the accuracy gate; None builds the bundle's own precision.
-        progress: told the phase, with the time it took so far and the last time.
+    The arguments are those of `edgevision.finish`; `measure` also takes a target that is built
+    everywhere, where this machine shall choose.
 
     Raises:
         ValueError: the target is built everywhere, its flavour has no lean runtime or no knobs, or
