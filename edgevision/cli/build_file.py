@@ -41,7 +41,7 @@ def _typed(kind: Any) -> Read:
 
 
 def _text(value: object, _folder: Path) -> str:
-    return _expect(value, isinstance(value, str) and value != "")
+    return cast(str, _expect(value, isinstance(value, str) and value != ""))
 
 
 def _expect(value: Any, is_so: bool) -> Any:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from edgevision.bundle.files import read_plain
 from edgevision.bundle.reading import parse
+from edgevision.bundle.tensors import Image
 from edgevision.errors import FileReadError
 from edgevision.metrics.labels import LabelValues
 from edgevision.metrics.metric import FolderTruths, Metric, PathLike, Score
@@ -23,8 +24,6 @@ from edgevision.tasks.camera import VOID
 from edgevision.tasks.frames import Colors, read_labels
 from edgevision.tasks.labelled import readable_pictures
 from edgevision.tasks.semantic import SemanticDecoder, SemanticResult
-
-Image = npt.NDArray[np.uint8]
 
 _MAX_JSON_BYTES = 1 << 20
 

@@ -10,21 +10,18 @@ import numpy as np
 import numpy.typing as npt
 
 from edgevision.bundle.manifest import Settings, Stage
-from edgevision.bundle.tensors import DType
+from edgevision.bundle.tensors import Array, DType, Image
 from edgevision.errors import BundleFormatError, FrameError
 from edgevision.tasks.camera import (
     CameraFrame,
     ClassLabel,
     FrameDecoder,
-    Image,
     check_same_frame,
     read_class_labels,
 )
 from edgevision.tasks.camera_task import CameraTask
 from edgevision.tasks.task import Headline, Read, Summary
 from edgevision.tasks.timings import Timings
-
-Array = npt.NDArray[np.generic]
 
 
 @dataclass(frozen=True, slots=True)
