@@ -42,7 +42,7 @@ _DISTANCES = {
 }
 # One word changes all that follow. On captioner-digits 3 of 62 layers stay float instead of 1, and
 # 96 to 97 % of 200 captions are the same instead of 93 to 95 %, in every form.
-_MIN_SNR_DB = 27.0
+_MIN_END_SNR_DB = 43.0
 _COLUMNS = 5
 _TILE_PX = 240
 _MARGIN_PX = 4
@@ -159,7 +159,7 @@ class CaptionDecoder(FrameDecoder):
 class _StepProof(Proof):
     """One step of a search: a word is the same or another, as in a whole caption."""
 
-    min_snr_db = _MIN_SNR_DB
+    min_end_snr_db = _MIN_END_SNR_DB
 
     def tolerances(self, form: Form, golden: Arrays) -> dict[str, Tolerance]:
         """Return the bars of what one step gives."""
@@ -182,7 +182,7 @@ class CaptionTask(CameraTask[CaptionResult]):
     # CIDEr runs to 10: this is the hundredth of the scale that other tasks allow.
     headline = Headline("CIDEr", max_loss=0.1)
     golden_count = 8  # a caption is the same or another: of three, one would be a third
-    min_snr_db = _MIN_SNR_DB
+    min_end_snr_db = _MIN_END_SNR_DB
     stage_proof = _StepProof()
 
     def decoder(self, settings: Settings, stages: tuple[Stage, ...], read: Read) -> CaptionDecoder:

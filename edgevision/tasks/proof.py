@@ -45,12 +45,12 @@ class Proof:
     A task that pairs its outputs before it compares them overrides these.
 
     Attributes:
-        min_snr_db: the least signal-to-noise ratio of a layer that becomes INT8; None for the
-            usual one.
+        min_end_snr_db: signal over noise that INT8 leaves at a net's last layers, where one answer
+            is of the whole frame; None where each layer is judged by its own noise.
         wide_ends: whether the first layer and the last never become INT8.
     """
 
-    min_snr_db: float | None = None
+    min_end_snr_db: float | None = None
     wide_ends: bool = False
 
     def tolerances(self, form: Form, golden: Arrays) -> dict[str, Tolerance]:
