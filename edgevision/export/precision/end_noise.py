@@ -5,7 +5,8 @@ little of what arrives behind fifty others. So each layer's noise is measured at
 the last layers give logits or features, with that layer by itself in INT8 and all others float.
 Noise of layers adds up, so they become INT8 from the one that adds least for what it computes to
 the last that leaves the ends as quiet as they must be; that is measured, too. The body of a loop
-has ends of its own, and is fed as by the float net.
+has ends of its own, and is fed as by the float net. Layers that share their weights are one, as
+those of a search that is written out step by step.
 """
 
 from __future__ import annotations
@@ -51,36 +52,49 @@ def wide_by_ends(
             body = body_model(graph, loop)
             steps = list(body_feeds(graph, loop, body, feeds, profiles))
             wide |= wide_by_ends(inner, steps, {}, min_snr_db, progress)
-    own = [node.name for node in graph.graph.node if node.name in quantizer.layers]
-    if not own or not feeds:
+    groups: dict[str, list[str]] = {}
+    for node in graph.graph.node:
+        if node.name in quantizer.layers:
+            groups.setdefault(node.input[1], []).append(node.name)
+    if not groups or not feeds:
         return wide
     ends = _Ends(quantizer, feeds, profiles)
     macs = multiply_accumulates(graph, feeds[0], profiles)
     alone = {}
-    for done, name in enumerate(own):
-        progress("measuring layers at the net's ends", done, len(own))
-        alone[name] = ends.snr_db([name], every=_EVERY)
-    shares = {name: 10 ** (-alone[name] / 10) for name in own}
-    order = sorted(own, key=lambda name: shares[name] / max(1, macs.get(name, 0)))
+    for done, (key, names) in enumerate(groups.items()):
+        progress("measuring layers at the net's ends", done, len(groups))
+        alone[key] = ends.snr_db(names, every=_EVERY)
+    order = sorted(
+        groups,
+        key=lambda key: _share(alone[key]) / max(1, sum(macs.get(n, 0) for n in groups[key])),
+    )
+
+    def are_quiet(keys: Sequence[str]) -> bool:
+        return ends.snr_db([name for key in keys for name in groups[key]]) >= min_snr_db
+
     fits, over = 0, len(order) + 1
     while over - fits > 1:
         middle = (fits + over) // 2
-        if ends.snr_db(order[:middle]) >= min_snr_db:
+        if are_quiet(order[:middle]):
             fits = middle
         else:
             over = middle
     int8 = order[:fits]
-    for name in order[fits:]:
+    for key in order[fits:]:
         # One that adds much may stand before some that add little.
-        total = sum(shares[other] for other in [*int8, name])
-        if total <= 10 ** (-min_snr_db / 10) and ends.snr_db([*int8, name]) >= min_snr_db:
-            int8.append(name)
-    bar = f"{min_snr_db:g} dB are kept there without it"
+        fits_in = sum(_share(alone[k]) for k in [*int8, key]) <= _share(min_snr_db)
+        if fits_in and are_quiet([*int8, key]):
+            int8.append(key)
     return wide | {
-        name: f"{alone[name]:.1f} dB at the net's ends by itself; {bar}"
-        for name in own
-        if name not in set(int8)
+        name: f"{alone[key]:.1f} dB at the net's ends by itself; {min_snr_db:g} are kept without it"
+        for key, names in groups.items()
+        for name in names
+        if key not in set(int8)
     }
+
+
+def _share(snr_db: float) -> float:
+    return float(10 ** (-snr_db / 10))
 
 
 class _Ends:
