@@ -28,7 +28,6 @@ class Trust:
     name: str | None = None
 
     def __post_init__(self) -> None:
-        """Check the fields."""
         if self.minimum_version and not self.keys:
             raise ValueError(
                 "minimum_version: a version proves nothing without a key: require_signature=, or "

@@ -29,8 +29,8 @@ from typing import Any
 from edgevision.bundle.files import open_folder, read_plain, write_new
 from edgevision.bundle.flavours import Flavour, flavour
 from edgevision.bundle.locking import try_lock, waited_lock
-from edgevision.bundle.manifest import MAX_FILE_BYTES, profile_to_json
-from edgevision.bundle.reading import Reader, parse
+from edgevision.bundle.manifest import MAX_FILE_BYTES
+from edgevision.bundle.reading import Reader, parse, to_fields
 from edgevision.bundle.user_cache import cache_root
 from edgevision.engines.builder import build_engine
 from edgevision.engines.registry import builder_for
@@ -345,7 +345,7 @@ def engine_shapes(request: BuildRequest) -> dict[str, Any] | None:
         "sm": list(request.target.sm),
         # A plan of full TensorRT and an optimised model fit only the machine that built them.
         "machine": "" if request.target.portable else processor_name(request.target.flavour),
-        "profiles": {name: profile_to_json(p) for name, p in sorted(request.profiles.items())},
+        "profiles": {name: to_fields(p) for name, p in sorted(request.profiles.items())},
         "workspace_bytes": request.workspace_bytes,
         "optimization_level": request.optimization_level,
         "version_compatible": request.version_compatible,

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from time import perf_counter_ns
-from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
@@ -164,12 +163,7 @@ class StreamingCaptioner:
     def __enter__(self) -> StreamingCaptioner:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def __del__(self) -> None:

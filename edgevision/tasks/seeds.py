@@ -37,7 +37,6 @@ class Normal:
     shape: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        """Check the fields."""
         if not self.shape or any(extent < 1 for extent in self.shape):
             raise ValueError(f"input '{self.name}': got shape {self.shape}, expected e.g. (100,)")
 
@@ -71,7 +70,6 @@ class Label:
     classes: int
 
     def __post_init__(self) -> None:
-        """Check the fields."""
         if not 1 <= self.classes <= _MAX_CLASSES:
             raise ValueError(
                 f"input '{self.name}': got {self.classes} classes, expected 1 to {_MAX_CLASSES}"
@@ -109,7 +107,6 @@ class Level:
     default: float
 
     def __post_init__(self) -> None:
-        """Check the fields."""
         if not math.isfinite(self.default):
             raise ValueError(f"input '{self.name}': default {self.default} is not a finite number")
 

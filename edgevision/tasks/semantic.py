@@ -93,11 +93,7 @@ class SemanticDecoder(FrameDecoder):
     camera: CameraFrame
 
     def decode(self, outputs: Mapping[str, Array], timings: Timings) -> SemanticResult:
-        """Return the result of one inference.
-
-        Raises:
-            FrameError: the engine gave a class that the labels do not know.
-        """
+        """Return the result of one inference; see `Decoder`."""
         (mask,) = outputs.values()
         mask = mask[0].astype(np.uint8, copy=False)
         looked_at = mask
@@ -121,14 +117,12 @@ class SemanticTask(CameraTask[SemanticResult]):
 
     def decoder(self, settings: Settings, stages: tuple[Stage, ...], read: Read) -> SemanticDecoder:
         """Return the decoder of one bundle; see `Task`."""
-        if len(stages) != 1 or len(stages[0].inputs) != 1 or len(stages[0].outputs) != 1:
-            raise BundleFormatError("task semantic: expected one stage with one input, one output")
-        frame, mask = stages[0].inputs[0], stages[0].outputs[0]
-        camera = CameraFrame.from_manifest(frame, settings, self.name)
+        stage, camera = self.read_camera(settings, stages, outputs=1)
+        mask = stage.outputs[0]
         if mask.shape != (1, *camera.size) or mask.dtype is not DType.UINT8:
             raise BundleFormatError(
                 f"task semantic: expected a frame of {camera.layout} -> uint8[1, H, W], "
-                f"got {frame} -> {mask}"
+                f"got {stage.inputs[0]} -> {mask}"
             )
         return SemanticDecoder(read_class_labels(settings, self.name), camera)
 

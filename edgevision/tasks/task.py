@@ -202,7 +202,6 @@ class Task(Proof, Generic[R]):
         raise NotImplementedError
 
     def __str__(self) -> str:
-        """Return the name."""
         return self.name
 
 

@@ -21,6 +21,7 @@ from edgevision.bundle.record import Record
 from edgevision.cli import main
 from edgevision.engines.extend import finish
 from edgevision.errors import BundleFormatError, ParityError
+from edgevision.export.preflight import preflight
 from edgevision.runtime.verify import verify
 from edgevision.testing import ScriptedStopwatch
 from tests.parts.tiny_bundles import semantic_bundle, strongest_channel
@@ -176,3 +177,10 @@ def test_an_alternative_is_a_file_of_the_bundle_as_any_other(tmp_path: Path, val
     model.graph.initializer[0].external_data.add(key="location", value="elsewhere")
     with pytest.raises(BundleFormatError, match="keeps the weights"):
         both(tmp_path / "evil.ev", fp16=model.SerializeToString())
+
+
+def test_check_looks_at_every_graph_that_the_board_would_build(tmp_path: Path) -> None:
+    unknown = strongest_channel().replace(b"ArgMax", b"ArgMix")
+    bundle = both(tmp_path / "road.ev", fp16=unknown)
+    found = {graph.name: graph.passed for graph in preflight(bundle, "jetson-orin-jp6")}
+    assert found == {"main": True, "main in fp16": False}
