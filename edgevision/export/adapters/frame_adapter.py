@@ -15,7 +15,7 @@ from edgevision.bundle.tensors import ShapeProfile, TensorSpec
 from edgevision.export.adapters.adapter import Array, Feeds
 from edgevision.export.adapters.frame import CameraInput
 from edgevision.export.adapters.recurrent import Carrying, Recurrent
-from edgevision.export.graph.capture import capture, evaluating
+from edgevision.export.graph.capture import as_array, capture, evaluating
 
 G = TypeVar("G", bound=nn.Module)
 
@@ -75,7 +75,7 @@ class FrameAdapter(Generic[G]):
         with evaluating(self._whole):
             found = self._whole(*given)
         found = (found,) if isinstance(found, Tensor) else found
-        return {name: x.numpy() for name, x in zip(self._outputs, found, strict=True)}
+        return {name: as_array(name, x) for name, x in zip(self._outputs, found, strict=True)}
 
     def to_onnx(self) -> onnx.ModelProto:
         """Return the FP32 graph.

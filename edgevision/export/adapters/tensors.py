@@ -27,6 +27,7 @@ from edgevision.export.adapters.adapter import Array, Feeds
 from edgevision.export.adapters.flat import Flat, called, is_flat, keyword_names, named_tensors
 from edgevision.export.adapters.registry import ClassNames, Size, refuse_options
 from edgevision.export.graph.capture import (
+    as_array,
     capture,
     evaluating,
     example,
@@ -137,7 +138,7 @@ class Tensors:
                     "(samples=), or their ends: --range NAME=LOW:HIGH (ranges=)."
                 ) from error
         arguments = [torch.from_numpy(np.array(feeds[spec.name])) for spec in self.inputs]
-        return {name: x.numpy() for name, x in self._named(self._run(arguments))}
+        return {name: as_array(name, x) for name, x in self._named(self._run(arguments))}
 
     def to_onnx(self) -> onnx.ModelProto:
         """Return the FP32 graph.
