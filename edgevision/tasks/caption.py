@@ -37,9 +37,9 @@ _DISTANCES = {
     "scores": Bars(1e-3, 0.1, 1.0),
     "attention": Bars(1e-3, 0.05, 0.3),
 }
-# One word changes all that follow. On captioner-digits 3 of 62 layers stay float instead of 1, and
-# 96 to 97 % of 200 captions are the same instead of 93 to 95 %, in every form.
-_MIN_SNR_DB = 27.0
+# One word changes all that follow. Of 400 captions of captioner-digits 98.0 % stay the same at
+# 36 dB, 98.8 at 38, 99.2 at 40 and 99.0 to 99.2 here; 95 to 97 where every layer is INT8.
+_MIN_END_SNR_DB = 43.0
 _COLUMNS = 5
 _TILE_PX = 240
 _MARGIN_PX = 4
@@ -151,7 +151,7 @@ class CaptionDecoder(FrameDecoder):
 class _StepProof(Proof):
     """One step of a search: a word is the same or another, as in a whole caption."""
 
-    min_snr_db = _MIN_SNR_DB
+    min_end_snr_db = _MIN_END_SNR_DB
 
     def tolerances(self, form: Form, golden: Arrays) -> dict[str, Tolerance]:
         """Return the bars of what one step gives."""
@@ -176,7 +176,7 @@ class CaptionTask(CameraTask[CaptionResult]):
     golden_count = 8  # a caption is the same or another: of three, one would be a third
     paired = _DISTANCES
     shares = _SHARES
-    min_snr_db = _MIN_SNR_DB
+    min_end_snr_db = _MIN_END_SNR_DB
     stage_proof = _StepProof()
 
     def decoder(self, settings: Settings, stages: tuple[Stage, ...], read: Read) -> CaptionDecoder:

@@ -124,7 +124,7 @@ class _StatefulProof(Proof):
 
     def __init__(self, proof: Proof, names: Sequence[str]) -> None:
         self._proof, self._names = proof, names
-        self.min_snr_db, self.wide_ends = proof.min_snr_db, proof.wide_ends
+        self.min_end_snr_db, self.wide_ends = proof.min_end_snr_db, proof.wide_ends
 
     def tolerances(self, form: Form, golden: Arrays) -> dict[str, Tolerance]:
         """Return the task's own, and the usual ones of the state."""

@@ -48,14 +48,14 @@ class Proof:
     Attributes:
         paired: how far the outputs that it pairs may be apart, by name; empty where it pairs none.
         shares: how many of the pairs may be further.
-        min_snr_db: the least signal-to-noise ratio of a layer that becomes INT8; None for the
-            usual one.
+        min_end_snr_db: signal over noise that INT8 leaves at a net's last layers, where one answer
+            is of the whole frame; None where each layer is judged by its own noise.
         wide_ends: whether the first layer and the last never become INT8.
     """
 
     paired: Mapping[str, Bars] = MappingProxyType({})
     shares: Bars = Bars(0.0, 0.0, 0.0)
-    min_snr_db: float | None = None
+    min_end_snr_db: float | None = None
     wide_ends: bool = False
 
     def tolerances(self, form: Form, golden: Arrays) -> dict[str, Tolerance]:

@@ -27,6 +27,7 @@ from edgevision.export.adapters.adapter import Array, Feeds, ModelAdapter
 from edgevision.export.adapters.flat import Flat, called, is_flat, keyword_names, named_tensors
 from edgevision.export.adapters.registry import Given
 from edgevision.export.graph.capture import (
+    as_array,
     capture,
     evaluating,
     example,
@@ -133,7 +134,7 @@ class Tensors(ModelAdapter):
                     "(samples=), or their ends: --range NAME=LOW:HIGH (ranges=)."
                 ) from error
         arguments = [torch.from_numpy(np.array(feeds[spec.name])) for spec in self.inputs]
-        return {name: x.numpy() for name, x in self._named(self._run(arguments))}
+        return {name: as_array(name, x) for name, x in self._named(self._run(arguments))}
 
     def to_onnx(self) -> onnx.ModelProto:
         """Return the FP32 graph; see `ModelAdapter`."""
