@@ -14,16 +14,19 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 
-from edgevision.export.adapters.adapter import Array, Feeds
-from edgevision.export.graph.observe import Profiles, observe, typed
+from edgevision.export.adapters.adapter import Feeds
+from edgevision.export.graph.observe import Profiles, observe
 from edgevision.export.graph.subgraphs import body_feeds, body_model, loops, names_read
 from edgevision.export.precision.macs import multiply_accumulates
 from edgevision.export.precision.placement import quantizable
 from edgevision.export.precision.quantizer import Quantizer
 from edgevision.export.precision.sensitivity import hard_db
 from edgevision.progress import Progress, silent
+
+Values = npt.NDArray[np.float32]
 
 _EVERY = 4
 """Of the feeds, those on which each layer is measured by itself; what is chosen is on all."""
@@ -103,13 +106,16 @@ class _Ends:
     def __init__(self, quantizer: Quantizer, feeds: Sequence[Feeds], profiles: Profiles) -> None:
         self._quantizer, self._feeds, self._profiles = quantizer, feeds, profiles
         self._names = last_layers(quantizer.source)
+        self._shapes = [v for v in quantizer.source.graph.value_info if v.name in self._names]
         self._exact = list(self._values(quantizer.source, feeds))
 
     def snr_db(self, int8: Collection[str], every: int = 1) -> float:
         """Return the signal over the noise of the worst end with layers in INT8."""
         if not int8:
             return np.inf
-        quantized = self._values(typed(self._quantizer.graph(int8)), self._feeds[::every])
+        graph = self._quantizer.apart(int8)
+        graph.graph.value_info.extend(self._shapes)
+        quantized = self._values(graph, self._feeds[::every])
         pairs = list(zip(self._exact[::every], quantized, strict=True))
         return min(
             hard_db(
@@ -119,12 +125,14 @@ class _Ends:
             for name in self._names
         )
 
-    def _values(self, graph: onnx.ModelProto, feeds: Sequence[Feeds]) -> Iterator[dict[str, Array]]:
+    def _values(
+        self, graph: onnx.ModelProto, feeds: Sequence[Feeds]
+    ) -> Iterator[dict[str, Values]]:
         for values in observe(graph, self._names, feeds, self._profiles):
             yield {name: np.array(value, np.float32) for name, value in values.items()}
 
 
-def _power(values: Array) -> float:
+def _power(values: Values) -> float:
     return float(np.square(values, dtype=np.float64).sum())
 
 

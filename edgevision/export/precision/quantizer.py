@@ -93,13 +93,17 @@ class Quantizer:
         Raises:
             ExportError: TensorRT would refuse it.
         """
-        chosen = set(layers) & self.layers.keys()
-        made = with_qdq(self.source, chosen, self._scales, self._weights, self._biases)
+        made = self.apart(layers)
         refuse_unsupported(made)
         for loop in loops(made.graph):
             if loop.name in self._bodies:
                 put_back(loop, self._bodies[loop.name].graph(layers))
         return typed_like(without_unread(made))
+
+    def apart(self, layers: Collection[str]) -> onnx.ModelProto:
+        """Return the graph with `layers` in INT8, loops as they were, before it is linted."""
+        chosen = set(layers) & self.layers.keys()
+        return with_qdq(self.source, chosen, self._scales, self._weights, self._biases)
 
     def of_loop(self, loop: onnx.NodeProto) -> Quantizer | None:
         """Return what INT8 needs to know of a loop's body; None where no layer in it can be so."""
