@@ -43,7 +43,7 @@ def pictures_in(folder: str | os.PathLike[str]) -> list[Path]:
 
 
 def labelled_images(
-    folder: str | os.PathLike[str], *, suffixes: Sequence[str] = (".png",)
+    folder: str | os.PathLike[str], *, suffixes: Sequence[str] = (".png", ".tif", ".tiff", ".bmp")
 ) -> list[tuple[Path, Path | None]]:
     """List a folder's pictures with the label of each: `images/NAME` and `labels/NAME.png`.
 
@@ -78,6 +78,8 @@ def labelled_images(
         else ""
     )
     if len(missing) == len(images):
+        if any((labels / key).with_suffix(".jpg").is_file() for key in missing):
+            reason += ", and JPEG changes the numbers of classes"
         raise FileReadError(
             f"{reason}. Each {home.name}/NAME needs {labels.name}/NAME{' or '.join(suffixes)}."
         )
