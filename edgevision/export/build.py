@@ -74,6 +74,8 @@ def build(
     precision: str = "fp32",
     calibration: PathLike | None = None,
     evaluate: PathLike | None = None,
+    label_map: Mapping[str, int | str] | None = None,
+    ignore_index: int | None = None,
     metric: str | OwnMetric | None = None,
     samples: PathLike | None = None,
     ranges: Mapping[str, tuple[float, float]] | None = None,
@@ -112,6 +114,10 @@ def build(
         evaluate: folder to score every form on: `images/` with `labels/`, or only images; objects
             need `images/` and COCO's `instances.json`; tensors need `metric` and .npz files that
             hold the inputs by name, and labels.
+        label_map: for class maps, the class (index or name) of each number or colour `#rrggbb` in
+            label files that have others than the classes; what is not named is void. The bundle
+            keeps it; a folder's `labels.json` comes before it.
+        ignore_index: the number in label files that is void, beside 255.
         metric: for tensors, what `evaluate` is scored by: a function, or `package.module:function`,
             of a sample's outputs and labels (arrays by name) that returns a number, or several by
             name; the report has their means.
@@ -185,6 +191,8 @@ def build(
             shapes=shapes,
         )
         adapter = resolved.adapter
+        if label_map or ignore_index is not None:
+            _read_labels_by(adapter, label_map, ignore_index)
         folder = samples or calibration or resolved.samples
         golden, origin = golden_samples(
             adapter, folder, None if samples else evaluate, ranges=ranges
@@ -311,6 +319,19 @@ def build(
         done,
         max_loss(searching, adapter),
     )
+
+
+def _read_labels_by(
+    adapter: ModelAdapter, label_map: Mapping[str, int | str] | None, ignore_index: int | None
+) -> None:
+    from edgevision.export.adapters.semantic import SemanticSegmentation
+
+    if not isinstance(adapter, SemanticSegmentation):
+        raise ValueError(  # noqa: TRY004 - of the task that was asked for
+            f"label_map, ignore_index: of label files of class maps, which task '{adapter.task}' "
+            "has none of. Leave them out"
+        )
+    adapter.read_labels_by(label_map, ignore_index)
 
 
 def _parts(

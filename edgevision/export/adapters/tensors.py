@@ -38,6 +38,7 @@ from edgevision.export.graph.onnx_file import (
     is_quantized,
     likely_ranges,
     plain,
+    range_to_type,
     read_onnx,
     with_own_axes,
 )
@@ -128,10 +129,12 @@ class Tensors(ModelAdapter):
                 raise InsufficientMemoryError(f"the file does not run here: {error}") from error
             except EdgeVisionError as error:
                 given = ", ".join(map(str, self.inputs)) or "none"
+                original = onnx.ModelProto.FromString(self._original)
                 raise ExportError(
                     f"ONNX Runtime cannot run the file on these inputs ({given}): {error} If they "
                     "are what is wrong, give some that fit: --samples DIR of .npz files "
-                    "(samples=), or their ends: --range NAME=LOW:HIGH (ranges=)."
+                    "(samples=), or the ends of what is drawn (ranges=). "
+                    f"{range_to_type(original, str(error))}."
                 ) from error
         arguments = [torch.from_numpy(np.array(feeds[spec.name])) for spec in self.inputs]
         return {name: as_array(name, x) for name, x in self._named(self._run(arguments))}
