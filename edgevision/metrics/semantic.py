@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,35 +14,32 @@ import numpy.typing as npt
 
 from edgevision.bundle.files import read_plain
 from edgevision.bundle.reading import parse
+from edgevision.bundle.tensors import Image
 from edgevision.errors import FileReadError
-from edgevision.metrics.labels import LabelValues
-from edgevision.metrics.metric import Metric, PathLike
+from edgevision.metrics.labels import LabelValues, renumbered_reason
+from edgevision.metrics.metric import FolderTruths, Metric, PathLike, Score
 from edgevision.metrics.segmentation import ConfusionMatrix, counted_pairs, resize_nearest
 from edgevision.metrics.tally import Tally
 from edgevision.progress import Progress
 from edgevision.tasks.camera import VOID
-from edgevision.tasks.frames import Colors, read_labels
-from edgevision.tasks.labelled import labelled_images, named_pictures, readable_pictures
+from edgevision.tasks.frames import Colors, label_colors, read_labels
+from edgevision.tasks.labelled import CLASS_MAPS, readable_pictures
 from edgevision.tasks.semantic import SemanticDecoder, SemanticResult
-
-Image = npt.NDArray[np.uint8]
 
 _MAX_JSON_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class SemanticScore:
+class SemanticScore(Score):
     """How one form of a net does on a folder.
 
     Attributes:
-        form: which form, e.g. "int8".
         miou: mean IoU over the classes that occur; None without labels.
         pixel_accuracy: share of labelled pixels that are right; None without labels.
         iou: IoU per class, NaN where a class does not occur; empty without labels.
         agreement: share of pixels where it says what the first form says; None without one.
     """
 
-    form: str
     miou: float | None
     pixel_accuracy: float | None
     iou: tuple[float, ...]
@@ -60,23 +58,28 @@ class SemanticScore:
         return self.iou
 
 
-class SemanticTruths:
+class SemanticTruths(FolderTruths):
     """Class maps in `labels/`, PNG of class indices, of the pictures in `images/`; or none.
 
     Other layouts: see `labelled_images`. Where the files have other numbers than the classes,
     `labels.json` says which: `{"classes": {"7": 0, "8": 1}}`; others are void.
     """
 
-    def __init__(self, folder: PathLike, class_count: int, colors: Colors | None) -> None:
-        pairs = labelled_images(folder)
-        self.pictures = named_pictures(folder, [image for image, _ in pairs])
-        self._labels = dict(zip(self.pictures, (label for _, label in pairs), strict=True))
-        self._class_count, self._colors = class_count, colors
-        self._numbers = _numbers(Path(folder) / "labels.json", class_count)
-
-    def sources(self) -> list[Path]:
-        """Return the label files; see `Truths`."""
-        return [label for label in self._labels.values() if label is not None]
+    def __init__(
+        self,
+        folder: PathLike,
+        class_count: int,
+        colors: Colors | None,
+        label_map: Mapping[str, int] | None = None,
+        ignore_index: int | None = None,
+    ) -> None:
+        super().__init__(folder, *CLASS_MAPS)
+        numbers = {int(k): v for k, v in (label_map or {}).items() if k.isdecimal()}
+        own = {_rgb(k): v for k, v in (label_map or {}).items() if not k.isdecimal()}
+        self._class_count, self._colors = class_count, own or colors
+        self._numbers = _numbers(Path(folder) / "labels.json", class_count, numbers)
+        if ignore_index is not None:
+            self._numbers[ignore_index] = VOID
 
     def check(self, progress: Progress) -> None:
         """Leave out what cannot be read, refuse labels that say nothing; see `Truths`."""
@@ -87,8 +90,14 @@ class SemanticTruths:
                 values.add(label)
 
         self.pictures = readable_pictures(self.pictures, progress, count)
-        place = self._labels[next(reversed(self.pictures))]
+        place = self.files[next(reversed(self.pictures))]
         if place is not None:
+            if values.refusal_reason() and (found := label_colors(place)):
+                raise FileReadError(
+                    f"{place.parent}: the labels cannot be scored: they are in colours, which are "
+                    f"not those of the classes: {place.name} has {found}. Build with --label-map "
+                    "'#RRGGBB=CLASS,...' (label_map=), or write the colours behind the classes"
+                )
             _refuse(values, f"{place.parent}: ")
 
     def of(self, name: str, size: tuple[int, int]) -> Image | None:
@@ -96,17 +105,15 @@ class SemanticTruths:
         truth = self._read(name)
         if truth is not None and truth.shape == size[::-1] != size:
             raise FileReadError(
-                f"{self._labels[name]}: {list(truth.shape)} pixels, and its picture {list(size)}: "
+                f"{self.files[name]}: {list(truth.shape)} pixels, and its picture {list(size)}: "
                 "one of them is turned. Pictures are turned as their EXIF orientation says; turn "
                 "the label map as well"
             )
         return truth
 
     def _read(self, name: str) -> Image | None:
-        if name not in self._labels:
-            raise FileReadError(f"'{name}' has no label")
-        label = self._labels[name]
-        return None if label is None else self._numbers[read_labels(label, self._colors)]
+        label = self.file(name)
+        return None if label is None else read_labels(label, self._colors, self._numbers)
 
 
 class SemanticMetric(Metric):
@@ -116,12 +123,19 @@ class SemanticMetric(Metric):
     then there is agreement and no mIoU. Predictions are resized to the labels by nearest neighbour.
     """
 
-    def __init__(self, class_count: int, colors: Colors | None = None) -> None:
+    def __init__(
+        self,
+        class_count: int,
+        colors: Colors | None = None,
+        label_map: Mapping[str, int] | None = None,
+        ignore_index: int | None = None,
+    ) -> None:
         self._class_count, self._colors = class_count, colors
+        self._read_by = label_map, ignore_index
 
     def truths(self, folder: PathLike) -> SemanticTruths:
         """Return the class maps of `folder`; see `Metric`."""
-        return SemanticTruths(folder, self._class_count, self._colors)
+        return SemanticTruths(folder, self._class_count, self._colors, *self._read_by)
 
     def add(
         self,
@@ -157,6 +171,8 @@ class SemanticMetric(Metric):
         if doubt := labels.doubt_reason():
             warnings.warn(f"the labels may not be what they should: {doubt}", stacklevel=3)
         matrix = ConfusionMatrix(self._class_count, tally.counts("matrix"))
+        if doubt := renumbered_reason(matrix.counts):
+            warnings.warn(doubt, stacklevel=3)
         return SemanticScore(
             form, matrix.miou(), matrix.pixel_accuracy(), tuple(matrix.iou()), agreement
         )
@@ -170,24 +186,28 @@ class SemanticMetric(Metric):
 def metric(decoder: SemanticDecoder) -> SemanticMetric:
     """Return the metric of a net; see `Metric`."""
     colors = {_rgb(label.color): index for index, label in enumerate(decoder.classes)}
-    return SemanticMetric(len(decoder.classes), colors)
+    return SemanticMetric(len(decoder.classes), colors, decoder.label_map, decoder.ignore_index)
 
 
-def _numbers(path: Path, class_count: int) -> npt.NDArray[np.uint8]:
-    """Return the class of each number in the label files: itself, if `labels.json` is not there."""
+def _numbers(path: Path, class_count: int, given: Mapping[int, int]) -> npt.NDArray[np.uint8]:
+    """Return the class of each number in the label files; `labels.json` comes before `given`."""
     table = np.arange(256, dtype=np.uint8)
     if not os.path.lexists(path):
-        return table
+        return _table(given) if given else table
     try:
         content: Any = parse(read_plain(path, max_bytes=_MAX_JSON_BYTES, follow_links=True))
-        given = {int(k): int(v) for k, v in content["classes"].items()}
-        if not given or not all(0 <= k < 256 and 0 <= v < class_count for k, v in given.items()):
+        found = {int(k): int(v) for k, v in content["classes"].items()}
+        if not found or not all(0 <= k < 256 and 0 <= v < class_count for k, v in found.items()):
             raise ValueError(f"numbers are 0 to 255, classes 0 to {class_count - 1}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise FileReadError(
             f'{path}: {error}; expected the class of each number, {{"classes": {{"7": 0, "8": 1}}}}'
         ) from error
-    table[:] = VOID
+    return _table(found)
+
+
+def _table(given: Mapping[int, int]) -> npt.NDArray[np.uint8]:
+    table = np.full(256, VOID, np.uint8)
     table[list(given)] = list(given.values())
     return table
 

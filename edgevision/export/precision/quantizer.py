@@ -93,13 +93,21 @@ class Quantizer:
         Raises:
             ExportError: TensorRT would refuse it.
         """
-        chosen = set(layers) & self.layers.keys()
-        made = with_qdq(self.source, chosen, self._scales, self._weights, self._biases)
+        made = self.apart(layers)
         refuse_unsupported(made)
         for loop in loops(made.graph):
             if loop.name in self._bodies:
                 put_back(loop, self._bodies[loop.name].graph(layers))
         return typed_like(without_unread(made))
+
+    def apart(self, layers: Collection[str]) -> onnx.ModelProto:
+        """Return the graph with `layers` in INT8, loops as they were, before it is linted."""
+        chosen = set(layers) & self.layers.keys()
+        return with_qdq(self.source, chosen, self._scales, self._weights, self._biases)
+
+    def of_loop(self, loop: onnx.NodeProto) -> Quantizer | None:
+        """Return what INT8 needs to know of a loop's body; None where no layer in it can be so."""
+        return self._bodies.get(loop.name)
 
 
 def prepare(
@@ -111,6 +119,7 @@ def prepare(
     keep_float: Collection[str] = (),
     progress: Progress = silent,
     recover: Collection[str] = RECOVERED,
+    on_all: bool = False,
 ) -> Quantizer | None:
     """Find the scales, levels and signal-to-noise ratios of a typed graph's layers.
 
@@ -122,6 +131,8 @@ def prepare(
         keep_float: op types or node names that stay float in any case.
         progress: told how far calibration is.
         recover: what is tried of `RECOVERY`; it is kept where it lowers the error.
+        on_all: whether channels are measured on all feeds before they are equalised, and not on a
+            few: a ReLU6 then cuts less of frames that were not seen.
 
     Returns:
         None where no layer could be INT8.
@@ -135,7 +146,13 @@ def prepare(
         body = body_model(graph, loop)
         steps = list(body_feeds(graph, loop, body, feeds, given))
         found = prepare(
-            body, steps, method=method, keep_float=keep_float, progress=progress, recover=recover
+            body,
+            steps,
+            method=method,
+            keep_float=keep_float,
+            progress=progress,
+            recover=recover,
+            on_all=on_all,
         )
         if found:
             bodies[loop.name] = found
@@ -144,7 +161,7 @@ def prepare(
         return None
     done: list[str] = []
     if "equalise" in recover:
-        even = equalised(graph, _some(feeds), given)
+        even = equalised(graph, feeds if on_all else _some(feeds), given)
         graph = even.model
         if even.channels:
             done.append(f"{even.channels} channels equalised")
