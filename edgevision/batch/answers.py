@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgevision._optional import require
 from edgevision.batch.answerer import FOLDER, Answerer
-from edgevision.batch.fleet import FleetOptions, PathLike, ShardReport, done_run
+from edgevision.batch.fleet import FleetOptions, Totals, done_run
 from edgevision.batch.shards import RunFolder
+from edgevision.bundle.files import PathLike
 from edgevision.progress import Progress, silent
 from edgevision.tasks.places import list_frames
 
@@ -26,22 +26,14 @@ class AnswerOptions(FleetOptions):
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
-    """What came of it.
+class Answered(Totals):
+    """What came of it; see `Totals`.
 
     Attributes:
         folder: of the Parquet files, one for each shard, in order.
-        frames: that have an answer.
-        bad: why frames were passed over, in order.
-        shards: in order.
-        latencies_ms: of one inference, by share of the frames, e.g. 0.99.
     """
 
     folder: Path
-    frames: int
-    bad: tuple[str, ...]
-    shards: tuple[ShardReport, ...]
-    latencies_ms: Mapping[float, float]
 
 
 def answer_data(
@@ -94,5 +86,5 @@ def answer_data(
         chosen, backend, out, described, places, worker, phase="running", progress=progress
     ) as done:
         chosen.trust.keep(opened)
-        folder = done.folder.path / FOLDER
-        return Answered(folder, done.frames, done.bad, done.reports, done.latencies_ms)
+        folder, totals = done.folder.path / FOLDER, done.totals
+        return Answered(totals.frames, totals.bad, totals.shards, totals.latencies_ms, folder)

@@ -6,7 +6,6 @@ import contextlib
 import os
 import secrets
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,14 +17,13 @@ from edgevision.batch.runner import Runner
 from edgevision.batch.shards import RunFolder, Shard, divide, identify, shard_reports
 from edgevision.batch.worker import ShardWorker, refusal
 from edgevision.bundle.directory import Bundle
+from edgevision.bundle.files import PathLike
 from edgevision.bundle.trust import Trust
 from edgevision.errors import RunError
 from edgevision.metrics.latency import latency_ms
 from edgevision.metrics.tally import Tally
-from edgevision.progress import Progress
+from edgevision.progress import Progress, with_time_left
 from edgevision.tasks.places import Place
-
-PathLike = str | os.PathLike[str]
 
 _LATENCIES = (0.5, 0.99)
 _ANYBODY = Trust()
@@ -116,26 +114,42 @@ class ShardReport:
 
 
 @dataclass(frozen=True, slots=True)
+class Totals:
+    """What all shards of a run add up to.
+
+    Attributes:
+        frames: that were done.
+        bad: why frames were passed over, in order.
+        shards: in order, what was reported of each.
+        latencies_ms: of one inference, by share of the frames, e.g. 0.99.
+    """
+
+    frames: int
+    bad: tuple[str, ...]
+    shards: tuple[ShardReport, ...]
+    latencies_ms: Mapping[float, float]
+
+    @property
+    def named_latencies_ms(self) -> dict[str, float]:
+        """The latencies by their percentile's name, e.g. "p99"."""
+        return {f"p{share * 100:g}": ms for share, ms in self.latencies_ms.items()}
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """A run whose shards are all done.
 
     Attributes:
         folder: where it lies, until the context ends.
-        shards: in order, what was shared out.
-        tally: what they add up to.
-        reports: in order, what was reported.
-        frames: that were done.
-        bad: why frames were passed over, in order.
-        latencies_ms: of one inference, by share of the frames, e.g. 0.99.
+        shared: in order, what was shared out.
+        tally: what the shards add up to.
+        totals: the same in figures.
     """
 
     folder: RunFolder
-    shards: Sequence[Shard]
+    shared: Sequence[Shard]
     tally: Tally
-    reports: tuple[ShardReport, ...]
-    frames: int
-    bad: tuple[str, ...]
-    latencies_ms: Mapping[float, float]
+    totals: Totals
 
 
 @contextlib.contextmanager
@@ -187,15 +201,13 @@ def done_run(
                     "mixed: give --target",
                     stacklevel=4,
                 )
-            yield Done(
-                folder,
-                shards,
-                tally,
-                reports,
+            totals = Totals(
                 sum(report.frames for report in reports),
                 tuple(text for _, text in tally.texts("bad")),
+                reports,
                 {share: latency_ms(tally, share) for share in _LATENCIES},
             )
+            yield Done(folder, shards, tally, totals)
 
 
 def _run(
@@ -211,7 +223,9 @@ def _run(
     _check_bad(bad, options.max_bad)
     todo = [shard for shard in shards if shard.number not in done]
     left, total = (sum(len(shard.places) for shard in some) for some in (todo, shards))
-    clock = _Remaining(progress, phase, total, total - left, options.workers)
+    over = total - left
+    progress(phase, over, total)
+    report = with_time_left(progress, begin=over)
     if not todo:
         return
     with contextlib.closing(backend.run(worker, todo)) as outcomes:
@@ -220,7 +234,8 @@ def _run(
                 raise outcome.error
             bad += outcome.bad
             _check_bad(bad, options.max_bad)
-            clock.advance(outcome.frames)
+            over += outcome.frames
+            report(f"{phase}, {options.workers} workers", over, total)
 
 
 @contextlib.contextmanager
@@ -242,21 +257,3 @@ def _check_whole(reports: Sequence[ShardReport], shards: Sequence[Shard]) -> Non
     counted = [(report.number, report.frames + report.bad) for report in reports]
     if counted != [(shard.number, len(shard.places)) for shard in shards]:
         raise RunError("the shards' results are not those of the data: give another --out")
-
-
-class _Remaining:
-    """Tells a progress callback how far all workers are, and what time remains."""
-
-    def __init__(self, progress: Progress, phase: str, total: int, done: int, workers: int) -> None:
-        self._progress, self._phase, self._total, self._done = progress, phase, total, done
-        self._before, self._start, self._workers = done, time.monotonic(), workers
-        progress(phase, done, total)
-
-    def advance(self, frames: int) -> None:
-        """Count what a worker did."""
-        self._done += frames
-        spent_s = time.monotonic() - self._start
-        left_s = spent_s / (self._done - self._before) * (self._total - self._done)
-        hours, minutes = divmod(round(left_s / 60), 60)
-        phase = f"{self._phase}, {self._workers} workers, {hours}:{minutes:02d} h left"
-        self._progress(phase, self._done, self._total)

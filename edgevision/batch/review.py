@@ -17,7 +17,7 @@ from edgevision.bundle.printable import printable
 from edgevision.errors import FileWriteError
 from edgevision.progress import Progress, silent
 from edgevision.tasks.frames import resize
-from edgevision.tasks.outputs import MARK, jpeg_url, refuse_foreign
+from edgevision.tasks.outputs import jpeg_url, page, refuse_foreign
 from edgevision.tasks.places import read_frame
 from edgevision.tasks.task import get_task
 
@@ -45,7 +45,7 @@ def write_review(
         FileReadError: a frame is gone.
         MissingDependencyError: jinja2 or Pillow is not installed.
     """
-    jinja2 = require("jinja2", extra="report")
+    require("jinja2", extra="report")  # before anything is loaded
     target = Path(out) / "review.html"
     refuse_foreign([target])
     runners = [options.runner(bundle) for bundle in run.bundles]
@@ -60,13 +60,10 @@ def write_review(
     finally:
         for runner in runners:
             runner.close()
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("edgevision.batch", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    page = environment.get_template("review.html.jinja").render(
-        mark=MARK,
+    text = page(
+        "edgevision.batch",
+        "review.html.jinja",
+        extra="report",
         name=manifest.name,
         report=report,
         names=list(report.scores[0].figures()),
@@ -74,7 +71,7 @@ def write_review(
         pictures=pictures,
     )
     try:
-        write_whole(target, page.encode())
+        write_whole(target, text.encode())
     except OSError as error:
         raise FileWriteError(f"'{target}' cannot be written: {error.strerror}") from error
     return target

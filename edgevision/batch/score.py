@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from edgevision.batch.fleet import Done, FleetOptions, PathLike, ShardReport, done_run
+from edgevision.batch.fleet import Done, FleetOptions, Totals, done_run
 from edgevision.batch.scorer import AGAINST, APART, SHOWN, Scorer
 from edgevision.batch.shards import RunFolder
 from edgevision.bundle.directory import Bundle
+from edgevision.bundle.files import PathLike
 from edgevision.errors import RunError
 from edgevision.metrics.metric import Metric, Score, metric_for
 from edgevision.metrics.tally import Tally
@@ -51,15 +52,11 @@ class ScoreOptions(FleetOptions):
 
 
 @dataclass(frozen=True, slots=True)
-class ScoreReport:
-    """What came out of a run.
+class ScoreReport(Totals):
+    """What came out of a run; see `Totals`.
 
     Attributes:
         scores: of the bundle, and of the one that it is held against.
-        frames: that were scored.
-        bad: why frames were passed over, in order.
-        shards: in order.
-        latencies_ms: of one inference, by share of the frames, e.g. 0.99.
         apart: mean of how far the two bundles' answers are apart, 0 to 1; None without a second.
         frames_apart: frames whose answers are not the same.
         most_apart: (number of the frame, how far apart) of those that differ most.
@@ -67,10 +64,6 @@ class ScoreReport:
     """
 
     scores: tuple[Score, ...]
-    frames: int
-    bad: tuple[str, ...]
-    shards: tuple[ShardReport, ...]
-    latencies_ms: Mapping[float, float]
     apart: float | None
     frames_apart: int
     most_apart: tuple[tuple[int, float], ...]
@@ -156,7 +149,7 @@ def score_data(
         progress=progress,
         sources=[] if truths is None else [*truths.sources()],
     ) as done:
-        reference = Tally() if held is None else done.folder.merged(done.shards, AGAINST)
+        reference = Tally() if held is None else done.folder.merged(done.shared, AGAINST)
         report = _report(opened, held, metric, done, reference)
         if out is not None:
             content = {"remark": MARK, **report_fields(report)}
@@ -173,7 +166,7 @@ def report_fields(report: ScoreReport) -> dict[str, object]:
         ],
         "frames": report.frames,
         "bad": list(report.bad),
-        "latency_ms": {f"p{share * 100:g}": ms for share, ms in report.latencies_ms.items()},
+        "latency_ms": report.named_latencies_ms,
         "apart": report.apart,
         "frames_apart": report.frames_apart,
         "most_apart": [list(pair) for pair in report.most_apart],
@@ -225,7 +218,7 @@ def _held(bundle: Bundle, options: ScoreOptions) -> Bundle:
 def _report(
     bundle: Bundle, held: Bundle | None, metric: Metric, done: Done, reference: Tally
 ) -> ScoreReport:
-    tally, names = done.tally, [bundle.root.name]
+    tally, totals, names = done.tally, done.totals, [bundle.root.name]
     if held is not None:
         names.append(held.root.name)
     names = names if len(set(names)) == len(names) else ["candidate", "reference"]
@@ -234,11 +227,11 @@ def _report(
         scores=tuple(
             metric.score(name, kept) for name, kept in zip(names, (tally, reference), strict=False)
         ),
-        frames=done.frames,
-        bad=done.bad,
-        shards=done.reports,
-        latencies_ms=done.latencies_ms,
-        apart=tally.total("apart") / max(1, done.frames) if held is not None else None,
+        frames=totals.frames,
+        bad=totals.bad,
+        shards=totals.shards,
+        latencies_ms=totals.latencies_ms,
+        apart=tally.total("apart") / max(1, totals.frames) if held is not None else None,
         frames_apart=tally.number("frames apart"),
         most_apart=tuple((int(row["frame"]), 0.0 - float(row["closeness"])) for row in most),
         against=metric.against(tally),

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from types import TracebackType
 from typing import Any
 
 _RAILS = Path("/sys/bus/i2c/drivers/ina3221")
@@ -65,12 +64,7 @@ class EnergyMeter:
             self._start_mj = self._gpu()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """End, also after an error."""
         seconds = perf_counter() - self._start_s
         if self._rails:

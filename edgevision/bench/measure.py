@@ -61,7 +61,6 @@ class Settings:
     reference: bool = True
 
     def __post_init__(self) -> None:
-        """Check the fields."""
         if self.scenario not in SCENARIOS:
             raise ValueError(f"scenario: got '{self.scenario}', expected {', '.join(SCENARIOS)}")
         for name in ("fps", "duration_s"):

@@ -14,7 +14,7 @@ from edgevision._optional import require
 from edgevision.bench.facts import facts
 from edgevision.bench.measure import Measurement
 from edgevision.bundle.printable import printable
-from edgevision.tasks.outputs import MARK, refuse_foreign
+from edgevision.tasks.outputs import page, refuse_foreign
 
 _COLORS = ("#2f6fb2", "#c8553d", "#3a8f5c", "#8a5fb0")
 _STAGE_COLORS = ("#b8b8b8", "#7fb2d9", "#2f6fb2", "#9cc9a8", "#d9b36c")
@@ -32,17 +32,13 @@ def write_html(
     """
     target = Path(path)
     refuse_foreign([target], force=force)
-    jinja2 = require("jinja2", extra="bench")
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("edgevision.bench", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
     drawn = [m for m in measurements if m.summary is not None]
     columns = [dict(facts(m)) for m in measurements]
     labels = dict.fromkeys(label for column in columns for label in column)
-    page = environment.get_template("report.html.jinja").render(
-        mark=MARK,
+    text = page(
+        "edgevision.bench",
+        "report.html.jinja",
+        extra="bench",
         measurements=measurements,
         colors=_COLORS,
         rows=[(label, [column.get(label, "") for column in columns]) for label in labels],
@@ -52,7 +48,7 @@ def write_html(
         timelines=[_svg(_timeline, [m], color=i) for i, m in enumerate(drawn)],
         stages=_svg(_stages, drawn),
     )
-    target.write_text(page, "utf-8")
+    target.write_text(text, "utf-8")
     return target
 
 

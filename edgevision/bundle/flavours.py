@@ -59,7 +59,6 @@ class Flavour:
         return f"pip install 'edgevision[{self.extra}]'"
 
     def __str__(self) -> str:
-        """Return the name."""
         return self.name
 
 

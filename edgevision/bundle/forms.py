@@ -30,7 +30,6 @@ class Form:
     wide: DType
 
     def __str__(self) -> str:
-        """Return the name."""
         return self.name
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from edgevision.bundle.directory import Bundle
-from edgevision.bundle.reading import Reader, parse
+from edgevision.bundle.reading import Reader, parse, read_fields
 from edgevision.errors import BundleFormatError
 
 LAYER_REPORT = "reports/layers.json"
@@ -49,19 +49,9 @@ def read_layers(bundle: Bundle) -> list[LayerRow]:
         report = Reader(parse(bundle.read(LAYER_REPORT)), LAYER_REPORT)
         if "layers" not in report.fields:  # of before there were any
             return []
-        return list(report.array("layers", _layer))
+        rows: list[object] = report.read("layers", list)
+        return [
+            read_fields(LayerRow, row, f"layers[{i}]", exact=True) for i, row in enumerate(rows)
+        ]
     except ValueError as error:
         raise BundleFormatError(f"{error}. Build the bundle again") from error
-
-
-def _layer(value: object, place: str) -> LayerRow:
-    r = Reader(value, place, only=[field.name for field in fields(LayerRow)])
-    return LayerRow(
-        r.text("node"),
-        r.text("op_type"),
-        r.integer("macs"),
-        r.number("snr_db"),
-        None if r.fields["harm"] is None else r.number("harm"),
-        r.boolean("is_int8"),
-        r.text("why"),
-    )

@@ -10,13 +10,12 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import cast
 
-from edgevision.bundle.flavours import Flavour, flavour
+from edgevision.bundle.flavours import Flavour
 from edgevision.bundle.migrations import SCHEMA, migrate
 from edgevision.bundle.parity import Tolerance
-from edgevision.bundle.reading import JsonValue, Reader, extent, parse, text_value
-from edgevision.bundle.tensors import DType, ShapeProfile, TensorSpec
+from edgevision.bundle.reading import JsonValue, Reader, parse, read_fields, to_fields
+from edgevision.bundle.tensors import ShapeProfile, TensorSpec
 from edgevision.errors import BundleFormatError
 
 MAX_BYTES = 1 << 20
@@ -41,7 +40,6 @@ class FileEntry:
     sha256: str
 
     def __post_init__(self) -> None:
-        """Check the fields."""
         _match(_PATH, self.path, "file path")
         _match(_SHA256, self.sha256, f"sha256 of {self.path}")
         if not 0 <= self.size_bytes <= MAX_FILE_BYTES:
@@ -74,7 +72,6 @@ class Artifact:
     command: str = ""
 
     def __post_init__(self) -> None:
-        """Check the fields."""
         _match(_NAME, self.target, "target name")
         if self.path is not None:
             _match(_PATH, self.path, "artifact path")
@@ -102,7 +99,6 @@ class Alternative:
     tolerances: Mapping[str, Tolerance]
 
     def __post_init__(self) -> None:
-        """Check the fields."""
         _match(_NAME, self.precision, "precision")
         _match(_PATH, self.graph, "graph path")
 
@@ -133,7 +129,6 @@ class Stage:
     alternatives: tuple[Alternative, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check the fields."""
         _match(_NAME, self.name, "stage name")
         _match(_PATH, self.graph, "graph path")
         names = [spec.name for spec in (*self.inputs, *self.outputs)]
@@ -218,7 +213,14 @@ class Manifest:
 
     def to_json(self) -> str:
         """Return the manifest as JSON, keys in a fixed order."""
-        return json.dumps(_manifest_json(self), indent=1, ensure_ascii=False) + "\n"
+        own = to_fields(self)
+        for stage in own["stages"]:
+            if not stage["alternatives"]:  # as bundles without any always were
+                del stage["alternatives"]
+        own |= {"settings": dict(self.settings)}  # whose order may mean something
+        names = ("name", "task", "precision", "settings", "provenance", "stages", "files")
+        payload = {"schema": SCHEMA, **{name: own[name] for name in names}}
+        return json.dumps(payload, indent=1, ensure_ascii=False) + "\n"
 
     @staticmethod
     def from_json(text: str) -> Manifest:
@@ -234,7 +236,7 @@ class Manifest:
         try:
             reader = Reader(parsed, "manifest")
             fields = migrate(reader.fields, reader.integer("schema"))
-            manifest = _manifest_from(Reader(fields, "manifest"))
+            manifest = read_fields(Manifest, fields, "manifest", optional=["alternatives"])
         except ValueError as error:
             payload = str(error)[:400]
             raise BundleFormatError(
@@ -250,165 +252,3 @@ class Manifest:
 def _match(pattern: re.Pattern[str], text: str, what: str) -> None:
     if not pattern.fullmatch(text) or len(text) > 255:
         raise BundleFormatError(f"manifest: bad {what} {text[:80]!r}")
-
-
-def spec_from_json(value: object, place: str) -> TensorSpec:
-    """Read a tensor description; `place` names it in errors.
-
-    Raises:
-        ValueError: it is none.
-    """
-    r = Reader(value, place)
-    return TensorSpec(r.text("name"), DType(r.text("dtype")), r.array("shape", extent))
-
-
-def spec_to_json(spec: TensorSpec) -> JsonValue:
-    """Return a tensor description as JSON."""
-    return {"name": spec.name, "dtype": spec.dtype.value, "shape": list(spec.shape)}
-
-
-def profile_from_json(value: object, place: str) -> ShapeProfile:
-    """Read a shape profile; `place` names it in errors.
-
-    Raises:
-        ValueError: it is none.
-    """
-    r = Reader(value, place)
-    return ShapeProfile(
-        r.array("minimum", extent),
-        r.array("optimum", extent),
-        r.array("maximum", extent),
-    )
-
-
-def profile_to_json(profile: ShapeProfile) -> JsonValue:
-    """Return a shape profile as JSON."""
-    return {
-        "minimum": list(profile.minimum),
-        "optimum": list(profile.optimum),
-        "maximum": list(profile.maximum),
-    }
-
-
-def _artifact(value: object, place: str) -> Artifact:
-    r = Reader(value, place)
-    return Artifact(
-        target=r.text("target"),
-        flavour=flavour(r.text("flavour")),
-        path=r.optional_text("path"),
-        version=r.text("version"),
-        sm=r.array("sm", text_value),
-        reason=r.text("reason"),
-        command=r.text("command"),
-    )
-
-
-def _artifact_json(artifact: Artifact) -> JsonValue:
-    return {
-        "target": artifact.target,
-        "flavour": artifact.flavour.name,
-        "path": artifact.path,
-        "version": artifact.version,
-        "sm": list(artifact.sm),
-        "reason": artifact.reason,
-        "command": artifact.command,
-    }
-
-
-def _tolerance(value: object, place: str) -> Tolerance:
-    r = Reader(value, place)
-    return Tolerance(r.number("max_abs"), r.number("max_mismatch_share"))
-
-
-def _tolerances(r: Reader) -> dict[str, Tolerance]:
-    return {
-        k: _tolerance(v, f"{r.place}.tolerances.{k[:64]}")
-        for k, v in r.mapping("tolerances").items()
-    }
-
-
-def _tolerances_json(tolerances: Mapping[str, Tolerance]) -> JsonValue:
-    return {
-        name: {"max_abs": bar.max_abs, "max_mismatch_share": bar.max_mismatch_share}
-        for name, bar in sorted(tolerances.items())
-    }
-
-
-def _alternative(value: object, place: str) -> Alternative:
-    r = Reader(value, place)
-    return Alternative(r.text("precision"), r.text("graph"), _tolerances(r))
-
-
-def _alternative_json(other: Alternative) -> JsonValue:
-    return {
-        "precision": other.precision,
-        "graph": other.graph,
-        "tolerances": _tolerances_json(other.tolerances),
-    }
-
-
-def _stage(value: object, place: str) -> Stage:
-    r = Reader(value, place)
-    profiles = r.mapping("profiles")
-    return Stage(
-        name=r.text("name"),
-        graph=r.text("graph"),
-        inputs=r.array("inputs", spec_from_json),
-        outputs=r.array("outputs", spec_from_json),
-        tolerances=_tolerances(r),
-        profiles={
-            k: profile_from_json(v, f"{place}.profiles.{k[:64]}") for k, v in profiles.items()
-        },
-        artifacts=r.array("artifacts", _artifact),
-        alternatives=r.array("alternatives", _alternative) if "alternatives" in r.fields else (),
-    )
-
-
-def _stage_json(stage: Stage) -> JsonValue:
-    others: list[JsonValue] = [_alternative_json(other) for other in stage.alternatives]
-    return {
-        "name": stage.name,
-        "graph": stage.graph,
-        "inputs": [spec_to_json(s) for s in stage.inputs],
-        "outputs": [spec_to_json(s) for s in stage.outputs],
-        "tolerances": _tolerances_json(stage.tolerances),
-        "profiles": {k: profile_to_json(v) for k, v in sorted(stage.profiles.items())},
-        "artifacts": [_artifact_json(a) for a in stage.artifacts],
-        **({"alternatives": others} if others else {}),
-    }
-
-
-def _file(value: object, place: str) -> FileEntry:
-    r = Reader(value, place)
-    return FileEntry(r.text("path"), r.integer("size_bytes"), r.text("sha256"))
-
-
-def _manifest_from(r: Reader) -> Manifest:
-    provenance = r.mapping("provenance")
-    return Manifest(
-        name=r.text("name"),
-        task=r.text("task"),
-        precision=r.text("precision"),
-        settings=cast(Settings, r.mapping("settings")),
-        stages=r.array("stages", _stage),
-        files=r.array("files", _file),
-        provenance={
-            k: text_value(v, f"manifest.provenance.{k[:64]}") for k, v in provenance.items()
-        },
-    )
-
-
-def _manifest_json(manifest: Manifest) -> JsonValue:
-    files: list[JsonValue] = [
-        {"path": f.path, "size_bytes": f.size_bytes, "sha256": f.sha256} for f in manifest.files
-    ]
-    return {
-        "schema": SCHEMA,
-        "name": manifest.name,
-        "task": manifest.task,
-        "precision": manifest.precision,
-        "settings": dict(manifest.settings),
-        "provenance": dict(sorted(manifest.provenance.items())),
-        "stages": [_stage_json(s) for s in manifest.stages],
-        "files": files,
-    }

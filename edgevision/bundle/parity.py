@@ -24,7 +24,6 @@ class Tolerance:
     max_mismatch_share: float = 0.0
 
     def __post_init__(self) -> None:
-        """Check the fields."""
         if not (math.isfinite(self.max_abs) and self.max_abs >= 0):
             raise ValueError(f"max_abs: got {self.max_abs}, expected a finite number >= 0")
         if not 0 <= self.max_mismatch_share <= 1:

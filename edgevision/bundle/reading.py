@@ -1,18 +1,28 @@
-"""JSON as a stranger may have written it: bounded values, and typed access that names each miss."""
+"""JSON as a stranger may have written it: bounded values, and typed access that names each miss.
+
+A dataclass is read by the types of its fields, and written the same way back.
+"""
 
 from __future__ import annotations
 
+import enum
 import json
 import math
 import re
-from collections.abc import Callable, Iterable
-from typing import TypeVar, cast
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from types import NoneType
+from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
+from edgevision.bundle.flavours import Flavour, flavour
 from edgevision.bundle.printable import UNPRINTABLE, UNPRINTABLE_BUT_LINES
 
 JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
 
 _MAX_DEPTH = 32
+_MISSING = object()
 _T = TypeVar("_T")
 
 
@@ -59,74 +69,121 @@ class Reader:
         """Return the text of that key."""
         return self._get(key, str)
 
-    def optional_text(self, key: str) -> str | None:
-        """Return the text of that key; None where it is missing or null."""
-        return None if self.fields.get(key) is None else self.text(key)
-
-    def boolean(self, key: str) -> bool:
-        """Return the true or false of that key."""
-        return self._get(key, bool)
-
     def integer(self, key: str) -> int:
         """Return the integer of that key."""
         return self._get(key, int)
 
     def number(self, key: str) -> float:
         """Return the number of that key, with or without a fraction."""
-        value = self.fields.get(key)
-        return float(self._get(key, int) if isinstance(value, int) else self._get(key, float))
-
-    def array(self, key: str, read: Callable[[object, str], _T]) -> tuple[_T, ...]:
-        """Return the list of that key, each value as `read` makes it of the value and its place."""
-        values = self._get(key, list)
-        return tuple(read(v, f"{self.place}.{key}[{i}]") for i, v in enumerate(values))
+        return cast(float, self.read(key, float))
 
     def mapping(self, key: str) -> dict[str, object]:
         """Return the object of that key as it is."""
         return cast(dict[str, object], self._get(key, dict))
 
-    def numbers(self, key: str) -> dict[str, float]:
-        """Return the object of that key, whose values are numbers."""
-        inner = self.inner(key)
-        return {name: inner.number(name) for name in inner.fields}
-
-    def integers(self, key: str) -> dict[str, int]:
-        """Return the object of that key, whose values are integers."""
-        inner = self.inner(key)
-        return {name: inner.integer(name) for name in inner.fields}
+    def read(self, key: str, kind: Any) -> Any:
+        """Return the value of that key, read as a type says, see `read_fields`."""
+        return read_value(kind, self.fields.get(key, _MISSING), f"{self.place}.{key[:64]}")
 
     def inner(self, key: str) -> Reader:
         """Return the reader of the object of that key."""
         return Reader(self.fields.get(key), f"{self.place}.{key}")
 
     def _get(self, key: str, kind: type[_T]) -> _T:
-        value = self.fields.get(key)
-        # bool is an int to isinstance, but not in JSON.
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            found = "nothing" if key not in self.fields else type(value).__name__
-            raise ValueError(f"{self.place}.{key[:64]}: expected {kind.__name__}, got {found}")
-        return value
+        return _of_kind(kind, self.fields.get(key, _MISSING), f"{self.place}.{key[:64]}")
 
 
-def text_value(value: object, place: str) -> str:
-    """Return a value that must be text; `place` names it in errors.
+def read_fields(
+    kind: Callable[..., _T],
+    value: object,
+    place: str,
+    *,
+    optional: Iterable[str] = (),
+    exact: bool = False,
+) -> _T:
+    """Return the dataclass that a JSON object describes, each field read as its type says.
+
+    Types are text, numbers, true or false, enums and flavours by their names, dataclasses, tuples
+    and mappings of such, and None beside them.
+
+    Args:
+        kind: the dataclass; what it checks itself is checked by that.
+        value: the object.
+        place: what it is called in errors.
+        optional: fields that may be missing, wherever they stand.
+        exact: whether fields that it does not have are refused.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it describes none; names the place.
     """
-    if not isinstance(value, str):
-        raise ValueError(f"{place}: expected str, got {type(value).__name__}")  # noqa: TRY004
+    found = Reader(value, place, only=_types(kind) if exact else None).fields
+    given = {
+        name: read_value(type_, found.get(name, _MISSING), f"{place}.{name}", optional)
+        for name, type_ in _types(kind).items()
+        if name in found or name not in optional
+    }
+    return kind(**given)
+
+
+def to_fields(value: Any) -> Any:
+    """Return a dataclass as the JSON that `read_fields` reads, what is keyed by names sorted."""
+    if isinstance(value, Flavour):
+        return value.name
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, Path):
+        return str(value)
+    if is_dataclass(value):
+        return {field.name: to_fields(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, tuple):
+        return [to_fields(item) for item in value]
+    if isinstance(value, Mapping):
+        return {name: to_fields(item) for name, item in sorted(value.items())}
     return value
 
 
-def extent(value: object, place: str) -> int:
-    """Return a value that must be a dimension of a tensor; `place` names it in errors.
+@cache
+def _types(kind: Any) -> Mapping[str, Any]:
+    hints = get_type_hints(kind)
+    return {field.name: hints[field.name] for field in fields(kind)}
+
+
+def read_value(kind: Any, value: object, place: str, optional: Iterable[str] = ()) -> Any:
+    """Return what a type, see `read_fields`, makes of a value.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is of another type; names the place.
     """
-    if not isinstance(value, int) or isinstance(value, bool) or value >= 1 << 31:
-        raise ValueError(f"{place}: expected an extent, got {value!r:.40}")
+    of, inner = get_origin(kind), get_args(kind)
+    if NoneType in inner:  # T | None, or any JSON
+        if value is None or len(inner) > 2:
+            return value
+        return read_value(inner[0], value, place, optional)
+    if of is tuple:
+        listed = _of_kind(list, value, place)
+        kinds = inner[:1] * len(listed) if inner[1:] == (...,) else inner
+        if len(kinds) != len(listed):
+            raise ValueError(f"{place}: expected {len(kinds)} values, got {len(listed)}")
+        pairs = enumerate(zip(kinds, listed, strict=True))
+        return tuple(read_value(k, item, f"{place}[{i}]", optional) for i, (k, item) in pairs)
+    if of is not None:
+        named = _of_kind(dict, value, place)
+        return {k: read_value(inner[1], v, f"{place}.{k[:64]}", optional) for k, v in named.items()}
+    if is_dataclass(kind) and kind is not Flavour:
+        return read_fields(cast(type[Any], kind), value, place, optional=optional)
+    if kind is float and isinstance(value, int):
+        return float(_of_kind(int, value, place))
+    if kind in (str, int, float, bool, list):
+        return _of_kind(kind, value, place)
+    text = _of_kind(str, value, place)
+    return flavour(text) if kind is Flavour else kind(text)
+
+
+def _of_kind(kind: type[_T], value: object, place: str) -> _T:
+    # bool is an int to isinstance, but not in JSON.
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        found = "nothing" if value is _MISSING else type(value).__name__
+        raise ValueError(f"{place}: expected {kind.__name__}, got {found}")
     return value
 
 

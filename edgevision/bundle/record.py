@@ -14,20 +14,18 @@ import json
 import os
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from edgevision.bundle.directory import Bundle
-from edgevision.bundle.files import open_folder, read_plain
-from edgevision.bundle.flavours import Flavour, flavour
+from edgevision.bundle.files import PathLike, open_folder, read_plain
+from edgevision.bundle.flavours import Flavour
 from edgevision.bundle.manifest import MAX_FILE_BYTES
 from edgevision.bundle.printable import UNPRINTABLE, printable
-from edgevision.bundle.reading import Reader, parse, text_value
+from edgevision.bundle.reading import Reader, parse, read_fields
 from edgevision.bundle.state import authenticate, engines_place, is_authentic
 from edgevision.bundle.targets import typed_name
 from edgevision.errors import BundleIntegrityError, UnverifiedError
-
-PathLike = str | os.PathLike[str]
 
 RECORD = "record.json"
 
@@ -55,6 +53,10 @@ class EngineFile:
     size_bytes: int
     seconds: float
     layers: Mapping[str, int] | None
+
+    def __post_init__(self) -> None:
+        if "/" in self.file or self.file in (".", "..") or self.size_bytes < 0:
+            raise ValueError(f"stage '{self.name[:40]}' has no valid file")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,29 +143,13 @@ class Record:
         Raises:
             ValueError: it is anything else; says what.
         """
-        payload = parse(content)
-        schema = Reader(payload, "record").fields.get("schema")
+        payload = dict(Reader(parse(content), "record").fields)
+        schema = payload.pop("schema", None)
         if schema not in (_SCHEMA, _CHOSEN_SCHEMA):
             raise ValueError("it is of another schema")
-        has_choice = schema == _CHOSEN_SCHEMA
-        names = [name for name in _names(Record) if has_choice or name != "choice"]
-        r = Reader(payload, "record", only=("schema", *names))
-        return Record(
-            target=r.text("target"),
-            flavour=flavour(r.text("flavour")),
-            version=r.text("version"),
-            machine=r.text("machine"),
-            date=r.text("date"),
-            manifest_sha256=r.text("manifest_sha256"),
-            passed=r.boolean("passed"),
-            reason=r.text("reason"),
-            version_compatible=r.boolean("version_compatible"),
-            parity=r.array("parity", text_value),
-            score=r.numbers("score"),
-            stages=r.array("stages", _engine_file),
-            proof=r.text("proof"),
-            choice=_choice(r.inner("choice")) if has_choice else None,
-        )
+        if (schema == _CHOSEN_SCHEMA) != ("choice" in payload):
+            raise ValueError(f"record: a choice is of schema {_CHOSEN_SCHEMA}, and only there")
+        return read_fields(Record, {"choice": None, **payload}, "record", exact=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,27 +290,3 @@ def _unfit_reason(
     if {f.name for f in record.stages} != {stage.name for stage in bundle.manifest.stages}:
         return "it does not have an engine for every stage"
     return ""
-
-
-def _engine_file(value: object, place: str) -> EngineFile:
-    r = Reader(value, place, only=_names(EngineFile))
-    name, file, size_bytes = r.text("name"), r.text("file"), r.integer("size_bytes")
-    if "/" in file or file in (".", "..") or size_bytes < 0:
-        raise ValueError(f"stage '{name[:40]}' has no valid file")
-    return EngineFile(
-        name=name,
-        file=file,
-        sha256=r.text("sha256"),
-        size_bytes=size_bytes,
-        seconds=r.number("seconds"),
-        layers=None if r.fields["layers"] is None else r.integers("layers"),
-    )
-
-
-def _choice(r: Reader) -> Choice:
-    r = Reader(r.fields, r.place, only=_names(Choice))
-    return Choice(r.text("precision"), r.text("reason"), r.text("verdict"), r.numbers("figures"))
-
-
-def _names(kind: type) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(kind))

@@ -64,7 +64,6 @@ class TargetProfile:
     source: str = ""
 
     def __post_init__(self) -> None:
-        """Check the fields."""
         if not _NAME.fullmatch(self.name):
             raise ValueError(f"name: got {self.name!r:.80}, expected small letters, digits, - . _")
         if self.versions and not all(map(_VERSION.fullmatch, self.versions)):

@@ -10,6 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+Array = npt.NDArray[np.generic]
+Arrays = Mapping[str, Array]
+Floats = npt.NDArray[np.float32]
+Image = npt.NDArray[np.uint8]
+
 DYNAMIC = -1
 """A dimension whose extent is given at run time, within a `ShapeProfile`."""
 
@@ -17,6 +22,7 @@ NEXT = "_next"
 """What an output is called that is an input of the next run: that input's name, and this."""
 
 _MAX_RANK = 8
+_MAX_EXTENT = 1 << 31
 
 
 class DType(enum.Enum):
@@ -64,12 +70,11 @@ class TensorSpec:
     shape: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        """Check the fields."""
         if not self.name:
             raise ValueError("a tensor needs a name")
         if len(self.shape) > _MAX_RANK:
             raise ValueError(f"tensor '{self.name}': rank {len(self.shape)}, at most {_MAX_RANK}")
-        if any(d != DYNAMIC and d < 1 for d in self.shape):
+        if any(d != DYNAMIC and not 1 <= d < _MAX_EXTENT for d in self.shape):
             raise ValueError(f"tensor '{self.name}': bad shape {self.shape}")
 
     @property
@@ -113,7 +118,8 @@ class ShapeProfile:
         shapes = (self.minimum, self.optimum, self.maximum)
         ranks = {len(s) for s in shapes}
         if len(ranks) != 1 or any(
-            not 1 <= low <= mid <= high for low, mid, high in zip(*shapes, strict=True)
+            not 1 <= low <= mid <= high < _MAX_EXTENT
+            for low, mid, high in zip(*shapes, strict=True)
         ):
             raise ValueError(f"profile: need 1 <= minimum <= optimum <= maximum, got {shapes}")
 

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgevision.bundle.directory import Bundle
+from edgevision.bundle.files import PathLike
 from edgevision.errors import SignatureError
-
-PathLike = str | os.PathLike[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +27,6 @@ class Trust:
     name: str | None = None
 
     def __post_init__(self) -> None:
-        """Check the fields."""
         if self.minimum_version and not self.keys:
             raise ValueError(
                 "minimum_version: a version proves nothing without a key: require_signature=, or "

@@ -20,9 +20,10 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from edgevision.bundle.forms import PRECISIONS
+from edgevision.bundle.reading import read_value
 from edgevision.bundle.tensors import ShapeProfile
 from edgevision.bundle.toml_file import parse_toml, read_toml
 from edgevision.cli.cache import size_bytes
@@ -31,23 +32,22 @@ from edgevision.errors import FileReadError
 _SIZE = re.compile(r"(\d{1,5})[xX](\d{1,5})")
 
 
-class _WrongValueError(Exception):
-    """A value is of another kind than its key's."""
+Read = Callable[[object, Path], object]
+"""From a value and the file's folder to an argument; a ValueError where it is of another kind."""
+
+
+def _typed(kind: Any) -> Read:
+    return lambda value, _folder: read_value(kind, value, "it")
 
 
 def _text(value: object, _folder: Path) -> str:
-    if not isinstance(value, str) or not value:
-        raise _WrongValueError
+    return cast(str, _expect(value, isinstance(value, str) and value != ""))
+
+
+def _expect(value: Any, is_so: bool) -> Any:
+    if not is_so:
+        raise ValueError(value)
     return value
-
-
-def _choice(*allowed: str) -> Callable[[object, Path], str]:
-    def read(value: object, _folder: Path) -> str:
-        if value not in allowed:
-            raise _WrongValueError
-        return str(value)
-
-    return read
 
 
 def _path(value: object, folder: Path) -> Path:
@@ -65,9 +65,7 @@ def _targets(value: object, folder: Path) -> list[str]:
 
 
 def _texts(value: object, folder: Path) -> list[str]:
-    if not isinstance(value, list):
-        raise _WrongValueError
-    return [_text(item, folder) for item in value]
+    return [_text(item, folder) for item in _expect(value, isinstance(value, list))]
 
 
 def _size(value: object, _folder: Path) -> tuple[int, int]:
@@ -75,17 +73,16 @@ def _size(value: object, _folder: Path) -> tuple[int, int]:
     if isinstance(value, list) and len(value) == 2 and all(type(n) is int for n in value):
         size = (value[0], value[1]) if min(value) > 0 else None
     if size is None:
-        raise _WrongValueError
+        raise ValueError(value)
     return size
 
 
 def _classes(value: object, folder: Path) -> Path | list[str | tuple[str, str]]:
     if isinstance(value, str):
         return _path(value, folder)
-    if not isinstance(value, list) or not value:
-        raise _WrongValueError
+    _expect(value, isinstance(value, list) and value != [])
     classes: list[str | tuple[str, str]] = []
-    for item in value:
+    for item in cast(list[object], value):
         if isinstance(item, list):
             name, color = item if len(item) == 2 else (None, None)
             classes.append((_text(name, folder), _text(color, folder)))
@@ -94,118 +91,94 @@ def _classes(value: object, folder: Path) -> Path | list[str | tuple[str, str]]:
     return classes
 
 
-def _numbers(value: object, _folder: Path) -> list[float]:
-    if not isinstance(value, list) or not all(type(n) in (int, float) for n in value):
-        raise _WrongValueError
-    return [float(n) for n in value]
-
-
-def _region(value: object, _folder: Path) -> tuple[int, ...]:
-    if not isinstance(value, list) or not all(type(n) is int for n in value):
-        raise _WrongValueError
-    return tuple(value)
+def _precision(value: object, _folder: Path) -> object:
+    return _expect(value, value in PRECISIONS)
 
 
 def _camera(value: object, folder: Path) -> dict[str, object]:
-    if not isinstance(value, dict) or value.keys() - CAMERA_KEYS.keys():
-        raise _WrongValueError
-    return {key: CAMERA_KEYS[key](item, folder) for key, item in value.items()}
+    fields: dict[str, object] = _expect(
+        value, isinstance(value, dict) and not value.keys() - CAMERA_KEYS.keys()
+    )
+    return {key: CAMERA_KEYS[key](item, folder) for key, item in fields.items()}
 
 
-def _cameras(value: object, folder: Path) -> int | tuple[int, ...]:
-    return value if type(value) is int else _region(value, folder)
+def _cameras(value: object, folder: Path) -> object:
+    return value if type(value) is int else _WHOLE_NUMBERS(value, folder)
 
 
-def _integer(value: object, _folder: Path) -> int:
-    if type(value) is not int:
-        raise _WrongValueError
-    return value
-
-
-def _number(value: object, _folder: Path) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value):  # type: ignore[arg-type]
-        raise _WrongValueError
-    return float(value)  # type: ignore[arg-type]
+def _number(value: object, folder: Path) -> float:
+    number: float = read_value(float, value, "it")
+    return float(_expect(number, math.isfinite(number)))
 
 
 def _budget(value: object, folder: Path) -> float | str:
-    return value if value == "task" else _number(value, folder)
+    return "task" if value == "task" else _number(value, folder)
 
 
-def _boolean(value: object, _folder: Path) -> bool:
-    if type(value) is not bool:
-        raise _WrongValueError
-    return value
-
-
-def _bytes(value: object, folder: Path) -> int:
-    if not isinstance(value, str):
-        return _integer(value, folder)
+def _bytes(value: object, _folder: Path) -> int:
     try:
-        return size_bytes(value)
+        return size_bytes(value) if isinstance(value, str) else int(read_value(int, value, "it"))
     except argparse.ArgumentTypeError as error:
-        raise _WrongValueError from error
+        raise ValueError(value) from error
 
 
 def _cache(value: object, folder: Path) -> bool | Path:
     return value if isinstance(value, bool) else _path(value, folder)
 
 
-CAMERA_KEYS: Mapping[str, Callable[[object, Path], object]] = {
+_INTEGER, _BOOLEAN, _WHOLE_NUMBERS = map(_typed, (int, bool, tuple[int, ...]))
+
+
+def _numbers(value: object, folder: Path) -> list[float]:
+    return list(read_value(tuple[float, ...], value, "it"))
+
+
+CAMERA_KEYS: Mapping[str, Read] = {
     "size": _size,
     "pixel_format": _text,
-    "row_bytes": _integer,
+    "row_bytes": _INTEGER,
     "matrix": _text,
     "range": _text,
-    "bits": _integer,
+    "bits": _INTEGER,
     "fit": _text,
-    "pad_value": _integer,
-    "region": _region,
+    "pad_value": _INTEGER,
+    "region": _WHOLE_NUMBERS,
 }
 """What a file's `camera` may hold: the fields of `edgevision.export.Camera`."""
 
 
 def _ranges(value: object, _folder: Path) -> dict[str, tuple[float, float]]:
-    if not isinstance(value, dict):
-        raise _WrongValueError
-    return {name: _ends(ends) for name, ends in value.items()}
+    return {name: _ends(ends) for name, ends in _table(value).items()}
 
 
 def _ends(value: object) -> tuple[float, float]:
-    try:
-        low, high = map(float, value.split(":") if isinstance(value, str) else value)  # type: ignore[call-overload]
-    except (TypeError, ValueError) as error:
-        raise _WrongValueError from error
-    if not -math.inf < low <= high < math.inf:
-        raise _WrongValueError
-    return low, high
+    ends = value.split(":") if isinstance(value, str) else _expect(value, isinstance(value, list))
+    low, high = (float(_expect(end, isinstance(end, str | int | float))) for end in ends)
+    return _expect((low, high), -math.inf < low <= high < math.inf)  # type: ignore[no-any-return]
 
 
 def _label_map(value: object, _folder: Path) -> dict[str, int | str]:
-    if not isinstance(value, dict) or not value:
-        raise _WrongValueError
-    found: dict[str, int | str] = {}
-    for key, held in value.items():
-        if not key or type(held) not in (int, str):
-            raise _WrongValueError
-        found[key] = int(held) if isinstance(held, str) and held.isdecimal() else held
-    return found
+    return {_text(key, _folder): _class(held) for key, held in _table(value).items()}
+
+
+def _class(value: object) -> int | str:
+    known = _expect(value, type(value) in (int, str))
+    return int(known) if isinstance(known, str) and known.isdecimal() else known
 
 
 def _shapes(value: object, _folder: Path) -> dict[str, ShapeProfile]:
-    if not isinstance(value, dict):
-        raise _WrongValueError
-    return {name: _profile(written) for name, written in value.items()}
+    return {name: _profile(written) for name, written in _table(value).items()}
+
+
+def _table(value: object) -> dict[str, object]:
+    return _expect(value, isinstance(value, dict))  # type: ignore[no-any-return]
 
 
 def _profile(value: object) -> ShapeProfile:
-    try:
-        shapes = [tuple(map(int, part.split("x"))) for part in _text(value, Path()).split(":")]
-        minimum, *usual, maximum = shapes * 2 if len(shapes) == 1 else shapes
-        (optimum,) = usual or (minimum,)
-        return ShapeProfile(minimum, optimum, maximum)
-    except ValueError as error:
-        raise _WrongValueError from error
+    shapes = [tuple(map(int, part.split("x"))) for part in _text(value, Path()).split(":")]
+    minimum, *usual, maximum = shapes * 2 if len(shapes) == 1 else shapes
+    (optimum,) = usual or (minimum,)
+    return ShapeProfile(minimum, optimum, maximum)
 
 
 def read_named(key: str, written: Sequence[str]) -> dict[str, Any]:
@@ -222,7 +195,7 @@ def read_named(key: str, written: Sequence[str]) -> dict[str, Any]:
 
 
 _A_PATH = "a path in quotes"
-_READERS: Mapping[str, tuple[str, Callable[[object, Path], object]]] = {
+_READERS: Mapping[str, tuple[str, Read]] = {
     "source": ("a shipped net, package.module:factory or FILE.onnx, in quotes", _source),
     "out": ("the bundle's path in quotes", _path),
     "task": ("semantic, instance or tensors, in quotes", _text),
@@ -237,7 +210,7 @@ _READERS: Mapping[str, tuple[str, Callable[[object, Path], object]]] = {
     "cameras": ("how many frames come in one call: 6, or [1, 8] for any number of them", _cameras),
     "mean": ("three numbers such as [0.485, 0.456, 0.406]", _numbers),
     "std": ("three numbers such as [0.229, 0.224, 0.225]", _numbers),
-    "precision": (f"one of {', '.join(PRECISIONS)}, in quotes", _choice(*PRECISIONS)),
+    "precision": (f"one of {', '.join(PRECISIONS)}, in quotes", _precision),
     "calibration": (_A_PATH, _path),
     "evaluate": (_A_PATH, _path),
     "label_map": (
@@ -245,7 +218,7 @@ _READERS: Mapping[str, tuple[str, Callable[[object, Path], object]]] = {
         "0=0,255=1",
         _label_map,
     ),
-    "ignore_index": ("a whole number, 0 to 255", _integer),
+    "ignore_index": ("a whole number, 0 to 255", _INTEGER),
     "metric": ("package.module:function, in quotes", _text),
     "samples": (_A_PATH, _path),
     "ranges": ("the ends by name such as { ids = [0, 29999] }; --range ids=0:29999", _ranges),
@@ -259,9 +232,9 @@ _READERS: Mapping[str, tuple[str, Callable[[object, Path], object]]] = {
     "recover": ('some of equalise, correct, round, such as ["equalise", "round"]', _texts),
     "budget": ('what INT8 may lose, such as 0.005, or "task"', _budget),
     "search_minutes": ("a number of minutes", _number),
-    "choose": ("true or false", _boolean),
-    "strict": ("true or false", _boolean),
-    "optimization_level": ("a whole number, 0 to 5", _integer),
+    "choose": ("true or false", _BOOLEAN),
+    "strict": ("true or false", _BOOLEAN),
+    "optimization_level": ("a whole number, 0 to 5", _INTEGER),
     "workspace_bytes": ('a whole number, or a size such as "500MB"', _bytes),
     "cache": ("true, false or a path in quotes", _cache),
 }
@@ -322,5 +295,5 @@ def _checked(key: str, value: object, folder: Path) -> object:
     expected, read = _READERS[key]
     try:
         return read(value, folder)
-    except _WrongValueError:
+    except ValueError:
         raise ValueError(f"{key}: found {value!r}, expected {expected}") from None

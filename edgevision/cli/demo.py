@@ -10,9 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
-import numpy as np
-import numpy.typing as npt
-
 from edgevision._optional import require
 from edgevision.bundle.directory import Bundle
 from edgevision.engines.summary import BuildSummary
@@ -24,12 +21,11 @@ from edgevision.runtime.files.batch import save_pictures
 from edgevision.runtime.load import load
 from edgevision.runtime.model import Model
 from edgevision.tasks.camera import ClassLabel
+from edgevision.tasks.camera_task import marked_red
 from edgevision.tasks.frames import list_images, read_image, resize
-from edgevision.tasks.outputs import MARK, jpeg_url, refuse_foreign
+from edgevision.tasks.outputs import jpeg_url, page, refuse_foreign
 from edgevision.tasks.semantic import TASK as SEMANTIC
 from edgevision.tasks.semantic import SemanticDecoder, SemanticResult
-
-Image = npt.NDArray[np.uint8]
 
 Net = Model[SemanticResult]
 
@@ -80,7 +76,7 @@ def run_demo(out: str | os.PathLike[str], *, progress: Progress = silent) -> Dem
     from edgevision.export.build import build
     from edgevision.export.zoo import card_classes, shipped_photos, zoo_entry
 
-    jinja2 = require("jinja2", extra="report")
+    require("jinja2", extra="report")  # before anything is built
     photos = shipped_photos()
     entry = zoo_entry(_NET)
     folder = Path(out)
@@ -103,14 +99,11 @@ def run_demo(out: str | os.PathLike[str], *, progress: Progress = silent) -> Dem
         rows, pictures, latency = _segment(fp32, int8, photos, folder, progress)
         classical = _classical(fp32, photos, progress)
         explained = int8.explain()
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("edgevision.cli", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    page, sizes, int8_here = folder / _PAGE, _sizes(plain, summary), _int8_here(latency)
-    html = environment.get_template("demo.html.jinja").render(
-        mark=MARK,
+    path, sizes, int8_here = folder / _PAGE, _sizes(plain, summary), _int8_here(latency)
+    html = page(
+        "edgevision.cli",
+        "demo.html.jinja",
+        extra="report",
         net=_NET,
         metrics=entry.metrics,
         scores=summary.scores,
@@ -124,8 +117,8 @@ def run_demo(out: str | os.PathLike[str], *, progress: Progress = silent) -> Dem
         explained=explained,
         provenance=summary.bundle.manifest.provenance,
     )
-    page.write_text(html, "utf-8")
-    return DemoReport(summary, page, tuple(pictures), sizes, int8_here)
+    path.write_text(html, "utf-8")
+    return DemoReport(summary, path, tuple(pictures), sizes, int8_here)
 
 
 def _check_folder(folder: Path, photos: Path) -> None:
@@ -181,7 +174,7 @@ def _segment(
                 name=path.stem,
                 photo=jpeg_url(photo),
                 overlay=jpeg_url(narrow.overlay(photo)),
-                difference=jpeg_url(_highlight(photo, differs)),
+                difference=jpeg_url(marked_red(photo, differs)),
                 agreement=1 - float(differs.mean()),
                 shares=", ".join(f"{k} {v:.0%}" for k, v in list(narrow.shares().items())[:4]),
             )
@@ -243,11 +236,3 @@ def _sizes(plain: BuildSummary, summary: BuildSummary) -> dict[str, int]:
             if artifact.path is not None:
                 found[f"{label.split()[0]} for {artifact.target}"] = by_path[artifact.path]
     return found
-
-
-def _highlight(photo: Image, differs: npt.NDArray[np.bool_]) -> Image:
-    """Return the photo in dim grey with the pixels that differ in red."""
-    grey = (photo.mean(axis=2, keepdims=True) * 0.45).astype(np.uint8)
-    picture = np.repeat(grey, 3, axis=2)
-    picture[differs] = (255, 48, 48)
-    return picture

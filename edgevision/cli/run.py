@@ -128,7 +128,7 @@ def _share(options: argparse.Namespace) -> int:
     chosen = AnswerOptions(overlays=options.overlays, **fleet_fields(options))
     with progress_bar() as progress:
         done = answer_data(options.bundle, options.source, options.out, chosen, progress=progress)
-    times = {f"p{share * 100:g}": ms for share, ms in done.latencies_ms.items()}
+    times = done.named_latencies_ms
     document = {
         "frames": done.frames,
         "bad": list(done.bad),

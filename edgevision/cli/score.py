@@ -68,7 +68,7 @@ def _print(report: ScoreReport) -> None:
         )
         print(f"{score.form:16}  {', '.join(shown)}")
     print(f"{report.frames} frames in {len(report.shards)} shards")
-    times = ", ".join(f"p{s * 100:g} {ms:.1f} ms" for s, ms in report.latencies_ms.items())
+    times = ", ".join(f"{name} {ms:.1f} ms" for name, ms in report.named_latencies_ms.items())
     seconds = sum(shard.seconds for shard in report.shards)
     print(
         f"one inference: {times}; a worker does {report.frames / max(seconds, 1e-9):.1f} a second"

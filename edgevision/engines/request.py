@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from edgevision.bundle.flavours import Flavour, flavour
-from edgevision.bundle.manifest import (
-    profile_from_json,
-    profile_to_json,
-    spec_from_json,
-    spec_to_json,
-)
+from edgevision._optional import installed_version
+from edgevision.bundle.flavours import Flavour
+from edgevision.bundle.reading import read_fields, to_fields
 from edgevision.bundle.targets import TargetProfile
 from edgevision.bundle.tensors import ShapeProfile, TensorSpec
 from edgevision.progress import Progress
@@ -36,7 +34,6 @@ class BuilderKnobs:
     workspace_bytes: int | None = None
 
     def __post_init__(self) -> None:
-        """Check the fields."""
         level, workspace = self.optimization_level, self.workspace_bytes
         if level is not None and (type(level) is not int or not 0 <= level <= _MAX_LEVEL):
             raise ValueError(
@@ -98,44 +95,16 @@ class BuildRequest:
     timing_cache: Path | None = None
 
     def __post_init__(self) -> None:
-        """Check the fields."""
         BuilderKnobs(self.optimization_level, self.workspace_bytes)
 
     def to_json(self) -> str:
         """Return the request as JSON."""
-        return json.dumps(
-            {
-                "graph": str(self.graph),
-                "target": asdict(self.target) | {"flavour": self.target.flavour.name},
-                "output": str(self.output),
-                "profiles": {name: profile_to_json(p) for name, p in self.profiles.items()},
-                "workspace_bytes": self.workspace_bytes,
-                "optimization_level": self.optimization_level,
-                "version_compatible": self.version_compatible,
-                "timing_cache": str(self.timing_cache) if self.timing_cache else None,
-            }
-        )
+        return json.dumps(to_fields(self))
 
     @staticmethod
     def from_json(text: str) -> BuildRequest:
         """Read what `to_json` wrote."""
-        fields = json.loads(text)
-        target = fields.pop("target")
-        versions = target.pop("versions")
-        timing_cache = fields.pop("timing_cache")
-        return BuildRequest(
-            graph=Path(fields.pop("graph")),
-            target=TargetProfile(
-                flavour=flavour(target.pop("flavour")),
-                versions=None if versions is None else (versions[0], versions[1]),
-                sm=tuple(target.pop("sm")),
-                **target,
-            ),
-            output=Path(fields.pop("output")),
-            profiles={n: profile_from_json(p, n) for n, p in fields.pop("profiles").items()},
-            timing_cache=Path(timing_cache) if timing_cache else None,
-            **fields,
-        )
+        return read_fields(BuildRequest, json.loads(text), "request")
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,56 +138,46 @@ class BuildResult:
 
     def to_json(self) -> dict[str, object]:
         """Return what only the builder knows as JSON."""
-        return {
-            "version": self.version,
-            "sm": list(self.sm),
-            "inputs": [spec_to_json(spec) for spec in self.inputs],
-            "outputs": [spec_to_json(spec) for spec in self.outputs],
-            "layers": None if self.layers is None else dict(self.layers),
-        }
+        fields = to_fields(self)
+        return {name: fields[name] for name in ("version", "sm", "inputs", "outputs", "layers")}
 
     @staticmethod
     def from_json(fields: Mapping[str, Any], path: Path, made_for: Flavour) -> BuildResult:
-        """Read what `to_json` wrote; the caller knows what it was made for."""
-        return BuildResult(
-            path=path,
-            flavour=made_for,
-            version=fields["version"],
-            sm=tuple(fields["sm"]),
-            inputs=tuple(spec_from_json(spec, "input") for spec in fields["inputs"]),
-            outputs=tuple(spec_from_json(spec, "output") for spec in fields["outputs"]),
-            layers=_layers(fields["layers"]),
-        )
+        """Read what `to_json` wrote; the caller knows what it was made for.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        known = {"path": str(path), "flavour": made_for.name}
+        later = ("seconds", "log", "cached")
+        return read_fields(BuildResult, {**fields, **known}, "result", optional=later)
 
 
-def _layers(payload: object) -> Mapping[str, int] | None:
-    if payload is None:
-        return None
-    if not isinstance(payload, dict) or not all(type(count) is int for count in payload.values()):
-        raise TypeError("layers: expected counts by type")
-    return {str(kind): count for kind, count in payload.items()}
-
-
-class Builder(Protocol):
+class Builder(ABC):
     """Builds artifacts of one flavour.
 
     `unavailable` runs in the user's process and must stay light; `build` runs in the child, once
     per process, and may crash it. `build` leaves `seconds` and `log` of its result to the parent.
     """
 
-    @property
-    def flavour(self) -> Flavour:
-        """The runtime that executes what this builds."""
+    def __init__(self, flavour: Flavour) -> None:
+        self.flavour = flavour
 
     def unavailable(self, target: TargetProfile) -> str | None:
         """Return why this machine cannot build for `target`; None if it can."""
+        if importlib.util.find_spec(self.flavour.modules[0]) is None:
+            return f"{self.flavour.title} is not installed; {self.flavour.remedy}"
+        return None
 
     def version(self) -> str | None:
         """Return the version that would build here, imported or not; None if it is not known."""
+        return installed_version(self.flavour.modules[0])
 
+    @abstractmethod
     def build(self, request: BuildRequest, progress: Progress) -> BuildResult:
         """Write the artifact to `request.output`.
 
         Raises:
             BuildError: the graph cannot be built; says which node and what to do.
+            MissingDependencyError: what builds is not installed.
         """

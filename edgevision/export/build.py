@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import platform
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
@@ -16,14 +15,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
 from edgevision.bundle.directory import BundleWriter
+from edgevision.bundle.files import PathLike
 from edgevision.bundle.forms import FP16, INT8, PRECISIONS, form_for, forms_of
 from edgevision.bundle.layer_report import LAYER_REPORT
 from edgevision.bundle.manifest import Alternative, Manifest, Stage
 from edgevision.bundle.targets import TargetProfile
+from edgevision.bundle.tensors import Array
 from edgevision.engines.artifacts import ArtifactBuilder
 from edgevision.engines.cache import EngineCache
 from edgevision.engines.extend import named_targets
@@ -53,9 +51,7 @@ if TYPE_CHECKING:
     from edgevision.export.recipe import ExportedStage
     from edgevision.metrics.own import OwnMetric
 
-Array = npt.NDArray[np.generic]
 Feeds = dict[str, Array]
-PathLike = str | os.PathLike[str]
 
 _T = TypeVar("_T")
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from pathlib import Path
 import onnx
 
 from edgevision.bundle.directory import Bundle
-from edgevision.bundle.manifest import Stage
+from edgevision.bundle.manifest import Manifest, Stage
 from edgevision.bundle.onnx_bytes import external_weights
 from edgevision.bundle.targets import TargetProfile, get_target
 from edgevision.bundle.tensors import Profiles, TensorSpec
@@ -44,7 +44,7 @@ class Checked:
     """What was found of one graph.
 
     Attributes:
-        name: the stage, or the file.
+        name: the stage, with the precision where it is an alternative; or the file.
         findings: errors first.
         builder: which builder proved the graph, and how long it took; why none did.
         engine_bytes: size of its engine; None if there is none.
@@ -66,7 +66,7 @@ class Checked:
 def preflight(
     source: str | os.PathLike[str] | Bundle, target: str, *, progress: Progress = silent
 ) -> list[Checked]:
-    """Check an ONNX file, or every stage of a bundle, for a target.
+    """Check an ONNX file, or every stage of a bundle in each of its precisions, for a target.
 
     Raises:
         ValueError: the target is unknown.
@@ -78,14 +78,14 @@ def preflight(
         bundle = source if isinstance(source, Bundle) else Bundle.open(source)
         return [
             _check(
-                stage.name,
+                name,
                 bundle.read(stage.graph),
                 profile,
                 stage,
                 partial(read_golden, bundle, stage),
                 progress,
             )
-            for stage in bundle.manifest.stages
+            for name, stage in _in_each_precision(bundle.manifest)
         ]
     path = Path(source)
     try:
@@ -93,6 +93,14 @@ def preflight(
     except ExportError as error:
         raise FileReadError(str(error)) from error
     return [_check(path.name, graph, profile, None, None, progress)]
+
+
+def _in_each_precision(manifest: Manifest) -> Iterator[tuple[str, Stage]]:
+    """Give all that a device may build: `finish --choose` takes the alternatives as well."""
+    for stage in manifest.stages:
+        yield stage.name, stage
+        for other in stage.alternatives:
+            yield f"{stage.name} in {other.precision}", stage.in_precision(other.precision)
 
 
 def _check(

@@ -26,7 +26,7 @@ from edgevision.export.precision.brought import store_int8, taken_as_int8
 from edgevision.export.precision.calibration import METHODS, CalibrationSummary
 from edgevision.export.precision.fp16 import to_fp16
 from edgevision.export.precision.half_rounding import by_the_standard
-from edgevision.export.precision.int8 import MIN_SNR_DB, QuantizedModel, to_int8
+from edgevision.export.precision.int8 import QuantizedModel, to_int8
 from edgevision.export.precision.macs import multiply_accumulates
 from edgevision.export.precision.quantizer import RECOVERED, Layer, Quantizer
 from edgevision.progress import Progress, silent
@@ -168,7 +168,7 @@ def export_stage(
                     recover=recover,
                     profiles=profiles,
                     keep_float=keep_fp32,
-                    min_snr_db=MIN_SNR_DB if proof.min_snr_db is None else proof.min_snr_db,
+                    min_end_snr_db=proof.min_end_snr_db,
                     wide_ends=proof.wide_ends,
                     choose_wide=choose_wide,
                     progress=progress,
@@ -337,8 +337,8 @@ def _one_value(inputs: Sequence[TensorSpec]) -> str:
     """Return what to type where shapes depend on inputs that may be sizes; empty without such."""
     names = [spec.name for spec in inputs if not spec.dtype.value.startswith("float")]
     flags = " ".join(f"--range {name}=N:N" for name in names)
-    told = f" Where {', '.join(names)} say sizes, give all samples one value: {flags} (ranges=)."
-    return told.replace("{", "{{").replace("}", "}}") if names else ""
+    text = f" Where {', '.join(names)} say sizes, give all samples one value: {flags} (ranges=)."
+    return text.replace("{", "{{").replace("}", "}}") if names else ""
 
 
 def _ranges_to_type(inputs: Sequence[TensorSpec]) -> str:

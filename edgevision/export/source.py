@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from torch import nn
@@ -22,12 +23,11 @@ from edgevision.errors import ExportError, FileReadError
 from edgevision.export import ADAPTERS
 from edgevision.export.adapters.adapter import ModelAdapter
 from edgevision.export.adapters.registry import (
-    NO_FRONT,
     ClassNames,
-    Front,
+    Given,
     Size,
-    adapter_home,
-    call_home,
+    adapt_module,
+    adapt_shipped,
     recognised_task,
     refuse_options,
 )
@@ -62,7 +62,7 @@ def resolve(
     weights: Path | None = None,
     size: Size | None = None,
     classes: ClassNames | None = None,
-    front: Front = NO_FRONT,
+    front: Given = MappingProxyType({}),
     shapes: Profiles | None = None,
 ) -> Source:
     """Turn `source` into an adapter.
@@ -85,22 +85,22 @@ def resolve(
     """
     if task not in (None, *task_names()):
         raise ValueError(f"task: got '{task}', expected one of {', '.join(task_names())}")
+    options = {"size": size, "classes": classes, **front}
+    given = {name: value for name, value in options.items() if value is not None}
     if isinstance(source, Path) or (isinstance(source, str) and source.endswith(".onnx")):
-        refuse_options("an ONNX file", **front)
-        return _from_onnx(Path(source), task, weights, size, classes, shapes)
+        refuse_options("an ONNX file", weights=weights, **given)
+        return _from_onnx(Path(source), task, shapes)
     refuse_options("anything but an ONNX file", shapes=shapes)
     if isinstance(source, nn.Module):
         name = type(source).__name__
-        adapter = _adapt(_loaded(source, weights), name, task, size, classes, front)
-        return Source(type(source).__name__.lower(), adapter, _provenance("a module", weights))
+        adapter = _adapt(source, name, task, weights, given)
+        return Source(name.lower(), adapter, _provenance("a module", weights))
     if not isinstance(source, str):
-        refuse_options(
-            "an adapter", weights=weights, size=size, classes=classes, task=task, **front
-        )
+        refuse_options("an adapter", weights=weights, task=task, **given)
         return Source(source.task, source, {"source": "an adapter"})
     if ":" in source:
-        return _from_factory(source, task, weights, size, classes, front)
-    return _from_zoo(source, task, weights, size, classes, front)
+        return _from_factory(source, task, weights, given)
+    return _from_zoo(source, task, weights, given)
 
 
 def read_classes(path: Path) -> list[str | tuple[str, str]]:
@@ -130,14 +130,7 @@ def read_classes(path: Path) -> list[str | tuple[str, str]]:
     return classes
 
 
-def _from_zoo(
-    name: str,
-    task: str | None,
-    weights: Path | None,
-    size: Size | None,
-    classes: ClassNames | None,
-    front: Front,
-) -> Source:
+def _from_zoo(name: str, task: str | None, weights: Path | None, given: Given) -> Source:
     if name not in zoo_names():
         known = ", ".join(zoo_names()) or "none on this machine: pip install edgevision-zoo"
         near = difflib.get_close_matches(name, zoo_names(), n=1)
@@ -149,13 +142,10 @@ def _from_zoo(
     entry = zoo_entry(name)
     if task not in (None, entry.task):
         raise ValueError(f"'{name}' is a net for task '{entry.task}'; leave out task '{task}'")
-    home = adapter_home(get_task(entry.task))
     chosen = weights or entry.weights
-    module = _loaded(_zoo_module(entry), chosen)
-    adapter = call_home(
-        home.from_card, entry.task, front,
-        module=module, card=entry.card, size=size, classes=classes,
-    )  # fmt: skip
+    module = _zoo_module(entry)
+    load_into(module, chosen)
+    adapter = adapt_shipped(get_task(entry.task), module, entry.card, given)
     return Source(name, adapter, _provenance(name, chosen), entry.samples)
 
 
@@ -166,14 +156,7 @@ def _zoo_module(entry: ZooEntry) -> nn.Module:
     return made
 
 
-def _from_factory(
-    source: str,
-    task: str | None,
-    weights: Path | None,
-    size: Size | None,
-    classes: ClassNames | None,
-    front: Front,
-) -> Source:
+def _from_factory(source: str, task: str | None, weights: Path | None, given: Given) -> Source:
     factory = find_function("source", source, "package.module:factory")
     function = source.partition(":")[2]
     with _working_directory():
@@ -183,14 +166,14 @@ def _from_factory(
             raise ExportError(f"'{source}' failed: {type(error).__name__}: {error}") from error
     name = re.sub(r"[^A-Za-z0-9._-]", "-", function).strip("-._") or "model"
     if isinstance(made, nn.Module):
-        adapter = _adapt(_loaded(made, weights), source, task, size, classes, front)
+        adapter = _adapt(made, source, task, weights, given)
         return Source(name, adapter, _provenance(source, weights))
     if not hasattr(made, "to_onnx"):
         raise ExportError(
             f"'{source}' returned {type(made).__name__}, expected a torch module or an adapter "
             f"(edgevision.export has {', '.join(ADAPTERS)})"
         )
-    refuse_options("an adapter", weights=weights, size=size, classes=classes, task=task, **front)
+    refuse_options("an adapter", weights=weights, task=task, **given)
     return Source(name, made, {"source": source})
 
 
@@ -237,41 +220,21 @@ def _working_directory() -> Iterator[None]:
             sys.path.remove(here)
 
 
-def _from_onnx(
-    path: Path,
-    task: str | None,
-    weights: Path | None,
-    size: Size | None,
-    classes: ClassNames | None,
-    shapes: Profiles | None,
-) -> Source:
+def _from_onnx(path: Path, task: str | None, shapes: Profiles | None) -> Source:
     if task not in (None, TENSORS.name):
         raise ValueError(f"an ONNX file has its own tensors: use task {TENSORS}, or leave it out")
-    refuse_options("an ONNX file", weights=weights, size=size, classes=classes)
     name = re.sub(r"[^A-Za-z0-9._-]", "-", path.stem).strip("-._") or "model"
     adapter = Tensors(path, profiles=shapes)
     return Source(name, adapter, {"source": path.name, "source_sha256": _sha256(path)})
 
 
 def _adapt(
-    module: nn.Module,
-    source: str,
-    task: str | None,
-    size: Size | None,
-    classes: ClassNames | None,
-    front: Front,
+    module: nn.Module, source: str, task: str | None, weights: Path | None, given: Given
 ) -> ModelAdapter:
-    chosen = recognised_task(module) if task is None else get_task(task)
-    make = adapter_home(chosen).from_module
-    given = {"module": module, "source": source, "size": size, "classes": classes}
-    found: ModelAdapter = call_home(make, chosen.name, front, **given)
-    return found
-
-
-def _loaded(module: nn.Module, weights: Path | None) -> nn.Module:
     if weights is not None:
         load_into(module, weights)
-    return module
+    chosen = recognised_task(module) if task is None else get_task(task)
+    return adapt_module(chosen, module, source, given)
 
 
 def _provenance(source: str, weights: Path | None) -> dict[str, str]:

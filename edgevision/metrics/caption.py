@@ -9,7 +9,7 @@ from pathlib import Path
 from edgevision.errors import FileReadError
 from edgevision.metrics.captions import CaptionScores, caption_scores
 from edgevision.metrics.coco import read_captions
-from edgevision.metrics.metric import Metric, PathLike
+from edgevision.metrics.metric import Metric, PathLike, Score
 from edgevision.metrics.tally import Tally
 from edgevision.progress import Progress
 from edgevision.tasks.caption import CaptionDecoder, CaptionResult
@@ -17,17 +17,15 @@ from edgevision.tasks.labelled import named_pictures, readable_pictures
 
 
 @dataclass(frozen=True, slots=True)
-class CaptionScore:
+class CaptionScore(Score):
     """How one form of a captioner does on a folder.
 
     Attributes:
-        form: which form, e.g. "int8".
         scores: BLEU, ROUGE-L and CIDEr; None without captions of people.
         agreement: share of captions that are those of the first form, token for token; None
             without one.
     """
 
-    form: str
     scores: CaptionScores | None
     agreement: float | None
 
@@ -41,10 +39,6 @@ class CaptionScore:
             "CIDEr": None if scores is None else scores.cider,
             "same as reference": self.agreement,
         }
-
-    def per_class(self) -> tuple[float, ...]:
-        """Return nothing: captions have no classes."""
-        return ()
 
 
 class CaptionTruths:

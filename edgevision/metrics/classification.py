@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgevision.errors import FileReadError
-from edgevision.metrics.metric import Metric, PathLike
+from edgevision.metrics.metric import Metric, PathLike, Score
 from edgevision.metrics.segmentation import counted_pairs
 from edgevision.metrics.tally import Tally
 from edgevision.progress import Progress
@@ -22,18 +22,16 @@ _FIVE = 5
 
 
 @dataclass(frozen=True, slots=True)
-class ClassificationScore:
+class ClassificationScore(Score):
     """How one form of a classifier does on a folder.
 
     Attributes:
-        form: which form, e.g. "int8".
         top1: share of frames whose first label is right; None without labels.
         top5: share of frames whose label is among the first five; None without labels, or where
             the model gives fewer.
         agreement: share of frames whose first label is that of the first form; None without one.
     """
 
-    form: str
     top1: float | None
     top5: float | None
     agreement: float | None
@@ -41,10 +39,6 @@ class ClassificationScore:
     def figures(self) -> dict[str, float | None]:
         """Return the report's columns."""
         return {"top-1": self.top1, "top-5": self.top5, "agrees with reference": self.agreement}
-
-    def per_class(self) -> tuple[float, ...]:
-        """Return nothing: a folder rarely shows each of a classifier's classes."""
-        return ()
 
 
 class ClassificationTruths:

@@ -13,21 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edgevision.bundle.files import open_plain, read_plain
 from edgevision.bundle.reading import parse
+from edgevision.bundle.tensors import Floats
 from edgevision.errors import FileReadError
-from edgevision.metrics.metric import Metric, PathLike
+from edgevision.metrics.metric import FolderTruths, Metric, PathLike, Score
 from edgevision.metrics.segmentation import resize_nearest
 from edgevision.metrics.tally import Tally
 from edgevision.progress import Progress
 from edgevision.tasks.depth import DepthDecoder, DepthResult
 from edgevision.tasks.frames import read_counts
-from edgevision.tasks.labelled import labelled_images, named_pictures, readable_pictures
+from edgevision.tasks.labelled import readable_pictures
 from edgevision.tasks.tensors import read_npy
-
-Floats = npt.NDArray[np.float32]
 
 _DELTA = 1.25
 _SAME = 0.01
@@ -37,11 +35,10 @@ _MAX_JSON_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class DepthScore:
+class DepthScore(Score):
     """How one form of a net does on a folder.
 
     Attributes:
-        form: which form, e.g. "int8".
         abs_rel: mean of |depth - truth| / truth; None without labels.
         rmse_m: root of the mean squared error in metres; None without labels.
         delta: share of pixels whose depth and truth are less than 1.25 times apart; None without
@@ -50,7 +47,6 @@ class DepthScore:
             one.
     """
 
-    form: str
     abs_rel: float | None
     rmse_m: float | None
     delta: float | None
@@ -65,12 +61,8 @@ class DepthScore:
             "within 1 % of reference": self.agreement,
         }
 
-    def per_class(self) -> tuple[float, ...]:
-        """Return nothing: depths have no classes."""
-        return ()
 
-
-class DepthTruths:
+class DepthTruths(FolderTruths):
     """Depth maps in `labels/` of the pictures in `images/`; or none.
 
     A label is NAME.npy, float[H, W] in metres, or NAME.png of 16 bits, whose unit `labels.json`
@@ -78,15 +70,9 @@ class DepthTruths:
     """
 
     def __init__(self, folder: PathLike) -> None:
-        pairs = labelled_images(folder, suffixes=(".npy", ".png"))
-        self.pictures = named_pictures(folder, [image for image, _ in pairs])
-        self._labels = dict(zip(self.pictures, (label for _, label in pairs), strict=True))
-        counted = any(label is not None and label.suffix == ".png" for _, label in pairs)
+        super().__init__(folder, ".npy", ".png")
+        counted = any(label.suffix == ".png" for label in self.sources())
         self._unit_m = _metres_per_count(Path(folder) / "labels.json") if counted else 1.0
-
-    def sources(self) -> list[Path]:
-        """Return the label files; see `Truths`."""
-        return [label for label in self._labels.values() if label is not None]
 
     def check(self, progress: Progress) -> None:
         """Leave out what cannot be read; see `Truths`."""
@@ -97,9 +83,7 @@ class DepthTruths:
         return self._read(name)
 
     def _read(self, name: str) -> Floats | None:
-        if name not in self._labels:
-            raise FileReadError(f"'{name}' has no label")
-        label = self._labels[name]
+        label = self.file(name)
         return None if label is None else read_depth(label, self._unit_m)
 
 

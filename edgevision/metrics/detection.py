@@ -8,22 +8,21 @@ import numpy as np
 
 from edgevision.metrics.average_precision import Detections, DetectionScore
 from edgevision.metrics.coco import ObjectMetric, PictureObjects
+from edgevision.metrics.metric import Score
 from edgevision.metrics.tally import Tally
 from edgevision.tasks.detection import DetectionDecoder, DetectionResult
 
 
 @dataclass(frozen=True, slots=True)
-class BoxScore:
+class BoxScore(Score):
     """How one form of a detector does on a folder, by the COCO protocol.
 
     Attributes:
-        form: which form, e.g. "int8".
         box_ap: average precision of the boxes, 0 to 1.
         box_ap50: at IoU 0.50.
         class_box_ap: `box_ap` per class, NaN where a class does not occur.
     """
 
-    form: str
     box_ap: float
     box_ap50: float
     class_box_ap: tuple[float, ...]

@@ -8,17 +8,17 @@ import numpy as np
 
 from edgevision.metrics.average_precision import Detections, DetectionScore
 from edgevision.metrics.coco import ObjectMetric, PictureObjects
+from edgevision.metrics.metric import Score
 from edgevision.metrics.segmentation import resize_nearest
 from edgevision.metrics.tally import Tally
 from edgevision.tasks.instance import InstanceDecoder, InstanceResult
 
 
 @dataclass(frozen=True, slots=True)
-class InstanceScore:
+class InstanceScore(Score):
     """How one form of a net does on a folder, by the COCO protocol.
 
     Attributes:
-        form: which form, e.g. "int8".
         box_ap: average precision of the boxes, 0 to 1.
         mask_ap: average precision of the masks.
         box_ap50: of the boxes at IoU 0.50.
@@ -26,7 +26,6 @@ class InstanceScore:
         class_mask_ap: `mask_ap` per class, NaN where a class does not occur.
     """
 
-    form: str
     box_ap: float
     mask_ap: float
     box_ap50: float

@@ -12,14 +12,16 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from edgevision.bundle.tensors import Image
+from edgevision.errors import FileReadError
 from edgevision.metrics.tally import Tally
 from edgevision.progress import Progress, silent
 from edgevision.tasks.cameras import cameras_decoder
 from edgevision.tasks.frames import read_image, resize
+from edgevision.tasks.labelled import labelled_images, named_pictures
 from edgevision.tasks.task import Decoder, Headline, Task, get_task
 from edgevision.tasks.timings import Timings
 
-Image = npt.NDArray[np.uint8]
 PathLike = str | os.PathLike[str]
 Predict = Callable[[Image], Any]
 """From a frame, uint8[H, W, 3] RGB of the model's size, to the task's result."""
@@ -43,18 +45,23 @@ def predictor(decoder: Decoder[Any], run: Run) -> Predict:
     return predict
 
 
-class Score(Protocol):
-    """How one form of a model does on a folder; a dataclass."""
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How one form of a model does on a folder; a task's own has the figures as fields.
 
-    @property
-    def form(self) -> str:
-        """Which form, e.g. "int8"."""
+    Attributes:
+        form: which form, e.g. "int8".
+    """
+
+    form: str
 
     def figures(self) -> dict[str, float | None]:
         """Return the report's columns; None for what the folder cannot tell."""
+        raise NotImplementedError
 
     def per_class(self) -> tuple[float, ...]:
         """Return the main figure of each class, NaN where it does not occur; empty without."""
+        return ()
 
 
 class Truths(Protocol):
@@ -122,6 +129,34 @@ class Metric:
     def against(self, tally: Tally) -> npt.NDArray[np.int64] | None:
         """Return how often the first form said a class (row) where this one said another."""
         return None
+
+
+class FolderTruths:
+    """What a label file beside each picture says, or none; see `Truths`.
+
+    Args:
+        folder: see `labelled_images`.
+        suffixes: what the label files end in.
+    """
+
+    def __init__(self, folder: PathLike, *suffixes: str) -> None:
+        pairs = labelled_images(folder, suffixes=suffixes)
+        self.pictures = named_pictures(folder, [image for image, _ in pairs])
+        self.files = dict(zip(self.pictures, (label for _, label in pairs), strict=True))
+
+    def sources(self) -> list[Path]:
+        """Return the label files; see `Truths`."""
+        return [label for label in self.files.values() if label is not None]
+
+    def file(self, name: str) -> Path | None:
+        """Return a picture's label file; None in a folder without labels.
+
+        Raises:
+            FileReadError: it has none, and others do.
+        """
+        if name not in self.files:
+            raise FileReadError(f"'{name}' has no label")
+        return self.files[name]
 
 
 def metric_for(task: Task[Any], decoder: Decoder[Any]) -> Metric:
@@ -227,8 +262,7 @@ def judge(
 
 def score_fields(score: Score) -> dict[str, object]:
     """Return a score as JSON fields: its own, and its figures by name."""
-    fields: dict[str, object] = asdict(score)  # type: ignore[call-overload]
-    return {**fields, "figures": score.figures()}
+    return {**asdict(score), "figures": score.figures()}
 
 
 def headline_fields(task: str) -> dict[str, object] | None:

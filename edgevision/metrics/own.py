@@ -6,29 +6,24 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
+from edgevision.bundle.tensors import Arrays
+from edgevision.metrics.metric import Score
 from edgevision.progress import Progress, silent
 
-Arrays = Mapping[str, npt.NDArray[np.generic]]
 OwnMetric = Callable[[Arrays, Arrays], float | Mapping[str, float]]
 """From the outputs and the labels of one sample, by name, to a figure or to some by name."""
 
 
 @dataclass(frozen=True, slots=True)
-class OwnScore:
+class OwnScore(Score):
     """The mean of a user's figures over a folder."""
 
-    form: str
     means: Mapping[str, float] = field(default_factory=dict)
 
     def figures(self) -> dict[str, float | None]:
         """Return the report's columns."""
         return dict(self.means)
-
-    def per_class(self) -> tuple[float, ...]:
-        """Return nothing: what a class is, only the user knows."""
-        return ()
 
 
 def score_own(

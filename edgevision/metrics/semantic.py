@@ -14,35 +14,32 @@ import numpy.typing as npt
 
 from edgevision.bundle.files import read_plain
 from edgevision.bundle.reading import parse
+from edgevision.bundle.tensors import Image
 from edgevision.errors import FileReadError
 from edgevision.metrics.labels import LabelValues, renumbered_reason
-from edgevision.metrics.metric import Metric, PathLike
+from edgevision.metrics.metric import FolderTruths, Metric, PathLike, Score
 from edgevision.metrics.segmentation import ConfusionMatrix, counted_pairs, resize_nearest
 from edgevision.metrics.tally import Tally
 from edgevision.progress import Progress
 from edgevision.tasks.camera import VOID
 from edgevision.tasks.frames import Colors, label_colors, read_labels
-from edgevision.tasks.labelled import labelled_images, named_pictures, readable_pictures
+from edgevision.tasks.labelled import readable_pictures
 from edgevision.tasks.semantic import SemanticDecoder, SemanticResult
-
-Image = npt.NDArray[np.uint8]
 
 _MAX_JSON_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class SemanticScore:
+class SemanticScore(Score):
     """How one form of a net does on a folder.
 
     Attributes:
-        form: which form, e.g. "int8".
         miou: mean IoU over the classes that occur; None without labels.
         pixel_accuracy: share of labelled pixels that are right; None without labels.
         iou: IoU per class, NaN where a class does not occur; empty without labels.
         agreement: share of pixels where it says what the first form says; None without one.
     """
 
-    form: str
     miou: float | None
     pixel_accuracy: float | None
     iou: tuple[float, ...]
@@ -61,7 +58,7 @@ class SemanticScore:
         return self.iou
 
 
-class SemanticTruths:
+class SemanticTruths(FolderTruths):
     """Class maps in `labels/`, PNG of class indices, of the pictures in `images/`; or none.
 
     Other layouts: see `labelled_images`. Where the files have other numbers than the classes,
@@ -76,19 +73,13 @@ class SemanticTruths:
         label_map: Mapping[str, int] | None = None,
         ignore_index: int | None = None,
     ) -> None:
-        pairs = labelled_images(folder)
-        self.pictures = named_pictures(folder, [image for image, _ in pairs])
-        self._labels = dict(zip(self.pictures, (label for _, label in pairs), strict=True))
+        super().__init__(folder, ".png", ".tif", ".tiff", ".bmp")
         numbers = {int(k): v for k, v in (label_map or {}).items() if k.isdecimal()}
         own = {_rgb(k): v for k, v in (label_map or {}).items() if not k.isdecimal()}
         self._class_count, self._colors = class_count, own or colors
         self._numbers = _numbers(Path(folder) / "labels.json", class_count, numbers)
         if ignore_index is not None:
             self._numbers[ignore_index] = VOID
-
-    def sources(self) -> list[Path]:
-        """Return the label files; see `Truths`."""
-        return [label for label in self._labels.values() if label is not None]
 
     def check(self, progress: Progress) -> None:
         """Leave out what cannot be read, refuse labels that say nothing; see `Truths`."""
@@ -99,7 +90,7 @@ class SemanticTruths:
                 values.add(label)
 
         self.pictures = readable_pictures(self.pictures, progress, count)
-        place = self._labels[next(reversed(self.pictures))]
+        place = self.files[next(reversed(self.pictures))]
         if place is not None:
             if values.refusal_reason() and (found := label_colors(place)):
                 raise FileReadError(
@@ -114,16 +105,14 @@ class SemanticTruths:
         truth = self._read(name)
         if truth is not None and truth.shape == size[::-1] != size:
             raise FileReadError(
-                f"{self._labels[name]}: {list(truth.shape)} pixels, and its picture {list(size)}: "
+                f"{self.files[name]}: {list(truth.shape)} pixels, and its picture {list(size)}: "
                 "one of them is turned. Pictures are turned as their EXIF orientation says; turn "
                 "the label map as well"
             )
         return truth
 
     def _read(self, name: str) -> Image | None:
-        if name not in self._labels:
-            raise FileReadError(f"'{name}' has no label")
-        label = self._labels[name]
+        label = self.file(name)
         return None if label is None else read_labels(label, self._colors, self._numbers)
 
 

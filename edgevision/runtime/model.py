@@ -7,13 +7,13 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from edgevision.bundle.manifest import Manifest
+from edgevision.bundle.tensors import Array
 from edgevision.errors import ClosedError, RunError, WrongTaskError
 from edgevision.runtime.select import Selection
 from edgevision.runtime.session import Session
@@ -27,7 +27,6 @@ if TYPE_CHECKING:  # imported by the methods that use them: a first answer has n
     from edgevision.runtime.stream.ticket import Ticket
     from edgevision.tasks.generated import GeneratedDecoder, GeneratedResult
 
-Array = npt.NDArray[np.generic]
 Frame = npt.NDArray[np.uint8] | Mapping[str, Array] | Sequence[npt.NDArray[np.uint8]]
 R = TypeVar("R", bound=Result)
 
@@ -264,12 +263,7 @@ class Model(Generic[R]):
     def __enter__(self) -> Model[R]:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         try:
             self.close()
         except RunError:

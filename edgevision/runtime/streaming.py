@@ -11,12 +11,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from time import perf_counter_ns
-from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
 
-from edgevision.bundle.tensors import NEXT
+from edgevision.bundle.tensors import NEXT, Image
 from edgevision.errors import StaleViewError
 from edgevision.runtime.backends.program import Program
 from edgevision.runtime.device.memory import Array
@@ -24,7 +23,6 @@ from edgevision.runtime.lifetime import Lifetime
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.slots.feeds import FeedCheck
 from edgevision.runtime.slots.state import StatefulRun, carried_names, does_not_follow
-from edgevision.tasks.camera import Image
 from edgevision.tasks.caption import CaptionDecoder, CaptionResult, gather_caption
 from edgevision.tasks.timings import Timings
 
@@ -164,12 +162,7 @@ class StreamingCaptioner:
     def __enter__(self) -> StreamingCaptioner:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def __del__(self) -> None:

@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from edgevision._optional import require
-from edgevision.bundle.manifest import Settings
-from edgevision.bundle.tensors import TensorSpec
-from edgevision.tasks.camera import CameraFrame, Image
+from edgevision.bundle.manifest import Settings, Stage
+from edgevision.bundle.tensors import Image, TensorSpec
+from edgevision.errors import BundleFormatError
+from edgevision.tasks.camera import CameraFrame
 from edgevision.tasks.camera_files import read_camera_frame
 from edgevision.tasks.cameras import camera_count, of_one_camera
 from edgevision.tasks.frames import spread
@@ -30,6 +31,20 @@ class CameraTask(Task[R]):
     """A task that looks at one frame, `uint8[H, W, 3]`."""
 
     picture_endings: tuple[str, ...] = (".overlay.jpg",)
+
+    def read_camera(
+        self, settings: Settings, stages: tuple[Stage, ...], *, outputs: int | None = None
+    ) -> tuple[Stage, CameraFrame]:
+        """Return the one stage of a bundle, and the frame that it takes.
+
+        Raises:
+            BundleFormatError: it has several, other inputs, or another number of outputs.
+        """
+        if len(stages) != 1 or len(stages[0].inputs) != 1:
+            raise BundleFormatError(f"task {self}: expected one stage with one input")
+        if outputs not in (None, len(stages[0].outputs)):
+            raise BundleFormatError(f"task {self}: expected a stage with {outputs} outputs")
+        return stages[0], CameraFrame.from_manifest(stages[0].inputs[0], settings, self.name)
 
     def samples(
         self, inputs: Sequence[TensorSpec], settings: Settings, folder: Path, count: int
@@ -63,10 +78,15 @@ class CameraTask(Task[R]):
     def difference(self, frame: Image, before: R, after: R) -> tuple[float, Image]:
         """Return the share of pixels that differ, and both answers beside them in red."""
         where = self.differs(before, after)
-        marked = np.repeat((frame.mean(2, keepdims=True) * 0.45).astype(np.uint8), 3, 2)
-        marked[where] = _RED
         drawn = [result.pictures(frame)[".overlay.jpg"] for result in (before, after)]
-        return float(where.mean()), np.concatenate([*drawn, marked], axis=1)
+        return float(where.mean()), np.concatenate([*drawn, marked_red(frame, where)], axis=1)
+
+
+def marked_red(frame: Image, where: npt.NDArray[np.bool_]) -> Image:
+    """Return the frame in dim grey, and red where `where: bool[H, W]` is true."""
+    marked = np.repeat((frame.mean(2, keepdims=True) * 0.45).astype(np.uint8), 3, 2)
+    marked[where] = _RED
+    return marked
 
 
 def both_beneath(frame: Image, before: str, after: str) -> Image:

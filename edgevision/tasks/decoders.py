@@ -13,10 +13,10 @@ from edgevision.bundle.forms import Form
 from edgevision.bundle.manifest import Manifest, Settings, Stage
 from edgevision.bundle.parity import ParityReport, Tolerance
 from edgevision.bundle.reading import Reader
-from edgevision.bundle.tensors import TensorSpec
+from edgevision.bundle.tensors import Arrays, TensorSpec
 from edgevision.errors import BundleFormatError
 from edgevision.tasks.cameras import CamerasDecoder, camera_count, one_camera_stage
-from edgevision.tasks.proof import Arrays, Proof, element_tolerance
+from edgevision.tasks.proof import Proof, element_tolerance
 from edgevision.tasks.task import Decoder, Read, Task, bounded_read, get_task
 
 
@@ -124,7 +124,7 @@ class _StatefulProof(Proof):
 
     def __init__(self, proof: Proof, names: Sequence[str]) -> None:
         self._proof, self._names = proof, names
-        self.min_snr_db, self.wide_ends = proof.min_snr_db, proof.wide_ends
+        self.min_end_snr_db, self.wide_ends = proof.min_end_snr_db, proof.wide_ends
 
     def tolerances(self, form: Form, golden: Arrays) -> dict[str, Tolerance]:
         """Return the task's own, and the usual ones of the state."""

@@ -12,15 +12,12 @@ import numpy.typing as npt
 
 from edgevision._optional import require
 from edgevision.bundle.manifest import Settings, Stage
-from edgevision.bundle.tensors import DType
+from edgevision.bundle.tensors import Array, DType, Floats, Image
 from edgevision.errors import BundleFormatError, FrameError
-from edgevision.tasks.camera import CameraFrame, FrameDecoder, Image, Region, check_same_frame
-from edgevision.tasks.camera_task import CameraTask
+from edgevision.tasks.camera import CameraFrame, FrameDecoder, Region, check_same_frame
+from edgevision.tasks.camera_task import CameraTask, marked_red
 from edgevision.tasks.task import Headline, Read, Summary
 from edgevision.tasks.timings import Timings
-
-Array = npt.NDArray[np.generic]
-Floats = npt.NDArray[np.float32]
 
 # Every 17th of the 256 colours of matplotlib's magma (van der Walt and Smith 2015, CC0), which is
 # perceptually uniform; between them lines are within 2.2 of 255 of it.
@@ -38,7 +35,6 @@ _SHOWN_PERCENTILES = (2.0, 98.0)
 _TICKS = 5
 # Depths further apart than this share of the first are drawn as different.
 _NOTABLE = 0.05
-_RED = (255, 48, 48)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +113,7 @@ class DepthDecoder(FrameDecoder):
     camera: CameraFrame
 
     def decode(self, outputs: Mapping[str, Array], timings: Timings) -> DepthResult:
-        """Return the result of one inference.
-
-        Raises:
-            FrameError: the engine gave a depth that cannot be.
-        """
+        """Return the result of one inference; see `Decoder`."""
         depth = outputs["depth"][0].astype(np.float32)
         low, high = float(depth.min()), float(depth.max())  # NaN passes through both
         if not 0 <= low <= high < math.inf:
@@ -140,15 +132,13 @@ class DepthTask(CameraTask[DepthResult]):
 
     def decoder(self, settings: Settings, stages: tuple[Stage, ...], read: Read) -> DepthDecoder:
         """Return the decoder of one bundle; see `Task`."""
-        if len(stages) != 1 or len(stages[0].inputs) != 1 or len(stages[0].outputs) != 1:
-            raise BundleFormatError(f"task {self}: expected one stage with one input, one output")
-        frame, depth = stages[0].inputs[0], stages[0].outputs[0]
-        camera = CameraFrame.from_manifest(frame, settings, self.name)
+        stage, camera = self.read_camera(settings, stages, outputs=1)
+        depth = stage.outputs[0]
         fits = depth.name == "depth" and depth.dtype in (DType.FLOAT32, DType.FLOAT16)
         if not fits or depth.shape != (1, *camera.size):
             raise BundleFormatError(
                 f"task {self}: expected a frame of {camera.layout} -> depth float32[1, H, W] or "
-                f"float16, got {frame} -> {depth}"
+                f"float16, got {stage.inputs[0]} -> {depth}"
             )
         return DepthDecoder(camera)
 
@@ -167,10 +157,8 @@ class DepthTask(CameraTask[DepthResult]):
     ) -> tuple[float, Image]:
         """Return the share of pixels that differ; both in the same colours, and where in red."""
         where, span = self.differs(before, after), before.range_m()
-        marked = np.repeat((frame.mean(2, keepdims=True) * 0.45).astype(np.uint8), 3, 2)
-        marked[where] = _RED
         drawn = [result.colored(*span) for result in (before, after)]
-        return float(where.mean()), np.concatenate([*drawn, marked], axis=1)
+        return float(where.mean()), np.concatenate([*drawn, marked_red(frame, where)], axis=1)
 
 
 def _colors() -> Image:

@@ -18,9 +18,9 @@ import numpy.typing as npt
 
 from edgevision._optional import require
 from edgevision.bundle.files import open_plain
+from edgevision.bundle.tensors import Image
 from edgevision.errors import FileReadError
 
-Image = npt.NDArray[np.uint8]
 Colors = Mapping[tuple[int, int, int], int]
 T = TypeVar("T")
 

@@ -10,65 +10,27 @@ import numpy as np
 import numpy.typing as npt
 
 from edgevision.bundle.manifest import Settings, Stage
+from edgevision.bundle.tensors import Array, Floats, Image
 from edgevision.tasks.box_pictures import draw_boxes
-from edgevision.tasks.camera import (
-    CameraFrame,
-    ClassLabel,
-    FrameDecoder,
-    Image,
-    check_same_frame,
-    read_class_labels,
-)
-from edgevision.tasks.objects import (
-    MAX_CANDIDATES,
-    Array,
-    Floats,
-    FoundObjects,
-    Labels,
-    ObjectTask,
-    output_labels,
-)
+from edgevision.tasks.camera import check_same_frame
+from edgevision.tasks.objects import FoundObjects, Labels, ObjectDecoder, ObjectTask
 from edgevision.tasks.task import Headline, Read
 from edgevision.tasks.timings import Timings
 
 
 @dataclass(frozen=True, slots=True)
 class InstanceResult(FoundObjects):
-    """What was found in one frame, best first.
+    """What was found in one frame, best first; see `FoundObjects` for its other attributes.
 
     Attributes:
-        boxes: float32[N, 4] x1 y1 x2 y2 in pixels of the frame, host; the caller's own.
-        labels: int32[N] indices into `classes`.
-        scores: float32[N], 0 to 1.
         masks: float32[N, 28, 28], how likely each cell of the box is the object's; uint8[N, H, W],
             1 where the object is, if the graph was built with masks of the frame.
-        classes: the label of each index.
-        frame_size: (H, W) of the frame.
-        is_exact: whether suppression is certainly the greedy one.
-        is_complete: whether no candidate was left out for want of room.
-        timings: how long it took.
     """
 
-    boxes: Floats
-    labels: Labels
-    scores: Floats
     masks: Floats | Image
-    classes: tuple[ClassLabel, ...]
-    frame_size: tuple[int, int]
-    is_exact: bool
-    is_complete: bool
-    timings: Timings
 
-    def above(self, score: float) -> InstanceResult:
-        """Return the objects of at least `score`."""
-        kept = self.scores >= score
-        return replace(
-            self,
-            boxes=self.boxes[kept],
-            labels=self.labels[kept],
-            scores=self.scores[kept],
-            masks=self.masks[kept],
-        )
+    def _only(self, kept: npt.NDArray[np.bool_]) -> InstanceResult:
+        return replace(FoundObjects._only(self, kept), masks=self.masks[kept])
 
     def pasted(self, *, threshold: float = 0.5) -> npt.NDArray[np.bool_]:
         """Return bool[N, H, W]: each object's pixels in the frame.
@@ -99,39 +61,12 @@ class InstanceResult(FoundObjects):
         return draw_boxes(picture.round().astype(np.uint8), self.boxes, colors, self.captions())
 
 
-@dataclass(frozen=True, slots=True)
-class InstanceDecoder(FrameDecoder):
-    """Turns frames into feeds and outputs into `InstanceResult`.
-
-    Attributes:
-        classes: the label of each index.
-        camera: the frame that the graph takes.
-    """
-
-    classes: tuple[ClassLabel, ...]
-    camera: CameraFrame
+class InstanceDecoder(ObjectDecoder):
+    """Turns frames into feeds and outputs into `InstanceResult`."""
 
     def decode(self, outputs: Mapping[str, Array], timings: Timings) -> InstanceResult:
-        """Return the result of one inference.
-
-        Raises:
-            FrameError: the engine gave a class or count that cannot be.
-        """
-        labels = output_labels(outputs, len(self.classes))
-        count = len(labels)
-        masks = outputs["masks"][0, :count]
-        cells = masks.astype(np.float32) if masks.dtype != np.uint8 else None
-        return InstanceResult(
-            outputs["boxes"][0, :count].astype(np.float32),
-            labels,
-            outputs["scores"][0, :count].astype(np.float32),
-            masks.astype(np.uint8) if cells is None else cells,
-            self.classes,
-            self.camera.size,
-            bool(outputs["converged"][0]),
-            int(outputs["overflow"][0]) <= MAX_CANDIDATES,
-            timings,
-        )
+        """Return the result of one inference; see `Decoder`."""
+        return self.objects(InstanceResult, outputs, timings, masks=outputs["masks"])
 
 
 class InstanceTask(ObjectTask[InstanceResult]):
@@ -143,26 +78,19 @@ class InstanceTask(ObjectTask[InstanceResult]):
 
     def decoder(self, settings: Settings, stages: tuple[Stage, ...], read: Read) -> InstanceDecoder:
         """Return the decoder of one bundle; see `Task`."""
-        camera = self.read_camera(settings, stages)
-        return InstanceDecoder(read_class_labels(settings, self.name), camera)
+        return InstanceDecoder(*self.described(settings, stages))
 
     def masks(self, result: InstanceResult) -> dict[str, npt.NDArray[Any]]:
         """Return each object's pixels, in the order of the answer's objects."""
         return {"masks": result.pasted()}
 
-    def differs(self, before: InstanceResult, after: InstanceResult) -> npt.NDArray[np.bool_]:
-        """Return bool[H, W]: where the class of the surest object is not the same."""
-        found: npt.NDArray[np.bool_] = _class_map(before) != _class_map(after)
-        return found
-
-
-def _class_map(result: InstanceResult) -> npt.NDArray[np.int32]:
-    """Return what each pixel is: the class of its surest object and 1, 0 where there is none."""
-    sure = result.above(0.5)
-    classes = np.zeros(sure.frame_size, np.int32)
-    for mask, label in zip(sure.pasted()[::-1], sure.labels[::-1], strict=True):
-        classes[mask] = label + 1
-    return classes
+    def class_map(self, result: InstanceResult) -> Labels:
+        """Return what each pixel is, its surest object; see `ObjectTask`."""
+        sure = result.above(0.5)
+        classes = np.zeros(sure.frame_size, np.int32)
+        for mask, label in zip(sure.pasted()[::-1], sure.labels[::-1], strict=True):
+            classes[mask] = label + 1
+        return classes
 
 
 def _paste(place: npt.NDArray[np.bool_], box: Floats, cells: Floats, threshold: float) -> None:

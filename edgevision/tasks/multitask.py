@@ -9,22 +9,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-import numpy as np
 import numpy.typing as npt
 
 from edgevision.bundle.forms import Form
 from edgevision.bundle.manifest import Settings, Stage
 from edgevision.bundle.parity import ParityReport, Tolerance
 from edgevision.bundle.reading import Reader
-from edgevision.bundle.tensors import TensorSpec
+from edgevision.bundle.tensors import Array, Arrays, Image, TensorSpec
 from edgevision.errors import BundleFormatError
-from edgevision.tasks.camera import CameraFrame, FrameDecoder, Image
+from edgevision.tasks.camera import CameraFrame, FrameDecoder
 from edgevision.tasks.camera_task import CameraTask
-from edgevision.tasks.proof import Arrays
-from edgevision.tasks.task import Decoder, Read, Result, Summary, Task, get_task
+from edgevision.tasks.task import Decoder, Read, Result, Summary, get_task
 from edgevision.tasks.timings import Timings
-
-Array = npt.NDArray[np.generic]
 
 MAX_HEADS = 16
 
@@ -53,11 +49,9 @@ class MultiResult(Mapping[str, Any]):
         return self.results[head]
 
     def __iter__(self) -> Iterator[str]:
-        """Give the heads' names."""
         return iter(self.results)
 
     def __len__(self) -> int:
-        """Return how many heads there are."""
         return len(self.results)
 
     def summary(self) -> Summary:
@@ -88,11 +82,7 @@ class MultiDecoder(FrameDecoder):
     camera: CameraFrame
 
     def decode(self, outputs: Mapping[str, Array], timings: Timings) -> MultiResult:
-        """Return the result of one inference.
-
-        Raises:
-            FrameError: the engine gave a head what cannot be.
-        """
+        """Return the result of one inference; see `Decoder`."""
         parts = _by_head(outputs)
         results = {
             head: decoder.decode(parts[head, task], timings)
@@ -110,9 +100,7 @@ class MultiTask(CameraTask[MultiResult]):
 
     def decoder(self, settings: Settings, stages: tuple[Stage, ...], read: Read) -> MultiDecoder:
         """Return the decoder of one bundle; see `Task`."""
-        if len(stages) != 1 or len(stages[0].inputs) != 1:
-            raise BundleFormatError(f"task {self}: expected one stage with one input")
-        (stage,) = stages
+        stage, camera = self.read_camera(settings, stages)
         try:
             described = Reader(settings, "settings").inner("heads")
             heads = {head: described.inner(head).text("task") for head in described.fields}
@@ -139,7 +127,6 @@ class MultiTask(CameraTask[MultiResult]):
             )
             for head, task in heads.items()
         }
-        camera = CameraFrame.from_manifest(stage.inputs[0], settings, self.name)
         return MultiDecoder(decoders, camera)
 
     def masks(self, result: MultiResult) -> dict[str, npt.NDArray[Any]]:
@@ -155,7 +142,7 @@ class MultiTask(CameraTask[MultiResult]):
         return {
             output_name(head, task, name): bar
             for (head, task), arrays in _by_head(golden).items()
-            for name, bar in _proof(task).tolerances(form, arrays).items()
+            for name, bar in get_task(task).tolerances(form, arrays).items()
         }
 
     def compare(
@@ -175,7 +162,7 @@ class MultiTask(CameraTask[MultiResult]):
         return [
             report
             for (head, task), arrays in _by_head(reference).items()
-            for report in _proof(task).compare(
+            for report in get_task(task).compare(
                 arrays, others[head, task], bars[head, task], name=f"{name}/{head}"
             )
         ]
@@ -188,7 +175,7 @@ class MultiTask(CameraTask[MultiResult]):
         return [
             report
             for (head, task), arrays in _by_head(reference).items()
-            for report in _proof(task).compare_corners(
+            for report in get_task(task).compare_corners(
                 arrays, others[head, task], form, name=f"{name}/{head}"
             )
         ]
@@ -196,13 +183,9 @@ class MultiTask(CameraTask[MultiResult]):
     def golden_reason(self, golden: Arrays) -> str:
         """Return why these answers prove nothing of a head."""
         for (head, task), arrays in _by_head(golden).items():
-            if reason := _proof(task).golden_reason(arrays):
+            if reason := get_task(task).golden_reason(arrays):
                 return f"head '{head}': {reason}"
         return ""
-
-
-def _proof(task: str) -> Task[Any]:
-    return get_task(task)
 
 
 def _by_head(named: Mapping[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,17 +12,18 @@ import numpy.typing as npt
 from edgevision.bundle.forms import Form
 from edgevision.bundle.manifest import Settings, Stage
 from edgevision.bundle.parity import ParityReport, Tolerance, compare
+from edgevision.bundle.tensors import Array, Arrays, Floats, Image
 from edgevision.errors import BundleFormatError, FrameError
-from edgevision.tasks.camera import CameraFrame, ClassLabel, Image
+from edgevision.tasks.camera import CameraFrame, ClassLabel, FrameDecoder, read_class_labels
 from edgevision.tasks.camera_task import CameraTask
 from edgevision.tasks.matching import distances
-from edgevision.tasks.proof import Arrays, Bars, held_at_zero
+from edgevision.tasks.proof import Bars
 from edgevision.tasks.task import Result, Summary
+from edgevision.tasks.timings import Timings
 
-Array = npt.NDArray[np.generic]
-Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int32]
 R = TypeVar("R", bound=Result)
+F = TypeVar("F", bound="FoundObjects")
 
 MAX_CANDIDATES = 1000
 """How many boxes a graph weighs before suppression."""
@@ -36,19 +38,41 @@ _DISTANCES = {
 _SHARES = Bars(0.02, 0.05, 0.2)
 
 
+@dataclass(frozen=True, slots=True)
 class FoundObjects:
-    """What results share that are objects in a frame, best first; each has fields of its own."""
+    """What was found in one frame, best first.
 
-    __slots__ = ()
+    Attributes:
+        boxes: float32[N, 4] x1 y1 x2 y2 in pixels of the frame, host; the caller's own.
+        labels: int32[N] indices into `classes`.
+        scores: float32[N], 0 to 1.
+        classes: the label of each index.
+        frame_size: (H, W) of the frame.
+        is_exact: whether suppression is certainly the greedy one.
+        is_complete: whether no candidate was left out for want of room.
+        timings: how long it took.
+    """
 
     boxes: Floats
     labels: Labels
     scores: Floats
     classes: tuple[ClassLabel, ...]
+    frame_size: tuple[int, int]
+    is_exact: bool
+    is_complete: bool
+    timings: Timings
 
     def __len__(self) -> int:
-        """Return how many objects there are."""
         return len(self.boxes)
+
+    def above(self: F, score: float) -> F:
+        """Return the objects of at least `score`."""
+        return self._only(self.scores >= score)
+
+    def _only(self: F, kept: npt.NDArray[np.bool_]) -> F:
+        return replace(
+            self, boxes=self.boxes[kept], labels=self.labels[kept], scores=self.scores[kept]
+        )
 
     def overlay(self, frame: Image) -> Image:
         """Return the objects drawn on `frame`, uint8[H, W, 3]."""
@@ -83,6 +107,44 @@ class FoundObjects:
         ]
 
 
+@dataclass(frozen=True, slots=True)
+class ObjectDecoder(FrameDecoder):
+    """What decoders share that give objects.
+
+    Attributes:
+        classes: the label of each index.
+        camera: the frame that the graph takes.
+    """
+
+    classes: tuple[ClassLabel, ...]
+    camera: CameraFrame
+
+    def objects(
+        self, kind: type[F], outputs: Mapping[str, Array], timings: Timings, **own: Any
+    ) -> F:
+        """Return what was found as a result of its kind, with what is its own of each object.
+
+        Raises:
+            FrameError: the engine gave a class or count that cannot be.
+        """
+        labels = _labels(outputs, len(self.classes))
+        count = len(labels)
+        return kind(
+            outputs["boxes"][0, :count].astype(np.float32),
+            labels,
+            outputs["scores"][0, :count].astype(np.float32),
+            self.classes,
+            self.camera.size,
+            bool(outputs["converged"][0]),
+            int(outputs["overflow"][0]) <= MAX_CANDIDATES,
+            timings,
+            **{
+                name: array[0, :count].astype(np.uint8 if array.dtype == np.uint8 else np.float32)
+                for name, array in own.items()
+            },
+        )
+
+
 class ObjectTask(CameraTask[R]):
     """A task that finds objects; those of both sides are paired before they are compared.
 
@@ -91,41 +153,40 @@ class ObjectTask(CameraTask[R]):
     """
 
     outputs: tuple[str, ...]
+    paired = _DISTANCES
+    shares = _SHARES
 
-    def read_camera(self, settings: Settings, stages: tuple[Stage, ...]) -> CameraFrame:
-        """Return the frame that a bundle's graph takes; BundleFormatError if it is another's."""
-        if len(stages) != 1 or len(stages[0].inputs) != 1:
-            raise BundleFormatError(f"task {self}: expected one stage with one input")
-        (frame,), outputs = stages[0].inputs, stages[0].outputs
-        if tuple(spec.name for spec in outputs) != self.outputs:
+    def described(
+        self, settings: Settings, stages: tuple[Stage, ...]
+    ) -> tuple[tuple[ClassLabel, ...], CameraFrame]:
+        """Return a bundle's classes and frame; BundleFormatError if its graph is another's."""
+        stage, camera = self.read_camera(settings, stages)
+        if tuple(spec.name for spec in stage.outputs) != self.outputs:
             raise BundleFormatError(
-                f"task {self}: expected uint8[1, ...] -> {', '.join(self.outputs)}; got {frame} -> "
-                f"{', '.join(map(str, outputs))}"
+                f"task {self}: expected uint8[1, ...] -> {', '.join(self.outputs)}; got "
+                f"{stage.inputs[0]} -> {', '.join(map(str, stage.outputs))}"
             )
-        return CameraFrame.from_manifest(frame, settings, self.name)
+        return read_class_labels(settings, self.name), camera
 
-    def tolerances(self, form: Form, golden: Arrays) -> dict[str, Tolerance]:
-        """Return how far paired objects may be apart."""
-        compared = {name: bars for name, bars in _DISTANCES.items() if name in self.outputs}
-        return {name: Tolerance(bars[form], _SHARES[form]) for name, bars in compared.items()}
+    def class_map(self, result: R) -> Labels:
+        """Return int32[H, W]: the class of what each pixel surely shows and 1, 0 for nothing."""
+        raise NotImplementedError
 
-    def compare(
-        self,
-        reference: Arrays,
-        candidate: Arrays,
-        tolerances: Mapping[str, Tolerance],
-        *,
-        name: str,
-    ) -> list[ParityReport]:
-        """Pair the objects of both sides and hold their distances; see `matching`.
+    def differs(self, before: R, after: R) -> npt.NDArray[np.bool_]:
+        """Return bool[H, W]: where the class of the surest object is not the same."""
+        found: npt.NDArray[np.bool_] = self.class_map(before) != self.class_map(after)
+        return found
+
+    def distances(self, reference: Arrays, candidate: Arrays) -> dict[str, npt.NDArray[np.float64]]:
+        """Pair the objects of both sides; see `matching`.
 
         Raises:
             ValueError: nothing was detected that could be compared.
         """
         found = distances(reference, candidate)
         if not found["labels"].size:
-            raise ValueError(f"{name}: neither side detects anything on the golden samples")
-        return held_at_zero(found, {key: tolerances[key] for key in found}, name=name)
+            raise ValueError("neither side detects anything on the golden samples")
+        return found
 
     def compare_corners(
         self, reference: Arrays, candidate: Arrays, form: Form, *, name: str
@@ -145,12 +206,8 @@ class ObjectTask(CameraTask[R]):
         )
 
 
-def output_labels(outputs: Mapping[str, Array], classes: int) -> Labels:
-    """Return int32[N], the class of each object that an inference gave.
-
-    Raises:
-        FrameError: the engine gave a class or count that cannot be.
-    """
+def _labels(outputs: Mapping[str, Array], classes: int) -> Labels:
+    """Return int32[N], the class of each object that an inference gave."""
     count = int(outputs["count"][0])
     labels = outputs["labels"][0, : max(count, 0)].astype(np.int32) - 1
     if not 0 <= count <= outputs["boxes"].shape[1] or (

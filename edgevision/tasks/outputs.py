@@ -51,6 +51,20 @@ def refuse_foreign(paths: Iterable[Path], *, force: bool = False) -> None:
         )
 
 
+def page(package: str, template: str, *, extra: str, **values: object) -> str:
+    """Return an HTML page from a package's template, which is given `mark`, too.
+
+    Raises:
+        MissingDependencyError: jinja2 is not installed, which `extra` brings.
+    """
+    jinja2 = require("jinja2", extra=extra)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(package, "."), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    text: str = environment.get_template(template).render(mark=MARK, **values)
+    return text
+
+
 def picture_mark(path: Path) -> dict[str, Any]:
     """Return what Pillow's `save` takes to put the mark into a picture; {} if it cannot."""
     suffix = path.suffix.lower()

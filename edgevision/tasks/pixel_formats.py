@@ -61,7 +61,6 @@ class PixelFormat:
         return 1, 2 if self.is_yuv else 1
 
     def __str__(self) -> str:
-        """Return the name."""
         return self.name
 
 

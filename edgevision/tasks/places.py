@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, NoReturn
 
 from edgevision._optional import require
 from edgevision.bundle.files import open_plain, read_plain
+from edgevision.bundle.tensors import Image
 from edgevision.errors import EdgeVisionError, FileReadError
-from edgevision.tasks.camera import Image
 from edgevision.tasks.frames import IMAGE_SUFFIXES, decode_image, read_image
 from edgevision.tasks.labelled import named_pictures, pictures_in
+
+if TYPE_CHECKING:
+    import tarfile
 
 _ARCHIVES = (".tar", ".parquet")
 _COLUMNS = "a column 'path' of files, or 'image' of their bytes"
@@ -120,6 +122,8 @@ def _file(name: str, path: Path) -> Place:
 
 
 def _from_tar(path: Path) -> Iterator[Place]:
+    import tarfile  # here: every task that looks at pictures is loaded with this module
+
     try:
         # Uncompressed only: a worker seeks to its own frames.
         with _archive(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
 
 from edgevision.bundle.forms import Form
 from edgevision.bundle.parity import ParityReport, Tolerance, compare
-
-Arrays = Mapping[str, npt.NDArray[np.generic]]
+from edgevision.bundle.tensors import Arrays
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +42,34 @@ _FLOAT_SHARES = Bars(0.0, 1e-3, 1e-2)
 class Proof:
     """Element by element: labels may rarely differ, floats by a share of their range.
 
-    A task that pairs its outputs before it compares them overrides these.
+    A task that pairs its outputs before it compares them overrides `distances`, and says how far
+    what it pairs may be apart.
 
     Attributes:
-        min_snr_db: the least signal-to-noise ratio of a layer that becomes INT8; None for the
-            usual one.
+        paired: how far the outputs that it pairs may be apart, by name; empty where it pairs none.
+        shares: how many of the pairs may be further.
+        min_end_snr_db: signal over noise that INT8 leaves at a net's last layers, where one answer
+            is of the whole frame; None where each layer is judged by its own noise.
         wide_ends: whether the first layer and the last never become INT8.
     """
 
-    min_snr_db: float | None = None
+    paired: Mapping[str, Bars] = MappingProxyType({})
+    shares: Bars = Bars(0.0, 0.0, 0.0)
+    min_end_snr_db: float | None = None
     wide_ends: bool = False
 
     def tolerances(self, form: Form, golden: Arrays) -> dict[str, Tolerance]:
         """Return how far each output of `form` may be from `golden`, samples first."""
+        if self.paired:
+            bars = {name: bars for name, bars in self.paired.items() if name in golden}
+            return {name: Tolerance(far[form], self.shares[form]) for name, far in bars.items()}
         return {name: element_tolerance(form, array) for name, array in golden.items()}
+
+    def distances(
+        self, reference: Arrays, candidate: Arrays
+    ) -> Mapping[str, npt.NDArray[np.float64]] | None:
+        """Return how far what belongs together is apart, by output; None to compare elements."""
+        return None
 
     def compare(
         self,
@@ -70,6 +84,12 @@ class Proof:
         Raises:
             ValueError: shapes differ, or there is nothing that could be compared.
         """
+        if (found := self.distances(reference, candidate)) is not None:
+            return [
+                compare(np.zeros_like(apart), apart, tolerances[output], name=f"{name}/{output}")
+                for output, apart in found.items()
+                if output in tolerances  # a caption's attention may have none
+            ]
         return [
             compare(reference[output], candidate[output], tolerance, name=f"{name}/{output}")
             for output, tolerance in tolerances.items()
@@ -93,16 +113,3 @@ def element_tolerance(form: Form, golden: npt.NDArray[np.generic]) -> Tolerance:
         return Tolerance(0.0, _LABEL_SHARES[form])
     largest = float(np.abs(golden[np.isfinite(golden)]).max(initial=0))
     return Tolerance(max(largest, 1e-6) * _FLOAT_DISTANCES[form], _FLOAT_SHARES[form])
-
-
-def held_at_zero(
-    distances: Mapping[str, npt.NDArray[np.float64]],
-    tolerances: Mapping[str, Tolerance],
-    *,
-    name: str,
-) -> list[ParityReport]:
-    """Hold distances that a task found by pairing against none at all."""
-    return [
-        compare(np.zeros_like(distances[output]), distances[output], bar, name=f"{name}/{output}")
-        for output, bar in tolerances.items()
-    ]

@@ -18,10 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgevision.bundle.reading import JsonValue
-from edgevision.bundle.tensors import DYNAMIC, DType, TensorSpec
+from edgevision.bundle.tensors import DYNAMIC, Array, DType, TensorSpec
 from edgevision.errors import BundleFormatError, FrameError
 
-Array = npt.NDArray[np.generic]
 Floats = npt.NDArray[np.float64]
 
 SEED_LIMIT = 2**64
@@ -37,7 +36,6 @@ class Normal:
     shape: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        """Check the fields."""
         if not self.shape or any(extent < 1 for extent in self.shape):
             raise ValueError(f"input '{self.name}': got shape {self.shape}, expected e.g. (100,)")
 
@@ -71,7 +69,6 @@ class Label:
     classes: int
 
     def __post_init__(self) -> None:
-        """Check the fields."""
         if not 1 <= self.classes <= _MAX_CLASSES:
             raise ValueError(
                 f"input '{self.name}': got {self.classes} classes, expected 1 to {_MAX_CLASSES}"
@@ -109,7 +106,6 @@ class Level:
     default: float
 
     def __post_init__(self) -> None:
-        """Check the fields."""
         if not math.isfinite(self.default):
             raise ValueError(f"input '{self.name}': default {self.default} is not a finite number")
 

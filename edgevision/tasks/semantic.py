@@ -11,21 +11,18 @@ import numpy as np
 import numpy.typing as npt
 
 from edgevision.bundle.manifest import Settings, Stage
-from edgevision.bundle.tensors import DType
+from edgevision.bundle.tensors import Array, DType, Image
 from edgevision.errors import BundleFormatError, FrameError
 from edgevision.tasks.camera import (
     CameraFrame,
     ClassLabel,
     FrameDecoder,
-    Image,
     check_same_frame,
     read_class_labels,
 )
 from edgevision.tasks.camera_task import CameraTask
 from edgevision.tasks.task import Headline, Read, Summary
 from edgevision.tasks.timings import Timings
-
-Array = npt.NDArray[np.generic]
 
 _COLOR = re.compile("#[0-9a-f]{6}")
 
@@ -101,11 +98,7 @@ class SemanticDecoder(FrameDecoder):
     ignore_index: int | None = None
 
     def decode(self, outputs: Mapping[str, Array], timings: Timings) -> SemanticResult:
-        """Return the result of one inference.
-
-        Raises:
-            FrameError: the engine gave a class that the labels do not know.
-        """
+        """Return the result of one inference; see `Decoder`."""
         (mask,) = outputs.values()
         mask = mask[0].astype(np.uint8, copy=False)
         looked_at = mask
@@ -129,14 +122,12 @@ class SemanticTask(CameraTask[SemanticResult]):
 
     def decoder(self, settings: Settings, stages: tuple[Stage, ...], read: Read) -> SemanticDecoder:
         """Return the decoder of one bundle; see `Task`."""
-        if len(stages) != 1 or len(stages[0].inputs) != 1 or len(stages[0].outputs) != 1:
-            raise BundleFormatError("task semantic: expected one stage with one input, one output")
-        frame, mask = stages[0].inputs[0], stages[0].outputs[0]
-        camera = CameraFrame.from_manifest(frame, settings, self.name)
+        stage, camera = self.read_camera(settings, stages, outputs=1)
+        mask = stage.outputs[0]
         if mask.shape != (1, *camera.size) or mask.dtype is not DType.UINT8:
             raise BundleFormatError(
                 f"task semantic: expected a frame of {camera.layout} -> uint8[1, H, W], "
-                f"got {frame} -> {mask}"
+                f"got {stage.inputs[0]} -> {mask}"
             )
         classes = read_class_labels(settings, self.name)
         label_map, ignored = settings.get("label_map", {}), settings.get("ignore_index")

@@ -78,7 +78,6 @@ class WatchedArray(np.ndarray[Any, Any]):
         plain(self).fill(value)
 
     def __iter__(self) -> Any:
-        """Iterate over the values."""
         self._allow(writes=False)
         return iter(plain(self))
 

@@ -46,6 +46,7 @@ ELSEWHERE = {
     "export/adapters/flat": "export/test_modules_as_they_are",
     "export/adapters/fit": "export/test_camera_builds",
     "export/adapters/frame_adapter": "export/test_camera_builds export/test_semantic",
+    "export/adapters/module_adapter": "export/test_how_to_add export/test_image_generator",
     "export/adapters/one_stage": "export/test_torchvision_detectors",
     "export/adapters/output": "export/test_semantic export/test_depth",
     "export/adapters/regions": "export/test_mask_rcnn",

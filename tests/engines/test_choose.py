@@ -13,6 +13,7 @@ from PIL import Image
 
 import edgevision
 from edgevision.bench.gate.compare import Comparison, decide
+from edgevision.bench.gate.worker import precision
 from edgevision.bench.measure import Settings, measure
 from edgevision.bundle.directory import Bundle, BundleWriter
 from edgevision.bundle.manifest import Alternative
@@ -21,6 +22,7 @@ from edgevision.bundle.record import Record
 from edgevision.cli import main
 from edgevision.engines.extend import finish
 from edgevision.errors import BundleFormatError, ParityError
+from edgevision.export.preflight import preflight
 from edgevision.runtime.verify import verify
 from edgevision.testing import ScriptedStopwatch
 from tests.parts.tiny_bundles import semantic_bundle, strongest_channel
@@ -91,6 +93,7 @@ def test_fp16_stays_where_int8_is_five_percent_slower(tmp_path: Path, val: Path)
     with edgevision.load(bundle.root) as model:
         assert "fp16 was chosen here, for int8 takes 1.0" in model.explain()
         np.testing.assert_array_equal(model(FRAMES[0]).mask, FRAMES[0].argmax(-1))
+        assert precision(model) == "fp16"  # as `bench compare` tells it
     (measured,) = measure([bundle.root], Settings("single", duration_s=0.1, cold_starts=0,
                                                   reference=False))  # fmt: skip
     assert measured.precision == "fp16"
@@ -176,3 +179,10 @@ def test_an_alternative_is_a_file_of_the_bundle_as_any_other(tmp_path: Path, val
     model.graph.initializer[0].external_data.add(key="location", value="elsewhere")
     with pytest.raises(BundleFormatError, match="keeps the weights"):
         both(tmp_path / "evil.ev", fp16=model.SerializeToString())
+
+
+def test_check_looks_at_every_graph_that_the_board_would_build(tmp_path: Path) -> None:
+    unknown = strongest_channel().replace(b"ArgMax", b"ArgMix")
+    bundle = both(tmp_path / "road.ev", fp16=unknown)
+    found = {graph.name: graph.passed for graph in preflight(bundle, "jetson-orin-jp6")}
+    assert found == {"main": True, "main in fp16": False}

@@ -112,5 +112,5 @@ def test_a_module_of_the_user_by_the_tasks_name() -> None:
     assert resolve(SmallDepth(), task="depth", size=SIZE).adapter.inputs[0].shape == (1, *SIZE, 3)
     with pytest.raises(ValueError, match="give --size HxW"):
         resolve(SmallDepth(), task="depth")
-    with pytest.raises(ValueError, match="classes: not used with a net that measures"):
+    with pytest.raises(ValueError, match="classes: not used with a net of task depth"):
         resolve(SmallDepth(), task="depth", size=SIZE, classes=["near"])

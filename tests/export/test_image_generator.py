@@ -229,7 +229,7 @@ def test_folders_are_nothing_for_a_generator(option: str, tmp_path: Path) -> Non
 
 
 def test_the_shipped_generator_has_no_size() -> None:
-    with pytest.raises(ValueError, match="size: not used with a shipped generator"):
+    with pytest.raises(ValueError, match="size: not used with a shipped net of task generated"):
         resolve("gan-digits", size=(28, 28))
 
 

@@ -88,7 +88,7 @@ def test_a_module_object() -> None:
         ({"source": "a.onnx", "task": "semantic"}, "its own tensors"),
         ({"source": "a.onnx", "size": (1, 2)}, "size: not used with an ONNX file"),
         ({"source": nn.Identity(), "task": "tensors"}, "let the factory return"),
-        ({"source": nn.Identity()}, "input size and classes are needed"),
+        ({"source": nn.Identity()}, "needs the net's input size and classes: give --size HxW and"),
         ({"source": "nothing"}, "unknown source 'nothing'"),
     ],
 )

@@ -67,7 +67,7 @@ def main() -> None:
         "edgevision": edgevision.__version__,
         "package": str(edgevision.__file__),
         "python": platform.python_version(),
-        "precision": model.manifest.precision,
+        "precision": precision(model),
         "task": model.manifest.task,
         "inputs": [str(spec) for spec in model.session.inputs],
         "device": model.session.program.device.name,
@@ -183,6 +183,12 @@ def counts(model: Any, feed: dict[str, Any]) -> dict[str, int]:
         "bytes_out": sum(array.nbytes for array in outputs.values()),
         "engine_bytes": engine_bytes(model),
     }
+
+
+def precision(model: Any) -> str:
+    """Return the precision that runs: the one that this device chose, or else the bundle's own."""
+    choice = getattr(getattr(model, "selection", None), "choice", None)  # older ones know none
+    return str(choice.precision if choice else model.manifest.precision)
 
 
 def engine_bytes(model: Any) -> int:

@@ -35,6 +35,7 @@ class ModelAdapter(Protocol):
 
     def files(self) -> Mapping[str, bytes]:
         """Return what else the run side needs, by path in the bundle, under `task/`."""
+        return {}
 
     def reference(self, feeds: Feeds) -> dict[str, Array]:
         """Return the FP32 answers that every graph and engine is held against."""
@@ -47,7 +48,11 @@ class ModelAdapter(Protocol):
         """
 
     def kept_fp32(self, graph: onnx.ModelProto) -> Collection[str]:
-        """Return the names of `graph`'s nodes that stay in float32 at every precision."""
+        """Return the names of `graph`'s nodes that stay in float32 at every precision.
+
+        None by default: what else must stay wide is found by its values.
+        """
+        return ()
 
 
 @runtime_checkable

@@ -24,7 +24,7 @@ from edgevision.export.adapters.frame import (
     FrontEnd,
     replaced_batch,
 )
-from edgevision.export.adapters.registry import NO_FRONT, ClassNames, Front, Size, refuse_options
+from edgevision.export.adapters.registry import Given, refuse_options
 from edgevision.export.adapters.resize import middle_of
 from edgevision.export.adapters.search import (
     After,
@@ -49,7 +49,7 @@ _MAX_BEAMS = 32
 _VOCABULARY = "task/vocabulary.json"
 
 
-class Captioner:
+class Captioner(ModelAdapter):
     """Adapter of any net that makes one word a step, to a graph that makes the whole caption.
 
     The graph takes `frame: uint8[N, H, W, 3]` of `input_size`, and gives `tokens: int32[N, K, T]`
@@ -192,11 +192,7 @@ class Captioner:
         return {name: answer.numpy() for name, answer in zip(self._answers, answers, strict=True)}
 
     def to_onnx(self) -> onnx.ModelProto:
-        """Return the FP32 graph.
-
-        Raises:
-            ExportError: torch cannot export the module.
-        """
+        """Return the FP32 graph; see `ModelAdapter`."""
         search = self.search()
         return make_loop(search) if self._form == "loop" else unroll(search)
 
@@ -245,8 +241,8 @@ class Captioner:
         payload = ["gained", *(["places"] if self._attends else [])]
         answers = (f"token{NEXT}", *payload, *(name + NEXT for name in states))
         return {
-            ENCODE: Part(first, self.inputs, tuple(names)),
-            STEP: Part(NextWord(self._module, self._states), specs, answers),
+            ENCODE: Part(first, self.inputs, tuple(names), {}),
+            STEP: Part(NextWord(self._module, self._states), specs, answers, {}),
         }
 
     @property
@@ -330,26 +326,15 @@ def _number(name: str, token: str | int, vocabulary: Vocabulary) -> int:
     return number
 
 
-def from_module(
-    module: nn.Module, source: str, *, size: Size | None, classes: ClassNames | None
-) -> Captioner:
-    """Refuse a user's module; see `registry`."""
-    raise ValueError(
-        f"'{source}': a captioner needs its vocabulary; let the factory return "
-        "edgevision.export.Captioner(module, vocabulary, size=...)"
-    )
-
-
-def from_card(
-    module: nn.Module,
-    card: Mapping[str, Any],
-    *,
-    size: Size | None,
-    classes: ClassNames | None,
-    front: Front = NO_FRONT,
-) -> Captioner:
+def from_card(module: nn.Module, card: Mapping[str, Any], given: Given) -> Captioner:
     """Return the adapter of a shipped net; see `registry`."""
-    refuse_options("a shipped captioner", size=size, classes=classes)
-    return Captioner(
-        module, card["vocabulary"], size=card_size(card), max_length=card["max_length"], **front
-    )
+    refuse_options("a shipped captioner", size=given.get("size"))
+    own = {"size": card_size(card), "max_length": card["max_length"]}
+    return Captioner(module, card["vocabulary"], **{**own, **given})
+
+
+ADAPTER = Captioner
+MODULE_REASON = (
+    "a captioner needs its vocabulary; let the factory return "
+    "edgevision.export.Captioner(module, vocabulary, size=...)"
+)

@@ -23,13 +23,7 @@ from edgevision.export.adapters.frame import (
 )
 from edgevision.export.adapters.frame_adapter import FrameAdapter
 from edgevision.export.adapters.output import first_tensor, try_module
-from edgevision.export.adapters.registry import (
-    NO_FRONT,
-    ClassNames,
-    Front,
-    Size,
-    need_size_and_classes,
-)
+from edgevision.export.adapters.registry import ClassNames, Given, Size
 from edgevision.export.adapters.resize import middle_of
 from edgevision.export.zoo import card_size
 from edgevision.tasks.classification import MAX_CLASSES, TASK
@@ -162,34 +156,18 @@ def _class_names(classes: ClassNames) -> tuple[str, ...]:
     return names
 
 
-def from_module(
-    module: nn.Module,
-    source: str,
-    *,
-    size: Size | None,
-    classes: ClassNames | None,
-    front: Front = NO_FRONT,
-) -> Classification:
-    """Return the adapter of a user's module; see `registry`."""
-    size, classes = need_size_and_classes(source, size, classes)
-    return Classification(module, size=size, classes=classes, **front)
-
-
-def from_card(
-    module: nn.Module,
-    card: Mapping[str, Any],
-    *,
-    size: Size | None,
-    classes: ClassNames | None,
-    front: Front = NO_FRONT,
-) -> Classification:
-    """Return the adapter of a shipped net; the short side grows with a `size` that was given."""
+def from_card(module: nn.Module, card: Mapping[str, Any], given: Given) -> Classification:
+    """Return the adapter of a shipped net; see `registry`."""
     own = card_size(card)
-    size = size or own
-    given: dict[str, Any] = {"mean": card["mean"], "std": card["std"], **front}
-    camera = given.setdefault("camera", Camera())
+    options = {"size": own, "classes": card["classes"], "mean": card["mean"], "std": card["std"]}
+    options |= given
+    camera = options.setdefault("camera", Camera())
     if camera.size is None:
-        given["camera"] = replace(camera, size=tuple(card["input_size"]))
+        options["camera"] = replace(camera, size=tuple(card["input_size"]))
     if camera.fit is None and camera.region is None:
-        given["resize_side"] = round(card["resize_side"] * min(size) / min(own))
-    return Classification(module, size=size, classes=classes or card["classes"], **given)
+        # The short side grows with a size that was given.
+        options["resize_side"] = round(card["resize_side"] * min(options["size"]) / min(own))
+    return Classification(module, **options)
+
+
+ADAPTER = Classification

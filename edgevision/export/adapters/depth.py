@@ -19,7 +19,7 @@ from edgevision.export.adapters.frame import (
 )
 from edgevision.export.adapters.frame_adapter import FrameAdapter
 from edgevision.export.adapters.output import first_tensor, try_module
-from edgevision.export.adapters.registry import NO_FRONT, ClassNames, Front, Size, refuse_options
+from edgevision.export.adapters.registry import Given, Size
 from edgevision.export.zoo import card_size
 from edgevision.tasks.depth import TASK
 
@@ -143,35 +143,10 @@ class _PixelsToMetres(FrontEnd):
         return (y.half() if self.is_half else y)[:, 0]
 
 
-def from_module(
-    module: nn.Module,
-    source: str,
-    *,
-    size: Size | None,
-    classes: ClassNames | None,
-    front: Front = NO_FRONT,
-) -> Depth:
-    """Return the adapter of a user's module; see `registry`."""
-    refuse_options("a net that measures", classes=classes)
-    if size is None:
-        raise ValueError(f"'{source}': the net's input size is needed; give --size HxW (size=)")
-    return Depth(module, size=size, **front)
-
-
-def from_card(
-    module: nn.Module,
-    card: Mapping[str, Any],
-    *,
-    size: Size | None,
-    classes: ClassNames | None,
-    front: Front = NO_FRONT,
-) -> Depth:
+def from_card(module: nn.Module, card: Mapping[str, Any], given: Given) -> Depth:
     """Return the adapter of a shipped net; see `registry`."""
-    refuse_options("a net that measures", classes=classes)
-    return Depth(
-        module,
-        size=size or card_size(card),
-        **{"mean": card["mean"], "std": card["std"], **front},
-        scale=card.get("scale", 1.0),
-        max_m=card.get("max_m"),
-    )
+    own = {name: card[name] for name in ("mean", "std", "scale", "max_m") if name in card}
+    return Depth(module, **{"size": card_size(card), **own, **given})
+
+
+ADAPTER = Depth

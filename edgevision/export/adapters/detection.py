@@ -27,14 +27,7 @@ from edgevision.export.adapters.frame_adapter import FrameAdapter
 from edgevision.export.adapters.instance import check, is_two_stage, read_settings
 from edgevision.export.adapters.one_stage import OneStage, Says, is_one_stage, says_of
 from edgevision.export.adapters.output import try_module
-from edgevision.export.adapters.registry import (
-    NO_FRONT,
-    ClassNames,
-    Front,
-    Size,
-    need_size_and_classes,
-    refuse_options,
-)
+from edgevision.export.adapters.registry import ClassNames, Given, Size, refuse_options
 from edgevision.export.adapters.suppression import same, suppress
 from edgevision.export.graph.capture import evaluating
 from edgevision.export.zoo import card_classes, card_size
@@ -330,31 +323,11 @@ def recognises(module: nn.Module) -> bool:
     return is_one_stage(module) or is_two_stage(module)
 
 
-def from_module(
-    module: nn.Module,
-    source: str,
-    *,
-    size: Size | None,
-    classes: ClassNames | None,
-    front: Front = NO_FRONT,
-) -> Detection:
-    """Return the adapter of a user's module; see `registry`."""
-    size, classes = need_size_and_classes(source, size, classes)
-    return Detection(module, size=size, classes=classes, **front)
-
-
-def from_card(
-    module: nn.Module,
-    card: Mapping[str, Any],
-    *,
-    size: Size | None,
-    classes: ClassNames | None,
-    front: Front = NO_FRONT,
-) -> Detection:
+def from_card(module: nn.Module, card: Mapping[str, Any], given: Given) -> Detection:
     """Return the adapter of a shipped net; see `registry`."""
-    return Detection(
-        module,
-        size=size or card_size(card),
-        classes=classes or card_classes(card),
-        **{**{name: card[name] for name in _FROM_CARD if name in card}, **front},
-    )
+    own = {"size": card_size(card), "classes": card_classes(card)}
+    own |= {name: card[name] for name in _FROM_CARD if name in card}
+    return Detection(module, **{**own, **given})
+
+
+ADAPTER = Detection

@@ -5,22 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Generic, TypeVar
 
-import numpy as np
 import onnx
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from edgevision.bundle.manifest import Settings
-from edgevision.bundle.tensors import ShapeProfile, TensorSpec
-from edgevision.export.adapters.adapter import Array, Feeds
+from edgevision.export.adapters.adapter import Array, Feeds, first_state
 from edgevision.export.adapters.frame import CameraInput
+from edgevision.export.adapters.module_adapter import ModuleAdapter
 from edgevision.export.adapters.recurrent import Carrying, Recurrent
-from edgevision.export.graph.capture import as_array, capture, evaluating
 
 G = TypeVar("G", bound=nn.Module)
 
 
-class FrameAdapter(Generic[G]):
+class FrameAdapter(ModuleAdapter, Generic[G]):
     """A model whose fused graph takes one camera's frame, or several cameras'; see `ModelAdapter`.
 
     A `Recurrent` module in it gives the graph a state.
@@ -37,15 +34,13 @@ class FrameAdapter(Generic[G]):
             ExportError: the module gives a state of another shape than it takes.
         """
         self._camera, self._graph = camera, graph
-        self.inputs: tuple[TensorSpec, ...] = (camera.tensor,)
-        self.profiles: Mapping[str, ShapeProfile] = camera.profiles
-        self._whole: nn.Module = graph
+        super().__init__(graph, (camera.tensor,), tuple(outputs), camera.profiles)
         self.state: Mapping[str, str] = {}
         if recurrent := {part for part in graph.modules() if isinstance(part, Recurrent)}:
-            self._whole = carrying = Carrying(graph, recurrent, camera)
+            self.whole = carrying = Carrying(graph, recurrent, camera)
             self.state = carrying.state
             self.inputs += carrying.specs
-        self._outputs = (*outputs, *self.state.values())
+            self.outputs += tuple(self.state.values())
 
     @property
     def fused(self) -> G:
@@ -56,34 +51,9 @@ class FrameAdapter(Generic[G]):
         """Return the sizes and the channel order, for the manifest."""
         return self._settings({})
 
-    def files(self) -> dict[str, bytes]:
-        """Return nothing: the manifest says it all."""
-        return {}
-
     def reference(self, feeds: Feeds) -> dict[str, Array]:
-        """Return the outputs of `frame: uint8[N, ...]` by eager PyTorch.
-
-        A state that is not fed is zeros.
-        """
-        given = [torch.from_numpy(np.array(feeds["frame"]))]
-        given += [
-            torch.from_numpy(np.array(feeds[spec.name]))
-            if spec.name in feeds
-            else torch.zeros(spec.shape)
-            for spec in self.inputs[1:]
-        ]
-        with evaluating(self._whole):
-            found = self._whole(*given)
-        found = (found,) if isinstance(found, Tensor) else found
-        return {name: as_array(name, x) for name, x in zip(self._outputs, found, strict=True)}
-
-    def to_onnx(self) -> onnx.ModelProto:
-        """Return the FP32 graph.
-
-        Raises:
-            ExportError: torch cannot export the module.
-        """
-        return capture(self._whole, self.inputs, self._outputs, self.profiles)
+        """Return the outputs of `frame: uint8[N, ...]`; a state that is not fed is zeros."""
+        return super().reference({**first_state(self), **feeds})
 
     def kept_fp32(self, graph: onnx.ModelProto) -> list[str]:
         """Return what reads samples of many bits; what else must stay wide is found by values."""

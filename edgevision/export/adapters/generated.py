@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
 from torch import Tensor, nn
 
 from edgevision.bundle.manifest import Settings
-from edgevision.bundle.tensors import ShapeProfile, TensorSpec
+from edgevision.bundle.tensors import ShapeProfile
 from edgevision.errors import ExportError
-from edgevision.export.adapters.adapter import Array, Feeds
-from edgevision.export.adapters.registry import ClassNames, Size, refuse_options
-from edgevision.export.graph.capture import capture, evaluating
+from edgevision.export.adapters.adapter import Array
+from edgevision.export.adapters.module_adapter import ModuleAdapter
+from edgevision.export.adapters.registry import Given
+from edgevision.export.graph.capture import evaluating
 from edgevision.tasks.generated import draw_inputs
 from edgevision.tasks.seeds import GeneratorInput, Label, Normal, generator_input
 
@@ -26,7 +26,7 @@ BATCHES = (1, 16, 64)
 _CHANNELS = (1, 3)
 
 
-class ImageGenerator:
+class ImageGenerator(ModuleAdapter):
     """Adapter of any module that makes pictures `float32[N, C, H, W]` of random numbers.
 
     The graph gives `images: uint8[N, H, W, C]`; scaling, rounding, clamping and the change of
@@ -67,13 +67,13 @@ class ImageGenerator:
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
             raise ValueError(f"output_range: got {output_range}, expected (black, white)")
         self.generator_inputs = tuple(inputs)
-        self.graph = _NumbersToPixels(module, low, high)
-        self.inputs: tuple[TensorSpec, ...] = tuple(item.spec for item in inputs)
-        self.profiles: Mapping[str, ShapeProfile] = {
+        specs = tuple(item.spec for item in inputs)
+        profiles = {
             spec.name: ShapeProfile(*((batch, *spec.shape[1:]) for batch in BATCHES))
-            for spec in self.inputs
+            for spec in specs
         }
-        self._check_pictures()
+        super().__init__(_NumbersToPixels(module, low, high), specs, ("images",), profiles)
+        self._check_pictures(module)
 
     def settings(self) -> Settings:
         """Return what goes in, for the manifest."""
@@ -83,31 +83,7 @@ class ImageGenerator:
         """Return the feeds that the run side makes of `seeds`."""
         return draw_inputs(self.generator_inputs, seeds)
 
-    def files(self) -> dict[str, bytes]:
-        """Return nothing: the manifest says it all."""
-        return {}
-
-    def reference(self, feeds: Feeds) -> dict[str, Array]:
-        """Return `images: uint8[N, H, W, C]` by eager PyTorch."""
-        with evaluating(self.graph):
-            return {"images": self.graph(*self._arguments(feeds)).numpy()}
-
-    def to_onnx(self) -> onnx.ModelProto:
-        """Return the FP32 graph.
-
-        Raises:
-            ExportError: torch cannot export the module.
-        """
-        return capture(self.graph, self.inputs, ("images",), self.profiles)
-
-    def kept_fp32(self, graph: onnx.ModelProto) -> tuple[str, ...]:
-        """Return nothing: what must stay wide is found by its values."""
-        return ()
-
-    def _arguments(self, feeds: Feeds) -> list[Tensor]:
-        return [torch.from_numpy(np.array(feeds[spec.name])) for spec in self.inputs]
-
-    def _check_pictures(self) -> None:
+    def _check_pictures(self, module: nn.Module) -> None:
         taken = ", ".join(str(spec) for spec in self.inputs)
         # A label beyond the module's table shows only at the highest one.
         feeds = self.drawn((0, 1))
@@ -115,8 +91,8 @@ class ImageGenerator:
             if isinstance(item, Label):
                 feeds[item.name] = np.array([0, item.classes - 1])
         try:
-            with evaluating(self.graph, f"({taken})"):
-                pictures = self.graph.module(*self._arguments(feeds))
+            with evaluating(self.whole, f"({taken})"):
+                pictures = module(*(torch.from_numpy(feeds[spec.name]) for spec in self.inputs))
         except ExportError as error:
             raise ExportError(
                 f"{error} Name its own latent size and classes in `inputs`."
@@ -144,21 +120,15 @@ class _NumbersToPixels(nn.Module):
         return x.round().clamp(0, 255).permute(0, 2, 3, 1).to(torch.uint8)
 
 
-def from_module(
-    module: nn.Module, source: str, *, size: Size | None, classes: ClassNames | None
-) -> ImageGenerator:
-    """Refuse a user's module; see `registry`."""
-    raise ValueError(
-        f"'{source}': a generator needs what it takes; let the factory return "
-        "edgevision.export.ImageGenerator(module, inputs=[Normal('latent', (100,)), ...])"
-    )
-
-
-def from_card(
-    module: nn.Module, card: Mapping[str, Any], *, size: Size | None, classes: ClassNames | None
-) -> ImageGenerator:
+def from_card(module: nn.Module, card: Mapping[str, Any], given: Given) -> ImageGenerator:
     """Return the adapter of a shipped net; see `registry`."""
-    refuse_options("a shipped generator", size=size, classes=classes)
     low, high = card["output_range"]
     inputs = [generator_input(item) for item in card["inputs"]]
     return ImageGenerator(module, inputs=inputs, output_range=(low, high))
+
+
+ADAPTER = ImageGenerator
+MODULE_REASON = (
+    "a generator needs what it takes; let the factory return "
+    "edgevision.export.ImageGenerator(module, inputs=[Normal('latent', (100,)), ...])"
+)

@@ -20,14 +20,7 @@ from edgevision.export.adapters.frame import (
     replaced_batch,
 )
 from edgevision.export.adapters.frame_adapter import FrameAdapter
-from edgevision.export.adapters.registry import (
-    NO_FRONT,
-    ClassNames,
-    Front,
-    Size,
-    need_size_and_classes,
-    refuse_options,
-)
+from edgevision.export.adapters.registry import Given
 from edgevision.export.graph.capture import evaluating
 from edgevision.export.zoo import card_classes, card_size
 from edgevision.models.mask_rcnn import DetectionSettings, MaskRCNN
@@ -206,37 +199,10 @@ def recognises(module: nn.Module) -> bool:
     return is_two_stage(module) and _has_masks(module)
 
 
-def from_module(
-    module: nn.Module,
-    source: str,
-    *,
-    size: Size | None,
-    classes: ClassNames | None,
-    front: Front = NO_FRONT,
-) -> InstanceSegmentation:
-    """Return the adapter of a user's module; see `registry`."""
-    size, classes = need_size_and_classes(source, size, classes)
-    return InstanceSegmentation(module, size=size, classes=classes, **_camera_of(front))
-
-
-def from_card(
-    module: nn.Module,
-    card: Mapping[str, Any],
-    *,
-    size: Size | None,
-    classes: ClassNames | None,
-    front: Front = NO_FRONT,
-) -> InstanceSegmentation:
+def from_card(module: nn.Module, card: Mapping[str, Any], given: Given) -> InstanceSegmentation:
     """Return the adapter of a shipped net; see `registry`."""
-    return InstanceSegmentation(
-        module,
-        size=size or card_size(card),
-        classes=classes or card_classes(card),
-        **_camera_of(front),
-    )
+    own = {"size": card_size(card), "classes": card_classes(card)}
+    return InstanceSegmentation(module, **{**own, **given})
 
 
-def _camera_of(front: Front) -> Front:
-    """Return the front end that was given; a detector's module has its own mean and std."""
-    refuse_options("a detector", mean=front.get("mean"), std=front.get("std"))
-    return front
+ADAPTER = InstanceSegmentation

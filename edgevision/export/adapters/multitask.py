@@ -25,7 +25,7 @@ from edgevision.export.adapters.frame import (
     FrontEnd,
 )
 from edgevision.export.adapters.frame_adapter import FrameAdapter
-from edgevision.export.adapters.registry import NO_FRONT, ClassNames, Front, Size
+from edgevision.export.adapters.registry import ClassNames, Size
 from edgevision.export.adapters.semantic import SemanticSegmentation
 from edgevision.export.graph.capture import evaluating
 from edgevision.tasks.multitask import MAX_HEADS, TASK, output_name
@@ -205,28 +205,8 @@ def _entry(found: object, name: str) -> object:
     raise ExportError(f"the module gives {has:.200}, and no '{name}'. Name heads as it does.")
 
 
-def from_module(
-    module: nn.Module,
-    source: str,
-    *,
-    size: Size | None,
-    classes: ClassNames | None,
-    front: Front = NO_FRONT,
-) -> MultiTask:
-    """Refuse a user's module; see `registry`."""
-    raise ValueError(
-        f"'{source}': a net of several heads says what they are; let the factory return "
-        "edgevision.export.MultiTask(module, size=..., heads=...)"
-    )
-
-
-def from_card(
-    module: nn.Module,
-    card: Mapping[str, Any],
-    *,
-    size: Size | None,
-    classes: ClassNames | None,
-    front: Front = NO_FRONT,
-) -> MultiTask:
-    """Refuse a card: none is shipped."""
-    raise ValueError("no net of several heads is shipped")
+ADAPTER = MultiTask
+MODULE_REASON = (
+    "a net of several heads says what they are; let the factory return "
+    "edgevision.export.MultiTask(module, size=..., heads=...)"
+)

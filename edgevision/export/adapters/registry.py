@@ -1,16 +1,18 @@
 """How a task's adapter is made of a module, found by the task's name.
 
-Each `export/adapters/NAME.py` has `from_module`, for `edgevision build --task NAME`, and
-`from_card`, for a shipped net; and `recognises` if a module shows by itself that it is one.
+Each `export/adapters/NAME.py` names its class as `ADAPTER`, and what a module lacks to be made one
+by `edgevision build --task NAME` as `MODULE_REASON`; for a shipped net it has `from_card(module,
+card, given)`, where `card` is what the net's model.json says; and `recognises` if a module shows by
+itself that it is one.
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
-from typing import Any, Protocol, cast
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any
 
 from torch import nn
 
@@ -20,78 +22,67 @@ from edgevision.tasks.task import Task, get_task, task_names
 
 Size = tuple[int, int]
 ClassNames = Sequence[str | tuple[str, str]]
-Front = Mapping[str, Any]
-"""What was given of the front end: any of `camera`, `mean` and `std`, by an adapter's names."""
-
-NO_FRONT: Front = MappingProxyType({})
+Given = Mapping[str, Any]
+"""What was given of a net beside its module, by its adapter's names: size, classes, front end."""
 
 USUAL = SEMANTIC
 """What a module is taken for that no adapter recognises: most give logits of pixels."""
 
-
-class AdapterHome(Protocol):
-    """What the module of a task's adapter has.
-
-    One whose model looks at frames also takes `front: Front = NO_FRONT`, for both functions.
-    """
-
-    def from_module(
-        self, module: nn.Module, source: str, *, size: Size | None, classes: ClassNames | None
-    ) -> ModelAdapter:
-        """Return the adapter of a module that a user named.
-
-        Args:
-            module: the module, its weights loaded.
-            source: what the user typed, for messages.
-            size: (H, W) of the net's input, if it was given.
-            classes: names or (name, "#rrggbb"), if they were given.
-
-        Raises:
-            ValueError: something that the task needs was not given, or was and is not used.
-            ExportError: the module is not one of the task.
-        """
-
-    def from_card(
-        self,
-        module: nn.Module,
-        card: Mapping[str, Any],
-        *,
-        size: Size | None,
-        classes: ClassNames | None,
-    ) -> ModelAdapter:
-        """Return the adapter of a shipped net; `card` is what its model.json says.
-
-        Raises:
-            ValueError: `size` or `classes` was given, and the net cannot change them.
-        """
-
-
-def adapter_home(task: Task[Any]) -> AdapterHome:
-    """Return the module of a task's adapter."""
-    return cast(AdapterHome, importlib.import_module(f"edgevision.export.adapters.{task.name}"))
+_ASKED = {"size": ("input size", "--size HxW"), "classes": ("classes", "--classes FILE")}
 
 
 def recognised_task(module: nn.Module) -> Task[Any]:
     """Return the task that a module shows by itself to be for, else the usual one."""
     for name in task_names():
         task = get_task(name)
-        recognises = getattr(adapter_home(task), "recognises", None)
+        recognises = getattr(_home(task), "recognises", None)
         if recognises is not None and recognises(module):
             return task
     return USUAL
 
 
-def call_home(make: Callable[..., ModelAdapter], task: str, front: Front, **given: Any) -> Any:
-    """Return what `from_module` or `from_card` of a task makes, with the front end if it takes one.
+def adapt_module(task: Task[Any], module: nn.Module, source: str, given: Given) -> ModelAdapter:
+    """Return the adapter of a module that a user named.
+
+    Args:
+        task: what it is for.
+        module: the module, its weights loaded.
+        source: what the user typed, for messages.
+        given: what was given beside it.
 
     Raises:
-        ValueError: something was given of a front end, and the task has none.
+        ValueError: something that the task needs was not given, or was and is not used.
+        ExportError: the module is not one of the task.
     """
-    if not front:
-        return make(**given)
-    if "front" not in inspect.signature(make).parameters:
-        refuse_options(f"task {task}", **front)
-    return make(**given, front=front)
+    home = _home(task)
+    if reason := getattr(home, "MODULE_REASON", ""):
+        raise ValueError(f"'{source}': {reason}")
+    taken = _taken(home, f"a net of task {task}", given)
+    needed = [
+        name for name in _ASKED if name in taken and taken[name].default is inspect.Parameter.empty
+    ]
+    if not given.keys() >= set(needed):
+        titles, flags = zip(*(_ASKED[name] for name in needed), strict=True)
+        raise ValueError(
+            f"'{source}' needs the net's {' and '.join(titles)}: give {' and '.join(flags)} "
+            f"({', '.join(f'{name}=' for name in needed)} in Python)"
+        )
+    found: ModelAdapter = home.ADAPTER(module, **given)
+    return found
+
+
+def adapt_shipped(
+    task: Task[Any], module: nn.Module, card: Mapping[str, Any], given: Given
+) -> ModelAdapter:
+    """Return the adapter of a shipped net; `card` is what its model.json says.
+
+    Raises:
+        ValueError: something was given that the net cannot change.
+    """
+    home = _home(task)
+    _taken(home, f"a shipped net of task {task}", given)
+    found: ModelAdapter = home.from_card(module, card, given)
+    return found
 
 
 def refuse_options(kind: str, **options: object) -> None:
@@ -105,17 +96,12 @@ def refuse_options(kind: str, **options: object) -> None:
         raise ValueError(f"{', '.join(given)}: not used with {kind}, which says this itself")
 
 
-def need_size_and_classes(
-    source: str, size: Size | None, classes: ClassNames | None
-) -> tuple[Size, ClassNames]:
-    """Return both.
+def _home(task: Task[Any]) -> ModuleType:
+    return importlib.import_module(f"edgevision.export.adapters.{task.name}")
 
-    Raises:
-        ValueError: one is missing.
-    """
-    if size is None or not classes:
-        raise ValueError(
-            f"'{source}': the net's input size and classes are needed; give --size HxW and "
-            "--classes FILE (size=, classes= in Python)"
-        )
-    return size, classes
+
+def _taken(home: ModuleType, kind: str, given: Given) -> Mapping[str, inspect.Parameter]:
+    """Return what a home's adapter takes; refuse what was given beside that."""
+    taken = inspect.signature(home.ADAPTER).parameters
+    refuse_options(kind, **{name: value for name, value in given.items() if name not in taken})
+    return taken

@@ -24,13 +24,7 @@ from edgevision.export.adapters.frame import (
 )
 from edgevision.export.adapters.frame_adapter import FrameAdapter
 from edgevision.export.adapters.output import first_tensor, try_module
-from edgevision.export.adapters.registry import (
-    NO_FRONT,
-    ClassNames,
-    Front,
-    Size,
-    need_size_and_classes,
-)
+from edgevision.export.adapters.registry import Given
 from edgevision.export.zoo import card_classes, card_size
 from edgevision.tasks.camera import VOID
 from edgevision.tasks.semantic import check_label_map
@@ -121,7 +115,7 @@ class SemanticSegmentation(FrameAdapter["_PixelsToClasses"]):
             ignore_index: the number in them that is void.
 
         Raises:
-            ValueError: one is no number, colour or class.
+            ValueError: one is not a number, a colour or a class.
         """
         if label_map:
             names = [name for name, _ in self._classes]
@@ -174,31 +168,11 @@ class _PixelsToClasses(FrontEnd):
         return classes.to(torch.uint8)
 
 
-def from_module(
-    module: nn.Module,
-    source: str,
-    *,
-    size: Size | None,
-    classes: ClassNames | None,
-    front: Front = NO_FRONT,
-) -> SemanticSegmentation:
-    """Return the adapter of a user's module; see `registry`."""
-    size, classes = need_size_and_classes(source, size, classes)
-    return SemanticSegmentation(module, size=size, classes=classes, **front)
-
-
-def from_card(
-    module: nn.Module,
-    card: Mapping[str, Any],
-    *,
-    size: Size | None,
-    classes: ClassNames | None,
-    front: Front = NO_FRONT,
-) -> SemanticSegmentation:
+def from_card(module: nn.Module, card: Mapping[str, Any], given: Given) -> SemanticSegmentation:
     """Return the adapter of a shipped net; see `registry`."""
-    return SemanticSegmentation(
-        module,
-        size=size or card_size(card),
-        classes=classes or card_classes(card),
-        **{"mean": card["mean"], "std": card["std"], **front},
-    )
+    own = {"size": card_size(card), "classes": card_classes(card)}
+    own |= {"mean": card["mean"], "std": card["std"]}
+    return SemanticSegmentation(module, **{**own, **given})
+
+
+ADAPTER = SemanticSegmentation

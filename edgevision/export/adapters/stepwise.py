@@ -3,56 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 
-import numpy as np
 import onnx
-import torch
-from torch import nn
 
-from edgevision.bundle.manifest import Settings
-from edgevision.bundle.tensors import NEXT, ShapeProfile, TensorSpec
+from edgevision.bundle.tensors import NEXT
 from edgevision.export.adapters.adapter import Array, Feeds, ModelAdapter, Run
+from edgevision.export.adapters.module_adapter import ModuleAdapter
 from edgevision.export.adapters.search import nodes_behind_scores
-from edgevision.export.graph.capture import capture, evaluating
 from edgevision.tasks.caption import ENCODE, STEP, TASK, gather_caption
 
 
-@dataclass
-class Part:
-    """One stage; see `ModelAdapter`."""
+class Part(ModuleAdapter):
+    """One stage; its settings and files are the whole model's."""
 
-    module: nn.Module
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[str, ...]
-    task: str = TASK.name
-    profiles: Mapping[str, ShapeProfile] = field(default_factory=dict)
-
-    def settings(self) -> Settings:
-        """Return nothing: the whole model's settings are the manifest's."""
-        return {}
-
-    def files(self) -> dict[str, bytes]:
-        """Return nothing: they are the whole model's."""
-        return {}
-
-    def reference(self, feeds: Feeds) -> dict[str, Array]:
-        """Return the outputs by eager PyTorch."""
-        given = [torch.from_numpy(np.array(feeds[spec.name])) for spec in self.inputs]
-        with evaluating(self.module):
-            made = self.module(*given)
-        return {name: x.numpy() for name, x in zip(self.outputs, made, strict=True)}
-
-    def to_onnx(self) -> onnx.ModelProto:
-        """Return the FP32 graph.
-
-        Raises:
-            ExportError: torch cannot export the module.
-        """
-        return capture(self.module, self.inputs, self.outputs, {})
+    task = TASK.name
 
     def kept_fp32(self, graph: onnx.ModelProto) -> list[str]:
-        """Return what follows from the log-probabilities."""
+        """Return what follows from the log-probabilities; see `ModelAdapter`."""
         return list(nodes_behind_scores(graph.graph.node))
 
 

@@ -23,9 +23,9 @@ from edgevision.errors import (
     ExportError,
     InsufficientMemoryError,
 )
-from edgevision.export.adapters.adapter import Array, Feeds
+from edgevision.export.adapters.adapter import Array, Feeds, ModelAdapter
 from edgevision.export.adapters.flat import Flat, called, is_flat, keyword_names, named_tensors
-from edgevision.export.adapters.registry import ClassNames, Size, refuse_options
+from edgevision.export.adapters.registry import Given
 from edgevision.export.graph.capture import (
     as_array,
     capture,
@@ -48,7 +48,7 @@ from edgevision.tasks.decoders import check_state
 _DEFAULT_MAX_BATCH = 8
 
 
-class Tensors:
+class Tensors(ModelAdapter):
     """Adapter of a model whose inputs and outputs stay what they are.
 
     Example:
@@ -117,10 +117,6 @@ class Tensors:
         """Return the state: of all else the tensors say all."""
         return {"state": dict(self.state)} if self.state else {}
 
-    def files(self) -> dict[str, bytes]:
-        """Return nothing: the manifest says it all."""
-        return {}
-
     def reference(self, feeds: Feeds) -> dict[str, Array]:
         """Return the answers of the module in eager PyTorch, or of the untouched ONNX file."""
         if self._module is None:
@@ -144,11 +140,7 @@ class Tensors:
         return {name: as_array(name, x) for name, x in self._named(self._run(arguments))}
 
     def to_onnx(self) -> onnx.ModelProto:
-        """Return the FP32 graph.
-
-        Raises:
-            ExportError: torch cannot export the module.
-        """
+        """Return the FP32 graph; see `ModelAdapter`."""
         if self._module is None:
             model = onnx.ModelProto()
             model.CopyFrom(self._graph)
@@ -207,10 +199,6 @@ class Tensors:
         given = ", ".join(map(str, self.inputs))
         with evaluating(self._module, f"({given}), its inputs=[TensorSpec(...)]"):
             return called(self._module, arguments, self._keywords)
-
-    def kept_fp32(self, graph: onnx.ModelProto) -> tuple[str, ...]:
-        """Return nothing: what must stay wide is found by its values."""
-        return ()
 
 
 def graph_inputs(model: onnx.ModelProto) -> tuple[TensorSpec, ...]:
@@ -273,20 +261,14 @@ def _profiles(
     return found
 
 
-def from_module(
-    module: nn.Module, source: str, *, size: Size | None, classes: ClassNames | None
-) -> Tensors:
-    """Refuse a user's module; see `registry`."""
-    raise ValueError(
-        f"'{source}': a module with its own tensors needs their shapes; let the factory return "
-        "edgevision.export.Tensors(module, inputs=[TensorSpec(...)])"
-    )
-
-
-def from_card(
-    module: nn.Module, card: Mapping[str, Any], *, size: Size | None, classes: ClassNames | None
-) -> Tensors:
+def from_card(module: nn.Module, card: Mapping[str, Any], given: Given) -> Tensors:
     """Return the adapter of a shipped net; see `registry`."""
-    refuse_options("a shipped net with its own tensors", size=size, classes=classes)
     specs = [TensorSpec(i["name"], DType(i["dtype"]), tuple(i["shape"])) for i in card["inputs"]]
     return Tensors(module, inputs=specs)
+
+
+ADAPTER = Tensors
+MODULE_REASON = (
+    "a module with its own tensors needs their shapes; let the factory return "
+    "edgevision.export.Tensors(module, inputs=[TensorSpec(...)])"
+)

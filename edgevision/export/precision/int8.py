@@ -12,6 +12,7 @@ from edgevision.export.adapters.adapter import Feeds
 from edgevision.export.graph.observe import Profiles, typed
 from edgevision.export.graph.subgraphs import check_names
 from edgevision.export.precision.calibration import METHODS, CalibrationSummary
+from edgevision.export.precision.end_noise import wide_by_ends
 from edgevision.export.precision.quantizer import RECOVERED, Layer, Quantizer, prepare
 from edgevision.progress import Progress, silent
 
@@ -47,6 +48,7 @@ def to_int8(
     keep_float: Collection[str] = (),
     min_snr_db: float = MIN_SNR_DB,
     wide_ends: bool = False,
+    min_end_snr_db: float | None = None,
     recover: Collection[str] = RECOVERED,
     choose_wide: Callable[[Quantizer], Mapping[str, str]] | None = None,
     progress: Progress = silent,
@@ -64,6 +66,8 @@ def to_int8(
         keep_float: op types or node names that stay float in any case.
         min_snr_db: least signal-to-noise ratio of a quantised layer; -inf quantises all.
         wide_ends: whether the first layer and the last stay float, where there are more than two.
+        min_end_snr_db: signal over noise that the last layers keep, in place of `min_snr_db`; see
+            `end_noise`.
         recover: what is tried to win accuracy back, of `quantizer.RECOVERY`.
         choose_wide: names the layers that stay float and says why, in place of `min_snr_db`
             and `wide_ends`.
@@ -72,16 +76,18 @@ def to_int8(
     Raises:
         ExportError: nothing can be quantised, there are no samples, or `keep_float` names nothing.
     """
+    feeds = list(samples)
     graph = typed(model)
     check_names("keep_float", graph, keep_float)
     quantizer = prepare(
         graph,
-        list(samples),
+        feeds,
         method=method,
         profiles=profiles,
         keep_float=keep_float,
         recover=recover,
         progress=progress,
+        on_all=min_end_snr_db is not None,
     )
     if quantizer is None:
         raise ExportError(
@@ -89,18 +95,22 @@ def to_int8(
             "weights. Build FP16 instead."
         )
     layers = quantizer.layers
-    bars = {name: layer.bar(min_snr_db) for name, layer in layers.items()}
-    wide = {n: f"below its bar, {bar:g} dB" for n, bar in bars.items() if layers[n].snr_db < bar}
-    order = [node.name for node in quantizer.source.graph.node if node.name in layers]
-    if wide_ends and len(order) > 2:
-        wide |= {order[0]: "the first layer", order[-1]: "the last layer"}
     if choose_wide is not None:
         wide = dict(choose_wide(quantizer))
+    elif min_end_snr_db is not None:
+        wide = wide_by_ends(quantizer, feeds, profiles or {}, min_end_snr_db, progress)
+    else:
+        bars = {name: layer.bar(min_snr_db) for name, layer in layers.items()}
+        wide = {n: f"below its bar, {b:g} dB" for n, b in bars.items() if layers[n].snr_db < b}
+    order = [node.name for node in quantizer.source.graph.node if node.name in layers]
+    if choose_wide is None and wide_ends and len(order) > 2:
+        wide |= {order[0]: "the first layer", order[-1]: "the last layer"}
     int8 = {name: str(layer) for name, layer in layers.items() if name not in wide}
     if not int8:
         raise ExportError(
-            f"INT8 leaves no layer above {min_snr_db} dB of signal over noise. Look at the "
-            "calibration samples, or build FP16."
+            "INT8 leaves no layer that is quiet enough: "
+            + "; ".join(f"{name}, {reason}" for name, reason in list(wide.items())[:3])
+            + ". Look at the calibration samples, or build FP16."
         )
     noisy = {name: f"{layers[name]}: {reason}" for name, reason in wide.items()}
     return QuantizedModel(quantizer.graph(int8), quantizer.calibration, int8, noisy, layers)

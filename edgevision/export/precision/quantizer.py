@@ -101,6 +101,10 @@ class Quantizer:
                 put_back(loop, self._bodies[loop.name].graph(layers))
         return typed_like(without_unread(made))
 
+    def of_loop(self, loop: onnx.NodeProto) -> Quantizer | None:
+        """Return what INT8 needs to know of a loop's body; None where no layer in it can be so."""
+        return self._bodies.get(loop.name)
+
 
 def prepare(
     graph: onnx.ModelProto,
@@ -111,6 +115,7 @@ def prepare(
     keep_float: Collection[str] = (),
     progress: Progress = silent,
     recover: Collection[str] = RECOVERED,
+    on_all: bool = False,
 ) -> Quantizer | None:
     """Find the scales, levels and signal-to-noise ratios of a typed graph's layers.
 
@@ -122,6 +127,8 @@ def prepare(
         keep_float: op types or node names that stay float in any case.
         progress: told how far calibration is.
         recover: what is tried of `RECOVERY`; it is kept where it lowers the error.
+        on_all: whether channels are measured on all feeds before they are equalised, and not on a
+            few: a ReLU6 then cuts less of frames that were not seen.
 
     Returns:
         None where no layer could be INT8.
@@ -135,7 +142,13 @@ def prepare(
         body = body_model(graph, loop)
         steps = list(body_feeds(graph, loop, body, feeds, given))
         found = prepare(
-            body, steps, method=method, keep_float=keep_float, progress=progress, recover=recover
+            body,
+            steps,
+            method=method,
+            keep_float=keep_float,
+            progress=progress,
+            recover=recover,
+            on_all=on_all,
         )
         if found:
             bodies[loop.name] = found
@@ -144,7 +157,7 @@ def prepare(
         return None
     done: list[str] = []
     if "equalise" in recover:
-        even = equalised(graph, _some(feeds), given)
+        even = equalised(graph, feeds if on_all else _some(feeds), given)
         graph = even.model
         if even.channels:
             done.append(f"{even.channels} channels equalised")

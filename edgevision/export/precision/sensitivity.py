@@ -56,14 +56,19 @@ class Noise:
     counts: Numbers
 
     def snr_db(self) -> float:
-        """Return 10 log10(signal power / noise power) of the layer.
+        """Return 10 log10(signal power / noise power) of the layer, as of `hard_db`."""
+        return hard_db(self.signal, self.noise)
 
-        Each sample has its own; what a tenth of them lie below is the layer's, for frames on which
-        a layer fails are lost among bright ones that it does well.
-        """
-        # A layer without noise is perfect; one without a signal too, if it adds none.
-        ratios = np.maximum(self.signal, _MIN_POWER) / np.maximum(self.noise, _MIN_POWER)
-        return float(np.percentile(10 * np.log10(ratios), _HARD_PERCENTILE))
+
+def hard_db(signal: Numbers, noise: Numbers) -> float:
+    """Return 10 log10(signal power / noise power) of samples that have one each.
+
+    It is what a tenth of them lie below, for frames on which a layer fails are lost among bright
+    ones that it does well.
+    """
+    # Without noise all is perfect; without a signal too, if there is none.
+    ratios = np.maximum(signal, _MIN_POWER) / np.maximum(noise, _MIN_POWER)
+    return float(np.percentile(10 * np.log10(ratios), _HARD_PERCENTILE))
 
 
 def noises(

@@ -9,7 +9,7 @@ import asyncio
 import sys
 import threading
 from time import perf_counter_ns
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, Generic, TypeVar
 
 from edgevision.errors import CallbackError, RunError
@@ -171,12 +171,7 @@ class Life(Generic[T]):
     def __enter__(self: L) -> L:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         try:
             self.close(drain=error is None)
         except RunError:
@@ -186,12 +181,7 @@ class Life(Generic[T]):
     async def __aenter__(self: L) -> L:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, kind: object, error: object, trace: object) -> None:
         try:
             await self.aclose(drain=error is None)
         except RunError:

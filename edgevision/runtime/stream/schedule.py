@@ -54,7 +54,6 @@ class StreamOptions:
     trace: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
-        """Check the fields."""
         if self.policy not in ("latest", "block", "drop_oldest"):
             raise ValueError(f"policy: got '{self.policy}', expected latest, block or drop_oldest")
         if self.on_late not in ("deliver", "drop"):

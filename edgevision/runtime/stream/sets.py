@@ -45,7 +45,6 @@ class SyncOptions:
     dead_ms: float = 1000.0
 
     def __post_init__(self) -> None:
-        """Check the fields."""
         if type(self.cameras) is not int or self.cameras < 1:
             raise ValueError(f"cameras: got {self.cameras!r:.40}, expected how many there are")
         for name in ("sync_ms", "wait_ms", "dead_ms"):
