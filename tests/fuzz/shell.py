@@ -1,6 +1,5 @@
 """Changed nets through the command line, as a shell sees it: python -m tests.fuzz.shell.
 
-`--cases 2000` took 40 minutes of one core.
 Case N is that of `python -m tests.fuzz --kind nets --first N --cases 1`. Each command is the whole
 command line in a copy of this process, which has imported what it needs: `build` in INT8, then
 `check` of the file, and of what was built `verify`, `check` and `run`. A fault is a signal, a
