@@ -102,7 +102,7 @@ def command(work: Path, *arguments: str) -> tuple[str, str, str]:
 
     code, said = in_copy(run, work)
     is_fault = code not in CODES or "Traceback" in said or bool(code and not said.strip())
-    end = "FAULT" if is_fault else {0: "done", 1: "no"}.get(code, "refused")
+    end = "FAULT" if is_fault else {0: "done", 1: "no", 4: "pending"}.get(code, "refused")
     return arguments[0], end, f"exit code {code}: {said[-800:]}"
 
 
