@@ -157,15 +157,13 @@ def _ends(value: object) -> tuple[float, float]:
     return _expect((low, high), -math.inf < low <= high < math.inf)  # type: ignore[no-any-return]
 
 
-def _label_map(value: object, _folder: Path) -> dict[str, int | str]:
-    if not isinstance(value, dict) or not value:
-        raise ValueError(value)
-    found: dict[str, int | str] = {}
-    for key, held in value.items():
-        if not key or type(held) not in (int, str):
-            raise ValueError(value)
-        found[key] = int(held) if isinstance(held, str) and held.isdecimal() else held
-    return found
+def _label_map(value: object, folder: Path) -> dict[str, int | str]:
+    return {_text(key, folder): _class(held) for key, held in _table(value).items()}
+
+
+def _class(value: object) -> int | str:
+    known = _expect(value, type(value) in (int, str))
+    return int(known) if isinstance(known, str) and known.isdecimal() else known
 
 
 def _shapes(value: object, _folder: Path) -> dict[str, ShapeProfile]:

@@ -337,8 +337,8 @@ def _one_value(inputs: Sequence[TensorSpec]) -> str:
     """Return what to type where shapes depend on inputs that may be sizes; empty without such."""
     names = [spec.name for spec in inputs if not spec.dtype.value.startswith("float")]
     flags = " ".join(f"--range {name}=N:N" for name in names)
-    told = f" Where {', '.join(names)} say sizes, give all samples one value: {flags} (ranges=)."
-    return told.replace("{", "{{").replace("}", "}}") if names else ""
+    text = f" Where {', '.join(names)} say sizes, give all samples one value: {flags} (ranges=)."
+    return text.replace("{", "{{").replace("}", "}}") if names else ""
 
 
 def _ranges_to_type(inputs: Sequence[TensorSpec]) -> str:

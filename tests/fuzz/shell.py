@@ -1,6 +1,5 @@
 """Changed nets through the command line, as a shell sees it: python -m tests.fuzz.shell.
 
-`--cases 2000` took 40 minutes of one core.
 Case N is that of `python -m tests.fuzz --kind nets --first N --cases 1`. Each command is the whole
 command line in a copy of this process, which has imported what it needs: `build` in INT8, then
 `check` of the file, and of what was built `verify`, `check` and `run`. A fault is a signal, a
@@ -103,7 +102,7 @@ def command(work: Path, *arguments: str) -> tuple[str, str, str]:
 
     code, said = in_copy(run, work)
     is_fault = code not in CODES or "Traceback" in said or bool(code and not said.strip())
-    end = "FAULT" if is_fault else {0: "done", 1: "no"}.get(code, "refused")
+    end = "FAULT" if is_fault else {0: "done", 1: "no", 4: "pending"}.get(code, "refused")
     return arguments[0], end, f"exit code {code}: {said[-800:]}"
 
 

@@ -115,7 +115,7 @@ class SemanticSegmentation(FrameAdapter["_PixelsToClasses"]):
             ignore_index: the number in them that is void.
 
         Raises:
-            ValueError: one is no number, colour or class.
+            ValueError: one is not a number, a colour or a class.
         """
         if label_map:
             names = [name for name, _ in self._classes]
