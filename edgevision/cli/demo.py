@@ -200,13 +200,13 @@ def _classical(answers: _Answers, class_count: int, progress: Progress) -> list[
     for shown, (frame, result) in enumerate(answers[:_CLASSICAL_PHOTOS]):
         progress("segmenting without a net", shown, _CLASSICAL_PHOTOS)
         votes = ColourVotes(class_count)
-        for index, (other_frame, taught) in enumerate(answers):
+        for index, (other_frame, other) in enumerate(answers):
             if index != shown:
-                votes.add(other_frame, taught.mask)
+                votes.add(other_frame, other.mask)
         row = {"photo": jpeg_url(frame), "net": jpeg_url(result.overlay(frame))}
         for method in get_args(Method):
-            other = replace(result, mask=votes.classify(frame, method))
-            row[method] = jpeg_url(other.overlay(frame))
+            found = replace(result, mask=votes.classify(frame, method))
+            row[method] = jpeg_url(found.overlay(frame))
         rows.append(row)
     return rows
 
