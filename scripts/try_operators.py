@@ -168,7 +168,7 @@ def _rules(stage: object, precision: str) -> str:
 def _built(graph: bytes) -> str:
     from edgevision.bundle.targets import get_target
     from edgevision.engines.request import BuildRequest
-    from edgevision.engines.trt_rtx import RtxBuilder
+    from edgevision.engines.trt_rtx import BUILDER
     from edgevision.errors import BuildError
     from edgevision.progress import silent
 
@@ -177,7 +177,7 @@ def _built(graph: bytes) -> str:
         file.write_bytes(graph)
         request = BuildRequest(file, get_target("rtx-ampere"), Path(folder) / "engine.plan")
         try:
-            RtxBuilder().build(request, silent)
+            BUILDER.build(request, silent)
         except BuildError as error:
             return _short(error)
     return ""

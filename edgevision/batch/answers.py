@@ -7,8 +7,9 @@ from pathlib import Path
 
 from edgevision._optional import require
 from edgevision.batch.answerer import FOLDER, Answerer
-from edgevision.batch.fleet import FleetOptions, PathLike, Totals, done_run
+from edgevision.batch.fleet import FleetOptions, Totals, done_run
 from edgevision.batch.shards import RunFolder
+from edgevision.bundle.files import PathLike
 from edgevision.progress import Progress, silent
 from edgevision.tasks.places import list_frames
 

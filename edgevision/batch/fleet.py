@@ -17,14 +17,13 @@ from edgevision.batch.runner import Runner
 from edgevision.batch.shards import RunFolder, Shard, divide, identify, shard_reports
 from edgevision.batch.worker import ShardWorker, refusal
 from edgevision.bundle.directory import Bundle
+from edgevision.bundle.files import PathLike
 from edgevision.bundle.trust import Trust
 from edgevision.errors import RunError
 from edgevision.metrics.latency import latency_ms
 from edgevision.metrics.tally import Tally
 from edgevision.progress import Progress, with_time_left
 from edgevision.tasks.places import Place
-
-PathLike = str | os.PathLike[str]
 
 _LATENCIES = (0.5, 0.99)
 _ANYBODY = Trust()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -11,15 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgevision.bundle.files import PathLike
+from edgevision.bundle.tensors import Image
 from edgevision.bundle.trust import Trust
 from edgevision.errors import BundleIntegrityError, WrongTaskError
 from edgevision.metrics.metric import Predict, predictor
 from edgevision.runtime.load import load
 from edgevision.runtime.model import Model
 from edgevision.runtime.options import RunOptions
-from edgevision.tasks.camera import Image
-
-PathLike = str | os.PathLike[str]
 
 _ANYBODY = Trust()
 

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edgevision.batch.fleet import Done, FleetOptions, PathLike, Totals, done_run
+from edgevision.batch.fleet import Done, FleetOptions, Totals, done_run
 from edgevision.batch.scorer import AGAINST, APART, SHOWN, Scorer
 from edgevision.batch.shards import RunFolder
 from edgevision.bundle.directory import Bundle
+from edgevision.bundle.files import PathLike
 from edgevision.errors import RunError
 from edgevision.metrics.metric import Metric, Score, metric_for
 from edgevision.metrics.tally import Tally

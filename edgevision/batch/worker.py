@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 from edgevision.batch.runner import Runner
 from edgevision.batch.shards import RunFolder, Shard
 from edgevision.bundle.printable import printable
+from edgevision.bundle.tensors import Image
 from edgevision.errors import EdgeVisionError, FileReadError, FrameError, RunError
 from edgevision.metrics.tally import Tally
-from edgevision.tasks.camera import Image
 from edgevision.tasks.frames import resize
 from edgevision.tasks.places import Place
 

@@ -11,7 +11,7 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from edgevision.bundle.files import write_whole
+from edgevision.bundle.files import write_new, write_whole
 from edgevision.bundle.manifest import MAX_BYTES, FileEntry, Manifest, Stage
 from edgevision.bundle.onnx_bytes import external_weights
 from edgevision.bundle.tensors import TensorSpec
@@ -170,7 +170,7 @@ class BundleWriter:
 
     Example:
         >>> with BundleWriter("road.ev") as writer:  # doctest: +SKIP
-        ...     writer.add("stages/main/model.onnx", Path("model.onnx"))
+        ...     writer.add("stages/main/model.onnx", graph)
         ...     writer.add_golden("main", inputs, outputs)
         ...     bundle = writer.publish(manifest)
     """
@@ -202,8 +202,8 @@ class BundleWriter:
             with _writing(self.path):
                 staging.close()
 
-    def add(self, name: str, content: bytes | os.PathLike[str]) -> None:
-        """Put file `name` into the bundle: `content` itself, or a copy of the file at that path.
+    def add(self, name: str, content: bytes) -> None:
+        """Put file `name` into the bundle.
 
         Raises:
             ValueError: a file of that name was added before, or is the bundle's own.
@@ -258,23 +258,17 @@ class BundleWriter:
             raise ClosedError("the bundle writer is not open; use it in a `with` statement")
         return self._staging
 
-    def _write(self, name: str, content: bytes | os.PathLike[str]) -> None:
+    def _write(self, name: str, content: bytes) -> None:
         staging = self._open_staging()
         if name in self._files:
             raise ValueError(f"'{name}' is added twice")
-        digest = hashlib.sha256()
-        FileEntry(name, 0, digest.hexdigest())  # The name becomes a path: refuse it before.
+        # Made first, for it refuses names that are no path in a bundle.
+        entry = FileEntry(name, len(content), hashlib.sha256(content).hexdigest())
         target = staging.folder / name
-        with _source(content) as (chunks, size_bytes), _writing(self.path, size_bytes):
+        with _writing(self.path, len(content)):
             target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("xb") as file:
-                for chunk in chunks:
-                    digest.update(chunk)
-                    file.write(chunk)
-                file.flush()
-                os.fsync(file.fileno())
-                size_bytes = file.tell()
-        self._files[name] = FileEntry(name, size_bytes, digest.hexdigest())
+            write_new(target, content)
+        self._files[name] = entry
 
 
 def settled(root: Path, attempt: Callable[[], _T]) -> _T:
@@ -478,15 +472,6 @@ def _check_replaceable(path: Path) -> None:
             return
     manifest, _ = _read_manifest(path)
     _refuse_unlisted(path, manifest)
-
-
-@contextmanager
-def _source(content: bytes | os.PathLike[str]) -> Iterator[tuple[Iterable[bytes], int]]:
-    if isinstance(content, bytes):
-        yield (content,), len(content)
-        return
-    with _reading(Path(content)), open(content, "rb") as file:
-        yield iter(lambda: file.read(_CHUNK_BYTES), b""), os.fstat(file.fileno()).st_size
 
 
 @contextmanager

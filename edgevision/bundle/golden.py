@@ -14,12 +14,9 @@ import zipfile
 from collections.abc import Mapping
 
 import numpy as np
-import numpy.typing as npt
 
-from edgevision.bundle.tensors import TensorSpec
+from edgevision.bundle.tensors import Array, TensorSpec
 from edgevision.errors import BundleFormatError
-
-Array = npt.NDArray[np.generic]
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _MAGIC = b"\x93NUMPY\x01\x00"

@@ -49,8 +49,9 @@ def read_layers(bundle: Bundle) -> list[LayerRow]:
         report = Reader(parse(bundle.read(LAYER_REPORT)), LAYER_REPORT)
         if "layers" not in report.fields:  # of before there were any
             return []
-        return list(
-            report.array("layers", lambda row, place: read_fields(LayerRow, row, place, exact=True))
-        )
+        rows: list[object] = report.read("layers", list)
+        return [
+            read_fields(LayerRow, row, f"layers[{i}]", exact=True) for i, row in enumerate(rows)
+        ]
     except ValueError as error:
         raise BundleFormatError(f"{error}. Build the bundle again") from error

@@ -69,41 +69,21 @@ class Reader:
         """Return the text of that key."""
         return self._get(key, str)
 
-    def optional_text(self, key: str) -> str | None:
-        """Return the text of that key; None where it is missing or null."""
-        return None if self.fields.get(key) is None else self.text(key)
-
-    def boolean(self, key: str) -> bool:
-        """Return the true or false of that key."""
-        return self._get(key, bool)
-
     def integer(self, key: str) -> int:
         """Return the integer of that key."""
         return self._get(key, int)
 
     def number(self, key: str) -> float:
         """Return the number of that key, with or without a fraction."""
-        value = self.fields.get(key)
-        return float(self._get(key, int) if isinstance(value, int) else self._get(key, float))
-
-    def array(self, key: str, read: Callable[[object, str], _T]) -> tuple[_T, ...]:
-        """Return the list of that key, each value as `read` makes it of the value and its place."""
-        values = self._get(key, list)
-        return tuple(read(v, f"{self.place}.{key}[{i}]") for i, v in enumerate(values))
+        return cast(float, self.read(key, float))
 
     def mapping(self, key: str) -> dict[str, object]:
         """Return the object of that key as it is."""
         return cast(dict[str, object], self._get(key, dict))
 
-    def numbers(self, key: str) -> dict[str, float]:
-        """Return the object of that key, whose values are numbers."""
-        inner = self.inner(key)
-        return {name: inner.number(name) for name in inner.fields}
-
-    def integers(self, key: str) -> dict[str, int]:
-        """Return the object of that key, whose values are integers."""
-        inner = self.inner(key)
-        return {name: inner.integer(name) for name in inner.fields}
+    def read(self, key: str, kind: Any) -> Any:
+        """Return the value of that key, read as a type says, see `read_fields`."""
+        return read_value(kind, self.fields.get(key, _MISSING), f"{self.place}.{key[:64]}")
 
     def inner(self, key: str) -> Reader:
         """Return the reader of the object of that key."""
@@ -114,7 +94,12 @@ class Reader:
 
 
 def read_fields(
-    kind: type[_T], value: object, place: str, *, optional: Iterable[str] = (), exact: bool = False
+    kind: Callable[..., _T],
+    value: object,
+    place: str,
+    *,
+    optional: Iterable[str] = (),
+    exact: bool = False,
 ) -> _T:
     """Return the dataclass that a JSON object describes, each field read as its type says.
 
@@ -158,9 +143,9 @@ def to_fields(value: Any) -> Any:
 
 
 @cache
-def _types(kind: type) -> Mapping[str, Any]:
+def _types(kind: Any) -> Mapping[str, Any]:
     hints = get_type_hints(kind)
-    return {field.name: hints[field.name] for field in fields(kind)}  # type: ignore[arg-type]
+    return {field.name: hints[field.name] for field in fields(kind)}
 
 
 def read_value(kind: Any, value: object, place: str, optional: Iterable[str] = ()) -> Any:
@@ -186,9 +171,9 @@ def read_value(kind: Any, value: object, place: str, optional: Iterable[str] = (
         return {k: read_value(inner[1], v, f"{place}.{k[:64]}", optional) for k, v in named.items()}
     if is_dataclass(kind) and kind is not Flavour:
         return read_fields(cast(type[Any], kind), value, place, optional=optional)
-    if kind is float and not isinstance(value, float):
+    if kind is float and isinstance(value, int):
         return float(_of_kind(int, value, place))
-    if kind in (str, int, float, bool):
+    if kind in (str, int, float, bool, list):
         return _of_kind(kind, value, place)
     text = _of_kind(str, value, place)
     return flavour(text) if kind is Flavour else kind(text)
@@ -199,26 +184,6 @@ def _of_kind(kind: type[_T], value: object, place: str) -> _T:
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         found = "nothing" if value is _MISSING else type(value).__name__
         raise ValueError(f"{place}: expected {kind.__name__}, got {found}")
-    return value
-
-
-def text_value(value: object, place: str) -> str:
-    """Return a value that must be text; `place` names it in errors.
-
-    Raises:
-        ValueError: it is none.
-    """
-    return _of_kind(str, value, place)
-
-
-def extent(value: object, place: str) -> int:
-    """Return a value that must be a dimension of a tensor; `place` names it in errors.
-
-    Raises:
-        ValueError: it is none.
-    """
-    if not isinstance(value, int) or isinstance(value, bool) or value >= 1 << 31:
-        raise ValueError(f"{place}: expected an extent, got {value!r:.40}")
     return value
 
 

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from edgevision.bundle.directory import Bundle
-from edgevision.bundle.files import open_folder, read_plain
+from edgevision.bundle.files import PathLike, open_folder, read_plain
 from edgevision.bundle.flavours import Flavour
 from edgevision.bundle.manifest import MAX_FILE_BYTES
 from edgevision.bundle.printable import UNPRINTABLE, printable
@@ -26,8 +26,6 @@ from edgevision.bundle.reading import Reader, parse, read_fields
 from edgevision.bundle.state import authenticate, engines_place, is_authentic
 from edgevision.bundle.targets import typed_name
 from edgevision.errors import BundleIntegrityError, UnverifiedError
-
-PathLike = str | os.PathLike[str]
 
 RECORD = "record.json"
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from edgevision._optional import require
 from edgevision.bundle.directory import SIGNATURE, Bundle
-from edgevision.bundle.files import open_plain, write_new
+from edgevision.bundle.files import PathLike, open_plain, write_new
 from edgevision.errors import FileReadError, FileWriteError, SignatureError
 
 if TYPE_CHECKING:
@@ -37,8 +37,6 @@ _DOMAIN_WITH_DAY = b"edgevision bundle signature 2\0"
 _MAX_VERSION = (1 << 63) - 1
 _MAX_KEY_BYTES = 16 << 10
 _HEX = set("0123456789abcdef")
-
-PathLike = str | os.PathLike[str]
 
 
 @dataclass(frozen=True, slots=True)

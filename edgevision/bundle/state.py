@@ -17,10 +17,11 @@ import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 from edgevision.bundle.files import open_folder, open_plain, read_plain, write_new, write_whole
 from edgevision.bundle.locking import waited_lock
-from edgevision.bundle.reading import Reader, parse
+from edgevision.bundle.reading import parse, read_value
 from edgevision.bundle.user_cache import user_folder
 from edgevision.errors import SignatureError
 
@@ -108,7 +109,7 @@ def _floors() -> dict[str, int]:
     try:
         with _root() as root:
             content = read_plain(_FLOORS, max_bytes=_MAX_FLOORS_BYTES, is_ours=True, folder=root)
-        return Reader({"floors": parse(content)}, _FLOORS).integers("floors")
+        return cast(dict[str, int], read_value(dict[str, int], parse(content), _FLOORS))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:

@@ -10,6 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+Array = npt.NDArray[np.generic]
+Arrays = Mapping[str, Array]
+Floats = npt.NDArray[np.float32]
+Image = npt.NDArray[np.uint8]
+
 DYNAMIC = -1
 """A dimension whose extent is given at run time, within a `ShapeProfile`."""
 

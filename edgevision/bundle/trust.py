@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgevision.bundle.directory import Bundle
+from edgevision.bundle.files import PathLike
 from edgevision.errors import SignatureError
-
-PathLike = str | os.PathLike[str]
 
 
 @dataclass(frozen=True, slots=True)

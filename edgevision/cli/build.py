@@ -20,7 +20,7 @@ from edgevision.cli.verbs import Verbs, add_trust, parse_trust, verb
 _NOBODY = argparse.Namespace(key=None, minimum_version=0, name=None)
 _FLAGS = (
     "out", "weights", "size", "classes", "cameras", "mean", "std", "precision", "calibration",
-    "evaluate", "samples", "strict", "budget", "search_minutes",
+    "evaluate", "ignore_index", "samples", "strict", "budget", "search_minutes",
 )  # fmt: skip
 _CAMERA_FLAGS = {"camera_size": "size", "pixel_format": "pixel_format", "fit": "fit"}
 
@@ -73,6 +73,14 @@ def add_to(verbs: Verbs) -> None:
         type=Path,
         metavar="DIR",
         help="images/ with labels/, instances.json or captions.json to score on",
+    )
+    build.add_argument(
+        "--label-map",
+        metavar="FOUND=CLASS,...",
+        help="the class of each number or colour in label files, e.g. 0=0,255=1 or '#800000=cat'",
+    )
+    build.add_argument(
+        "--ignore-index", type=int, metavar="N", help="what is void in label files, beside 255"
     )
     build.add_argument(
         "--samples", type=Path, metavar="DIR", help="inputs to prove the graphs on; tensors: .npz"
@@ -179,6 +187,8 @@ def _arguments(options: argparse.Namespace) -> dict[str, Any]:
     for key, written in (("ranges", options.range), ("shapes", options.shape)):
         if written:
             given[key] = given.get(key, {}) | read_named(key, written)
+    if options.label_map is not None:
+        given["label_map"] = read_named("label_map", options.label_map.split(","))
     given |= dict(map(read_setting, options.set or ()))
     flags = {
         field: value

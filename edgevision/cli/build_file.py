@@ -41,7 +41,7 @@ def _typed(kind: Any) -> Read:
 
 
 def _text(value: object, _folder: Path) -> str:
-    return _expect(value, isinstance(value, str) and value != "")
+    return cast(str, _expect(value, isinstance(value, str) and value != ""))
 
 
 def _expect(value: Any, is_so: bool) -> Any:
@@ -157,6 +157,17 @@ def _ends(value: object) -> tuple[float, float]:
     return _expect((low, high), -math.inf < low <= high < math.inf)  # type: ignore[no-any-return]
 
 
+def _label_map(value: object, _folder: Path) -> dict[str, int | str]:
+    if not isinstance(value, dict) or not value:
+        raise _WrongValueError
+    found: dict[str, int | str] = {}
+    for key, held in value.items():
+        if not key or type(held) not in (int, str):
+            raise _WrongValueError
+        found[key] = int(held) if isinstance(held, str) and held.isdecimal() else held
+    return found
+
+
 def _shapes(value: object, _folder: Path) -> dict[str, ShapeProfile]:
     return {name: _profile(written) for name, written in _table(value).items()}
 
@@ -204,6 +215,12 @@ _READERS: Mapping[str, tuple[str, Read]] = {
     "precision": (f"one of {', '.join(PRECISIONS)}, in quotes", _precision),
     "calibration": (_A_PATH, _path),
     "evaluate": (_A_PATH, _path),
+    "label_map": (
+        'the class of each number or colour such as { 0 = 0, "#800000" = "person" }; --label-map '
+        "0=0,255=1",
+        _label_map,
+    ),
+    "ignore_index": ("a whole number, 0 to 255", _integer),
     "metric": ("package.module:function, in quotes", _text),
     "samples": (_A_PATH, _path),
     "ranges": ("the ends by name such as { ids = [0, 29999] }; --range ids=0:29999", _ranges),

@@ -10,9 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
-import numpy as np
-import numpy.typing as npt
-
 from edgevision._optional import require
 from edgevision.bundle.directory import Bundle
 from edgevision.engines.summary import BuildSummary
@@ -29,8 +26,6 @@ from edgevision.tasks.frames import list_images, read_image, resize
 from edgevision.tasks.outputs import jpeg_url, page, refuse_foreign
 from edgevision.tasks.semantic import TASK as SEMANTIC
 from edgevision.tasks.semantic import SemanticDecoder, SemanticResult
-
-Image = npt.NDArray[np.uint8]
 
 Net = Model[SemanticResult]
 

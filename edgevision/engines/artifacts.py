@@ -10,15 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from edgevision.bundle.directory import BundleWriter
 from edgevision.bundle.manifest import Artifact, Stage
 from edgevision.bundle.parity import ParityReport
 from edgevision.bundle.record import finish_command
 from edgevision.bundle.targets import TargetProfile
-from edgevision.bundle.tensors import TensorSpec
+from edgevision.bundle.tensors import Array, TensorSpec
 from edgevision.engines.cache import EngineCache, cached_build
 from edgevision.engines.registry import unavailable
 from edgevision.engines.request import BuilderKnobs, BuildRequest, BuildResult
@@ -28,7 +25,6 @@ from edgevision.runtime.session import Session
 from edgevision.runtime.verify import check_golden
 from edgevision.tasks.proof import Proof
 
-Array = npt.NDArray[np.generic]
 Golden = tuple[Mapping[str, Array], Mapping[str, Array]]
 
 

@@ -21,7 +21,7 @@ import secrets
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,6 @@ DAMAGED = (
 )  # fmt: skip
 MAX_ENTRY_BYTES = 1 << 20
 _DEFAULT_BYTES = 4 << 30
-_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,22 +123,18 @@ class EngineCache:
         Raises:
             OSError: it could not be written; nothing half is left.
         """
-
-        def fill(folder: Path) -> bytes:
-            digest, size_bytes = _copy(result.path, folder / ARTIFACT)
-            payload = {
-                "key": shapes,
-                "target": target,
-                "flavour": result.flavour.name,
-                "version": result.version,
-                "sha256": digest,
-                "size_bytes": size_bytes,
-                "result": result.to_json(),
-            }
-            return json.dumps(payload).encode()
-
+        artifact = result.path.read_bytes()
+        payload = {
+            "key": shapes,
+            "target": target,
+            "flavour": result.flavour.name,
+            "version": result.version,
+            "sha256": hashlib.sha256(artifact).hexdigest(),
+            "size_bytes": len(artifact),
+            "result": result.to_json(),
+        }
         key = shape_key(shapes)
-        self._publish(key, fill)
+        self._publish(key, json.dumps(payload).encode(), artifact)
         self.prune(self.max_bytes, keep=key)
 
     def entries(self) -> list[Entry]:
@@ -170,21 +165,12 @@ class EngineCache:
         entries = self.entries()
         for folder in self._folders():
             if folder.name not in {keep, *(entry.key for entry in entries)}:
-                lock = self._try_lock(folder.name)
-                if lock is not None:
-                    _remove(folder)
-                    self._unlock(folder.name, lock)
+                self._clear(folder.name, folder)
         for entry in entries:
             if entry.size_bytes <= left or entry.key == keep:
                 left -= entry.size_bytes
-                continue
-            lock = self._try_lock(entry.key)
-            if lock is not None:
-                try:
-                    shutil.rmtree(self._engines / entry.key, ignore_errors=True)
-                    removed.append(entry)
-                finally:
-                    self._unlock(entry.key, lock)
+            elif self._clear(entry.key, self._engines / entry.key):
+                removed.append(entry)
         return removed
 
     def read(self, entry: Entry) -> tuple[bytes, bytes]:
@@ -210,12 +196,7 @@ class EngineCache:
         with self.lock(key):
             if (self._engines / key).exists():
                 return False
-
-            def fill(folder: Path) -> bytes:
-                write_new(folder / ARTIFACT, artifact, mode=0o644)
-                return entry
-
-            self._publish(key, fill)
+            self._publish(key, entry, artifact)
         return True
 
     @contextlib.contextmanager
@@ -237,27 +218,29 @@ class EngineCache:
                 with contextlib.suppress(OSError):
                     path.unlink()
 
-    def _try_lock(self, key: str) -> int | None:
-        """Return the held lock of `key`; None while somebody else holds it."""
-        return try_lock(self.root / f"{key}.lock")
-
-    def _unlock(self, key: str, descriptor: int) -> None:
-        with contextlib.suppress(OSError):
-            (self.root / f"{key}.lock").unlink()
-        os.close(descriptor)
+    def _clear(self, key: str, path: Path | None = None) -> bool:
+        """Remove what lies at `path`, and the lock of `key`, unless somebody holds it."""
+        file = self.root / f"{key}.lock"
+        lock = try_lock(file)
+        if lock is None:
+            return False
+        try:
+            if path is not None:
+                _remove(path)
+            with contextlib.suppress(OSError):
+                file.unlink()
+        finally:
+            os.close(lock)
+        return True
 
     def _clear_partials(self) -> None:
         with contextlib.suppress(OSError):
             for path in list(self._engines.iterdir()):
                 if found := _PARTIAL.fullmatch(path.name):
-                    lock = self._try_lock(found[1])
-                    if lock is not None:
-                        shutil.rmtree(path, ignore_errors=True)
-                        self._unlock(found[1], lock)
+                    self._clear(found[1], path)
             for path in list(self.root.glob("*.lock")):
-                key = path.stem
-                if _KEY.fullmatch(key) and (lock := self._try_lock(key)) is not None:
-                    self._unlock(key, lock)
+                if _KEY.fullmatch(path.stem):
+                    self._clear(path.stem)
 
     def _folders(self) -> list[Path]:
         try:
@@ -266,15 +249,16 @@ class EngineCache:
             return []
         return [self._engines / name for name in names if _KEY.fullmatch(name)]
 
-    def _publish(self, key: str, fill: Callable[[Path], bytes]) -> None:
-        """Let `fill` write the artifact aside and give the entry's JSON; put both in place."""
+    def _publish(self, key: str, entry: bytes, artifact: bytes) -> None:
+        """Write an entry aside, and put it in place whole."""
         self._engines.mkdir(parents=True, exist_ok=True, mode=0o700)
         for left in self._engines.glob(f".partial-{key}-*"):  # we hold the lock: its writer is dead
             shutil.rmtree(left, ignore_errors=True)
         partial = self._engines / f".partial-{key}-{secrets.token_hex(4)}"
         partial.mkdir(mode=0o700)
         try:
-            write_new(partial / ENTRY, fill(partial), mode=0o644)
+            write_new(partial / ARTIFACT, artifact, mode=0o644)
+            write_new(partial / ENTRY, entry, mode=0o644)
             _remove(self._engines / key)
             partial.rename(self._engines / key)
         except BaseException:
@@ -419,16 +403,3 @@ def _remove(path: Path) -> None:
             path.unlink()
     else:
         shutil.rmtree(path, ignore_errors=True)
-
-
-def _copy(source: Path, target: Path) -> tuple[str, int]:
-    digest, size_bytes = hashlib.sha256(), 0
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    with source.open("rb") as file, os.fdopen(os.open(target, flags, 0o644), "wb") as copy:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-            size_bytes += len(chunk)
-            copy.write(chunk)
-        copy.flush()
-        os.fsync(copy.fileno())
-    return digest.hexdigest(), size_bytes

@@ -12,7 +12,7 @@ import os
 import tarfile
 from pathlib import Path
 
-from edgevision.bundle.files import open_plain, staged
+from edgevision.bundle.files import PathLike, open_plain, staged
 from edgevision.bundle.manifest import MAX_FILE_BYTES
 from edgevision.engines.cache import ARTIFACT, DAMAGED, ENTRY, MAX_ENTRY_BYTES, EngineCache
 from edgevision.errors import FileReadError, FileWriteError
@@ -20,8 +20,6 @@ from edgevision.tasks.outputs import MARK, refuse_foreign
 
 _MAX_ENTRIES = 10_000
 _MAX_ARCHIVE_BYTES = 1 << 40
-
-PathLike = str | os.PathLike[str]
 
 
 def export_cache(cache: EngineCache, file: PathLike, *, force: bool = False) -> int:

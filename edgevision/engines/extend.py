@@ -6,12 +6,12 @@ and recorded outside it, see `engines.finish`.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
 from edgevision.bundle.directory import Bundle, BundleWriter
+from edgevision.bundle.files import PathLike
 from edgevision.bundle.targets import TargetProfile, get_target
 from edgevision.bundle.trust import Trust
 from edgevision.engines.artifacts import ArtifactBuilder
@@ -23,8 +23,6 @@ from edgevision.engines.summary import BuildSummary
 from edgevision.errors import BundleError
 from edgevision.progress import Progress, silent
 from edgevision.tasks.decoders import bundle_proof
-
-PathLike = str | os.PathLike[str]
 
 
 def finish(

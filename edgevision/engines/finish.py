@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from edgevision.bundle.directory import Bundle
-from edgevision.bundle.files import staged, write_whole
+from edgevision.bundle.files import PathLike, staged, write_whole
 from edgevision.bundle.flavours import ORT
 from edgevision.bundle.manifest import Stage
 from edgevision.bundle.parity import ParityReport
@@ -60,8 +59,6 @@ from edgevision.runtime.verify import check_golden
 from edgevision.tasks.decoders import bundle_decoder, bundle_proof, state_names
 from edgevision.tasks.task import get_task
 
-PathLike = str | os.PathLike[str]
-
 # The builder gets this share of the free memory; the rest is for weights, the context and others.
 _SHARE_OF_FREE = 0.5
 _MIN_WORKSPACE_BYTES = 256 << 20
@@ -101,17 +98,8 @@ def finish_target(
     What was finished before and is still valid is left as it is, unless it shall be evaluated or
     knobs are given: a record does not say with which ones an engine was built.
 
-    Args:
-        bundle: an open bundle, which is not changed.
-        target: one that is not built everywhere, unless this machine shall choose.
-        evaluate: a labelled folder on which the engine is scored, see `edgevision.build`.
-        engines: where it goes; this device's state directory by default.
-        lean: build plans that the lean runtime and later TensorRT versions run.
-        knobs: what is asked of TensorRT's builder.
-        cache: engines that were built before.
-        measure: measures the engines of both of the bundle's precisions, of which the faster one
-            is kept that passes the accuracy gate; None builds the bundle's own precision.
-        progress: told the phase, with the time it took so far and the last time.
+    The arguments are those of `edgevision.finish`; `measure` also takes a target that is built
+    everywhere, where this machine shall choose.
 
     Raises:
         ValueError: the target is built everywhere, its flavour has no lean runtime or no knobs, or
@@ -276,15 +264,10 @@ class _Work:
     def _prove(self, stage: Stage, data: bytes, device: Device | None) -> list[ParityReport]:
         self.progress(f"{stage.name}: golden vectors", 0, 0)
         inputs, outputs = self.bundle.golden(stage.name)
-        with self._session(stage, data, device) as session:
+        with Session(self._program(data, device), stage.profiles, RunOptions()) as session:
             name = f"{stage.name}/{self.target.name}"
             proof = bundle_proof(self.bundle.manifest)
             return check_golden(session, stage, inputs, outputs, proof=proof, name=name)
-
-    def _session(self, stage: Stage, data: bytes, device: Device | None) -> Session:
-        options = RunOptions()
-        program = make_program(data, self.target.flavour, device, options)
-        return Session(program, stage.profiles, options)
 
     def _score(self, folder: PathLike, device: Device | None) -> tuple[dict[str, float], str]:
         """Return the engine's figures, and why they are too low beside the same graph's.
@@ -306,7 +289,7 @@ class _Work:
             forms: dict[str, Predict] = {}
             for name, program in (
                 (reference, make_program(graph, ORT, None, RunOptions())),
-                (self.target.name, self._program(stage, device)),
+                (self.target.name, self._program(self._engine(stage).read_bytes(), device)),
             ):
                 session = stack.enter_context(
                     Session(program, stage.profiles, RunOptions(), state=state)
@@ -317,8 +300,7 @@ class _Work:
         verdict = judge(task.headline, before, after)
         return figures, "" if verdict.passed else verdict.text
 
-    def _program(self, stage: Stage, device: Device | None) -> Program:
-        data = self._engine(stage).read_bytes()
+    def _program(self, data: bytes, device: Device | None) -> Program:
         return make_program(data, self.target.flavour, device, RunOptions())
 
     def _record(

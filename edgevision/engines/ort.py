@@ -6,7 +6,6 @@ faster, and is bound to both as a plan is to its GPU.
 
 from __future__ import annotations
 
-import importlib.util
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,13 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from edgevision._optional import installed_version, require
+from edgevision._optional import require
 from edgevision.bundle.flavours import ORT
 from edgevision.bundle.onnx_bytes import refuse_external
-from edgevision.bundle.targets import TargetProfile
 from edgevision.bundle.tensors import TensorSpec
 from edgevision.engines.layer_precision import layers_from_profile
-from edgevision.engines.portable import pass_on
+from edgevision.engines.portable import PortableBuilder
 from edgevision.engines.profiles import check_profiles
 from edgevision.engines.request import BuildRequest, BuildResult
 from edgevision.errors import BuildError, EngineLoadError
@@ -28,20 +26,8 @@ from edgevision.progress import Progress
 from edgevision.runtime.backends.ort import DISABLED_OPTIMIZERS, OrtProgram, session_options
 
 
-class OrtBuilder:
-    """Checks that ONNX Runtime loads the graph, and passes it on byte for byte."""
-
-    flavour = ORT
-
-    def unavailable(self, target: TargetProfile) -> str | None:
-        """Return why this machine cannot build for `target`; None if it can."""
-        if importlib.util.find_spec("onnxruntime") is None:
-            return "ONNX Runtime is not installed; pip install 'edgevision[ort]'"
-        return None
-
-    def version(self) -> str | None:
-        """Return ONNX Runtime's version; None if it is not installed."""
-        return installed_version("onnxruntime")
+class OrtBuilder(PortableBuilder):
+    """Passes the graph on to where any CPU shall run it, and optimises it for this one."""
 
     def build(self, request: BuildRequest, progress: Progress) -> BuildResult:
         """Write the artifact to `request.output`.
@@ -51,7 +37,7 @@ class OrtBuilder:
         """
         if not request.target.portable:
             return self._optimised(request, progress)
-        return pass_on(request, self.flavour, progress)
+        return super().build(request, progress)
 
     def _optimised(self, request: BuildRequest, progress: Progress) -> BuildResult:
         """Write ONNX Runtime's optimised model, and count what it computes in which type."""
@@ -87,7 +73,7 @@ class OrtBuilder:
         )
 
 
-BUILDER = OrtBuilder()
+BUILDER = OrtBuilder(ORT)
 
 
 def _profiled(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from edgevision._optional import installed_version
 from edgevision.bundle.flavours import Flavour
 from edgevision.bundle.reading import read_fields, to_fields
 from edgevision.bundle.targets import TargetProfile
@@ -150,26 +153,31 @@ class BuildResult:
         return read_fields(BuildResult, {**fields, **known}, "result", optional=later)
 
 
-class Builder(Protocol):
+class Builder(ABC):
     """Builds artifacts of one flavour.
 
     `unavailable` runs in the user's process and must stay light; `build` runs in the child, once
     per process, and may crash it. `build` leaves `seconds` and `log` of its result to the parent.
     """
 
-    @property
-    def flavour(self) -> Flavour:
-        """The runtime that executes what this builds."""
+    def __init__(self, flavour: Flavour) -> None:
+        self.flavour = flavour
 
     def unavailable(self, target: TargetProfile) -> str | None:
         """Return why this machine cannot build for `target`; None if it can."""
+        if importlib.util.find_spec(self.flavour.modules[0]) is None:
+            return f"{self.flavour.title} is not installed; {self.flavour.remedy}"
+        return None
 
     def version(self) -> str | None:
         """Return the version that would build here, imported or not; None if it is not known."""
+        return installed_version(self.flavour.modules[0])
 
+    @abstractmethod
     def build(self, request: BuildRequest, progress: Progress) -> BuildResult:
         """Write the artifact to `request.output`.
 
         Raises:
             BuildError: the graph cannot be built; says which node and what to do.
+            MissingDependencyError: what builds is not installed.
         """

@@ -9,12 +9,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from edgevision._optional import installed_version, require
+from edgevision._optional import require
 from edgevision.bundle.flavours import TRT
 from edgevision.bundle.targets import TargetProfile
 from edgevision.bundle.user_cache import read_cache, write_cache
 from edgevision.engines.layer_precision import layers_from_inspector
-from edgevision.engines.request import BuildRequest, BuildResult
+from edgevision.engines.request import Builder, BuildRequest, BuildResult
 from edgevision.engines.tensorrt_network import build_plan, make_logger
 from edgevision.errors import BuildError
 from edgevision.machine.gpu import compute_capability
@@ -24,10 +24,8 @@ if TYPE_CHECKING:
     import tensorrt
 
 
-class TrtBuilder:
+class TrtBuilder(Builder):
     """Builds an engine for this machine's GPU by the TensorRT installed here."""
-
-    flavour = TRT
 
     def unavailable(self, target: TargetProfile) -> str | None:
         """Return why this machine cannot build for `target`; None if it can.
@@ -42,10 +40,6 @@ class TrtBuilder:
                 "with --system-site-packages; elsewhere pip install 'edgevision[tensorrt]'"
             )
         return _version_mismatch(target, self.version())
-
-    def version(self) -> str | None:
-        """Return TensorRT's version; None if it is not installed, or does not tell."""
-        return installed_version("tensorrt")
 
     def build(self, request: BuildRequest, progress: Progress) -> BuildResult:
         """Write the engine to `request.output`.
@@ -75,7 +69,7 @@ class TrtBuilder:
         )
 
 
-BUILDER = TrtBuilder()
+BUILDER = TrtBuilder(TRT)
 
 
 def configure(trt: ModuleType, config: tensorrt.IBuilderConfig, request: BuildRequest) -> None:

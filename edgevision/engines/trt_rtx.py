@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import TYPE_CHECKING
 
-from edgevision._optional import installed_version, require
+from edgevision._optional import require
 from edgevision.bundle.flavours import TRT_RTX
-from edgevision.bundle.targets import TargetProfile
-from edgevision.engines.request import BuildRequest, BuildResult
+from edgevision.engines.request import Builder, BuildRequest, BuildResult
 from edgevision.engines.tensorrt_network import build_plan
 from edgevision.errors import BuildError
 from edgevision.progress import Progress
@@ -17,20 +15,8 @@ if TYPE_CHECKING:
     import tensorrt_rtx
 
 
-class RtxBuilder:
+class RtxBuilder(Builder):
     """Builds one engine for all compute capabilities of the target."""
-
-    flavour = TRT_RTX
-
-    def unavailable(self, target: TargetProfile) -> str | None:
-        """Return why this machine cannot build for `target`; None if it can."""
-        if importlib.util.find_spec("tensorrt_rtx") is None:
-            return "TensorRT for RTX is not installed; pip install 'edgevision[rtx]'"
-        return None
-
-    def version(self) -> str | None:
-        """Return TensorRT-RTX's version; None if it is not installed, or does not tell."""
-        return installed_version("tensorrt_rtx")
 
     def build(self, request: BuildRequest, progress: Progress) -> BuildResult:
         """Write the engine to `request.output`; its `sm` are those that this version knows.
@@ -62,7 +48,7 @@ class RtxBuilder:
         return BuildResult(request.output, self.flavour, version, tuple(known), inputs, outputs)
 
 
-BUILDER = RtxBuilder()
+BUILDER = RtxBuilder(TRT_RTX)
 
 
 def _member(sm: str) -> str:

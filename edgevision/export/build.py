@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import platform
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
@@ -16,14 +15,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
 from edgevision.bundle.directory import BundleWriter
+from edgevision.bundle.files import PathLike
 from edgevision.bundle.forms import FP16, INT8, PRECISIONS, form_for, forms_of
 from edgevision.bundle.layer_report import LAYER_REPORT
 from edgevision.bundle.manifest import Alternative, Manifest, Stage
 from edgevision.bundle.targets import TargetProfile
+from edgevision.bundle.tensors import Array
 from edgevision.engines.artifacts import ArtifactBuilder
 from edgevision.engines.cache import EngineCache
 from edgevision.engines.extend import named_targets
@@ -53,9 +51,7 @@ if TYPE_CHECKING:
     from edgevision.export.recipe import ExportedStage
     from edgevision.metrics.own import OwnMetric
 
-Array = npt.NDArray[np.generic]
 Feeds = dict[str, Array]
-PathLike = str | os.PathLike[str]
 
 _T = TypeVar("_T")
 
@@ -78,6 +74,8 @@ def build(
     precision: str = "fp32",
     calibration: PathLike | None = None,
     evaluate: PathLike | None = None,
+    label_map: Mapping[str, int | str] | None = None,
+    ignore_index: int | None = None,
     metric: str | OwnMetric | None = None,
     samples: PathLike | None = None,
     ranges: Mapping[str, tuple[float, float]] | None = None,
@@ -116,6 +114,10 @@ def build(
         evaluate: folder to score every form on: `images/` with `labels/`, or only images; objects
             need `images/` and COCO's `instances.json`; tensors need `metric` and .npz files that
             hold the inputs by name, and labels.
+        label_map: for class maps, the class (index or name) of each number or colour `#rrggbb` in
+            label files that have others than the classes; what is not named is void. The bundle
+            keeps it; a folder's `labels.json` comes before it.
+        ignore_index: the number in label files that is void, beside 255.
         metric: for tensors, what `evaluate` is scored by: a function, or `package.module:function`,
             of a sample's outputs and labels (arrays by name) that returns a number, or several by
             name; the report has their means.
@@ -189,6 +191,8 @@ def build(
             shapes=shapes,
         )
         adapter = resolved.adapter
+        if label_map or ignore_index is not None:
+            _read_labels_by(adapter, label_map, ignore_index)
         folder = samples or calibration or resolved.samples
         golden, origin = golden_samples(
             adapter, folder, None if samples else evaluate, ranges=ranges
@@ -315,6 +319,19 @@ def build(
         done,
         max_loss(searching, adapter),
     )
+
+
+def _read_labels_by(
+    adapter: ModelAdapter, label_map: Mapping[str, int | str] | None, ignore_index: int | None
+) -> None:
+    from edgevision.export.adapters.semantic import SemanticSegmentation
+
+    if not isinstance(adapter, SemanticSegmentation):
+        raise ValueError(  # noqa: TRY004 - of the task that was asked for
+            f"label_map, ignore_index: of label files of class maps, which task '{adapter.task}' "
+            "has none of. Leave them out"
+        )
+    adapter.read_labels_by(label_map, ignore_index)
 
 
 def _parts(

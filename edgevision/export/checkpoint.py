@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pathlib
+import re
 import warnings
 from argparse import Namespace
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +29,25 @@ _WRAPPINGS = (
 # What checkpoints hold beside tensors: arguments of the script, and numpy's figures.
 _PLAIN: list[Any] = [
     Namespace,
-    (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
-    np.float64(0).__reduce__()[0],
+    datetime,
+    *((pathlib.PurePosixPath, f"pathlib{inner}.PosixPath") for inner in ("", "._local")),
+    *((pathlib.PureWindowsPath, f"pathlib{inner}.WindowsPath") for inner in ("", "._local")),
+    *(
+        (made.__reduce__()[0], f"numpy.{core}.multiarray.{name}")
+        for core in ("core", "_core")
+        for name, made in (("scalar", np.float64(0)), ("_reconstruct", np.zeros(1)))
+    ),
+    np.ndarray,
     np.dtype,
-    *(type(np.dtype(kind)) for kind in ("float32", "float64", "int32", "int64", "bool")),
+    *(type(np.dtype(kind)) for kind in ("float32", "float64", "uint8", "uint32", "int32")),
+    *(type(np.dtype(kind)) for kind in ("int64", "bool")),
 ]
+_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
+_SAVE = "torch.save(module.state_dict(), path)"
 
 State = dict[str, torch.Tensor]
+Found = tuple[tuple[str, ...], State]
+"""The keys that lead to a state dict in a checkpoint, and it."""
 
 
 def load_weights(path: Path) -> State:
@@ -42,31 +57,7 @@ def load_weights(path: Path) -> State:
         FileReadError: the file is missing, too large, corrupt, or holds no tensors by name; says
             what it holds.
     """
-    return _read(path)[0]
-
-
-def _read(path: Path) -> tuple[State, list[str]]:
-    """Return the weights, and what a person should know of where they were found."""
-    try:
-        file = open_plain(path, max_bytes=MAX_BYTES, follow_links=True)
-    except OSError as error:
-        raise FileReadError(f"{path}: {error.strerror}; expected a file of weights") from error
-    try:
-        with file:
-            if path.suffix == ".safetensors":
-                from safetensors.torch import load_file
-
-                return load_file(path), []
-            with torch.serialization.safe_globals(_PLAIN):
-                content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # the readers raise whatever the bytes make them hit
-        # torch's own text advises to load it all the same, which may run code: not repeated here.
-        raise FileReadError(
-            f"{path}: refused ({type(error).__name__}): damaged, or it holds more than tensors. "
-            "Expected a safetensors file, or a PyTorch checkpoint of only tensors "
-            "(torch.save(module.state_dict(), path))."
-        ) from error
-    return _unwrapped(content, path)
+    return _states(_content(path), path)[0][1]
 
 
 def load_into(module: nn.Module, path: Path) -> None:
@@ -76,10 +67,15 @@ def load_into(module: nn.Module, path: Path) -> None:
 
     Raises:
         FileReadError: see `load_weights`.
-        ExportError: the names or the shapes are not the module's; names the first of both.
+        ExportError: the names or the shapes are not the module's, or several sets of weights are;
+            names the first of both.
     """
-    wanted = module.state_dict()
-    held, notes = _read(path)
+    own = {_uncompiled(name): (name, value) for name, value in module.state_dict().items()}
+    wanted = {name: value for name, (_, value) in own.items()}
+    (keys, held), others = _chosen(_states(_content(path), path), wanted, path)
+    held = {_uncompiled(name): value for name, value in held.items()}
+    notes = [f"took the weights under '{' > '.join(keys)}'"] if keys else []
+    notes += [f"left '{' > '.join(other)}'" for other in others]
     state, stripped = _without_prefix(held, wanted)
     if stripped:
         notes.append(f"took '{stripped}' from the front of every name")
@@ -92,33 +88,114 @@ def load_into(module: nn.Module, path: Path) -> None:
     if reason := _misfit_reason(state, wanted):
         raise ExportError(f"{path}: does not fit {type(module).__name__}: {reason}")
     # Old files lack the counters of training, which no answer depends on.
-    module.load_state_dict({name: state.get(name, value) for name, value in wanted.items()})
+    module.load_state_dict({real: state.get(name, value) for name, (real, value) in own.items()})
     if notes:
         warnings.warn(f"{path}: {'; '.join(notes)}", stacklevel=3)
 
 
-def _unwrapped(content: object, path: Path) -> tuple[State, list[str]]:
-    """Return the tensors by name inside `content`, and which keys led there."""
-    keys: list[str] = []
-    left: list[str] = []
-    while len(keys) <= _MAX_DEPTH and isinstance(content, Mapping):
-        if content and all(
-            isinstance(key, str) and isinstance(value, torch.Tensor)
-            for key, value in content.items()
-        ):
-            took = [f"took the weights under '{' > '.join(keys)}'"] if keys else []
-            return dict(content), took + [f"left '{key}'" for key in left]
-        held = [key for key in _WRAPPINGS if isinstance(content.get(key), Mapping)]
-        if not held:
-            break
-        left += held[1:]
-        keys.append(held[0])
-        content = content[held[0]]
-    inside = f" > {' > '.join(keys)}" if keys else ""
-    raise FileReadError(
-        f"{path}{inside}: holds no state dict (a dict of tensors by name), but {_kind(content)}. "
-        "Save it so: torch.save(module.state_dict(), path)."
+def _uncompiled(name: str) -> str:
+    """Return a name without what torch.compile puts before each compiled part."""
+    return name.replace("_orig_mod.", "")
+
+
+def _content(path: Path) -> object:
+    """Return what a file of weights holds; by its content, for names say little."""
+    try:
+        file = open_plain(path, max_bytes=MAX_BYTES, follow_links=True)
+    except OSError as error:
+        raise FileReadError(f"{path}: {error.strerror}; expected a file of weights") from error
+    try:
+        with file:
+            start = file.read(9)
+            if start[8:] == b"{":  # behind the length of its header in JSON
+                from safetensors.torch import load_file
+
+                return load_file(path)
+            file.seek(0)
+            with torch.serialization.safe_globals(_PLAIN):
+                return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # the readers raise whatever the bytes make them hit
+        # torch's own text advises to load it all the same, which may run code: not repeated here.
+        raise FileReadError(f"{path}: refused: {_refusal(str(error), start)}") from error
+
+
+def _refusal(said: str, start: bytes) -> str:
+    """Return why a file was not read, and what to type, by what torch said of it."""
+    how = "torch.load(PATH, weights_only=False)"
+    if "TorchScript" in said:
+        reason, how = "it is a TorchScript archive", "torch.jit.load(PATH)"
+    elif named := _GLOBAL.search(said):
+        reason = f"it holds more than tensors, a {named[1]}, which only its own code can read"
+    else:
+        return (
+            "damaged, or it holds more than tensors. Expected a safetensors file, or a PyTorch "
+            f"checkpoint of only tensors ({_SAVE})."
+        )
+    return (
+        f"{reason}. If you trust whoever made it, write only the tensors where it was trained: "
+        f"held = {how}, then torch.save(held.state_dict(), NEW) of a module, or "
+        "torch.save(held['model'], NEW) of a dict that has them there."
     )
+
+
+def _states(content: object, path: Path) -> list[Found]:
+    """Return the sets of tensors by name inside `content`, what is most likely meant first.
+
+    Raises:
+        FileReadError: there is none.
+    """
+    found = sorted(_walk(content, ()), key=_rank)
+    if not found:
+        raise FileReadError(
+            f"{path}: holds no state dict (a dict of tensors by name), but {_kind(content)}. "
+            f"Save it so: {_SAVE}."
+        )
+    return found
+
+
+def _walk(content: object, keys: tuple[str, ...]) -> Iterator[Found]:
+    if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
+        return
+    if tensors := {k: v for k, v in content.items() if isinstance(v, torch.Tensor)}:
+        yield keys, tensors
+    for key, value in content.items() if len(keys) < _MAX_DEPTH else ():
+        yield from _walk(value, (*keys, key))
+
+
+def _rank(found: Found) -> tuple[bool, list[int]]:
+    known = {key: place for place, key in enumerate(_WRAPPINGS)}
+    places = [known.get(key, len(known)) for key in found[0]]
+    return len(known) in places, places
+
+
+def _chosen(
+    states: Sequence[Found], wanted: Mapping[str, Any], path: Path
+) -> tuple[Found, list[tuple[str, ...]]]:
+    """Return the set of tensors that is the module's, and the keys of others that fit as well.
+
+    Raises:
+        ExportError: several fit, under keys that say nothing.
+    """
+    needed = wanted.keys() - _counters(wanted)
+    fitting = []
+    for keys, held in states:
+        state = _without_prefix({_uncompiled(name): v for name, v in held.items()}, wanted)[0]
+        fits = needed <= state.keys() and all(wanted[n].shape == state[n].shape for n in needed)
+        fitting += [(keys, held)] if fits else []
+    if not fitting:
+        return states[0], []
+    unknown, _ = _rank(fitting[0])
+    if unknown and len(fitting) > 1:
+        named = [" > ".join(keys) for keys, _ in fitting]
+        raise ExportError(
+            f"{path}: holds several sets of weights that fit: {_first(named, len(named))}. Save "
+            f"the one that you want: torch.save(torch.load(PATH){_lookup(fitting[0][0])}, NEW)."
+        )
+    return fitting[0], [keys for keys, _ in fitting[1:]]
+
+
+def _lookup(keys: Sequence[str]) -> str:
+    return "".join(f"[{key!r}]" for key in keys)
 
 
 def _kind(content: Any) -> str:
@@ -161,7 +238,19 @@ def _misfit_reason(state: State, wanted: Mapping[str, Any]) -> str | None:
                 f"'{name}' is {list(state[name].shape)} in the file and {list(value.shape)} in the "
                 "module. Make the module as it was trained: number of classes, width."
             )
+        if name in state and _numbers(state[name]) != _numbers(value):
+            return (
+                f"'{name}' holds {_numbers(state[name])} in the file and {_numbers(value)} in the "
+                "module. Save plain weights, e.g. of the net before it was quantised."
+            )
     return None
+
+
+def _numbers(tensor: torch.Tensor) -> str:
+    """Return the kind of numbers that a tensor holds; of float types one is read as the other."""
+    if tensor.is_quantized or tensor.layout is not torch.strided or tensor.is_meta:
+        return "quantised, sparse or no values"
+    return "floats" if tensor.is_floating_point() else str(tensor.dtype).removeprefix("torch.")
 
 
 def _hint(state: State, wanted: Mapping[str, Any]) -> str:

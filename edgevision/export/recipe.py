@@ -18,7 +18,7 @@ from edgevision.export.adapters.adapter import Array, Feeds, GraphAdapter, Model
 from edgevision.export.adapters.tensors import graph_inputs, graph_outputs
 from edgevision.export.agreement import hold
 from edgevision.export.corners import corner_feeds
-from edgevision.export.graph.capture import serialized
+from edgevision.export.graph.capture import refusing_nan, serialized
 from edgevision.export.graph.observe import typed
 from edgevision.export.graph.onnx_file import is_quantized
 from edgevision.export.layer_report import LayerSize
@@ -133,8 +133,11 @@ def export_stage(
         raise ExportError("no samples were given; one is the least that can prove a graph")
     proof = proof or proof_from(get_task(adapter.task), adapter.settings(), 1)
     golden_inputs = _stacked(samples)
-    golden_outputs = _stacked([adapter.reference(sample) for sample in samples], of=_ANSWERS)
-    _check_numbers(golden_outputs)
+    # Of plain tensors NaN shows in the outputs.
+    with contextlib.nullcontext() if isinstance(adapter, GraphAdapter) else refusing_nan():
+        given = [adapter.reference(sample) for sample in samples]
+    golden_outputs = _stacked(given, of=_ANSWERS + _one_value(adapter.inputs))
+    _check_numbers(golden_outputs, adapter.inputs)
     _check_repeats(adapter, samples[0], golden_outputs)
     if reason := proof.golden_reason(golden_outputs):
         raise ExportError(reason)
@@ -313,7 +316,7 @@ def _stacked(samples: Sequence[Mapping[str, Array]], *, of: str = _SAMPLES) -> d
         raise ExportError(of.format(error)) from error
 
 
-def _check_numbers(golden: Mapping[str, Array]) -> None:
+def _check_numbers(golden: Mapping[str, Array], inputs: Sequence[TensorSpec]) -> None:
     """Refuse a model that gives NaN, of which every graph would agree, or what is no answer."""
     for name, values in golden.items():
         if values.dtype.kind == "c" or not values.size:
@@ -326,8 +329,21 @@ def _check_numbers(golden: Mapping[str, Array]) -> None:
             raise ExportError(
                 f"the model itself gives NaN in output '{name}' on a sample. Look at that sample "
                 "and at the weights. Where inputs were drawn, give some that fit: --samples DIR "
-                "(samples=), or their ends: --range NAME=LOW:HIGH (ranges=)."
+                f"(samples=), or their ends: {_ranges_to_type(inputs)} (ranges=)."
             )
+
+
+def _one_value(inputs: Sequence[TensorSpec]) -> str:
+    """Return what to type where shapes depend on inputs that may be sizes; empty without such."""
+    names = [spec.name for spec in inputs if not spec.dtype.value.startswith("float")]
+    flags = " ".join(f"--range {name}=N:N" for name in names)
+    told = f" Where {', '.join(names)} say sizes, give all samples one value: {flags} (ranges=)."
+    return told.replace("{", "{{").replace("}", "}}") if names else ""
+
+
+def _ranges_to_type(inputs: Sequence[TensorSpec]) -> str:
+    floats = [spec.name for spec in inputs if spec.dtype.value.startswith("float")]
+    return " ".join(f"--range {name}=LOW:HIGH" for name in floats or ["NAME"])
 
 
 def _check_repeats(adapter: ModelAdapter, sample: Feeds, golden: Mapping[str, Array]) -> None:

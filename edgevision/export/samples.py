@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from edgevision.bundle.files import PathLike
 from edgevision.bundle.tensors import TensorSpec
 from edgevision.errors import InsufficientMemoryError
 from edgevision.export.adapters.adapter import (
@@ -21,7 +21,6 @@ from edgevision.export.adapters.adapter import (
 )
 from edgevision.tasks.task import Feeds, get_task
 
-PathLike = str | os.PathLike[str]
 Ranges = Mapping[str, tuple[float, float]]
 """The least and the most that an input may hold, by its name."""
 

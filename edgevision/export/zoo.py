@@ -154,7 +154,7 @@ def zoo_entry(name: str) -> ZooEntry:
             folder=folder,
             task=card.text("task"),
             card=card.fields,
-            metrics=card.numbers("metrics"),
+            metrics=card.read("metrics", Mapping[str, float]),
             samples=folder / "scenes" if (folder / "scenes").is_dir() else None,
             sha256="" if "weights" in card.fields else card.text("sha256"),
             packaged=_packaged(card.inner("weights")) if "weights" in card.fields else None,

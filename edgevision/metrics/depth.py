@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edgevision.bundle.files import open_plain, read_plain
 from edgevision.bundle.reading import parse
+from edgevision.bundle.tensors import Floats
 from edgevision.errors import FileReadError
 from edgevision.metrics.metric import FolderTruths, Metric, PathLike, Score
 from edgevision.metrics.segmentation import resize_nearest
@@ -26,8 +26,6 @@ from edgevision.tasks.depth import DepthDecoder, DepthResult
 from edgevision.tasks.frames import read_counts
 from edgevision.tasks.labelled import readable_pictures
 from edgevision.tasks.tensors import read_npy
-
-Floats = npt.NDArray[np.float32]
 
 _DELTA = 1.25
 _SAME = 0.01

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 
 _SHOWN = 10
 _MUCH_VOID = 0.5
+_MUCH_GAINED = 0.3
 _VOID = 255
 _WIDENED = 17
 """What 4-bit values are multiplied with where a tool spreads them over 0 to 255."""
@@ -71,20 +74,51 @@ class LabelValues:
         values, void = np.flatnonzero(self._counts), self._void()
         last = self.class_count - 1
         widened = not (values % _WIDENED).any() and values.max() <= _WIDENED * last
+        count = range(self.class_count)
         if last == 1 and void.size == 1 and not self._counts[1]:
             meaning, change = f"{void[0]} is the object", f"1 if v == {void[0]} else v"
+            table = {0: 0, int(void[0]): 1}
         elif widened:
             meaning, change = "they are 4-bit indices spread to 8 bits", f"v // {_WIDENED}"
+            table = {_WIDENED * k: k for k in count}
         elif not self._counts[0] and self._counts[self.class_count]:
             meaning, change = "classes are counted from 1", f"v - 1 if v else {_VOID}"
+            table = {k + 1: k for k in count}
         else:
             meaning = "the classes have other numbers in the files (TABLE = {FOUND: CLASS, ...})"
-            change = f"TABLE.get(v, {_VOID})"
+            change, table = f"TABLE.get(v, {_VOID})", {}
         return (
-            f"If {meaning}, write other files, e.g. with Pillow: "
-            f"Image.open(OLD).point(lambda v: {change}).save(NEW), or name them in labels.json of "
-            'the folder: {"classes": {"FOUND": CLASS, ...}}'
+            f"If {meaning}, build with {label_map_text(table)}, or name them in labels.json of the "
+            'folder: {"classes": {"FOUND": CLASS, ...}}, or write other files, e.g. with Pillow: '
+            f"Image.open(OLD).point(lambda v: {change}).save(NEW)"
         )
+
+
+def renumbered_reason(pairs: npt.NDArray[np.int64]) -> str:
+    """Return why a net seems to call the classes by other numbers than the labels; empty if not.
+
+    Args:
+        pairs: pixels by true class (row) and said class; what else is said is further right.
+    """
+    pairs = pairs[:, : len(pairs)]
+    rows = np.flatnonzero(pairs.sum(1))
+    said = pairs[rows].argmax(1)
+    share = pairs / max(1, pairs.sum())
+    gained = share[rows, said].sum() - np.trace(share)
+    if gained < _MUCH_GAINED or len(set(said)) < len(rows):
+        return ""
+    table = {int(row): int(k) for row, k in zip(rows, said, strict=True)}
+    return (
+        f"the net is right in {np.trace(share):.0%} of the pixels, and would be in "
+        f"{share[rows, said].sum():.0%} if classes had other numbers: where they are counted from "
+        f"1, or are in another order, build with {label_map_text(table)}"
+    )
+
+
+def label_map_text(table: Mapping[int, int]) -> str:
+    """Return the flag that says which class a number in the files is of."""
+    named = ",".join(f"{found}={k}" for found, k in table.items()) or "FOUND=CLASS,..."
+    return f"--label-map {named} (label_map=)"
 
 
 def _listed(classes: npt.NDArray[np.intp]) -> str:

@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
+from edgevision.bundle.tensors import Arrays
 from edgevision.metrics.metric import Score
 from edgevision.progress import Progress, silent
 
-Arrays = Mapping[str, npt.NDArray[np.generic]]
 OwnMetric = Callable[[Arrays, Arrays], float | Mapping[str, float]]
 """From the outputs and the labels of one sample, by name, to a figure or to some by name."""
 

@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from edgevision._optional import require
 
-Image = npt.NDArray[np.uint8]
 S = TypeVar("S", bound=np.generic)
 
 # Of the diagonal, as Csurka et al. 2013 choose it.

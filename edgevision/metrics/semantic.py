@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,18 +14,17 @@ import numpy.typing as npt
 
 from edgevision.bundle.files import read_plain
 from edgevision.bundle.reading import parse
+from edgevision.bundle.tensors import Image
 from edgevision.errors import FileReadError
-from edgevision.metrics.labels import LabelValues
+from edgevision.metrics.labels import LabelValues, renumbered_reason
 from edgevision.metrics.metric import FolderTruths, Metric, PathLike, Score
 from edgevision.metrics.segmentation import ConfusionMatrix, counted_pairs, resize_nearest
 from edgevision.metrics.tally import Tally
 from edgevision.progress import Progress
 from edgevision.tasks.camera import VOID
-from edgevision.tasks.frames import Colors, read_labels
-from edgevision.tasks.labelled import readable_pictures
+from edgevision.tasks.frames import Colors, label_colors, read_labels
+from edgevision.tasks.labelled import CLASS_MAPS, readable_pictures
 from edgevision.tasks.semantic import SemanticDecoder, SemanticResult
-
-Image = npt.NDArray[np.uint8]
 
 _MAX_JSON_BYTES = 1 << 20
 
@@ -65,10 +65,21 @@ class SemanticTruths(FolderTruths):
     `labels.json` says which: `{"classes": {"7": 0, "8": 1}}`; others are void.
     """
 
-    def __init__(self, folder: PathLike, class_count: int, colors: Colors | None) -> None:
-        super().__init__(folder, ".png")
-        self._class_count, self._colors = class_count, colors
-        self._numbers = _numbers(Path(folder) / "labels.json", class_count)
+    def __init__(
+        self,
+        folder: PathLike,
+        class_count: int,
+        colors: Colors | None,
+        label_map: Mapping[str, int] | None = None,
+        ignore_index: int | None = None,
+    ) -> None:
+        super().__init__(folder, *CLASS_MAPS)
+        numbers = {int(k): v for k, v in (label_map or {}).items() if k.isdecimal()}
+        own = {_rgb(k): v for k, v in (label_map or {}).items() if not k.isdecimal()}
+        self._class_count, self._colors = class_count, own or colors
+        self._numbers = _numbers(Path(folder) / "labels.json", class_count, numbers)
+        if ignore_index is not None:
+            self._numbers[ignore_index] = VOID
 
     def check(self, progress: Progress) -> None:
         """Leave out what cannot be read, refuse labels that say nothing; see `Truths`."""
@@ -81,6 +92,12 @@ class SemanticTruths(FolderTruths):
         self.pictures = readable_pictures(self.pictures, progress, count)
         place = self.files[next(reversed(self.pictures))]
         if place is not None:
+            if values.refusal_reason() and (found := label_colors(place)):
+                raise FileReadError(
+                    f"{place.parent}: the labels cannot be scored: they are in colours, which are "
+                    f"not those of the classes: {place.name} has {found}. Build with --label-map "
+                    "'#RRGGBB=CLASS,...' (label_map=), or write the colours behind the classes"
+                )
             _refuse(values, f"{place.parent}: ")
 
     def of(self, name: str, size: tuple[int, int]) -> Image | None:
@@ -96,7 +113,7 @@ class SemanticTruths(FolderTruths):
 
     def _read(self, name: str) -> Image | None:
         label = self.file(name)
-        return None if label is None else self._numbers[read_labels(label, self._colors)]
+        return None if label is None else read_labels(label, self._colors, self._numbers)
 
 
 class SemanticMetric(Metric):
@@ -106,12 +123,19 @@ class SemanticMetric(Metric):
     then there is agreement and no mIoU. Predictions are resized to the labels by nearest neighbour.
     """
 
-    def __init__(self, class_count: int, colors: Colors | None = None) -> None:
+    def __init__(
+        self,
+        class_count: int,
+        colors: Colors | None = None,
+        label_map: Mapping[str, int] | None = None,
+        ignore_index: int | None = None,
+    ) -> None:
         self._class_count, self._colors = class_count, colors
+        self._read_by = label_map, ignore_index
 
     def truths(self, folder: PathLike) -> SemanticTruths:
         """Return the class maps of `folder`; see `Metric`."""
-        return SemanticTruths(folder, self._class_count, self._colors)
+        return SemanticTruths(folder, self._class_count, self._colors, *self._read_by)
 
     def add(
         self,
@@ -147,6 +171,8 @@ class SemanticMetric(Metric):
         if doubt := labels.doubt_reason():
             warnings.warn(f"the labels may not be what they should: {doubt}", stacklevel=3)
         matrix = ConfusionMatrix(self._class_count, tally.counts("matrix"))
+        if doubt := renumbered_reason(matrix.counts):
+            warnings.warn(doubt, stacklevel=3)
         return SemanticScore(
             form, matrix.miou(), matrix.pixel_accuracy(), tuple(matrix.iou()), agreement
         )
@@ -160,24 +186,28 @@ class SemanticMetric(Metric):
 def metric(decoder: SemanticDecoder) -> SemanticMetric:
     """Return the metric of a net; see `Metric`."""
     colors = {_rgb(label.color): index for index, label in enumerate(decoder.classes)}
-    return SemanticMetric(len(decoder.classes), colors)
+    return SemanticMetric(len(decoder.classes), colors, decoder.label_map, decoder.ignore_index)
 
 
-def _numbers(path: Path, class_count: int) -> npt.NDArray[np.uint8]:
-    """Return the class of each number in the label files: itself, if `labels.json` is not there."""
+def _numbers(path: Path, class_count: int, given: Mapping[int, int]) -> npt.NDArray[np.uint8]:
+    """Return the class of each number in the label files; `labels.json` comes before `given`."""
     table = np.arange(256, dtype=np.uint8)
     if not os.path.lexists(path):
-        return table
+        return _table(given) if given else table
     try:
         content: Any = parse(read_plain(path, max_bytes=_MAX_JSON_BYTES, follow_links=True))
-        given = {int(k): int(v) for k, v in content["classes"].items()}
-        if not given or not all(0 <= k < 256 and 0 <= v < class_count for k, v in given.items()):
+        found = {int(k): int(v) for k, v in content["classes"].items()}
+        if not found or not all(0 <= k < 256 and 0 <= v < class_count for k, v in found.items()):
             raise ValueError(f"numbers are 0 to 255, classes 0 to {class_count - 1}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise FileReadError(
             f'{path}: {error}; expected the class of each number, {{"classes": {{"7": 0, "8": 1}}}}'
         ) from error
-    table[:] = VOID
+    return _table(found)
+
+
+def _table(given: Mapping[int, int]) -> npt.NDArray[np.uint8]:
+    table = np.full(256, VOID, np.uint8)
     table[list(given)] = list(given.values())
     return table
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from edgevision.bundle.directory import Bundle, settled
+from edgevision.bundle.files import PathLike
 from edgevision.bundle.manifest import Stage
 from edgevision.bundle.printable import printable
 from edgevision.bundle.state import engines_place
@@ -31,7 +32,6 @@ if TYPE_CHECKING:  # what not every load needs is imported by what does: half of
     from edgevision.bundle.record import EngineFolder
     from edgevision.runtime.streaming import StreamingCaptioner
 
-PathLike = str | os.PathLike[str]
 
 _log = logging.getLogger(__name__)
 _DEFAULTS = RunOptions()

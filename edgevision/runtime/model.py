@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgevision.bundle.manifest import Manifest
+from edgevision.bundle.tensors import Array
 from edgevision.errors import ClosedError, RunError, WrongTaskError
 from edgevision.runtime.select import Selection
 from edgevision.runtime.session import Session
@@ -26,7 +27,6 @@ if TYPE_CHECKING:  # imported by the methods that use them: a first answer has n
     from edgevision.runtime.stream.ticket import Ticket
     from edgevision.tasks.generated import GeneratedDecoder, GeneratedResult
 
-Array = npt.NDArray[np.generic]
 Frame = npt.NDArray[np.uint8] | Mapping[str, Array] | Sequence[npt.NDArray[np.uint8]]
 R = TypeVar("R", bound=Result)
 

@@ -15,7 +15,7 @@ from time import perf_counter_ns
 import numpy as np
 import numpy.typing as npt
 
-from edgevision.bundle.tensors import NEXT
+from edgevision.bundle.tensors import NEXT, Image
 from edgevision.errors import StaleViewError
 from edgevision.runtime.backends.program import Program
 from edgevision.runtime.device.memory import Array
@@ -23,7 +23,6 @@ from edgevision.runtime.lifetime import Lifetime
 from edgevision.runtime.options import RunOptions
 from edgevision.runtime.slots.feeds import FeedCheck
 from edgevision.runtime.slots.state import StatefulRun, carried_names, does_not_follow
-from edgevision.tasks.camera import Image
 from edgevision.tasks.caption import CaptionDecoder, CaptionResult, gather_caption
 from edgevision.tasks.timings import Timings
 

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 
 import numpy as np
-import numpy.typing as npt
 
 from edgevision.bundle.directory import Bundle
 from edgevision.bundle.manifest import Stage
 from edgevision.bundle.parity import ParityReport
+from edgevision.bundle.tensors import Arrays
 from edgevision.runtime.load import engines_beside, open_session
 from edgevision.runtime.select import select
 from edgevision.runtime.session import Session
 from edgevision.tasks.decoders import bundle_proof
 from edgevision.tasks.proof import Proof
-
-Arrays = Mapping[str, npt.NDArray[np.generic]]
 
 
 def verify(

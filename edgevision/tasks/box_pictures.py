@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from edgevision._optional import require
-from edgevision.tasks.camera import Image
-
-Floats = npt.NDArray[np.float32]
+from edgevision.bundle.tensors import Floats, Image
 
 _LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601
 

@@ -8,18 +8,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edgevision.bundle.manifest import Settings
-from edgevision.bundle.reading import Reader, extent
-from edgevision.bundle.tensors import DType, TensorSpec
+from edgevision.bundle.reading import Reader
+from edgevision.bundle.tensors import DType, Image, TensorSpec
 from edgevision.errors import BundleFormatError, FrameError
 from edgevision.tasks.frames import resize
 from edgevision.tasks.interop import DeviceArray, import_array
 from edgevision.tasks.pixel_formats import PixelLayout, packed
 from edgevision.tasks.pixel_photos import frame_from_photo
 
-Image = npt.NDArray[np.uint8]
 Region = tuple[int, int, int, int]
 """Top, left, height and width in pixels of the frame."""
 
@@ -64,29 +62,26 @@ class CameraFrame:
             return CameraFrame(spec.name, _packed(spec, settings, task))
         try:
             reader = Reader(described, "camera")
-            size = Reader(settings, "settings").array("input_size", extent)
             layout = PixelLayout.check(
                 reader.text("pixel_format"),
-                (size[0], size[1]),
+                Reader(settings, "settings").read("input_size", tuple[int, int]),
                 row_bytes=reader.integer("row_bytes"),
                 matrix=reader.text("matrix"),
                 range=reader.text("range"),
                 bits=reader.integer("bits"),
             )
-            region = reader.array("region", extent) if "region" in reader.fields else None
-        except (ValueError, IndexError) as error:
+            region = reader.read("region", Region) if "region" in reader.fields else None
+        except ValueError as error:
             raise BundleFormatError(f"task {task}: {error}") from error
         if spec.dtype is not DType.UINT8 or spec.shape != (1, *layout.shape):
             raise BundleFormatError(
                 f"task {task}: expected uint8{[1, *layout.shape]} for {layout}, got {spec}"
             )
-        if region is None:
-            return CameraFrame(spec.name, layout)
-        if len(region) != 4 or not _is_inside(region, layout.size):
+        if region is not None and not _is_inside(region, layout.size):
             raise BundleFormatError(
-                f"task {task}: the region {list(region)[:8]} is not in a frame of {layout.size}"
+                f"task {task}: the region {list(region)} is not in a frame of {layout.size}"
             )
-        return CameraFrame(spec.name, layout, (region[0], region[1], region[2], region[3]))
+        return CameraFrame(spec.name, layout, region)
 
     @property
     def size(self) -> tuple[int, int]:

@@ -15,14 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from edgevision.bundle.files import open_plain
+from edgevision.bundle.tensors import Image
 from edgevision.errors import FileReadError
 from edgevision.tasks.camera import CameraFrame
 from edgevision.tasks.frames import RAW_SUFFIXES, iterate_frames, read_image, read_recorded
 from edgevision.tasks.pixel_formats import PixelLayout
 from edgevision.tasks.pixel_photos import frame_from_samples, photo_from_frame
 from edgevision.tasks.places import Place, read_frame
-
-Image = npt.NDArray[np.uint8]
 
 _MAX_DUMP_BYTES = 1 << 40
 

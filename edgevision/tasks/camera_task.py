@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from edgevision._optional import require
 from edgevision.bundle.manifest import Settings, Stage
-from edgevision.bundle.tensors import TensorSpec
+from edgevision.bundle.tensors import Image, TensorSpec
 from edgevision.errors import BundleFormatError
-from edgevision.tasks.camera import CameraFrame, Image
+from edgevision.tasks.camera import CameraFrame
 from edgevision.tasks.camera_files import read_camera_frame
 from edgevision.tasks.cameras import camera_count, of_one_camera
 from edgevision.tasks.frames import spread

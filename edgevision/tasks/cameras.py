@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgevision.bundle.manifest import Settings, Stage
-from edgevision.bundle.tensors import DYNAMIC, TensorSpec
+from edgevision.bundle.tensors import DYNAMIC, Image, TensorSpec
 from edgevision.errors import BundleFormatError, FrameError
-from edgevision.tasks.camera import CameraFrame, Image
+from edgevision.tasks.camera import CameraFrame
 from edgevision.tasks.interop import SeparateArrays
 from edgevision.tasks.task import Decoder, Result, Summary
 from edgevision.tasks.timings import Timings

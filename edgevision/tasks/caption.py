@@ -12,18 +12,15 @@ from edgevision._optional import require
 from edgevision.bundle.forms import Form
 from edgevision.bundle.manifest import Manifest, Settings, Stage
 from edgevision.bundle.parity import Tolerance
-from edgevision.bundle.tensors import DType, TensorSpec
+from edgevision.bundle.tensors import Array, Arrays, DType, Floats, Image, TensorSpec
 from edgevision.errors import BundleFormatError, FrameError
-from edgevision.tasks.camera import CameraFrame, FrameDecoder, Image, check_same_frame
+from edgevision.tasks.camera import CameraFrame, FrameDecoder, check_same_frame
 from edgevision.tasks.camera_task import CameraTask, both_beneath
 from edgevision.tasks.matching import caption_distances
-from edgevision.tasks.proof import Arrays, Bars, Proof, element_tolerance
+from edgevision.tasks.proof import Bars, Proof, element_tolerance
 from edgevision.tasks.task import Headline, Read, Summary, bounded_read
 from edgevision.tasks.timings import Timings
 from edgevision.tasks.vocabulary import Vocabulary, read_vocabulary
-
-Array = npt.NDArray[np.generic]
-Floats = npt.NDArray[np.float32]
 
 ENCODE, STEP = "encode", "step"
 """Names of the stages of a captioner that streams tokens."""

@@ -10,15 +10,13 @@ import numpy.typing as npt
 
 from edgevision._optional import require
 from edgevision.bundle.manifest import Settings, Stage
-from edgevision.bundle.tensors import DType, TensorSpec
+from edgevision.bundle.tensors import Array, Arrays, DType, Image, TensorSpec
 from edgevision.errors import BundleFormatError, FrameError
-from edgevision.tasks.camera import CameraFrame, FrameDecoder, Image, check_same_frame
+from edgevision.tasks.camera import CameraFrame, FrameDecoder, check_same_frame
 from edgevision.tasks.camera_task import CameraTask, both_beneath
-from edgevision.tasks.proof import Arrays, Bars
+from edgevision.tasks.proof import Bars
 from edgevision.tasks.task import Headline, Read, Summary
 from edgevision.tasks.timings import Timings
-
-Array = npt.NDArray[np.generic]
 
 MAX_CLASSES = 65536
 _MAX_NAME = 200

@@ -13,10 +13,10 @@ from edgevision.bundle.forms import Form
 from edgevision.bundle.manifest import Manifest, Settings, Stage
 from edgevision.bundle.parity import ParityReport, Tolerance
 from edgevision.bundle.reading import Reader
-from edgevision.bundle.tensors import TensorSpec
+from edgevision.bundle.tensors import Arrays, TensorSpec
 from edgevision.errors import BundleFormatError
 from edgevision.tasks.cameras import CamerasDecoder, camera_count, one_camera_stage
-from edgevision.tasks.proof import Arrays, Proof, element_tolerance
+from edgevision.tasks.proof import Proof, element_tolerance
 from edgevision.tasks.task import Decoder, Read, Task, bounded_read, get_task
 
 

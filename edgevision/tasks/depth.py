@@ -12,15 +12,12 @@ import numpy.typing as npt
 
 from edgevision._optional import require
 from edgevision.bundle.manifest import Settings, Stage
-from edgevision.bundle.tensors import DType
+from edgevision.bundle.tensors import Array, DType, Floats, Image
 from edgevision.errors import BundleFormatError, FrameError
-from edgevision.tasks.camera import CameraFrame, FrameDecoder, Image, Region, check_same_frame
+from edgevision.tasks.camera import CameraFrame, FrameDecoder, Region, check_same_frame
 from edgevision.tasks.camera_task import CameraTask, marked_red
 from edgevision.tasks.task import Headline, Read, Summary
 from edgevision.tasks.timings import Timings
-
-Array = npt.NDArray[np.generic]
-Floats = npt.NDArray[np.float32]
 
 # Every 17th of the 256 colours of matplotlib's magma (van der Walt and Smith 2015, CC0), which is
 # perceptually uniform; between them lines are within 2.2 of 255 of it.

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgevision.bundle.manifest import Settings, Stage
+from edgevision.bundle.tensors import Array, Image
 from edgevision.tasks.box_pictures import draw_boxes
-from edgevision.tasks.camera import Image, check_same_frame
-from edgevision.tasks.objects import Array, FoundObjects, Labels, ObjectDecoder, ObjectTask
+from edgevision.tasks.camera import check_same_frame
+from edgevision.tasks.objects import FoundObjects, Labels, ObjectDecoder, ObjectTask
 from edgevision.tasks.task import Headline, Read
 from edgevision.tasks.timings import Timings
 

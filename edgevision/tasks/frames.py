@@ -18,9 +18,9 @@ import numpy.typing as npt
 
 from edgevision._optional import require
 from edgevision.bundle.files import open_plain
+from edgevision.bundle.tensors import Image
 from edgevision.errors import FileReadError
 
-Image = npt.NDArray[np.uint8]
 Colors = Mapping[tuple[int, int, int], int]
 T = TypeVar("T")
 
@@ -30,14 +30,16 @@ RAW_SUFFIXES = frozenset({".raw", ".yuv", ".nv12", ".nv21", ".i420", ".yuyv", ".
 """Of dumps: frames one behind the other, without a header; see `camera_files`."""
 
 _MAX_PIXELS = 64_000_000
-_FEW_LEVELS = 20
+_FEW_LEVELS, _SHOWN_COLORS = 20, 8
 _PNG_BITS_AT = 24
+_TRANSPARENT = "some of its pixels are transparent, and what is behind them is not said"
 _TIFF_BITS, _TIFF_PHOTOMETRIC = 258, 262
 _MAX_IMAGE_BYTES = 1 << 30
 _MAX_VIDEO_BYTES = 1 << 40
 # Only of the suffixes above: a .png that holds PostScript would start Ghostscript, an .mp4 that is
 # a play list would open whatever it names.
 _IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")
+_LABEL_FORMATS = ("PNG", "TIFF", "BMP")  # which keep every number
 _VIDEO_FORMATS = {
     ".mp4": "mov", ".m4v": "mov", ".mov": "mov", ".mkv": "matroska", ".webm": "matroska",
     ".avi": "avi", ".ts": "mpegts", ".mjpeg": "mjpeg",
@@ -89,23 +91,49 @@ def read_recorded(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
     return wide if wide.size else read_image(path)
 
 
-def read_labels(path: str | os.PathLike[str], colors: Colors | None = None) -> Image:
-    """Read a label map, a PNG of one channel, as uint8[H, W] class indices.
+def read_labels(
+    path: str | os.PathLike[str], colors: Colors | None = None, numbers: Image | None = None
+) -> Image:
+    """Read a label map of one channel as uint8[H, W] class indices.
 
     Args:
-        path: the file.
+        path: a file of a kind that keeps numbers: PNG, TIFF or BMP.
         colors: the class of each colour, where the map may be in colours; others are void.
+        numbers: uint8[256], the class of each number where it is not in colours.
 
     Raises:
-        FileReadError: the file cannot be read, or is not such a PNG.
+        FileReadError: the file cannot be read, or is not such a map.
     """
 
     def decode(image: Any, start: bytes) -> Image:
-        if colors and image.format == "PNG" and image.mode in ("RGB", "RGBA"):
+        if colors and image.format in _LABEL_FORMATS and image.mode in ("RGB", "RGBA"):
             return _by_color(np.asarray(image.convert("RGB"), np.uint32), colors)
-        return _class_indices(image, start)
+        found = _class_indices(image, start)
+        return found if numbers is None else numbers[found]
 
     return _read(path, decode)
+
+
+def label_colors(path: str | os.PathLike[str]) -> str:
+    """Return which colours a label map is of, the most frequent first; empty of other maps.
+
+    Raises:
+        FileReadError: see `read_labels`.
+    """
+    shown: list[str] = []
+
+    def decode(image: Any, _: bytes) -> Image:
+        pixels = np.asarray(image)
+        if image.mode in ("RGB", "RGBA"):
+            flat = pixels[..., :3].reshape(-1, 3)
+            found, counts = np.unique(flat, axis=0, return_counts=True)
+            order = np.argsort(counts)[::-1][:_SHOWN_COLORS]
+            shares = counts / counts.sum()
+            shown.extend(f"#{bytes(found[i]).hex()} ({shares[i]:.2%})" for i in order)
+        return pixels
+
+    _read(path, decode)
+    return ", ".join(shown)
 
 
 def read_counts(path: str | os.PathLike[str]) -> npt.NDArray[np.uint16]:
@@ -259,7 +287,7 @@ class _UnfitError(Exception):
     """A valid picture that is not what it was given as."""
 
 
-def _frame_pixels(image: Any, _: bytes) -> Image:
+def _frame_pixels(image: Any, start: bytes) -> Image:
     try:
         upright = require("PIL.ImageOps", extra="media").exif_transpose(image)
     except Exception as error:  # EXIF is read and written again, and may hold anything
@@ -274,11 +302,20 @@ def _frame_pixels(image: Any, _: bytes) -> Image:
         upright = upright.convert("RGBA")
         if upright.getchannel("A").getextrema()[0] < 255:
             raise _UnfitError(
-                "some of its pixels are transparent, and what is behind them is not said. Flatten "
-                "it, e.g. with Pillow: "
+                f"{_TRANSPARENT}. Flatten it, e.g. with Pillow: "
                 "Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)"
             )
-    return np.asarray(upright.convert("RGB"), np.uint8)
+    pixels = np.asarray(upright.convert("RGB"), np.uint8)
+    if _has_wide_colors(image, start) and pixels.min() < pixels.max():
+        _warn_of_few_levels(pixels)
+    return pixels
+
+
+def _has_wide_colors(image: Any, start: bytes) -> bool:
+    """Whether a picture in colours has 16 bits a channel, of which Pillow keeps the upper 8."""
+    if image.format == "TIFF":
+        return bool(max(image.tag_v2.get(_TIFF_BITS, (8,))) > 8)
+    return bool(image.format == "PNG" and start[_PNG_BITS_AT] == 16)
 
 
 def _white(image: Any) -> int:
@@ -298,13 +335,18 @@ def _white(image: Any) -> int:
 def _eight_bits(values: npt.NDArray[Any], white: int) -> Image:
     wide = values.astype(np.uint32)
     grey = ((wide * 255 + white // 2) // white).astype(np.uint8)
-    if wide.min() < wide.max() and int(grey.max()) - int(grey.min()) < _FEW_LEVELS:
+    if wide.min() < wide.max():
+        _warn_of_few_levels(grey)
+    return grey
+
+
+def _warn_of_few_levels(pixels: Image) -> None:
+    if int(pixels.max()) - int(pixels.min()) < _FEW_LEVELS:
         warnings.warn(
             f"a 16-bit picture has fewer than {_FEW_LEVELS} of 256 levels left in 8 bits: where "
             "its values are of 10, 12 or 14 bits, scale them to 16 first",
-            stacklevel=2,
+            stacklevel=3,
         )
-    return grey
 
 
 def _by_color(pixels: npt.NDArray[np.uint32], colors: Colors) -> Image:
@@ -316,9 +358,11 @@ def _by_color(pixels: npt.NDArray[np.uint32], colors: Colors) -> Image:
 
 
 def _class_indices(image: Any, start: bytes) -> Image:
-    if image.format != "PNG":
+    if image.format not in _LABEL_FORMATS:
         raise _UnfitError(f"is a {image.format} file, expected a PNG, which keeps class indices")
     values = np.asarray(image)
+    if image.mode == "L" and image.format != "PNG":
+        return values
     if image.mode == "L":
         # Pillow spreads the values of 2 and 4 bits over 0 to 255.
         return values // np.uint8(255 // (2 ** start[_PNG_BITS_AT] - 1))
@@ -370,15 +414,34 @@ def _open_video(path: Path) -> Any:
 def _video_frames(path: Path) -> Iterator[Frame]:
     av = require("av", extra="media")
     with _open_video(path) as container:
+        if (ratio := container.streams.video[0].sample_aspect_ratio) not in (None, 0, 1):
+            warnings.warn(
+                f"{path}: its pixels of {ratio.numerator}:{ratio.denominator} are taken as "
+                "they are coded, not stretched as a player shows them",
+                stacklevel=2,
+            )
         try:
             for i, frame in enumerate(container.decode(video=0)):
                 matrix = frame.side_data.get("DISPLAYMATRIX")
-                pixels = frame.to_ndarray(format="rgb24")
+                pixels = _opaque(frame, path)
                 if matrix is not None:
                     pixels = _as_shown(pixels, np.frombuffer(bytes(matrix), np.int32), path)
                 yield Frame(f"{path.stem}-{i:06d}", pixels)
         except (av.FFmpegError, OSError, ValueError) as error:
             raise FileReadError(f"{path}: the video is damaged: {error}") from error
+
+
+def _opaque(frame: Any, path: Path) -> Image:
+    """Return a frame in RGB.
+
+    Raises:
+        FileReadError: some of it is seen through.
+    """
+    has_alpha = any(part.is_alpha for part in frame.format.components)
+    if has_alpha and frame.to_ndarray(format="rgba")[..., 3].min() < 255:
+        raise FileReadError(f"{path}: {_TRANSPARENT}. Write the video without an alpha channel")
+    pixels: Image = frame.to_ndarray(format="rgb24")
+    return pixels
 
 
 def _as_shown(pixels: Image, matrix: npt.NDArray[np.int32], path: Path) -> Image:

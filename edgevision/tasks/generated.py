@@ -9,23 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from edgevision._optional import require
 from edgevision.bundle.forms import Form
 from edgevision.bundle.manifest import Settings, Stage
 from edgevision.bundle.parity import Tolerance
-from edgevision.bundle.tensors import DType, Profiles, TensorSpec
+from edgevision.bundle.tensors import Array, Arrays, DType, Image, Profiles, TensorSpec
 from edgevision.errors import BundleFormatError, FrameError
 from edgevision.tasks.frames import IMAGE_SUFFIXES
 from edgevision.tasks.outputs import picture_mark, refuse_foreign
-from edgevision.tasks.proof import Arrays, Bars
+from edgevision.tasks.proof import Bars
 from edgevision.tasks.seeds import GeneratorInput, Label, generator_input
 from edgevision.tasks.task import Feeds, Read, Summary, Task
 from edgevision.tasks.timings import Timings
-
-Image = npt.NDArray[np.uint8]
-Array = npt.NDArray[np.generic]
 
 # Levels of 255 that pixels of a made picture may be off, and the share that may be further off.
 _LEVELS = Bars(1.0, 2.0, 16.0)

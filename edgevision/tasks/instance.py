@@ -10,16 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from edgevision.bundle.manifest import Settings, Stage
+from edgevision.bundle.tensors import Array, Floats, Image
 from edgevision.tasks.box_pictures import draw_boxes
-from edgevision.tasks.camera import Image, check_same_frame
-from edgevision.tasks.objects import (
-    Array,
-    Floats,
-    FoundObjects,
-    Labels,
-    ObjectDecoder,
-    ObjectTask,
-)
+from edgevision.tasks.camera import check_same_frame
+from edgevision.tasks.objects import FoundObjects, Labels, ObjectDecoder, ObjectTask
 from edgevision.tasks.task import Headline, Read
 from edgevision.tasks.timings import Timings
 

@@ -11,12 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from edgevision.bundle.tensors import TensorSpec
+from edgevision.bundle.tensors import Array, TensorSpec
 from edgevision.errors import FrameError
-
-Array = npt.NDArray[np.generic]
 
 _LEGACY_STREAM = 1
 _CPU, _CUDA, _CUDA_HOST, _CUDA_MANAGED = 1, 2, 3, 13

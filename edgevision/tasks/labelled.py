@@ -23,6 +23,9 @@ _HOMES = (
     ("img_dir", "ann_dir"), ("JPEGImages", "SegmentationClass"), ("leftImg8bit", "gtFine"),
     ("701_StillsRaw_full", "LabeledApproved_full"),
 )  # fmt: skip
+CLASS_MAPS = (".png", ".tif", ".tiff", ".bmp")
+"""What the files end in whose pixels are classes; JPEG would change the numbers."""
+
 _BESIDE = ("annot", "_annotations", "_labels", "_masks")
 _SPLITS = ("val", "validation")
 # What names end in beside what a picture and its label share.
@@ -43,7 +46,7 @@ def pictures_in(folder: str | os.PathLike[str]) -> list[Path]:
 
 
 def labelled_images(
-    folder: str | os.PathLike[str], *, suffixes: Sequence[str] = (".png",)
+    folder: str | os.PathLike[str], *, suffixes: Sequence[str] = CLASS_MAPS
 ) -> list[tuple[Path, Path | None]]:
     """List a folder's pictures with the label of each: `images/NAME` and `labels/NAME.png`.
 
@@ -78,6 +81,8 @@ def labelled_images(
         else ""
     )
     if len(missing) == len(images):
+        if any((labels / key).with_suffix(".jpg").is_file() for key in missing):
+            reason += ", and JPEG changes the numbers of classes"
         raise FileReadError(
             f"{reason}. Each {home.name}/NAME needs {labels.name}/NAME{' or '.join(suffixes)}."
         )

@@ -7,12 +7,11 @@ side, and a caption is the same or another.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import numpy.typing as npt
 
-Arrays = Mapping[str, npt.NDArray[np.generic]]
+from edgevision.bundle.tensors import Arrays
+
 Floats = npt.NDArray[np.float64]
 
 MATCHED = ("labels", "boxes", "scores", "masks")

@@ -9,22 +9,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-import numpy as np
 import numpy.typing as npt
 
 from edgevision.bundle.forms import Form
 from edgevision.bundle.manifest import Settings, Stage
 from edgevision.bundle.parity import ParityReport, Tolerance
 from edgevision.bundle.reading import Reader
-from edgevision.bundle.tensors import TensorSpec
+from edgevision.bundle.tensors import Array, Arrays, Image, TensorSpec
 from edgevision.errors import BundleFormatError
-from edgevision.tasks.camera import CameraFrame, FrameDecoder, Image
+from edgevision.tasks.camera import CameraFrame, FrameDecoder
 from edgevision.tasks.camera_task import CameraTask
-from edgevision.tasks.proof import Arrays
 from edgevision.tasks.task import Decoder, Read, Result, Summary, get_task
 from edgevision.tasks.timings import Timings
-
-Array = npt.NDArray[np.generic]
 
 MAX_HEADS = 16
 

@@ -12,22 +12,15 @@ import numpy.typing as npt
 from edgevision.bundle.forms import Form
 from edgevision.bundle.manifest import Settings, Stage
 from edgevision.bundle.parity import ParityReport, Tolerance, compare
+from edgevision.bundle.tensors import Array, Arrays, Floats, Image
 from edgevision.errors import BundleFormatError, FrameError
-from edgevision.tasks.camera import (
-    CameraFrame,
-    ClassLabel,
-    FrameDecoder,
-    Image,
-    read_class_labels,
-)
+from edgevision.tasks.camera import CameraFrame, ClassLabel, FrameDecoder, read_class_labels
 from edgevision.tasks.camera_task import CameraTask
 from edgevision.tasks.matching import distances
-from edgevision.tasks.proof import Arrays, Bars
+from edgevision.tasks.proof import Bars
 from edgevision.tasks.task import Result, Summary
 from edgevision.tasks.timings import Timings
 
-Array = npt.NDArray[np.generic]
-Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int32]
 R = TypeVar("R", bound=Result)
 F = TypeVar("F", bound="FoundObjects")

@@ -10,10 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgevision.bundle.tensors import Floats, Image
 from edgevision.tasks.pixel_formats import PixelLayout
-
-Image = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float32]
 
 _RGB = "rgb"
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, NoReturn
 
 from edgevision._optional import require
 from edgevision.bundle.files import open_plain, read_plain
+from edgevision.bundle.tensors import Image
 from edgevision.errors import EdgeVisionError, FileReadError
-from edgevision.tasks.camera import Image
 from edgevision.tasks.frames import IMAGE_SUFFIXES, decode_image, read_image
 from edgevision.tasks.labelled import named_pictures, pictures_in
 

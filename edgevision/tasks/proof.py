@@ -14,8 +14,7 @@ import numpy.typing as npt
 
 from edgevision.bundle.forms import Form
 from edgevision.bundle.parity import ParityReport, Tolerance, compare
-
-Arrays = Mapping[str, npt.NDArray[np.generic]]
+from edgevision.bundle.tensors import Arrays
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +88,7 @@ class Proof:
             return [
                 compare(np.zeros_like(apart), apart, tolerances[output], name=f"{name}/{output}")
                 for output, apart in found.items()
+                if output in tolerances  # a caption's attention may have none
             ]
         return [
             compare(reference[output], candidate[output], tolerance, name=f"{name}/{output}")

@@ -18,10 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgevision.bundle.reading import JsonValue
-from edgevision.bundle.tensors import DYNAMIC, DType, TensorSpec
+from edgevision.bundle.tensors import DYNAMIC, Array, DType, TensorSpec
 from edgevision.errors import BundleFormatError, FrameError
 
-Array = npt.NDArray[np.generic]
 Floats = npt.NDArray[np.float64]
 
 SEED_LIMIT = 2**64

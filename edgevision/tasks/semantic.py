@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgevision.bundle.manifest import Settings, Stage
-from edgevision.bundle.tensors import DType
+from edgevision.bundle.tensors import Array, DType, Image
 from edgevision.errors import BundleFormatError, FrameError
 from edgevision.tasks.camera import (
     CameraFrame,
     ClassLabel,
     FrameDecoder,
-    Image,
     check_same_frame,
     read_class_labels,
 )
@@ -24,7 +24,7 @@ from edgevision.tasks.camera_task import CameraTask
 from edgevision.tasks.task import Headline, Read, Summary
 from edgevision.tasks.timings import Timings
 
-Array = npt.NDArray[np.generic]
+_COLOR = re.compile("#[0-9a-f]{6}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +87,15 @@ class SemanticDecoder(FrameDecoder):
     Attributes:
         classes: the label of each index.
         camera: the frame that the graph takes.
+        label_map: the class of each number or colour `#rrggbb` in label files, where they have
+            others than the classes; others are void.
+        ignore_index: the number in label files that is void beside 255.
     """
 
     classes: tuple[ClassLabel, ...]
     camera: CameraFrame
+    label_map: Mapping[str, int] = field(default_factory=dict)
+    ignore_index: int | None = None
 
     def decode(self, outputs: Mapping[str, Array], timings: Timings) -> SemanticResult:
         """Return the result of one inference; see `Decoder`."""
@@ -124,7 +129,15 @@ class SemanticTask(CameraTask[SemanticResult]):
                 f"task semantic: expected a frame of {camera.layout} -> uint8[1, H, W], "
                 f"got {stage.inputs[0]} -> {mask}"
             )
-        return SemanticDecoder(read_class_labels(settings, self.name), camera)
+        classes = read_class_labels(settings, self.name)
+        label_map, ignored = settings.get("label_map", {}), settings.get("ignore_index")
+        if not isinstance(label_map, dict) or not isinstance(ignored, int | None):
+            raise BundleFormatError("task semantic: label_map or ignore_index is of another kind")
+        try:
+            checked = check_label_map(label_map, [label.name for label in classes])
+        except ValueError as error:
+            raise BundleFormatError(f"task semantic: {error}") from error
+        return SemanticDecoder(classes, camera, checked, ignored)
 
     def masks(self, result: SemanticResult) -> dict[str, npt.NDArray[Any]]:
         """Return the class of each pixel."""
@@ -134,6 +147,31 @@ class SemanticTask(CameraTask[SemanticResult]):
         """Return bool[H, W]: where the classes are not the same."""
         found: npt.NDArray[np.bool_] = before.mask != after.mask
         return found
+
+
+def check_label_map(given: Mapping[Any, Any], names: Sequence[str]) -> dict[str, int]:
+    """Return the class of each number (as text) or colour `#rrggbb` in label files.
+
+    Args:
+        given: the index or the name of a class, by number or colour.
+        names: of the classes.
+
+    Raises:
+        ValueError: one is neither.
+    """
+    found = {}
+    for key, value in given.items():
+        text = str(key).lower()
+        index = names.index(value) if value in names else value
+        is_number = text.isdecimal() and len(text) < 4 and int(text) < 256
+        is_class = type(index) is int and 0 <= index < len(names)
+        if not (is_number or _COLOR.fullmatch(text)) or not is_class:
+            raise ValueError(
+                f"label_map: got {key}={value}, expected a number 0 to 255 or a colour #rrggbb, "
+                f"and a class's name or index, 0 to {len(names) - 1}"
+            )
+        found[text] = int(index)
+    return found
 
 
 def _palette(classes: tuple[ClassLabel, ...]) -> Image:

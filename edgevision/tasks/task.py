@@ -17,13 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from edgevision.bundle.manifest import Manifest, Settings, Stage
-from edgevision.bundle.tensors import Profiles, TensorSpec
+from edgevision.bundle.tensors import Arrays, Image, Profiles, TensorSpec
 from edgevision.errors import BundleFormatError
-from edgevision.tasks.camera import CameraFrame, Image
+from edgevision.tasks.camera import CameraFrame
 from edgevision.tasks.proof import Proof
 from edgevision.tasks.timings import Timings
 
-Arrays = Mapping[str, npt.NDArray[np.generic]]
 Feeds = dict[str, npt.NDArray[np.generic]]
 Read = Callable[[str], bytes]
 """From a path inside the bundle to the file's bytes."""

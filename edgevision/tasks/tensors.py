@@ -16,10 +16,9 @@ import numpy.typing as npt
 from edgevision.bundle.files import open_plain
 from edgevision.bundle.manifest import Settings, Stage
 from edgevision.bundle.parity import ParityReport, Tolerance
-from edgevision.bundle.tensors import TensorSpec
+from edgevision.bundle.tensors import Arrays, TensorSpec
 from edgevision.errors import FileReadError, FrameError
 from edgevision.tasks.frames import spread
-from edgevision.tasks.proof import Arrays
 from edgevision.tasks.task import Feeds, Read, Summary, Task
 from edgevision.tasks.timings import Timings
 from edgevision.tasks.whole import as_a_whole

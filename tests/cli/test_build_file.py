@@ -31,6 +31,8 @@ std = [1, 1, 0.5]
 precision = "int8"
 calibration = "frames"
 evaluate = "/data/val"
+label_map = { 0 = 0, "#800000" = "road" }
+ignore_index = 7
 metric = "scores:far"
 samples = "inputs"
 ranges = { ids = [0, 29999] }
@@ -88,6 +90,8 @@ def test_every_key_arrives_and_paths_are_beside_the_file(tmp_path: Path) -> None
         "shapes": {"x": ShapeProfile((1, 8), (2, 8), (4, 8))},
         "targets": ["host-cpu", "rtx", str(folder / "board.toml")],
         "keep_fp32": ["Softmax", "node_conv2d"],
+        "label_map": {"0": 0, "#800000": "road"},
+        "ignore_index": 7,
         "metric": "scores:far",
         "method": "entropy",
         "recover": ["correct"],
@@ -170,6 +174,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, line: str, message: str) -> None
         ('keep_fp32=["Softmax"]', ("keep_fp32", ["Softmax"])),
         ("size=32x48", ("size", (32, 48))),
         ("cache=false", ("cache", False)),
+        ("ignore_index=0", ("ignore_index", 0)),
         ("weights=net=1.pt", ("weights", Path("net=1.pt"))),
     ],
 )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from edgevision.bundle.targets import get_target
 from edgevision.engines.request import BuildRequest
-from edgevision.engines.trt_rtx import RtxBuilder
+from edgevision.engines.trt_rtx import BUILDER
 from edgevision.errors import BuildError
 from edgevision.progress import silent
 from tests.engines.small_graphs import model
@@ -24,7 +24,7 @@ def outcome(name: str) -> str:
         file.write_bytes(model(name).SerializeToString())
         request = BuildRequest(file, get_target("rtx-ampere"), Path(folder) / "engine.plan")
         try:
-            RtxBuilder().build(request, silent)
+            BUILDER.build(request, silent)
         except BuildError as error:
             return str(error)
     return ""

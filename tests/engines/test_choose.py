@@ -13,6 +13,7 @@ from PIL import Image
 
 import edgevision
 from edgevision.bench.gate.compare import Comparison, decide
+from edgevision.bench.gate.worker import precision
 from edgevision.bench.measure import Settings, measure
 from edgevision.bundle.directory import Bundle, BundleWriter
 from edgevision.bundle.manifest import Alternative
@@ -92,6 +93,7 @@ def test_fp16_stays_where_int8_is_five_percent_slower(tmp_path: Path, val: Path)
     with edgevision.load(bundle.root) as model:
         assert "fp16 was chosen here, for int8 takes 1.0" in model.explain()
         np.testing.assert_array_equal(model(FRAMES[0]).mask, FRAMES[0].argmax(-1))
+        assert precision(model) == "fp16"  # as `bench compare` tells it
     (measured,) = measure([bundle.root], Settings("single", duration_s=0.1, cold_starts=0,
                                                   reference=False))  # fmt: skip
     assert measured.precision == "fp16"

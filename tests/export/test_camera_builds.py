@@ -93,7 +93,7 @@ ADAPTERS: dict[str, Adapt] = {
         _Boxes(), size=NET, classes=["car", "dog", "tree"], score=0.2, camera=c, cameras=n
     ),
     "caption": lambda c, n=None: Captioner(
-        captions.untrained("gru", attention=True), captions.WORDS, size=captions.SIZE,
+        captions.trained("gru", attention=True), captions.WORDS, size=captions.SIZE,
         max_length=4, camera=c, cameras=n,
     ),
 }  # fmt: skip

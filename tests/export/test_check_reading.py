@@ -119,6 +119,7 @@ def test_a_file_that_cannot_be_run_says_so(tmp_path: Path) -> None:
 
 @by_hand
 @pytest.mark.timeout(1800)
+@pytest.mark.filterwarnings("ignore:INT8 was calibrated on")
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_nets_are_read_as_they_are_meant(name: str, tmp_path: Path) -> None:
     precision = SHIPPED[name]

@@ -38,6 +38,10 @@ def prefixed(prefix: str, value: float = 1.0) -> dict[str, Any]:
         {"ema": filled(1)},
         {"model": {"state_dict": filled(1)}},
         {"model": filled(1), "args": Namespace(lr=0.1), "best": np.float64(0.7)},
+        {"model": filled(1), "args": Namespace(out=Path("runs")), "losses": np.zeros(3)},
+        {"best_model": filled(1), "discriminator": {"w": torch.ones(1)}, "seed": torch.ones(1)},
+        {**filled(1), "epoch": 3},
+        {n.replace("0.", "0._orig_mod."): v for n, v in filled(1).items()},
         prefixed("module."),
         prefixed("_orig_mod."),
         prefixed("module._orig_mod."),
@@ -47,7 +51,8 @@ def prefixed(prefix: str, value: float = 1.0) -> dict[str, Any]:
         {n: v.bfloat16() if v.is_floating_point() else v for n, v in filled(1).items()},
     ],
     ids=(
-        "plain state_dict model model_state_dict ema nested arguments module. _orig_mod. "
+        "plain state_dict model model_state_dict ema nested arguments paths-and-arrays "
+        "a-key-that-nobody-knows with-epoch a-part-compiled module. _orig_mod. "
         "both-prefixes lightning no-counters half bfloat16"
     ).split(),
 )
@@ -57,7 +62,9 @@ def test_a_layout_of_a_training_script_is_taken(content: Any, tmp_path: Path) ->
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         load_into(module, tmp_path / "w.pt")
-    assert len(told) == ("0.weight" not in content), "where the weights lie is told in one line"
+    is_told = bool(content.keys() & {"model", "ema", "state_dict", "model_state_dict"})
+    is_told |= any(name.startswith(("module.", "best")) for name in content)
+    assert len(told) == is_told, "where the weights lie is told in one line"
     assert all((value == 1).all() for value in module.parameters())
     assert all(value.dtype is torch.float32 for value in module.parameters())
 
@@ -102,6 +109,7 @@ def test_a_misfit_names_the_first_keys_of_both_sides(tmp_path: Path) -> None:
         load_into(net(), tmp_path / "w.pt")
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
 def test_what_holds_no_weights_says_what_it_holds(tmp_path: Path) -> None:
     torch.save({"epoch": 3, "optimizer": {"lr": 0.1}}, tmp_path / "w.pt")
     with pytest.raises(FileReadError, match="but a dict with 'epoch', 'optimizer'"):
@@ -110,5 +118,39 @@ def test_what_holds_no_weights_says_what_it_holds(tmp_path: Path) -> None:
     with pytest.raises(FileReadError, match="but one object of type list"):
         load_weights(tmp_path / "w.pt")
     torch.save(net(), tmp_path / "w.pt")
-    with pytest.raises(FileReadError, match=r"torch\.save\(module\.state_dict\(\), path\)"):
+    with pytest.raises(
+        FileReadError, match=r"a torch\.nn\.modules\.con.*held\.state_dict\(\), NEW"
+    ):
         load_weights(tmp_path / "w.pt")
+    torch.jit.script(net()).save(str(tmp_path / "w.pt"))
+    with pytest.raises(FileReadError, match=r"TorchScript archive.*torch\.jit\.load\(PATH\)"):
+        load_weights(tmp_path / "w.pt")
+
+
+def test_of_several_nets_the_one_that_fits_is_taken_and_of_two_that_fit_none(
+    tmp_path: Path,
+) -> None:
+    torch.save({"D": net(5).state_dict(), "G": filled(1)}, tmp_path / "w.pt")
+    with pytest.warns(UserWarning, match="took the weights under 'G'"):
+        load_into(net(), tmp_path / "w.pt")
+    torch.save({"G": filled(1), "G_ema": filled(2)}, tmp_path / "w.pt")
+    with pytest.raises(ExportError, match=r"fit: 'G', 'G_ema'.*torch\.load\(PATH\)\['G'\], NEW"):
+        load_into(net(), tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.complex64])
+def test_other_numbers_than_weights_are_no_weights(kind: torch.dtype, tmp_path: Path) -> None:
+    torch.save({**filled(1), "0.weight": filled(1)["0.weight"].to(kind)}, tmp_path / "w.pt")
+    with pytest.raises(ExportError, match=r"'0\.weight' holds .* and floats in the module"):
+        load_into(net(), tmp_path / "w.pt")
+
+
+def test_a_file_is_what_it_holds_and_not_what_its_name_says(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file(filled(1), tmp_path / "w.pt")
+    torch.save(filled(1), tmp_path / "w.safetensors")
+    for name in ("w.pt", "w.safetensors"):
+        module = net()
+        load_into(module, tmp_path / name)
+        assert (module.state_dict()["0.weight"] == 1).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -127,6 +128,8 @@ def traced() -> nn.Module:
         (nn.Linear(8, 4).double(), r"weights of float64: .*module\.float\(\)"),
         (nn.Linear(9, 4), r"Linear fails on \(x: float32\[1, 8\]\)"),
         (lambda x: x * 2 if x.sum() > 0 else x, r"torch\.where"),
+        (lambda x: x.bfloat16(), r"'output0' is bfloat16, .* tensor\.float\(\)"),
+        (lambda x: sys.exit(3), "fails on .*: SystemExit: 3"),
     ],
 )
 def test_what_cannot_be_taken_says_why(function: Any, message: str) -> None:
@@ -134,6 +137,34 @@ def test_what_cannot_be_taken_says_why(function: Any, message: str) -> None:
     adapter = Tensors(module.eval(), inputs=[spec()])
     with pytest.raises(ExportError, match=message):
         export_stage(adapter, precision="fp32", samples=[FEED])
+
+
+def test_a_weight_among_the_outputs_is_a_constant() -> None:
+    class WithScale(nn.Linear):
+        def forward(self, input: Tensor) -> tuple[Tensor, Tensor]:
+            return super().forward(input), self.weight
+
+    net = WithScale(8, 4)
+    stage = export_stage(Tensors(net, inputs=[spec()]), precision="fp32", samples=[FEED])
+    np.testing.assert_array_equal(stage.golden_outputs["output1"][0], net.weight.detach().numpy())
+
+
+def test_a_captured_program_is_no_module_of_ones_own() -> None:
+    captured = torch.export.export(nn.Linear(8, 4), (torch.zeros(1, 8),)).module()
+    with pytest.raises(ExportError, match=r"fails .*: NotImplementedError: Calling eval"):
+        Tensors(captured, inputs=[spec()]).reference(FEED)
+
+
+@pytest.mark.parametrize("is_bright", [False, True])
+def test_logits_that_are_nan_are_refused_though_their_classes_are_numbers(is_bright: bool) -> None:
+    net = Function(lambda x: (x[:, :2] - 0.5).sqrt() if is_bright else (x[:, :2] + 1).sqrt())
+    adapter = SemanticSegmentation(net, size=(8, 8), classes=["a", "b"], mean=(0, 0, 0))
+    feeds = [{"frame": np.full((1, 8, 8, 3), 20, np.uint8)}]
+    if not is_bright:
+        export_stage(adapter, precision="fp32", samples=feeds)
+        return
+    with pytest.raises(ExportError, match="Function gives NaN in 128 of 128 values on a sample"):
+        export_stage(adapter, precision="fp32", samples=feeds)
 
 
 class Bright(nn.Module):

@@ -21,7 +21,7 @@ from edgevision.bundle.onnx_bytes import PATHS, external_weights
 from edgevision.bundle.parity import Tolerance
 from edgevision.bundle.targets import get_target
 from edgevision.bundle.tensors import DType, TensorSpec
-from edgevision.engines.ort import OrtBuilder
+from edgevision.engines.ort import BUILDER
 from edgevision.engines.request import BuildRequest
 from edgevision.errors import BuildError, BundleFormatError, EngineLoadError
 from edgevision.progress import silent
@@ -207,7 +207,7 @@ def test_no_bundle_is_published_loaded_or_built_with_them(
     for target in ("host-cpu", "local-cpu"):
         request = BuildRequest(tmp_path / "net.onnx", get_target(target), tmp_path / "engine")
         with pytest.raises(BuildError, match="keeps the weights 'far' in another file"):
-            OrtBuilder().build(request, silent)
+            BUILDER.build(request, silent)
 
 
 def test_a_pipe_for_weights_does_not_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

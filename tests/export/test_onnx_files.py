@@ -164,6 +164,48 @@ def test_indices_are_drawn_where_they_fit_and_where_they_are_told(tmp_path: Path
         )
 
 
+@pytest.mark.parametrize(
+    ("nodes", "inputs", "told"),
+    [
+        (
+            [helper.make_node("Cast", ["x"], ["i"], to=7),
+             helper.make_node("Mul", ["i", "k"], ["j"]),
+             helper.make_node("Gather", ["t", "j"], ["y"])],
+            {"x": (1, [9])}, r"What reaches it is x: --range x=0:8\.$",
+        ),
+        (
+            [helper.make_node("Expand", ["x", "size"], ["y"])],
+            {"x": (1, [2, 4]), "size": (7, [2])}, r"is size: --range size=LOW:HIGH\.$",
+        ),
+        (
+            [helper.make_node("Tile", ["x", "times"], ["y"])],
+            {"x": (1, [2, 4]), "times": (7, [2])}, r"one value: --range times=N:N \(ranges=\)",
+        ),
+        (
+            [helper.make_node("Log", ["x"], ["y"])], {"x": (1, [2, 4])},
+            r"NaN in output 'y'.*--samples DIR.*--range x=LOW:HIGH \(ranges=\)",
+        ),
+    ],
+    ids=["index", "size", "repeats", "logarithm"],
+)  # fmt: skip
+def test_an_input_that_its_samples_do_not_fit_is_named(
+    nodes: list[onnx.NodeProto],
+    inputs: dict[str, tuple[int, list[int]]],
+    told: str,
+    tmp_path: Path,
+) -> None:
+    value = helper.make_tensor_value_info
+    stored = {"t": np.ones((9, 4), np.float32), "k": np.array(90)}
+    held = [onnx.numpy_helper.from_array(array, name) for name, array in stored.items()]
+    ends = [value(name, *kind) for name, kind in inputs.items()], [value("y", 1, None)]
+    made = helper.make_graph(nodes, "g", *ends, held)
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    model.graph.output[0].CopyFrom(value("y", 1, [None, None]))
+    onnx.save(model, tmp_path / "net.onnx")
+    with pytest.raises(ExportError, match=told):
+        edgevision.build(tmp_path / "net.onnx", tmp_path / "net.ev", cache=None)
+
+
 def test_samples_are_what_a_graph_is_proven_on(tmp_path: Path) -> None:
     path = saved(tmp_path / "net.onnx", [LAYER], {"w": W}, batch="n")
     np.savez(tmp_path / "0.npz", x=np.full((3, 4), 7, np.float32))

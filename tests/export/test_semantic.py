@@ -210,3 +210,15 @@ def test_one_logit_tells_two_classes_apart() -> None:
 def test_one_logit_is_no_answer_among_other_than_two_classes(names: list[str]) -> None:
     with pytest.raises(ExportError, match=r"one logit and \d classes are named, expected two"):
         SemanticSegmentation(nn.Conv2d(3, 1, 1), size=(8, 8), classes=names)
+
+
+def test_how_label_files_are_read_goes_with_the_net() -> None:
+    net = SemanticSegmentation(small_net(), size=SIZE, classes=NAMES)
+    net.read_labels_by({"7": "sky", "#FF0000": 0}, 11)
+    assert net.settings()["label_map"] == {"7": 1, "#ff0000": 0}
+    assert net.settings()["ignore_index"] == 11
+    for wrong in ({"7": "skies"}, {"300": 0}, {"#ff": 0}, {"7": 3}, {"7": True}):
+        with pytest.raises(ValueError, match=r"label_map: got .* a class's name or index, 0 to 2"):
+            net.read_labels_by(wrong, None)
+    with pytest.raises(ValueError, match="ignore_index: got 256"):
+        net.read_labels_by(None, 256)

@@ -12,6 +12,7 @@ import onnxruntime
 from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, helper, numpy_helper
 
 import edgevision
+from edgevision.bundle.directory import Bundle
 from edgevision.export.adapters.tensors import Tensors
 from edgevision.export.samples import golden_samples
 
@@ -47,7 +48,12 @@ def read(path: Path) -> None:
         path, path.parent / "net.ev", precision="int8", calibration=folder,
         targets="jetson-orin-jp6",
     )  # fmt: skip
-    inputs, outputs = made.bundle.golden("main")
+    hold(path, made.bundle)
+
+
+def hold(path: Path, bundle: Bundle) -> None:
+    """Hold a bundle's golden answers against ONNX Runtime on the file itself."""
+    inputs, outputs = bundle.golden("main")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(

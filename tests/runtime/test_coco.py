@@ -67,7 +67,7 @@ def test_what_is_found_is_scored_in_the_picture_s_own_pixels(tmp_path: Path) -> 
         masks[0, 3:7, 5:15] = 1
         return InstanceResult(
             np.array([[5, 2.5, 15, 7.5]], np.float32), np.array([1], np.int32),
-            np.array([0.9], np.float32), masks, LABELS, (20, 30), True, True, Timings(0, 0, 0),
+            np.array([0.9], np.float32), LABELS, (20, 30), True, True, Timings(0, 0, 0), masks,
         )  # fmt: skip
 
     def blind(frame: np.ndarray) -> InstanceResult:

@@ -8,6 +8,7 @@ import shutil
 import struct
 import zlib
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -100,6 +101,9 @@ def test_16_bits_that_hold_fewer_are_warned_of(tmp_path: Path) -> None:
     path = save(tmp_path / "thermal.png", (RAMP % 4096).astype(np.uint16))
     with pytest.warns(UserWarning, match="of 10, 12 or 14 bits, scale them to 16 first"):
         assert read_image(path).max() == 16
+    colors = np.arange(4 * 6 * 3).reshape(4, 6, 3) * 50
+    with pytest.warns(UserWarning, match="of 10, 12 or 14 bits"):
+        assert read_image(small_png(tmp_path / "c.png", colors, 16, 2)).max() == 13
 
 
 @pytest.mark.parametrize(
@@ -200,18 +204,18 @@ def test_labels_keep_their_indices(tmp_path: Path) -> None:
         read_labels(save(tmp_path / "instances.png", wide + 1000))
 
 
-def small_png(path: Path, values: np.ndarray, bits: int) -> Path:
-    """Write a grey PNG of 1, 2 or 4 bits a pixel."""
+def small_png(path: Path, values: np.ndarray, bits: int, kind: int = 0) -> Path:
+    """Write a PNG of a kind, grey by default, of any bits a pixel and channel."""
 
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        told = kind + data
+    def chunk(title: bytes, data: bytes) -> bytes:
+        told = title + data
         return struct.pack(">I", len(data)) + told + struct.pack(">I", zlib.crc32(told))
 
-    height, width = values.shape
+    height, width = values.shape[:2]
     spread = (values[..., np.newaxis] >> np.arange(bits - 1, -1, -1)) & 1
     rows = np.packbits(spread.reshape(height, -1).astype(np.uint8), axis=1)
     lines = b"".join(b"\0" + row.tobytes() for row in rows)
-    header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0)
     parts = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(lines)), chunk(b"IEND", b"")]
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
     return path
@@ -325,6 +329,35 @@ def turned_video(path: Path, matrix: tuple[float, ...]) -> Path:
     content[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     path.write_bytes(content)
     return path
+
+
+@pytest.mark.parametrize("alpha", [255, 100])
+def test_a_video_that_is_seen_through_is_refused(tmp_path: Path, alpha: int) -> None:
+    path = tmp_path / "clip.mov"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("qtrle", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "argb"
+        pixels = np.full((48, 64, 4), alpha, np.uint8)
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="argb")))
+        container.mux(stream.encode())
+    if alpha == 255:
+        assert [frame.pixels.min() for frame in iterate_frames(path)] == [255]
+        return
+    with pytest.raises(FileReadError, match=r"transparent, .* without an alpha channel"):
+        list(iterate_frames(path))
+
+
+def test_a_video_whose_pixels_are_not_square_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.sample_aspect_ratio = Fraction(16, 11)
+        grey = np.full((48, 64, 3), 90, np.uint8)
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")))
+        container.mux(stream.encode())
+    with pytest.warns(UserWarning, match="pixels of 16:11 are taken as they are coded"):
+        assert len(list(iterate_frames(path))) == 1
 
 
 def test_damaged_video(tmp_path: Path) -> None:
@@ -512,6 +545,46 @@ def test_labels_in_colours_and_other_numbers_are_read_as_classes(tmp_path: Path)
     os.mkfifo(tmp_path / "labels.json")
     with pytest.raises(FileReadError, match="it is not a regular file"):
         score_folder(SemanticMetric(2), found, tmp_path, (4, 4))
+
+
+LABELS = {
+    "numbers": (np.array([7, 255], np.uint8), {"7": 0, "255": 1}),
+    "colours": (np.array([[9, 9, 9], [128, 0, 0]], np.uint8), {"#090909": 0, "#800000": 1}),
+}
+
+
+@pytest.mark.parametrize("name", LABELS)
+@pytest.mark.parametrize("suffix", ["png", "tif", "bmp"])
+def test_labels_are_read_as_the_net_is_told(name: str, suffix: str, tmp_path: Path) -> None:
+    held, table = LABELS[name]
+    truth = np.zeros((4, 4), np.uint8)
+    truth[:2] = 1
+    save(tmp_path / "images" / "a.png", PIXELS[:4, :4])
+    save(tmp_path / "labels" / f"a.{suffix}", held[truth])
+    metric = SemanticMetric(2, {(1, 2, 3): 0}, table)
+    (score,) = score_folder(metric, {"net": lambda _: says(truth)}, tmp_path, (4, 4))
+    assert score.pixel_accuracy == 1.0
+
+
+def test_a_number_is_void_where_the_net_is_told_so(tmp_path: Path) -> None:
+    truth = np.array([[0, 1], [2, 2]], np.uint8)
+    save(tmp_path / "images" / "a.png", PIXELS[:2, :2])
+    save(tmp_path / "labels" / "a.png", truth)
+    found = {"net": lambda _: says(np.minimum(truth, 1))}
+    (score,) = score_folder(SemanticMetric(3), found, tmp_path, (2, 2))
+    assert score.pixel_accuracy == 0.5
+    with pytest.warns(UserWarning, match="of 3 classes 2 never occur"):
+        (score,) = score_folder(SemanticMetric(3, ignore_index=2), found, tmp_path, (2, 2))
+    assert score.pixel_accuracy == 1.0
+
+
+def test_colours_that_are_no_class_s_are_named(tmp_path: Path) -> None:
+    save(tmp_path / "images" / "a.png", PIXELS[:4, :4])
+    save(tmp_path / "labels" / "a.png", np.zeros((4, 4, 3), np.uint8))
+    with pytest.raises(
+        FileReadError, match=r"a\.png has #000000 \(100.00%\)\. Build with --label-map"
+    ):
+        score_folder(SemanticMetric(2, {(1, 2, 3): 0}), {}, tmp_path, (4, 4))
 
 
 def test_labels_that_hide_the_object_are_refused_before_a_net_runs(tmp_path: Path) -> None:

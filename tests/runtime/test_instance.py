@@ -82,7 +82,7 @@ def test_an_engine_that_says_what_cannot_be_is_refused(count: int, changes: dict
 def result(box: list[float], cells: np.ndarray) -> InstanceResult:
     return InstanceResult(
         np.array([box], np.float32), np.zeros(1, np.int32), np.ones(1, np.float32),
-        cells[None].astype(np.float32), LABELS, SIZE, True, True, TIMES,
+        LABELS, SIZE, True, True, TIMES, cells[None].astype(np.float32),
     )  # fmt: skip
 
 

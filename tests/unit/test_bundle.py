@@ -66,23 +66,6 @@ def test_equal_inputs_make_equal_bytes(good_bundle: Path, tmp_path: Path) -> Non
     assert contents(again.root) == contents(good_bundle)
 
 
-def test_files_are_copied_from_disk(tmp_path: Path) -> None:
-    source = tmp_path / "engine"
-    source.write_bytes(bytes(range(256)) * 9000)
-    with BundleWriter(tmp_path / "a.ev") as writer:
-        for name, data in FILES.items():
-            writer.add(name, source if name.endswith("host-cpu.onnx") else data)
-        for stage, (inputs, outputs) in golden_arrays().items():
-            writer.add_golden(stage, inputs, outputs)
-        bundle = writer.publish(MANIFEST_VALUE)
-    assert bundle.read("stages/encoder/host-cpu.onnx") == source.read_bytes()
-
-
-def test_a_missing_source_is_named(tmp_path: Path) -> None:
-    with BundleWriter(tmp_path / "a.ev") as writer, pytest.raises(BundleError, match="nowhere"):
-        writer.add("stages/a", tmp_path / "nowhere")
-
-
 def test_a_bundle_may_be_moved_and_reached_through_a_link(root: Path, tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
     moved = root.rename(tmp_path / "deep" / "moved.ev")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from edgevision.metrics.labels import LabelValues
+from edgevision.metrics.labels import LabelValues, renumbered_reason
 from edgevision.metrics.segmentation import ConfusionMatrix
 
 Labels = npt.NDArray[np.uint8]
@@ -86,6 +86,34 @@ def test_labels_that_may_not_be_meant_so(
     doubt = values.doubt_reason()
     assert (not doubt) == (message is None)
     assert re.search(message or "", doubt)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "flag"),
+    [
+        (np.array([[0, 9, 0, 0], [0, 0, 8, 0], [7, 0, 0, 0]]), "--label-map 0=1,1=2,2=0 "),
+        (np.array([[9, 1, 0, 0], [0, 8, 0, 0], [0, 0, 7, 0]]), None),
+        (np.array([[0, 9, 0, 0], [0, 8, 0, 0], [0, 9, 0, 0]]), None),
+    ],
+)
+def test_a_net_that_is_right_by_other_numbers_is_told(
+    pairs: npt.NDArray[np.int64], flag: str | None
+) -> None:
+    reason = renumbered_reason(pairs)
+    assert (not reason) == (flag is None)
+    assert (flag or "") in reason
+
+
+@pytest.mark.parametrize(
+    ("labels", "flag"),
+    [
+        (square(0, 255), "--label-map 0=0,255=1 (label_map=)"),
+        (square(1, 2), "--label-map 1=0,2=1 (label_map=)"),
+        (square(7, 9), "--label-map FOUND=CLASS,... (label_map=)"),
+    ],
+)
+def test_the_flag_that_says_so_is_named(labels: Labels, flag: str) -> None:
+    assert flag in looked_at(labels, 2).refusal_reason()
 
 
 @pytest.mark.parametrize(

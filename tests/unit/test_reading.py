@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgevision.bundle.reading import Reader, extent, parse, text_value
+from edgevision.bundle.reading import Reader, parse
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -61,16 +61,15 @@ def test_whatever_is_written_is_read_as_it_was_or_refused(value: object) -> None
         (lambda r: r.text("gone"), r"^it\.gone: expected str, got nothing$"),
         (lambda r: r.integer("yes"), r"^it\.yes: expected int, got bool$"),
         (lambda r: r.number("yes"), r"^it\.yes: expected int, got bool$"),
-        (lambda r: r.boolean("n"), r"^it\.n: expected bool, got int$"),
-        (lambda r: r.array("list", text_value), r"^it\.list\[1\]: expected str, got int$"),
-        (lambda r: r.array("wide", extent), r"^it\.wide\[0\]: expected an extent, got 2147483648$"),
-        (lambda r: r.numbers("inner"), r"^it\.inner\.b: expected float, got str$"),
-        (lambda r: r.integers("inner"), r"^it\.inner\.b: expected int, got str$"),
+        (lambda r: r.read("n", bool), r"^it\.n: expected bool, got int$"),
+        (lambda r: r.read("list", tuple[str, ...]), r"^it\.list\[1\]: expected str, got int$"),
+        (lambda r: r.read("list", tuple[str]), r"^it\.list: expected 1 values, got 2$"),
+        (lambda r: r.read("inner", dict[str, float]), r"^it\.inner\.b: expected float, got str$"),
         (lambda r: r.inner("n"), r"^it\.n: expected an object, got int$"),
         (lambda r: Reader(r.fields, "it", only=["n"]), r"^it: expected the fields n; see 'inner'$"),
     ],
 )
 def test_each_miss_names_its_place(read: Callable[[Reader], object], message: str) -> None:
-    told = {"n": 1, "yes": True, "list": ["a", 2], "wide": [1 << 31], "inner": {"a": 1, "b": "2"}}
+    told = {"n": 1, "yes": True, "list": ["a", 2], "inner": {"a": 1, "b": "2"}}
     with pytest.raises(ValueError, match=message):
         read(Reader(told, "it"))

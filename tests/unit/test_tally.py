@@ -72,9 +72,8 @@ def objects(rng: np.random.Generator) -> Frame:
     result = InstanceResult(
         found, rng.integers(0, 2, len(found)).astype(np.int32),
         rng.integers(1, 4, len(found)).astype(np.float32) / 4,  # many are equal
-        (rng.random((len(found), *SIZE)) < 0.5).astype(np.uint8),
         (ClassLabel("a", "#000000"), ClassLabel("b", "#ffffff")), SIZE, True, True,
-        Timings(0, 0, 0),
+        Timings(0, 0, 0), (rng.random((len(found), *SIZE)) < 0.5).astype(np.uint8),
     )  # fmt: skip
     return PictureObjects(truth, SIZE), result, result
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from edgevision.bundle.manifest import Settings
 from edgevision.bundle.tensors import ShapeProfile, TensorSpec
 from edgevision.export.adapters.adapter import Array, Feeds, ModelAdapter
-from edgevision.export.graph.capture import capture, evaluating
+from edgevision.export.graph.capture import as_array, capture, evaluating
 
 
 class ModuleAdapter(ModelAdapter):
@@ -45,7 +45,7 @@ class ModuleAdapter(ModelAdapter):
         with evaluating(self.whole):
             found = self.whole(*given)
         found = (found,) if isinstance(found, Tensor) else found
-        return {name: x.numpy() for name, x in zip(self.outputs, found, strict=True)}
+        return {name: as_array(name, x) for name, x in zip(self.outputs, found, strict=True)}
 
     def to_onnx(self) -> onnx.ModelProto:
         """Return the FP32 graph; see `ModelAdapter`."""

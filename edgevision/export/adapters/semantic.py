@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from edgevision.bundle.manifest import Settings
+from edgevision.bundle.reading import JsonValue
 from edgevision.errors import ExportError
 from edgevision.export.adapters.frame import (
     IMAGENET_MEAN,
@@ -26,6 +27,7 @@ from edgevision.export.adapters.output import first_tensor, try_module
 from edgevision.export.adapters.registry import Given
 from edgevision.export.zoo import card_classes, card_size
 from edgevision.tasks.camera import VOID
+from edgevision.tasks.semantic import check_label_map
 
 
 class SemanticSegmentation(FrameAdapter["_PixelsToClasses"]):
@@ -80,6 +82,7 @@ class SemanticSegmentation(FrameAdapter["_PixelsToClasses"]):
             ExportError: the module does not run, or its logits do not fit the classes.
         """
         self._classes = class_labels(classes)
+        self._labels: dict[str, JsonValue] = {}
         camera_input = CameraInput.check(
             size, input_size, channel_order, camera, cameras=replaced_batch(batch, cameras)
         )
@@ -100,7 +103,27 @@ class SemanticSegmentation(FrameAdapter["_PixelsToClasses"]):
 
     def settings(self) -> Settings:
         """Return the classes, sizes and channel order, for the manifest."""
-        return self._settings({"classes": labels_json(self._classes)})
+        return self._settings({"classes": labels_json(self._classes), **self._labels})
+
+    def read_labels_by(
+        self, label_map: Mapping[str, int | str] | None, ignore_index: int | None
+    ) -> None:
+        """Say how label files are read where the net is scored, here and on the device.
+
+        Args:
+            label_map: the class of each number or colour `#rrggbb` in them; others are void.
+            ignore_index: the number in them that is void.
+
+        Raises:
+            ValueError: one is no number, colour or class.
+        """
+        if label_map:
+            names = [name for name, _ in self._classes]
+            self._labels["label_map"] = dict(check_label_map(label_map, names))
+        if ignore_index is not None:
+            if not 0 <= ignore_index < 256:
+                raise ValueError(f"ignore_index: got {ignore_index}, expected 0 to 255")
+            self._labels["ignore_index"] = ignore_index
 
     def _check_logits(self) -> None:
         logits = try_module(self._graph, self._graph.logits, self._camera)

@@ -27,6 +27,7 @@ from edgevision.export.adapters.adapter import Array, Feeds, ModelAdapter
 from edgevision.export.adapters.flat import Flat, called, is_flat, keyword_names, named_tensors
 from edgevision.export.adapters.registry import Given
 from edgevision.export.graph.capture import (
+    as_array,
     capture,
     evaluating,
     example,
@@ -37,6 +38,7 @@ from edgevision.export.graph.onnx_file import (
     is_quantized,
     likely_ranges,
     plain,
+    range_to_type,
     read_onnx,
     with_own_axes,
 )
@@ -127,13 +129,15 @@ class Tensors(ModelAdapter):
                 raise InsufficientMemoryError(f"the file does not run here: {error}") from error
             except EdgeVisionError as error:
                 given = ", ".join(map(str, self.inputs)) or "none"
+                original = onnx.ModelProto.FromString(self._original)
                 raise ExportError(
                     f"ONNX Runtime cannot run the file on these inputs ({given}): {error} If they "
                     "are what is wrong, give some that fit: --samples DIR of .npz files "
-                    "(samples=), or their ends: --range NAME=LOW:HIGH (ranges=)."
+                    "(samples=), or the ends of what is drawn (ranges=). "
+                    f"{range_to_type(original, str(error))}."
                 ) from error
         arguments = [torch.from_numpy(np.array(feeds[spec.name])) for spec in self.inputs]
-        return {name: x.numpy() for name, x in self._named(self._run(arguments))}
+        return {name: as_array(name, x) for name, x in self._named(self._run(arguments))}
 
     def to_onnx(self) -> onnx.ModelProto:
         """Return the FP32 graph; see `ModelAdapter`."""

@@ -11,13 +11,18 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
+import numpy.typing as npt
 import onnx
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from edgevision.bundle.tensors import DYNAMIC, ShapeProfile, TensorSpec
 from edgevision.errors import EdgeVisionError, ExportError
 from edgevision.export.graph.simplify import simplify
+
+Array = npt.NDArray[np.generic]
 
 OPSET = 20
 """19 brought float16 scales of Q/DQ; TensorRT 10.3 parses up to 20."""
@@ -175,13 +180,13 @@ def evaluating(module: nn.Module, given: str = "") -> Iterator[None]:
             known.
     """
     training = {part: part.training for part in module.modules()}
-    module.eval()
     try:
+        module.eval()
         with torch.no_grad():
             yield
     except (EdgeVisionError, MemoryError):
         raise
-    except Exception as error:  # the user's code may raise anything
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
         words = (str(error).strip() or "no reason given").split("\n", 1)[0][:300]
         raise ExportError(
             f"{_title(module)} fails{given and f' on {given}'}: {type(error).__name__}: "
@@ -190,6 +195,62 @@ def evaluating(module: nn.Module, given: str = "") -> Iterator[None]:
     finally:
         for part, was_training in training.items():
             part.training = was_training
+
+
+@contextlib.contextmanager
+def refusing_nan() -> Iterator[None]:
+    """Refuse a user's module that gives NaN in the block, which no class map or box shows any more.
+
+    Raises:
+        ExportError: names the module.
+    """
+    running: list[nn.Module] = []
+
+    def begin(module: nn.Module, _: object) -> None:
+        if not type(module).__module__.startswith("edgevision.export."):
+            running.append(module)
+
+    def end(module: nn.Module, _: object, found: object) -> None:
+        if not running or module is not running[-1]:
+            return
+        running.pop()
+        if running:  # what is inside may hide its NaN, as masked attention does
+            return
+        for tensor in tree_leaves(found):
+            is_float = isinstance(tensor, torch.Tensor) and tensor.is_floating_point()
+            if is_float and (count := int(tensor.isnan().sum())):
+                raise ExportError(
+                    f"{type(module).__name__} gives NaN in {count} of {tensor.numel()} values on a "
+                    "sample. Look at that sample, at mean= and std=, and at what divides, takes a "
+                    "root or a logarithm in the module."
+                )
+
+    handles = [
+        torch.nn.modules.module.register_module_forward_pre_hook(begin),
+        torch.nn.modules.module.register_module_forward_hook(end),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def as_array(name: str, tensor: torch.Tensor) -> Array:
+    """Return what a module gives as numbers that an engine may give.
+
+    Raises:
+        ExportError: numpy has no such type.
+    """
+    try:
+        found: Array = tensor.detach().cpu().numpy()
+    except (TypeError, RuntimeError) as error:
+        kind = str(tensor.dtype).removeprefix("torch.")
+        raise ExportError(
+            f"output '{name}' is {kind}, which no target gives. Return it as float32, by "
+            f"tensor.float(): {error}"
+        ) from error
+    return found
 
 
 def _title(module: nn.Module) -> str:

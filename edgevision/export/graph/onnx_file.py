@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
@@ -25,6 +26,10 @@ _MAX_ONNX_BYTES = (2 << 30) - 1
 _ALIKE = ("", "ai.onnx")
 _MAX_STEPS = 1 << 20
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_INTEGERS = {TensorProto.INT64, TensorProto.INT32, TensorProto.UINT8, TensorProto.INT8}
+_STOPPED = re.compile(r"Name:'([^']+)'")
+_BOUNDS = re.compile(r"range \[(-?\d+),\s*(-?\d+)\]")
+_MAX_SHOWN = 4
 _log = logging.getLogger(__name__)
 
 
@@ -289,9 +294,51 @@ def likely_ranges(model: onnx.ModelProto) -> Mapping[str, tuple[float, float]]:
             if node.input[1] in origin and extent:
                 name = origin[node.input[1]]
                 found[name] = (0, min(extent - 1, found.get(name, (0, extent))[1]))
+        elif node.op_type in ("GatherND", "ScatterND") and node.input[1] in origin:
+            if extent := min(shapes.get(node.input[0], []), default=0):
+                found.setdefault(origin[node.input[1]], (0, extent - 1))
         elif node.op_type in ("Div", "Mod") and node.input[1] in origin:
             found.setdefault(origin[node.input[1]], (1, 2))
     return found
+
+
+def range_to_type(model: onnx.ModelProto, said: str) -> str:
+    """Return which inputs reach the node where ONNX Runtime stopped, and what to type of them.
+
+    Args:
+        model: the graph that was run.
+        said: ONNX Runtime's words.
+
+    Returns:
+        A sentence; of all inputs where the node is not known.
+    """
+    names = {value.name: value.type.tensor_type.elem_type for value in model.graph.input}
+    stored = {tensor.name for tensor in model.graph.initializer}
+    made = {name: node for node in model.graph.node for name in node.output}
+    stopped = _STOPPED.search(said)
+    pending = [n for n in model.graph.node if stopped and n.name == stopped[1]]
+    reached, seen = set[str](), set[str]()
+    while pending:
+        node = pending.pop()
+        reads = {name for inner in _own_and_nested(node) for name in inner.input} - seen
+        seen |= reads
+        reached |= (reads & names.keys()) - stored
+        pending += [made[name] for name in reads & made.keys()]
+    at_fault = sorted(reached or names.keys() - stored)
+    # Where a node stops, it is as a rule an index, a size or an axis.
+    at_fault = [name for name in at_fault if names[name] in _INTEGERS] or at_fault
+    bounds = _BOUNDS.search(said)
+    ends = f"{max(0, int(bounds[1]))}:{bounds[2]}" if bounds else "LOW:HIGH"
+    flags = " ".join(f"--range {name}={ends}" for name in at_fault[:_MAX_SHOWN])
+    return f"What reaches it is {', '.join(at_fault[:_MAX_SHOWN])}: {flags}"
+
+
+def _own_and_nested(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
+    yield node
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            for graph in nested(attribute.g):
+                yield from graph.node
 
 
 def _extent(shape: list[int], node: onnx.NodeProto) -> int:

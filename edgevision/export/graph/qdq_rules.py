@@ -5,6 +5,7 @@ Sources: NVIDIA's "Working with quantized types", and builds with TensorRT-RTX 1
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,87 +43,72 @@ class Finding:
 
 def lint_qdq(model: onnx.ModelProto) -> list[Finding]:
     """Return everything in `model` that breaks TensorRT's rules for Q/DQ; empty is good."""
-    stored = {i.name: i for i in model.graph.initializer} | constants(model.graph)
-    producers = {
-        name: node for node in model.graph.node for name in node.output if name not in stored
-    }
-    consumers: dict[str, list[tuple[onnx.NodeProto, int]]] = {}
-    for node in model.graph.node:
-        for i, name in enumerate(node.input):
-            consumers.setdefault(name, []).append((node, i))
+    graph = _Graph(model.graph)
     findings: list[Finding] = []
     for node in model.graph.node:
         if node.op_type in _REFUSED_OPS:
-            findings.append(
-                _finding(node, "op", _REFUSED_OPS[node.op_type], "use QuantizeLinear/Dequantize")
-            )
+            remedy = "use QuantizeLinear/Dequantize"
+            findings.append(_finding(node, "op", _REFUSED_OPS[node.op_type], remedy))
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
-            findings += _check_pair(node, stored, producers, consumers)
+            findings += _check_pair(node, graph)
     return findings
 
 
-def _check_pair(
-    node: onnx.NodeProto,
-    stored: dict[str, onnx.TensorProto],
-    producers: dict[str, onnx.NodeProto],
-    consumers: dict[str, list[tuple[onnx.NodeProto, int]]],
-) -> list[Finding]:
-    found: list[Finding] = []
-    scale = stored.get(node.input[1])
+class _Graph:
+    """What is stored in a graph, and which nodes make and take its tensors."""
+
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        self.stored = {i.name: i for i in graph.initializer} | constants(graph)
+        self.producers: dict[str, onnx.NodeProto] = {}
+        self.consumers: dict[str, list[tuple[onnx.NodeProto, int]]] = {}
+        for node in graph.node:
+            self.producers |= dict.fromkeys(node.output, node)
+            for i, name in enumerate(node.input):
+                self.consumers.setdefault(name, []).append((node, i))
+
+
+def _check_pair(node: onnx.NodeProto, graph: _Graph) -> Iterator[Finding]:
+    scale = graph.stored.get(node.input[1])
     if scale is None:
-        found.append(_finding(node, "scale", "its scale is computed", _CONSTANT))
-        return found
+        yield _finding(node, "scale", "its scale is computed", _CONSTANT)
+        return
     scales = numpy_helper.to_array(scale).astype(np.float64)
     if not np.all(np.isfinite(scales) & (scales > 0)):
-        found.append(_finding(node, "scale", "a scale is not positive", "calibrate again"))
-    kind = _quantized_type(node, stored)
+        yield _finding(node, "scale", "a scale is not positive", "calibrate again")
+    kind = _quantized_type(node, graph.stored)
     if kind == TensorProto.INT32:
-        found.append(
-            _finding(node, "bias", "an int32 bias goes through it", "leave the bias float")
-        )
-        return found
+        yield _finding(node, "bias", "an int32 bias goes through it", "leave the bias float")
+        return
     if kind not in (None, TensorProto.INT8):
         name = TensorProto.DataType.Name(kind)
-        found.append(_finding(node, "type", f"it quantises to {name}", _INT8))
+        yield _finding(node, "type", f"it quantises to {name}", _INT8)
     if len(node.input) > 2 and node.input[2]:
-        zero = stored.get(node.input[2])
+        zero = graph.stored.get(node.input[2])
         if zero is None or np.any(numpy_helper.to_array(zero)):
-            found.append(_finding(node, "zero point", "its zero point is not 0", _SYMMETRIC))
+            yield _finding(node, "zero point", "its zero point is not 0", _SYMMETRIC)
     if scales.size > 1:
-        found += _check_axis(node, stored, producers, consumers)
-    return found
+        yield from _check_axis(node, graph)
 
 
-def _check_axis(
-    node: onnx.NodeProto,
-    stored: dict[str, onnx.TensorProto],
-    producers: dict[str, onnx.NodeProto],
-    consumers: dict[str, list[tuple[onnx.NodeProto, int]]],
-) -> list[Finding]:
+def _check_axis(node: onnx.NodeProto, graph: _Graph) -> Iterator[Finding]:
     """Per-channel scales are only for weights, along the output channels."""
     source = node.input[0]
-    if node.op_type == "DequantizeLinear" and source in producers:
-        source = producers[source].input[0]
-    if source not in stored:
-        return [
-            _finding(node, "axis", "an activation has a scale per channel", "use one scale for it")
-        ]
+    if node.op_type == "DequantizeLinear" and source not in graph.stored:
+        source = graph.producers[source].input[0] if source in graph.producers else source
+    if source not in graph.stored:
+        yield _finding(
+            node, "axis", "an activation has a scale per channel", "use one scale for it"
+        )
+        return
     axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
-    rank = len(stored[source].dims)
-    found = []
-    for layer, position in consumers.get(node.output[0], []):
+    rank = len(graph.stored[source].dims)
+    for layer, position in graph.consumers.get(node.output[0], []):
         if layer.op_type in _LAYERS and position == 1:
             wanted = output_axis(layer, rank)
             if axis % rank != wanted:
-                found.append(
-                    _finding(
-                        node,
-                        "axis",
-                        f"scales run along axis {axis} of {layer.op_type}'s weights",
-                        f"scale along axis {wanted}, the output channels",
-                    )
-                )
-    return found
+                message = f"scales run along axis {axis} of {layer.op_type}'s weights"
+                remedy = f"scale along axis {wanted}, the output channels"
+                yield _finding(node, "axis", message, remedy)
 
 
 def output_axis(layer: onnx.NodeProto, rank: int) -> int:

@@ -43,7 +43,7 @@ class Difference:
     @property
     def remedy(self) -> str:
         """What all versions read alike."""
-        return _REMEDIES.get(self.op_type, _WIDE)
+        return REMEDIES.get(self.op_type, _WIDE)
 
 
 @dataclass(slots=True)
@@ -381,7 +381,7 @@ _RULES: Mapping[str, Callable[[_Reader], str | None]] = {
 }
 _WIDE = "let it compute in float32: build with --set keep_fp32=NODE (keep_fp32=), NODE its name"
 _POOL = "take the largest, or the mean, of shifted slices; `build` writes a dilated MaxPool so"
-_REMEDIES = {
+REMEDIES = {
     "AveragePool": _POOL,
     "GlobalLpPool": "take the Abs before it, and let it compute in float32",
     "GridSample": "leave the mode out where it is linear, the default of every opset; cubic has no "

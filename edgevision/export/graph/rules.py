@@ -7,7 +7,7 @@ Sources: builds of each pattern with TensorRT-RTX 1.7, NVIDIA's operator documen
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
@@ -17,6 +17,7 @@ from edgevision.bundle.capabilities import dtype_reason
 from edgevision.bundle.targets import TargetProfile
 from edgevision.export.graph.observe import constants, opset_version
 from edgevision.export.graph.qdq_rules import Finding, lint_qdq
+from edgevision.export.graph.reading import REMEDIES
 from edgevision.export.precision.fp16 import INNER_SUMS
 
 _MAX_TOP_K = 3840
@@ -69,7 +70,7 @@ class _Scope:
     graph: onnx.GraphProto
     stored: dict[str, onnx.TensorProto]
     types: dict[str, int]
-    is_main: bool
+    quantisers: set[str] = field(default_factory=set)
 
 
 def check_graph(model: onnx.ModelProto, target: TargetProfile) -> list[Finding]:
@@ -82,9 +83,10 @@ def check_graph(model: onnx.ModelProto, target: TargetProfile) -> list[Finding]:
         remedy = "cast one of the two, so that both sides of each op have one type"
         findings.append(Finding("the graph", "types", f"its types do not fit: {payload}", remedy))
         inferred = model
-    for scope in _scopes(inferred.graph, {}, {}, is_main=True):
+    for scope in _scopes(inferred.graph, {}, {}):
         for rule in _RULES:
-            findings += rule(scope)
+            for node in scope.graph.node:
+                findings += rule(node, scope)
     findings += lint_qdq(inferred)
     findings += _check_tensors(inferred)
     findings += _check_types(inferred, target)
@@ -94,135 +96,101 @@ def check_graph(model: onnx.ModelProto, target: TargetProfile) -> list[Finding]:
 
 
 def _scopes(
-    graph: onnx.GraphProto,
-    stored: dict[str, onnx.TensorProto],
-    types: dict[str, int],
-    *,
-    is_main: bool,
+    graph: onnx.GraphProto, stored: dict[str, onnx.TensorProto], types: dict[str, int]
 ) -> Iterator[_Scope]:
     """Give the graph and every body in it; a body sees what its surroundings know."""
     stored = {**stored, **{i.name: i for i in graph.initializer}, **constants(graph)}
     types = {**types, **{name: tensor.data_type for name, tensor in stored.items()}}
     for value in (*graph.input, *graph.output, *graph.value_info):
         types[value.name] = value.type.tensor_type.elem_type
-    yield _Scope(graph, stored, types, is_main)
+    yield _Scope(graph, stored, types)
     for node in graph.node:
         for attribute in node.attribute:
             for body in (attribute.g, *attribute.graphs):
                 if body.node:
-                    yield from _scopes(body, stored, types, is_main=False)
+                    yield from _scopes(body, stored, types)
 
 
-def _no_layer(scope: _Scope) -> list[Finding]:
-    found = []
-    for node in scope.graph.node:
-        if node.op_type in _NO_LAYER:
-            message = f"no layer of TensorRT does {node.op_type} at a fixed size"
-            found.append(_finding(node, "op", message, _NO_LAYER[node.op_type]))
-        elif node.op_type.startswith(tuple(_SEQUENCES.split())):
-            message = "TensorRT has no sequences"
-            found.append(_finding(node, "op", message, "stack the tensors along a new axis"))
-        elif node.domain not in ("", "ai.onnx"):
-            message = f"'{node.domain}' is not a domain of ONNX: TensorRT would want a plugin"
-            remedy = "export it with only operators of ONNX"
-            found.append(_finding(node, "plugin", message, remedy))
-        elif node.op_type in _RANDOM.split():
-            message = "its numbers differ from run to run, so no answer can be held to a reference"
-            remedy = "make the noise an input"
-            found.append(_finding(node, "random", message, remedy, severity="warning"))
-    return found
+def _no_layer(node: onnx.NodeProto, scope: _Scope) -> Iterator[Finding]:
+    if node.op_type in _NO_LAYER:
+        message = f"no layer of TensorRT does {node.op_type} at a fixed size"
+        yield _finding(node, "op", message, _NO_LAYER[node.op_type])
+    elif node.op_type.startswith(tuple(_SEQUENCES.split())):
+        remedy = "stack the tensors along a new axis"
+        yield _finding(node, "op", "TensorRT has no sequences", remedy)
+    elif node.domain not in ("", "ai.onnx"):
+        message = f"'{node.domain}' is not a domain of ONNX: TensorRT would want a plugin"
+        yield _finding(node, "plugin", message, "export it with only operators of ONNX")
+    elif node.op_type in _RANDOM.split():
+        message = "its numbers differ from run to run, so no answer can be held to a reference"
+        yield _finding(node, "random", message, "make the noise an input", severity="warning")
 
 
-def _top_k(scope: _Scope) -> list[Finding]:
-    found = []
-    for node in scope.graph.node:
-        if node.op_type != "TopK" or len(node.input) < 2:
-            continue
-        count = scope.stored.get(node.input[1])
-        if count is None:
-            message, remedy = "its K is computed", "make K a constant, and mask what is too much"
-            found.append(_finding(node, "topk", message, remedy))
-        elif int(numpy_helper.to_array(count).max(initial=0)) > _MAX_TOP_K:
-            message = f"K is {int(numpy_helper.to_array(count).max())}, at most {_MAX_TOP_K} builds"
-            found.append(
-                _finding(node, "topk", message, "take fewer candidates, or take them twice")
-            )
-    return found
+def _top_k(node: onnx.NodeProto, scope: _Scope) -> Iterator[Finding]:
+    if node.op_type != "TopK" or len(node.input) < 2:
+        return
+    stored = scope.stored.get(node.input[1])
+    if stored is None:
+        remedy = "make K a constant, and mask what is too much"
+        yield _finding(node, "topk", "its K is computed", remedy)
+    elif (count := int(numpy_helper.to_array(stored).max(initial=0))) > _MAX_TOP_K:
+        message = f"K is {count}, at most {_MAX_TOP_K} builds"
+        yield _finding(node, "topk", message, "take fewer candidates, or take them twice")
 
 
-def _attributes(scope: _Scope) -> list[Finding]:
-    found = []
-    for node in scope.graph.node:
-        values = {a.name: helper.get_attribute_value(a) for a in node.attribute if not a.g.node}
-        if node.op_type in _POOLS and set(values.get("dilations", [])) - {1}:
-            # The parser of 10.1 passes over them; a later one refuses them.
-            remedy = "give it fixed sizes, and `build` writes a MaxPool of shifted slices"
-            found.append(_finding(node, "pool", "no layer pools with dilations", remedy))
-        if node.op_type == "MaxPool" and len(node.output) > 1 and node.output[1]:
-            remedy = _NO_LAYER["MaxUnpool"]
-            found.append(_finding(node, "pool", "no layer gives the places of maxima", remedy))
-        if node.op_type == "Resize" and values.get("antialias"):
-            remedy = "give it fixed sizes, and `build` writes it as products with matrices"
-            found.append(_finding(node, "resize", "it is antialiased, which no layer does", remedy))
-        if node.op_type == "GridSample" and _text(values.get("mode", "")) in ("linear", "cubic"):
-            # NVIDIA/TensorRT#4646, onnx/onnx-tensorrt#1060, seen in the parser of 10.1: it knows
-            # opset 16's "bilinear" and "bicubic", and starts from nearest.
-            message = f"its mode is '{_text(values['mode'])}', which TensorRT 10 reads as nearest"
-            remedy = "leave the mode out where it is linear, the default of every opset; cubic has "
-            remedy += "no word that opset 20 and TensorRT 10 share"
-            found.append(_finding(node, "grid sample", message, remedy))
-        if node.op_type in ("ScatterND", "ScatterElements"):
-            how = values.get("reduction", b"none")
-            if how not in (b"none", "none"):
-                message = f"it scatters with reduction {_text(how)}"
-                remedy = "scatter without a reduction, or multiply by a one-hot matrix"
-                found.append(_finding(node, "scatter", message, remedy))
-    return found
+def _attributes(node: onnx.NodeProto, scope: _Scope) -> Iterator[Finding]:
+    values = {a.name: helper.get_attribute_value(a) for a in node.attribute if not a.g.node}
+    if node.op_type in _POOLS and set(values.get("dilations", [])) - {1}:
+        # The parser of 10.1 passes over them; a later one refuses them.
+        remedy = "give it fixed sizes, and `build` writes a MaxPool of shifted slices"
+        yield _finding(node, "pool", "no layer pools with dilations", remedy)
+    if node.op_type == "MaxPool" and len(node.output) > 1 and node.output[1]:
+        remedy = _NO_LAYER["MaxUnpool"]
+        yield _finding(node, "pool", "no layer gives the places of maxima", remedy)
+    if node.op_type == "Resize" and values.get("antialias"):
+        remedy = "give it fixed sizes, and `build` writes it as products with matrices"
+        yield _finding(node, "resize", "it is antialiased, which no layer does", remedy)
+    if node.op_type == "GridSample" and _text(values.get("mode", "")) in ("linear", "cubic"):
+        # NVIDIA/TensorRT#4646, onnx/onnx-tensorrt#1060, seen in the parser of 10.1: it knows
+        # opset 16's "bilinear" and "bicubic", and starts from nearest.
+        message = f"its mode is '{_text(values['mode'])}', which TensorRT 10 reads as nearest"
+        yield _finding(node, "grid sample", message, REMEDIES["GridSample"])
+    how = _text(values.get("reduction", "none"))
+    if node.op_type in ("ScatterND", "ScatterElements") and how != "none":
+        remedy = "scatter without a reduction, or multiply by a one-hot matrix"
+        yield _finding(node, "scatter", f"it scatters with reduction {how}", remedy)
 
 
-def _uint8(scope: _Scope) -> list[Finding]:
+def _uint8(node: onnx.NodeProto, scope: _Scope) -> Iterator[Finding]:
     """Find uint8 anywhere but at Cast and Q/DQ."""
-    found = []
-    for node in scope.graph.node:
-        if node.op_type in _UINT8_OPS or any(a.g.node for a in node.attribute):
-            continue
-        touched = [
-            name
-            for name in (*node.input, *node.output)
-            if scope.types.get(name) == TensorProto.UINT8
-        ]
-        if touched:
-            message = f"it handles uint8 ('{touched[0]}'), which only Cast takes"
+    if node.op_type in _UINT8_OPS or any(a.g.node for a in node.attribute):
+        return
+    for name in (*node.input, *node.output):
+        if scope.types.get(name) == TensorProto.UINT8:
+            message = f"it handles uint8 ('{name}'), which only Cast takes"
             remedy = "let Cast be the first op on a uint8 input, and the last before a uint8 output"
-            found.append(_finding(node, "uint8", message, remedy))
-    return found
+            yield _finding(node, "uint8", message, remedy)
+            return
 
 
-def _half_sums(scope: _Scope) -> list[Finding]:
+def _half_sums(node: onnx.NodeProto, scope: _Scope) -> Iterator[Finding]:
     """Find reductions whose inner sums TensorRT keeps in float16, where ONNX Runtime does not."""
-    found = []
-    for node in scope.graph.node:
-        if node.op_type in INNER_SUMS and scope.types.get(node.input[0]) == TensorProto.FLOAT16:
-            message = "its inner sums are float16 on TensorRT 10, which ends at 65504"
-            remedy = "let it compute in float32, with a Cast before and behind it"
-            found.append(_finding(node, "overflow", message, remedy, severity="warning"))
-    return found
+    if node.op_type in INNER_SUMS and scope.types.get(node.input[0]) == TensorProto.FLOAT16:
+        message = "its inner sums are float16 on TensorRT 10, which ends at 65504"
+        remedy = "let it compute in float32, with a Cast before and behind it"
+        yield _finding(node, "overflow", message, remedy, severity="warning")
 
 
-def _names(scope: _Scope) -> list[Finding]:
+def _names(node: onnx.NodeProto, scope: _Scope) -> Iterator[Finding]:
     """Find quantisers that share a name, which TensorRT's parser trips over."""
-    named: set[str] = set()
-    found = []
-    for node in scope.graph.node:
-        if node.op_type in ("QuantizeLinear", "DequantizeLinear") and node.name:
-            if node.name in named:
-                message, remedy = "another one has its name", "give each node a name of its own"
-                found.append(_finding(node, "name", message, remedy))
-            named.add(node.name)
-    return found
+    if node.op_type in ("QuantizeLinear", "DequantizeLinear") and node.name:
+        if node.name in scope.quantisers:
+            remedy = "give each node a name of its own"
+            yield _finding(node, "name", "another one has its name", remedy)
+        scope.quantisers.add(node.name)
 
 
-_RULES: tuple[Callable[[_Scope], list[Finding]], ...] = (
+_RULES: tuple[Callable[[onnx.NodeProto, _Scope], Iterator[Finding]], ...] = (
     _no_layer,
     _top_k,
     _attributes,

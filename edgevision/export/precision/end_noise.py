@@ -120,7 +120,7 @@ class _Ends:
         return min(
             hard_db(
                 np.array([_power(exact[name]) for exact, _ in pairs]),
-                np.array([_power(exact[name] - found[name]) for exact, found in pairs]),
+                np.array([_power(np.subtract(exact[name], found[name])) for exact, found in pairs]),
             )
             for name in self._names
         )

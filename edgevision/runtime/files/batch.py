@@ -10,10 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from edgevision._optional import require
+from edgevision.bundle.tensors import Image
 from edgevision.errors import FileReadError, FileWriteError, WrongTaskError
 from edgevision.progress import Progress, silent
 from edgevision.runtime.model import Model
@@ -22,8 +20,6 @@ from edgevision.tasks.cameras import cameras_decoder
 from edgevision.tasks.frames import count_frames, frames_named, resize
 from edgevision.tasks.outputs import picture_mark, refuse_foreign
 from edgevision.tasks.task import Result, get_task
-
-Image = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
