@@ -37,6 +37,7 @@ def main() -> int:
     options = parser.parse_args()
     precisions = options.precision or list(_RIGHT)
     if options.child is not None:
+        _build_here()
         for name in options.child:
             print(f"begin {name}", flush=True)
             print("end " + json.dumps(_tried(options.folder / name, *precisions)), flush=True)
@@ -90,6 +91,16 @@ def _all(folder: Path, names: list[str], precision: str) -> dict[str, tuple[str,
             raise SystemExit(f"the child tried nothing: {ended}")
         print(f"{precision}: {len(found)} of {len(names)}", file=sys.stderr, flush=True)
     return found
+
+
+def _build_here() -> None:
+    """Build in this process, which is a child already, in place of one more for each engine."""
+    import edgevision.engines.cache
+    from edgevision.engines.registry import builder_for
+
+    edgevision.engines.cache.build_engine = lambda request, progress: builder_for(
+        request.target.flavour
+    ).build(request, progress)
 
 
 def _tried(folder: Path, precision: str) -> tuple[str, str]:

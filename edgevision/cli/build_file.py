@@ -159,11 +159,11 @@ def _ends(value: object) -> tuple[float, float]:
 
 def _label_map(value: object, _folder: Path) -> dict[str, int | str]:
     if not isinstance(value, dict) or not value:
-        raise _WrongValueError
+        raise ValueError(value)
     found: dict[str, int | str] = {}
     for key, held in value.items():
         if not key or type(held) not in (int, str):
-            raise _WrongValueError
+            raise ValueError(value)
         found[key] = int(held) if isinstance(held, str) and held.isdecimal() else held
     return found
 
@@ -220,7 +220,7 @@ _READERS: Mapping[str, tuple[str, Read]] = {
         "0=0,255=1",
         _label_map,
     ),
-    "ignore_index": ("a whole number, 0 to 255", _integer),
+    "ignore_index": ("a whole number, 0 to 255", _INTEGER),
     "metric": ("package.module:function, in quotes", _text),
     "samples": (_A_PATH, _path),
     "ranges": ("the ends by name such as { ids = [0, 29999] }; --range ids=0:29999", _ranges),

@@ -10,6 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
+import numpy.typing as npt
+
 from edgevision._optional import require
 from edgevision.bundle.directory import Bundle
 from edgevision.engines.summary import BuildSummary
@@ -53,6 +56,9 @@ class DemoReport:
     int8_here: str
 
 
+_Answers = list[tuple[npt.NDArray[np.uint8], SemanticResult]]
+
+
 @dataclass(frozen=True, slots=True)
 class _Row:
     """One photo in the report; pictures as data URIs."""
@@ -73,10 +79,10 @@ def run_demo(out: str | os.PathLike[str], *, progress: Progress = silent) -> Dem
         MissingDependencyError: a package that the demo needs, edgevision-zoo among them, is not
             installed.
     """
+    require("jinja2", extra="report")  # before torch, which takes seconds
     from edgevision.export.build import build
     from edgevision.export.zoo import card_classes, shipped_photos, zoo_entry
 
-    require("jinja2", extra="report")  # before anything is built
     photos = shipped_photos()
     entry = zoo_entry(_NET)
     folder = Path(out)
@@ -85,7 +91,7 @@ def run_demo(out: str | os.PathLike[str], *, progress: Progress = silent) -> Dem
     for source, copy in _photo_copies(photos, folder):
         shutil.copyfile(source, copy)
     # Scored with the other forms, below.
-    plain = build(_NET, folder / _BUNDLES[0], progress=progress)
+    plain = build(_NET, folder / _BUNDLES[0], samples=photos, progress=progress)
     summary = build(
         _NET,
         folder / _BUNDLES[1],
@@ -96,8 +102,8 @@ def run_demo(out: str | os.PathLike[str], *, progress: Progress = silent) -> Dem
         progress=progress,
     )
     with load(plain.bundle) as fp32, load(summary.bundle) as int8:
-        rows, pictures, latency = _segment(fp32, int8, photos, folder, progress)
-        classical = _classical(fp32, photos, progress)
+        rows, pictures, latency, answers = _segment(fp32, int8, photos, folder, progress)
+        classical = _classical(answers, len(_taken(fp32)[1]), progress)
         explained = int8.explain()
     path, sizes, int8_here = folder / _PAGE, _sizes(plain, summary), _int8_here(latency)
     html = page(
@@ -155,15 +161,20 @@ def _segment(
     photos: Path,
     folder: Path,
     progress: Progress,
-) -> tuple[list[_Row], list[Path], dict[str, float]]:
-    """Segment every photo by both nets in turn; return rows, overlays and median times in ms."""
+) -> tuple[list[_Row], list[Path], dict[str, float], _Answers]:
+    """Segment every photo by both nets in turn.
+
+    Returns rows, overlays, median times in ms, and each photo with FP32's answer.
+    """
     images, (size, _) = list_images(photos), _taken(int8)
     rows, pictures = [], []
+    answers: _Answers = []
     times_ms: dict[str, list[float]] = {"FP32": [], "INT8": []}
     for done, path in enumerate(images):
         progress("segmenting", done, len(images))
         photo = resize(read_image(path), size)
         wide, narrow = fp32(photo), int8(photo)
+        answers.append((photo, wide))
         for _ in range(_REPEATS):
             for name, model in (("FP32", fp32), ("INT8", int8)):
                 times_ms[name].append(model(photo).timings.total_ms)
@@ -179,22 +190,19 @@ def _segment(
                 shares=", ".join(f"{k} {v:.0%}" for k, v in list(narrow.shares().items())[:4]),
             )
         )
-    return rows, pictures, {name: statistics.median(times) for name, times in times_ms.items()}
+    medians = {name: statistics.median(times) for name, times in times_ms.items()}
+    return rows, pictures, medians, answers
 
 
-def _classical(net: Net, photos: Path, progress: Progress) -> list[dict[str, str]]:
-    """Segment two photos by each classical method, taught by the net on the other photos."""
-    size, classes = _taken(net)
-    frames = [resize(read_image(path), size) for path in list_images(photos)]
-    results = [net(frame) for frame in frames]
+def _classical(answers: _Answers, class_count: int, progress: Progress) -> list[dict[str, str]]:
+    """Segment two photos by each classical method, taught by the net's answers to the others."""
     rows: list[dict[str, str]] = []
-    for shown in range(_CLASSICAL_PHOTOS):
+    for shown, (frame, result) in enumerate(answers[:_CLASSICAL_PHOTOS]):
         progress("segmenting without a net", shown, _CLASSICAL_PHOTOS)
-        votes = ColourVotes(len(classes))
-        for index, (frame, result) in enumerate(zip(frames, results, strict=True)):
+        votes = ColourVotes(class_count)
+        for index, (other_frame, taught) in enumerate(answers):
             if index != shown:
-                votes.add(frame, result.mask)
-        frame, result = frames[shown], results[shown]
+                votes.add(other_frame, taught.mask)
         row = {"photo": jpeg_url(frame), "net": jpeg_url(result.overlay(frame))}
         for method in get_args(Method):
             other = replace(result, mask=votes.classify(frame, method))

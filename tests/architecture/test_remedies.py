@@ -8,6 +8,7 @@ import contextlib
 import inspect
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -49,14 +50,16 @@ def _messages() -> Iterator[tuple[str, str]]:
                 yield where, str(node.value)
 
 
-# A flag alone is a word of a command that the package runs itself.
-MESSAGES = [(where, text) for where, text in _messages() if " " in text]
+@cache
+def messages() -> list[tuple[str, str]]:
+    """Return the texts of several words: a flag alone is one of a command that the package runs."""
+    return [(where, text) for where, text in _messages() if " " in text]
 
 
 def _unknown(pattern: re.Pattern[str], known: set[str]) -> list[str]:
     found = [
         f"{where}: {name}"
-        for where, text in MESSAGES
+        for where, text in messages()
         for match in pattern.findall(text)
         for name in match.split(",")
         if name not in known
@@ -75,8 +78,8 @@ def _parsers() -> Iterator[tuple[str, argparse.ArgumentParser]]:
 
 
 def test_there_are_messages_to_look_at() -> None:
-    assert sum(bool(_FLAG.search(text)) for _, text in MESSAGES) > 50
-    assert sum(bool(_ARGUMENT.search(text)) for _, text in MESSAGES) >= 3
+    assert sum(bool(_FLAG.search(text)) for _, text in messages()) > 50
+    assert sum(bool(_ARGUMENT.search(text)) for _, text in messages()) >= 3
 
 
 def test_every_flag_exists() -> None:
@@ -107,7 +110,7 @@ def test_every_argument_exists() -> None:
 
 @pytest.mark.parametrize("planted", ["give --no-such-flag", "edgevision mendit BUNDLE", "(nope=)"])
 def test_a_planted_remedy_is_found(planted: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(globals(), "MESSAGES", [("here", planted)])
+    monkeypatch.setitem(globals(), "messages", lambda: [("here", planted)])
     tests = (test_every_flag_exists, test_every_verb_exists, test_every_argument_exists)
     failed = 0
     for test in tests:

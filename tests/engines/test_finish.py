@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,9 @@ from edgevision.bundle.record import Record, finish_command
 from edgevision.bundle.state import engines_place, state_root
 from edgevision.bundle.targets import get_target
 from edgevision.cli import main
-from edgevision.engines.finish import _workspace_bytes, finish_target
+from edgevision.engines.cache import EngineCache
+from edgevision.engines.finish import _workspace_bytes
+from edgevision.engines.finish import finish_target as finish_target_from
 from edgevision.engines.layer_precision import (
     layers_from_inspector,
     layers_from_profile,
@@ -40,6 +44,9 @@ from tests.parts.tiny_bundles import semantic_bundle
 
 ROOT = Path(__file__).parents[2]
 LOCAL = get_target("local-cpu")
+# All bundles here hold the same graph: its engine is built once, and taken from here by the others.
+_built = tempfile.TemporaryDirectory(prefix="edgevision-engines-")
+finish_target = partial(finish_target_from, cache=EngineCache(_built.name))
 FRAME = np.random.default_rng(5).integers(0, 256, (6, 10, 3), np.uint8)
 
 

@@ -27,7 +27,7 @@ from edgevision.errors import UnverifiedError
 from tests.parts.tiny_bundles import semantic_bundle
 
 ROOT = Path(__file__).parents[2]
-KILLS = int(os.environ.get("EDGEVISION_TEST_KILLS", "6"))
+KILLS = int(os.environ.get("EDGEVISION_TEST_KILLS", "4"))
 
 
 @pytest.mark.parametrize("target", ["local-cpu", "rtx"])

@@ -90,9 +90,8 @@ def _iou(a: list[float], b: list[float]) -> float:
 
 @pytest.mark.parametrize(
     ("kind", "size"),
-    [("tensor", (64, 64)), ("tensor", (96, 64)), ("pair", (64, 128)), ("sigmoid", (64, 96)),
-     ("softmax", (64, 64))],
-)  # fmt: skip
+    [("tensor", (96, 64)), ("pair", (64, 128)), ("sigmoid", (64, 96)), ("softmax", (64, 64))],
+)
 def test_the_graph_finds_what_greedy_suppression_finds(kind: str, size: tuple[int, int]) -> None:
     net = Grid(kind)
     adapter = Detection(

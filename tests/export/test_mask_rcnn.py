@@ -77,33 +77,36 @@ def pictures(count: int, size: tuple[int, int]) -> np.ndarray:
     return fine.permute(0, 2, 3, 1).contiguous().numpy()
 
 
+CAMERA = (60, 90)
+
+
 @pytest.fixture(scope="module")
-def graph() -> onnx.ModelProto:
-    return InstanceSegmentation(small(), size=SIZE, classes=CLASSES).to_onnx()
+def adapter() -> InstanceSegmentation:
+    """Two cameras of a size and order of their own; test_shipped_detector has one of the net's."""
+    return InstanceSegmentation(
+        small(), size=SIZE, classes=CLASSES, cameras=2, input_size=CAMERA, channel_order="bgr"
+    )
 
 
-@pytest.mark.parametrize(
-    ("batch", "input_size", "order"), [(1, None, "rgb"), (2, (60, 90), "bgr")], ids=["plain", "all"]
-)
+@pytest.fixture(scope="module")
+def graph(adapter: InstanceSegmentation) -> onnx.ModelProto:
+    return adapter.to_onnx()
+
+
 def test_the_graph_says_what_the_module_says(
-    batch: int, input_size: tuple[int, int] | None, order: str, graph: onnx.ModelProto
+    adapter: InstanceSegmentation, graph: onnx.ModelProto
 ) -> None:
-    net = InstanceSegmentation(
-        small(), size=SIZE, classes=CLASSES, cameras=batch, input_size=input_size,
-        channel_order=order,
-    )  # fmt: skip
-    frame = pictures(batch, input_size or SIZE)
-    expected = net.reference({"frame": frame})
-    model = graph if batch == 1 else net.to_onnx()
-    assert not FORBIDDEN & {node.op_type for node in model.graph.node}
-    session = ort.InferenceSession(serialized(model), providers=["CPUExecutionProvider"])
+    frame = pictures(2, CAMERA)
+    expected = adapter.reference({"frame": frame})
+    assert not FORBIDDEN & {node.op_type for node in graph.graph.node}
+    session = ort.InferenceSession(serialized(graph), providers=["CPUExecutionProvider"])
     found = dict(zip(names(), session.run(list(names()), {"frame": frame}), strict=True))
     assert (expected["count"] > 3).all()
     assert expected["converged"].all()
     for name, values in expected.items():
         assert found[name].dtype == values.dtype
         np.testing.assert_allclose(found[name], values, rtol=1e-3, atol=2e-3, err_msg=name)
-    height, width = input_size or SIZE
+    height, width = CAMERA
     boxes = expected["boxes"]
     assert boxes.min() >= 0
     assert boxes[..., [0, 2]].max() <= width
@@ -143,10 +146,11 @@ def test_anchors_stand_where_the_cells_of_an_uneven_map_are() -> None:
     np.testing.assert_array_equal(anchors[:, 0, 1], [-32, 32])
 
 
-def test_boxes_and_regions_stay_float32(graph: onnx.ModelProto) -> None:
-    net = InstanceSegmentation(small(), size=SIZE, classes=CLASSES)
-    kept = set(net.kept_fp32(graph))
-    samples = [{"frame": pictures(1, SIZE)}]
+def test_boxes_and_regions_stay_float32(
+    adapter: InstanceSegmentation, graph: onnx.ModelProto
+) -> None:
+    kept = set(adapter.kept_fp32(graph))
+    samples = [{"frame": pictures(2, CAMERA)}]
     half = to_fp16(graph, samples=samples, keep_fp32=kept).model
     wide = ("GridSample", "TopK", "Softmax", "Exp", "MatMul", "Div")
     narrow = {"Conv", "ConvTranspose", "Gemm"}

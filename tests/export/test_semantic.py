@@ -22,7 +22,7 @@ from tests.parts.nets import NAMES, SIZE, frames, run, small_net
 
 @pytest.mark.parametrize(
     ("size", "input_size"),
-    [((36, 52), (36, 52)), ((33, 47), (33, 47)), ((32, 48), (45, 61)), ((48, 64), (30, 41))],
+    [((33, 47), (33, 47)), ((32, 48), (45, 61)), ((48, 64), (30, 41))],
 )
 def test_graph_says_what_eager_says(size: tuple[int, int], input_size: tuple[int, int]) -> None:
     adapter = SemanticSegmentation(small_net(), size=size, classes=NAMES, input_size=input_size)
@@ -71,7 +71,8 @@ def test_cast_is_the_first_op(fp32: onnx.ModelProto) -> None:
 class Wrapped(nn.Module):
     def __init__(self, kind: str) -> None:
         super().__init__()
-        self.net = small_net()
+        torch.manual_seed(0)
+        self.net = nn.Conv2d(3, len(NAMES), 3, padding=1)
         self.kind = kind
 
     def forward(self, x: Tensor) -> object:

@@ -74,6 +74,11 @@ class Shell:
         return outcome
 
 
+def _show(message: Any, category: Any, filename: str, lineno: int, *_: object) -> None:
+    """Write a warning as a process of its own does."""
+    sys.stderr.write(warnings.formatwarning(message, category, filename, lineno))
+
+
 class Call(Shell):
     """Runs `edgevision ...` in this process: torch is imported once, not once a command."""
 
@@ -90,6 +95,7 @@ class Call(Shell):
             patch.setenv("EDGEVISION_CACHE", str(self.folder / "cache"))
             patch.setattr(sys, "path", [*sys.path])
             patch.setattr(warnings, "formatwarning", warnings.formatwarning)
+            patch.setattr(warnings, "showwarning", _show)  # pytest keeps them to itself
             try:
                 ended = main([str(argument) for argument in arguments])
             except SystemExit as stop:
