@@ -62,6 +62,19 @@ def captioner(decoder: str, *, attention: bool, seed: int = 0) -> Captioner:
     return net
 
 
+def untrained(decoder: str, *, attention: bool) -> Captioner:
+    """Return one with random weights; its head is centred, so that frames get their own words."""
+    net = captioner(decoder, attention=attention).eval()
+    head = net.decoder.head
+    frames = pixels([squares(index)[0] for index in range(64)])
+    with torch.no_grad():
+        logits = net(frames, torch.full((64, 1), START))[:, 0]
+        scale = 0.15 / logits.std(0)
+        head.weight *= scale[:, None]
+        head.bias.copy_((head.bias - logits.mean(0)) * scale)
+    return net
+
+
 def trained(decoder: str, *, attention: bool) -> Captioner:
     """Return one that `teach` has taught."""
     net = captioner(decoder, attention=attention)

@@ -40,8 +40,9 @@ from tests.export.captions import (
 )
 
 # By hand: 200.
-FRAMES = int(os.environ.get("EDGEVISION_TEST_CAPTIONS", "40"))
-KINDS = [(d, a) for d in models.DECODERS for a in (True, False)]
+FRAMES = int(os.environ.get("EDGEVISION_TEST_CAPTIONS", "20"))
+# With attention and without; the cells of a recurrent decoder know nothing of it.
+KINDS = [(d, a) for d in models.DECODERS for a in (True, False) if (d, a) != ("lstm", False)]
 Answers = dict[str, np.ndarray[Any, Any]]
 
 
@@ -93,9 +94,12 @@ def written(found: Answers, frame: int, beam: int = 0) -> list[int]:
 
 @pytest.mark.parametrize(
     ("decoder", "attention", "batch", "net"),
-    [*((*kind, 1, trained) for kind in KINDS), *((d, True, 4, untrained) for d in models.DECODERS)],
+    [
+        *((*kind, 1, trained) for kind in KINDS),
+        *((d, True, 4, untrained) for d in models.DECODERS if d != "lstm"),
+    ],
 )
-def test_greedy_captions_are_those_of_pytorch(
+def test_greedy_captions_are_those_of_pytorch(  # an LSTM's batch of 4: with beams, below
     decoder: str, attention: bool, batch: int, net: Callable[..., models.Captioner]
 ) -> None:
     count = FRAMES if batch == 1 else 12
@@ -131,8 +135,8 @@ def test_every_hypothesis_is_that_of_a_search_by_plain_python(
 ) -> None:
     captioner = (trained if batch == 1 else untrained)(decoder, attention=attention)
     search = adapter(captioner, cameras=batch, beams=beams).search()
-    loop, flat = (answers(model, batch, 20) for model in (make_loop(search), unroll(search)))
-    for i in range(20):
+    loop, flat = (answers(model, batch, 12) for model in (make_loop(search), unroll(search)))
+    for i in range(12):
         wanted = beam_search(captioner, squares(i)[0], beams)
         for found in (loop, flat):
             assert [written(found, i, k) for k in range(beams)] == [words for words, _ in wanted]

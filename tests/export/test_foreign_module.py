@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -12,16 +13,20 @@ import edgevision
 from edgevision.export import SemanticSegmentation
 from tests.parts.nets import frames, teach, write_halves
 
-monai = pytest.importorskip("monai.networks.nets", reason="monai is not installed")
+
+def monai() -> ModuleType:
+    """Return MONAI's nets; it takes seconds to import, so not with this file."""
+    nets: ModuleType = pytest.importorskip("monai.networks.nets", reason="monai is not installed")
+    return nets
 
 
 def basic_unet() -> nn.Module:
-    module: nn.Module = monai.BasicUNet(2, 3, 4, features=(8, 8, 16, 16, 16, 8))
+    module: nn.Module = monai().BasicUNet(2, 3, 4, features=(8, 8, 16, 16, 16, 8))
     return module
 
 
 def residual_unet() -> nn.Module:
-    module: nn.Module = monai.UNet(2, 3, 4, channels=(8, 16, 16), strides=(2, 2), num_res_units=1)
+    module: nn.Module = monai().UNet(2, 3, 4, channels=(8, 16, 16), strides=(2, 2), num_res_units=1)
     return module
 
 
