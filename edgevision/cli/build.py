@@ -34,6 +34,7 @@ def add_to(verbs: Verbs) -> None:
         example="build unet-camvid --precision int8 --calibration frames/ --target host-cpu "
         "--target rtx --out road.ev", is_watched=True,
     )  # fmt: skip
+    build.usage = "edgevision build SOURCE [OPTION]...  (--help lists the options)"
     build.add_argument(
         "source",
         metavar="SOURCE",
@@ -76,7 +77,7 @@ def add_to(verbs: Verbs) -> None:
     )
     build.add_argument(
         "--label-map",
-        metavar="FOUND=CLASS,...",
+        metavar="MAP",
         help="the class of each number or colour in label files, e.g. 0=0,255=1 or '#800000=cat'",
     )
     build.add_argument(

@@ -130,6 +130,7 @@ def labelled(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.filterwarnings("ignore:the net is right in")  # whose classes are exchanged here
 def test_a_bundle_that_lost_its_headline_figure_is_found(
     bundle: Path, tmp_path: Path, labelled: Path
 ) -> None:
@@ -140,6 +141,7 @@ def test_a_bundle_that_lost_its_headline_figure_is_found(
     assert "A's 1.0000; a loss of" in found.text
 
 
+@pytest.mark.filterwarnings("ignore:the net is right in")  # whose classes are exchanged here
 def test_a_comparison_fails_on_accuracy_alone(
     bundle: Path, tmp_path: Path, labelled: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
