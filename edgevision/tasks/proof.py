@@ -85,10 +85,11 @@ class Proof:
             ValueError: shapes differ, or there is nothing that could be compared.
         """
         if (found := self.distances(reference, candidate)) is not None:
+            if unknown := sorted(tolerances.keys() - found.keys()):
+                raise ValueError(f"there are bars for {unknown}; held are {sorted(found)}")
             return [
-                compare(np.zeros_like(apart), apart, tolerances[output], name=f"{name}/{output}")
-                for output, apart in found.items()
-                if output in tolerances  # a caption's attention may have none
+                compare(np.zeros_like(found[output]), found[output], bar, name=f"{name}/{output}")
+                for output, bar in tolerances.items()
             ]
         return [
             compare(reference[output], candidate[output], tolerance, name=f"{name}/{output}")

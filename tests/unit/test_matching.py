@@ -107,3 +107,9 @@ def test_captions_without_attention_are_compared_by_what_they_have() -> None:
         captions(), captions(scores=captions()["scores"] - 1), bars, name="x"
     )
     assert [r.passed for r in reports] == [True, False]
+
+
+def test_a_bar_for_what_a_task_does_not_hold_is_refused() -> None:
+    bars = {"tokens": Tolerance(0, 0.5), "lengths": Tolerance(0, 0)}
+    with pytest.raises(ValueError, match=r"bars for \['lengths'\]; held are .*'tokens'"):
+        get_task("caption").compare(captions(), captions(), bars, name="x")
