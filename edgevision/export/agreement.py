@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 
 from edgevision.bundle.forms import FP32, Form
 from edgevision.bundle.parity import ParityReport, Tolerance
+from edgevision.bundle.tensors import Array
 from edgevision.errors import ParityError
-from edgevision.export.adapters.adapter import Array
 from edgevision.metrics.metric import Score, judge
 from edgevision.tasks.proof import Proof
 from edgevision.tasks.task import Headline

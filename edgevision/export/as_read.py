@@ -13,9 +13,8 @@ from edgevision.bundle.flavours import ORT
 from edgevision.bundle.forms import FP16
 from edgevision.bundle.manifest import Stage
 from edgevision.bundle.parity import Tolerance
-from edgevision.bundle.tensors import Profiles
+from edgevision.bundle.tensors import Array, Profiles
 from edgevision.errors import EdgeVisionError
-from edgevision.export.adapters.adapter import Array
 from edgevision.export.adapters.tensors import graph_inputs
 from edgevision.export.graph.capture import serialized
 from edgevision.export.graph.qdq_rules import Finding

@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +22,21 @@ import numpy as np
 import onnx
 
 from edgevision._optional import installed_version
+from edgevision.bundle.files import PathLike
 from edgevision.bundle.flavours import ORT
 from edgevision.bundle.forms import FP32, INT8, forms_of
-from edgevision.bundle.tensors import Profiles
+from edgevision.bundle.tensors import Array, Profiles
 from edgevision.bundle.user_cache import cache_root, read_cache, write_cache
 from edgevision.errors import ExportError, ParityError
-from edgevision.export.adapters.adapter import Array, Feeds, ModelAdapter, Run, first_state
+from edgevision.export.adapters.adapter import Feeds, ModelAdapter, Run, first_state
 from edgevision.export.figures import Agreement, Figure, LabelledFigure
 from edgevision.export.graph.capture import serialized
 from edgevision.export.precision.macs import multiply_accumulates
 from edgevision.export.precision.quantizer import Quantizer
 from edgevision.export.precision.search import Candidate, Found, Step, search
 from edgevision.export.score import decoder_for
-from edgevision.metrics.metric import PathLike, Score, judge, metric_for
-from edgevision.progress import Progress
+from edgevision.metrics.metric import Score, judge, metric_for
+from edgevision.progress import Progress, with_time_left
 from edgevision.runtime.session import Session
 from edgevision.tasks.cameras import cameras_decoder
 from edgevision.tasks.decoders import proof_from
@@ -136,7 +136,7 @@ class BudgetSearch:
                 limit,
                 macs_beside=sum(n for name, n in macs.items() if name not in layers),
                 is_over=lambda: self._clock() > ends,
-                progress=partial(_with_time_left, self._progress, self._clock, self._clock()),
+                progress=with_time_left(self._progress, clock=self._clock),
             )
         self.outcome = Outcome(figure.title, limit, figure.count, tuple(layers), found)
         if not found.holds:
@@ -210,19 +210,6 @@ def _fed(decoder: Decoder[Any], frame: Any, begin: Feeds) -> dict[str, Array]:
 def _reason(name: str, found: Found, title: str) -> str:
     """Return why a layer stays wide."""
     return f"for the budget: without it {found.harm[name]:.2g} less is lost of {title}"
-
-
-def _with_time_left(
-    progress: Progress,
-    clock: Callable[[], float],
-    began: float,
-    phase: str,
-    done: int,
-    total: int,
-) -> None:
-    """Report how far the search is, with the time that is left as far as it went until now."""
-    left_s = (clock() - began) / done * (total - done) if done else 0.0
-    progress(f"{phase}, some {left_s / 60:.0f} min left" if done else phase, done, total)
 
 
 class MeasuredLoss:

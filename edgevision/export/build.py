@@ -324,9 +324,9 @@ def build(
 def _read_labels_by(
     adapter: ModelAdapter, label_map: Mapping[str, int | str] | None, ignore_index: int | None
 ) -> None:
-    from edgevision.export.adapters.semantic import SemanticSegmentation
+    from edgevision.export.adapters.adapter import LabelledAdapter
 
-    if not isinstance(adapter, SemanticSegmentation):
+    if not isinstance(adapter, LabelledAdapter):
         raise ValueError(  # noqa: TRY004 - of the task that was asked for
             f"label_map, ignore_index: of label files of class maps, which task '{adapter.task}' "
             "has none of. Leave them out"

@@ -12,7 +12,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from edgevision.export.adapters.adapter import Array, Feeds
+from edgevision.bundle.tensors import Array
+from edgevision.export.adapters.adapter import Feeds
 
 CORNERS = ("all at zero", "all at the highest value", "a mosaic of both with one hot pixel")
 _MAX_CHANNELS_LAST = 4

@@ -10,8 +10,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from edgevision.bundle.forms import INT8
+from edgevision.bundle.tensors import Array
 from edgevision.errors import ExportError
-from edgevision.export.adapters.adapter import Array, Feeds, Run, from_first_state
+from edgevision.export.adapters.adapter import Feeds, Run, from_first_state
 from edgevision.metrics.metric import Metric, Predict, Truths, predictor
 from edgevision.metrics.tally import Tally
 from edgevision.tasks.frames import read_image, resize

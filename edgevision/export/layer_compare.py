@@ -16,9 +16,9 @@ import numpy as np
 import onnx
 
 from edgevision.bundle.directory import Bundle
-from edgevision.bundle.tensors import Profiles, TensorSpec
+from edgevision.bundle.tensors import Array, Profiles, TensorSpec
 from edgevision.errors import FileReadError
-from edgevision.export.adapters.adapter import Array, Feeds
+from edgevision.export.adapters.adapter import Feeds
 from edgevision.export.adapters.tensors import graph_inputs
 from edgevision.export.graph.observe import observe, typed
 from edgevision.export.graph.onnx_file import plain, read_onnx

@@ -12,9 +12,9 @@ import onnx
 from edgevision.bundle.flavours import ORT
 from edgevision.bundle.forms import FP16, FP32, INT8, Form, forms_of
 from edgevision.bundle.parity import ParityReport, Tolerance
-from edgevision.bundle.tensors import DType, ShapeProfile, TensorSpec
+from edgevision.bundle.tensors import Array, DType, ShapeProfile, TensorSpec
 from edgevision.errors import EngineLoadError, ExportError, ParityError, RunError
-from edgevision.export.adapters.adapter import Array, Feeds, GraphAdapter, ModelAdapter
+from edgevision.export.adapters.adapter import Feeds, GraphAdapter, ModelAdapter
 from edgevision.export.adapters.tensors import graph_inputs, graph_outputs
 from edgevision.export.agreement import hold
 from edgevision.export.corners import corner_feeds

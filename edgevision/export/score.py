@@ -10,6 +10,7 @@ from typing import Any
 
 import onnx
 
+from edgevision.bundle.files import PathLike
 from edgevision.bundle.flavours import ORT
 from edgevision.bundle.manifest import Stage
 from edgevision.bundle.parity import Tolerance
@@ -26,7 +27,7 @@ from edgevision.export.figures import untimed
 from edgevision.export.precision.half_rounding import by_the_standard
 from edgevision.export.recipe import ExportedStage
 from edgevision.metrics.differences import draw_differences
-from edgevision.metrics.metric import PathLike, Score, predictor, score_task
+from edgevision.metrics.metric import Score, predictor, score_task
 from edgevision.metrics.own import OwnMetric, score_own
 from edgevision.progress import Progress, silent
 from edgevision.runtime.session import Session

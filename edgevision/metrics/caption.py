@@ -6,10 +6,11 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgevision.bundle.files import PathLike
 from edgevision.errors import FileReadError
 from edgevision.metrics.captions import CaptionScores, caption_scores
 from edgevision.metrics.coco import read_captions
-from edgevision.metrics.metric import Metric, PathLike, Score
+from edgevision.metrics.metric import Metric, Score
 from edgevision.metrics.tally import Tally
 from edgevision.progress import Progress
 from edgevision.tasks.caption import CaptionDecoder, CaptionResult

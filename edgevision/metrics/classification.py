@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from edgevision.bundle.files import PathLike
 from edgevision.errors import FileReadError
-from edgevision.metrics.metric import Metric, PathLike, Score
+from edgevision.metrics.metric import Metric, Score
 from edgevision.metrics.segmentation import counted_pairs
 from edgevision.metrics.tally import Tally
 from edgevision.progress import Progress

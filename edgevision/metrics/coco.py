@@ -19,10 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from edgevision._optional import require
-from edgevision.bundle.files import read_plain
+from edgevision.bundle.files import PathLike, read_plain
 from edgevision.errors import FileReadError
 from edgevision.metrics.average_precision import AveragePrecision, Objects
-from edgevision.metrics.metric import Metric, PathLike
+from edgevision.metrics.metric import Metric
 from edgevision.progress import Progress
 from edgevision.tasks.frames import read_image
 from edgevision.tasks.labelled import named_pictures, readable_ones

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from edgevision.bundle.files import open_plain, read_plain
+from edgevision.bundle.files import PathLike, open_plain, read_plain
 from edgevision.bundle.reading import parse
 from edgevision.bundle.tensors import Floats
 from edgevision.errors import FileReadError
-from edgevision.metrics.metric import FolderTruths, Metric, PathLike, Score
+from edgevision.metrics.metric import FolderTruths, Metric, Score
 from edgevision.metrics.segmentation import resize_nearest
 from edgevision.metrics.tally import Tally
 from edgevision.progress import Progress

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgevision._optional import require
+from edgevision.bundle.files import PathLike
 from edgevision.errors import FileReadError
-from edgevision.metrics.metric import PathLike, Predict
+from edgevision.metrics.metric import Predict
 from edgevision.progress import Progress
 from edgevision.tasks.frames import read_image, resize, spread
 from edgevision.tasks.labelled import pictures_in

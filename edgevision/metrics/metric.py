@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from edgevision.bundle.files import PathLike
 from edgevision.bundle.tensors import Image
 from edgevision.errors import FileReadError
 from edgevision.metrics.tally import Tally
@@ -22,7 +22,6 @@ from edgevision.tasks.labelled import labelled_images, named_pictures
 from edgevision.tasks.task import Decoder, Headline, Task, get_task
 from edgevision.tasks.timings import Timings
 
-PathLike = str | os.PathLike[str]
 Predict = Callable[[Image], Any]
 """From a frame, uint8[H, W, 3] RGB of the model's size, to the task's result."""
 

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgevision.bundle.files import read_plain
+from edgevision.bundle.files import PathLike, read_plain
 from edgevision.bundle.reading import parse
 from edgevision.bundle.tensors import Image
 from edgevision.errors import FileReadError
 from edgevision.metrics.labels import LabelValues, renumbered_reason
-from edgevision.metrics.metric import FolderTruths, Metric, PathLike, Score
+from edgevision.metrics.metric import FolderTruths, Metric, Score
 from edgevision.metrics.segmentation import ConfusionMatrix, counted_pairs, resize_nearest
 from edgevision.metrics.tally import Tally
 from edgevision.progress import Progress

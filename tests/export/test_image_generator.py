@@ -16,13 +16,13 @@ from edgevision.bundle.flavours import ORT
 from edgevision.bundle.forms import form_for
 from edgevision.bundle.parity import compare
 from edgevision.bundle.targets import get_target
-from edgevision.bundle.tensors import DYNAMIC, ShapeProfile
+from edgevision.bundle.tensors import DYNAMIC, Array, ShapeProfile
 from edgevision.engines.builder import build_engine
 from edgevision.engines.registry import unavailable
 from edgevision.engines.request import BuildRequest
 from edgevision.errors import ExportError, ParityError
 from edgevision.export import ImageGenerator, Label, Level, Normal
-from edgevision.export.adapters.adapter import Array, Feeds
+from edgevision.export.adapters.adapter import Feeds
 from edgevision.export.graph.capture import serialized
 from edgevision.export.recipe import ExportedStage, export_stage
 from edgevision.export.source import resolve

@@ -6,8 +6,9 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
+from edgevision.bundle.files import PathLike
 from edgevision.errors import RunError
-from edgevision.metrics.metric import PathLike, Verdict, judge, predictor, score_task
+from edgevision.metrics.metric import Verdict, judge, predictor, score_task
 from edgevision.progress import Progress, silent
 from edgevision.runtime.load import load
 from edgevision.tasks.task import get_task

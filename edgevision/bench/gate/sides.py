@@ -18,10 +18,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgevision.bench.gate.process import Side
+from edgevision.bundle.files import PathLike
 from edgevision.bundle.trust import Trust
 from edgevision.errors import FileReadError, RunError
-
-PathLike = str | os.PathLike[str]
 
 _ANYBODY = Trust()
 _WORKER = Path(__file__).with_name("worker.py")

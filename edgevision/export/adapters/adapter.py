@@ -6,13 +6,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 
 from edgevision.bundle.manifest import Settings
-from edgevision.bundle.tensors import ShapeProfile, TensorSpec
+from edgevision.bundle.tensors import Array, ShapeProfile, TensorSpec
 
-Array = npt.NDArray[np.generic]
 Feeds = Mapping[str, Array]
 Run = Callable[[Feeds], Mapping[str, Array]]
 
@@ -66,6 +64,24 @@ class StagedAdapter(Protocol):
 
     def join_stages(self, runs: Mapping[str, Run]) -> Run:
         """Return what runs the whole model, given what runs each stage."""
+
+
+@runtime_checkable
+class LabelledAdapter(Protocol):
+    """A model whose label files may say classes their own way; beside what every adapter has."""
+
+    def read_labels_by(
+        self, label_map: Mapping[str, int | str] | None, ignore_index: int | None
+    ) -> None:
+        """Say how label files are read where the net is scored, here and on the device.
+
+        Args:
+            label_map: the class of each number or colour `#rrggbb` in them; others are void.
+            ignore_index: the number in them that is void.
+
+        Raises:
+            ValueError: one is not a number, a colour or a class.
+        """
 
 
 @runtime_checkable

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from edgevision.bundle.manifest import Settings
-from edgevision.bundle.tensors import NEXT, DType, ShapeProfile, TensorSpec
+from edgevision.bundle.tensors import NEXT, Array, DType, ShapeProfile, TensorSpec
 from edgevision.errors import ExportError
-from edgevision.export.adapters.adapter import Array, Feeds, ModelAdapter, Run
+from edgevision.export.adapters.adapter import Feeds, ModelAdapter, Run
 from edgevision.export.adapters.frame import (
     IMAGENET_MEAN,
     IMAGENET_STD,

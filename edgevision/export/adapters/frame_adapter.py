@@ -9,7 +9,8 @@ import onnx
 from torch import nn
 
 from edgevision.bundle.manifest import Settings
-from edgevision.export.adapters.adapter import Array, Feeds, first_state
+from edgevision.bundle.tensors import Array
+from edgevision.export.adapters.adapter import Feeds, first_state
 from edgevision.export.adapters.frame import CameraInput
 from edgevision.export.adapters.module_adapter import ModuleAdapter
 from edgevision.export.adapters.recurrent import Carrying, Recurrent

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from edgevision.bundle.manifest import Settings
-from edgevision.bundle.tensors import ShapeProfile
+from edgevision.bundle.tensors import Array, ShapeProfile
 from edgevision.errors import ExportError
-from edgevision.export.adapters.adapter import Array
 from edgevision.export.adapters.module_adapter import ModuleAdapter
 from edgevision.export.adapters.registry import Given
 from edgevision.export.graph.capture import evaluating

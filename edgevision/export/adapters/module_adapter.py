@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from edgevision.bundle.manifest import Settings
-from edgevision.bundle.tensors import ShapeProfile, TensorSpec
-from edgevision.export.adapters.adapter import Array, Feeds, ModelAdapter
+from edgevision.bundle.tensors import Array, ShapeProfile, TensorSpec
+from edgevision.export.adapters.adapter import Feeds, ModelAdapter
 from edgevision.export.graph.capture import as_array, capture, evaluating
 
 

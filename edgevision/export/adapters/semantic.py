@@ -108,15 +108,7 @@ class SemanticSegmentation(FrameAdapter["_PixelsToClasses"]):
     def read_labels_by(
         self, label_map: Mapping[str, int | str] | None, ignore_index: int | None
     ) -> None:
-        """Say how label files are read where the net is scored, here and on the device.
-
-        Args:
-            label_map: the class of each number or colour `#rrggbb` in them; others are void.
-            ignore_index: the number in them that is void.
-
-        Raises:
-            ValueError: one is not a number, a colour or a class.
-        """
+        """Say how label files are read; see `LabelledAdapter`."""
         if label_map:
             names = [name for name, _ in self._classes]
             self._labels["label_map"] = dict(check_label_map(label_map, names))

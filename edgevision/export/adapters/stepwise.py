@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import onnx
 
-from edgevision.bundle.tensors import NEXT
-from edgevision.export.adapters.adapter import Array, Feeds, ModelAdapter, Run
+from edgevision.bundle.tensors import NEXT, Array
+from edgevision.export.adapters.adapter import Feeds, ModelAdapter, Run
 from edgevision.export.adapters.module_adapter import ModuleAdapter
 from edgevision.export.adapters.search import nodes_behind_scores
 from edgevision.tasks.caption import ENCODE, STEP, TASK, gather_caption

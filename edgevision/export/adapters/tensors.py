@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from edgevision.bundle.flavours import ORT
 from edgevision.bundle.manifest import Settings
-from edgevision.bundle.tensors import DYNAMIC, DType, ShapeProfile, TensorSpec
+from edgevision.bundle.tensors import DYNAMIC, Array, DType, ShapeProfile, TensorSpec
 from edgevision.errors import (
     BundleFormatError,
     EdgeVisionError,
@@ -23,7 +23,7 @@ from edgevision.errors import (
     ExportError,
     InsufficientMemoryError,
 )
-from edgevision.export.adapters.adapter import Array, Feeds, ModelAdapter
+from edgevision.export.adapters.adapter import Feeds, ModelAdapter
 from edgevision.export.adapters.flat import Flat, called, is_flat, keyword_names, named_tensors
 from edgevision.export.adapters.registry import Given
 from edgevision.export.graph.capture import (

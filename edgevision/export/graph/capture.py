@@ -11,18 +11,14 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 
-import numpy as np
-import numpy.typing as npt
 import onnx
 import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from edgevision.bundle.tensors import DYNAMIC, ShapeProfile, TensorSpec
+from edgevision.bundle.tensors import DYNAMIC, Array, ShapeProfile, TensorSpec
 from edgevision.errors import EdgeVisionError, ExportError
 from edgevision.export.graph.simplify import simplify
-
-Array = npt.NDArray[np.generic]
 
 OPSET = 20
 """19 brought float16 scales of Q/DQ; TensorRT 10.3 parses up to 20."""

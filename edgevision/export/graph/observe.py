@@ -9,9 +9,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edgevision.bundle.flavours import ORT
-from edgevision.bundle.tensors import ShapeProfile
+from edgevision.bundle.tensors import Array, ShapeProfile
 from edgevision.errors import ExportError
-from edgevision.export.adapters.adapter import Array, Feeds
+from edgevision.export.adapters.adapter import Feeds
 from edgevision.export.graph.capture import serialized
 from edgevision.runtime.session import Session
 

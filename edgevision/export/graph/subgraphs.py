@@ -14,8 +14,9 @@ import onnx
 from onnx import helper, numpy_helper
 
 from edgevision.bundle.flavours import ORT
+from edgevision.bundle.tensors import Array
 from edgevision.errors import ExportError
-from edgevision.export.adapters.adapter import Array, Feeds
+from edgevision.export.adapters.adapter import Feeds
 from edgevision.export.graph.capture import serialized
 from edgevision.export.graph.observe import Profiles, observe, typed
 from edgevision.runtime.session import Session

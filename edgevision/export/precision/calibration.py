@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
+from edgevision.bundle.tensors import Array
 from edgevision.errors import ExportError
-from edgevision.export.adapters.adapter import Array, Feeds
+from edgevision.export.adapters.adapter import Feeds
 from edgevision.export.graph.observe import Profiles, observe
 from edgevision.export.precision.histogram import Histogram
 from edgevision.progress import Progress, silent

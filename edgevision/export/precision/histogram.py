@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from edgevision.export.adapters.adapter import Array
+from edgevision.bundle.tensors import Array
 from edgevision.export.precision.scales import LEVELS, half_up
 
 _BITS = 16

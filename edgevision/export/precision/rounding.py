@@ -18,7 +18,8 @@ import onnx
 from numpy.lib.stride_tricks import sliding_window_view
 from onnx import helper, numpy_helper
 
-from edgevision.export.adapters.adapter import Array, Feeds
+from edgevision.bundle.tensors import Array
+from edgevision.export.adapters.adapter import Feeds
 from edgevision.export.graph.observe import Profiles, observe
 from edgevision.export.precision.scales import LEVELS, Levels
 from edgevision.progress import Progress, silent
