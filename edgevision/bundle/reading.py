@@ -111,14 +111,14 @@ def read_fields(
         value: the object.
         place: what it is called in errors.
         optional: fields that may be missing, wherever they stand.
-        exact: whether fields that it does not have are refused.
+        exact: whether fields that it does not have are refused, wherever they stand.
 
     Raises:
         ValueError: it describes none; names the place.
     """
     found = Reader(value, place, only=_types(kind) if exact else None).fields
     given = {
-        name: read_value(type_, found.get(name, _MISSING), f"{place}.{name}", optional)
+        name: read_value(type_, found.get(name, _MISSING), f"{place}.{name}", optional, exact)
         for name, type_ in _types(kind).items()
         if name in found or name not in optional
     }
@@ -148,7 +148,9 @@ def _types(kind: Any) -> Mapping[str, Any]:
     return {field.name: hints[field.name] for field in fields(kind)}
 
 
-def read_value(kind: Any, value: object, place: str, optional: Iterable[str] = ()) -> Any:
+def read_value(
+    kind: Any, value: object, place: str, optional: Iterable[str] = (), exact: bool = False
+) -> Any:
     """Return what a type, see `read_fields`, makes of a value.
 
     Raises:
@@ -158,19 +160,24 @@ def read_value(kind: Any, value: object, place: str, optional: Iterable[str] = (
     if NoneType in inner:  # T | None, or any JSON
         if value is None or len(inner) > 2:
             return value
-        return read_value(inner[0], value, place, optional)
+        return read_value(inner[0], value, place, optional, exact)
     if of is tuple:
         listed = _of_kind(list, value, place)
         kinds = inner[:1] * len(listed) if inner[1:] == (...,) else inner
         if len(kinds) != len(listed):
             raise ValueError(f"{place}: expected {len(kinds)} values, got {len(listed)}")
         pairs = enumerate(zip(kinds, listed, strict=True))
-        return tuple(read_value(k, item, f"{place}[{i}]", optional) for i, (k, item) in pairs)
+        return tuple(
+            read_value(k, item, f"{place}[{i}]", optional, exact) for i, (k, item) in pairs
+        )
     if of is not None:
         named = _of_kind(dict, value, place)
-        return {k: read_value(inner[1], v, f"{place}.{k[:64]}", optional) for k, v in named.items()}
+        return {
+            k: read_value(inner[1], v, f"{place}.{k[:64]}", optional, exact)
+            for k, v in named.items()
+        }
     if is_dataclass(kind) and kind is not Flavour:
-        return read_fields(cast(type[Any], kind), value, place, optional=optional)
+        return read_fields(cast(type[Any], kind), value, place, optional=optional, exact=exact)
     if kind is float and isinstance(value, int):
         return float(_of_kind(int, value, place))
     if kind in (str, int, float, bool, list):

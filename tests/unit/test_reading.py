@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgevision.bundle.reading import Reader, parse
+from edgevision.bundle.reading import Reader, parse, read_value
+from edgevision.bundle.record import Choice, EngineFile
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -73,3 +74,19 @@ def test_each_miss_names_its_place(read: Callable[[Reader], object], message: st
     told = {"n": 1, "yes": True, "list": ["a", 2], "inner": {"a": 1, "b": "2"}}
     with pytest.raises(ValueError, match=message):
         read(Reader(told, "it"))
+
+
+@pytest.mark.parametrize("place", ["stages", "choice"])
+def test_a_record_with_a_field_that_nobody_wrote_is_refused_wherever_it_stands(place: str) -> None:
+    files: list[dict[str, object]] = [
+        {"name": "main", "file": "a.plan", "sha256": "0", "size_bytes": 1, "seconds": 1.0,
+         "layers": None}
+    ]  # fmt: skip
+    choice: dict[str, object] = {"precision": "fp16", "reason": "", "verdict": "", "figures": {}}
+    kinds = {"stages": tuple[EngineFile, ...], "choice": Choice}
+    values: dict[str, object] = {"stages": files, "choice": choice}
+    assert read_value(kinds[place], values[place], "record", exact=True)
+    changed = {"stages": [{**files[0], "extra": 1}], "choice": {**choice, "extra": 1}}
+    with pytest.raises(ValueError, match="extra"):
+        read_value(kinds[place], changed[place], "record", exact=True)
+    assert read_value(kinds[place], changed[place], "record")
